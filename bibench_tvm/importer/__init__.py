@@ -1,0 +1,112 @@
+"""From a trained network to one Relax module: live PyTorch modules, `.pt2`, checkpoints and ONNX files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from .imported import Imported, ImportFailed, InputShapes, ReferenceRun, TensorSpec, parse_input_shape
+
+__all__ = [
+    "Imported",
+    "ImportFailed",
+    "InputShapes",
+    "ReferenceRun",
+    "TensorSpec",
+    "import_model",
+    "parse_input_shape",
+]
+
+
+def import_model(
+    source: Any,
+    *,
+    example_inputs: Any = None,
+    input_shapes: InputShapes | None = None,
+    arch: str | None = None,
+    algorithm: str | None = None,
+    variant: str | None = None,
+) -> Imported:
+    """Import a `torch.nn.Module`, an `ExportedProgram`, or a file: `.pt2`, checkpoint or ONNX.
+
+    A file is recognised by its content. PyTorch is not imported for an ONNX file, nor onnx for a PyTorch one.
+    `example_inputs` fixes the shapes of a module or program, `input_shapes` those of a file. `arch`,
+    `algorithm` and `variant` describe a checkpoint that does not describe itself, and have to agree with one
+    that does. Raises ImportFailed.
+    """
+    if not isinstance(source, (str, Path)):
+        from .from_torch import import_torch
+
+        return import_torch(source, example_inputs, name=type(source).__name__, input_shapes=input_shapes)
+    path = Path(source)
+    kind = _kind_of(path)
+    if kind == "onnx":
+        from .from_onnx import import_onnx
+
+        return import_onnx(path, input_shapes)
+    from .from_torch import import_checkpoint, import_pt2
+
+    if kind == "pt2":
+        return import_pt2(path, input_shapes)
+    shapes = list((input_shapes or {}).values())
+    if len(shapes) > 1:
+        raise ImportFailed(
+            f"{path} is a checkpoint, whose network has one input, but {len(shapes)} shapes were given."
+        )
+    return import_checkpoint(path, arch, algorithm, variant, shapes[0] if shapes else None)
+
+
+def _kind_of(path: Path) -> str:
+    """`pt2`, `checkpoint` or `onnx`, from the content of the file."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ImportFailed(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not head:
+        raise ImportFailed(f"{path} is empty.")
+    if head.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile as error:
+            raise ImportFailed(
+                f"{path} begins as a PyTorch archive, but its end is missing: the file is truncated. Copy "
+                "it again."
+            ) from error
+        if any(name.endswith("archive_format") or "/models/" in name for name in names):
+            return "pt2"
+        if any(name.endswith("constants.pkl") for name in names):
+            raise ImportFailed(
+                f"{path} is a TorchScript archive, which PyTorch has deprecated; save the model with "
+                "torch.export.save."
+            )
+        if any(name.endswith("data.pkl") for name in names):
+            return "checkpoint"
+        raise ImportFailed(
+            f"{path} is a zip archive, but neither a torch.export program nor a PyTorch checkpoint."
+        )
+    # The pickle of torch.save before 1.6 begins with its magic number.
+    if head.startswith(b"\x80\x02\x8a\x0a"):
+        return "checkpoint"
+    # An ONNX file is a protobuf whose first field is, as a rule, ir_version (field 1, a small number).
+    if head[0] == 0x08 and len(head) > 2 and head[1] < 0x40:
+        return "onnx"
+    if _is_text(head):
+        raise ImportFailed(f"{path} is a text file, not a model; pass a .pt2, a .onnx or a checkpoint.")
+    if path.suffix == ".onnx":
+        return "onnx"  # some writers order the fields differently; reading it will tell
+    raise ImportFailed(
+        f"{path} is neither an ONNX file, nor a torch.export program, nor a PyTorch checkpoint."
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    for end in range(len(head), len(head) - 4, -1):  # the last character may be cut
+        try:
+            text = head[:end].decode()
+        except UnicodeDecodeError:
+            continue
+        return all(character.isprintable() or character in "\t\r\n" for character in text)
+    return False

@@ -1,0 +1,708 @@
+"""PyTorch -> Relax: a live module, a `torch.export` program, a `.pt2` file or a checkpoint.
+
+The program is decomposed to core ATen operators, except that `linear` and `matmul` stay whole. Whatever
+depends on parameters alone is then computed by PyTorch itself, so that the binarized weights of the compiled
+network are those that PyTorch uses, to the last bit. The rest goes through TVM's translator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import operator
+import re
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from .imported import (
+    LAYER_OPERATORS,
+    Imported,
+    ImportFailed,
+    InputShapes,
+    ReferenceRun,
+    TensorSpec,
+    as_input_array,
+    check_input_count,
+    layer_variables,
+    shapes_by_name,
+)
+
+aten = torch.ops.aten
+
+# Layer operator of the decomposed program -> the positions of its two operands.
+_LAYER_OPERANDS = {
+    aten.convolution.default: (0, 1),
+    aten.linear.default: (0, 1),
+    aten.matmul.default: (0, 1),
+    aten.mm.default: (0, 1),
+    aten.bmm.default: (0, 1),
+    aten.addmm.default: (1, 2),
+    aten.baddbmm.default: (1, 2),
+}
+
+# The only operators that a `.pt2` may call: tensor arithmetic, nothing that reads files or loads code.
+_SAFE_TARGET = re.compile(
+    r"torch\.ops\.(aten|prims|torchvision|quantized_decomposed|higher_order)\.\w+(\.\w+)?|torch\.sym_\w+"
+    r"|_operator\.(getitem|add|sub|mul|neg|floordiv|mod|truediv|pow|eq|ne|lt|le|gt|ge|and_|or_)|math\.\w+"
+)
+# Sizes are written as sympy prints them, for example Mul(Integer(2), Symbol('s77', integer=True)).
+_SAFE_EXPRESSION = re.compile(
+    r"(Symbol\('\w+'|(Integer|Rational|Add|Mul|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilToInt|Max|Min)\("
+    r"|(positive|integer|nonnegative|real)=(True|False)|[su]\d+|\d+|[-+*/(), ])*"
+)
+
+
+def import_torch(
+    model: torch.nn.Module | ExportedProgram,
+    example_inputs: Any = None,
+    *,
+    name: str = "the model",
+    input_shapes: InputShapes | None = None,
+) -> Imported:
+    """Import a module or an exported program. `name` is how errors call it.
+
+    `example_inputs` is a tensor or array, or a tuple of them: they fix the shapes. A module is exported in
+    eval mode, and its training flags are left as they were. Raises ImportFailed.
+    """
+    if isinstance(model, ExportedProgram):
+        program = _with_static_shapes(model, example_inputs, input_shapes, name)
+    else:
+        if example_inputs is None:
+            raise ImportFailed(
+                f"{name} is a live PyTorch module, whose shapes are known only when it runs; pass "
+                "example_inputs, for example torch.zeros(1, 3, 32, 32)."
+            )
+        program = _export(model, _as_tensors(example_inputs), name)
+    return _import_program(program, name)
+
+
+def import_pt2(path: str | Path, input_shapes: InputShapes | None = None) -> Imported:
+    """Import a file written by `torch.export.save`.
+
+    Raises ImportFailed if the file is damaged, or if reading it would run code from it.
+    """
+    path = Path(path)
+    _refuse_unsafe_pt2(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(io.BytesIO(path.read_bytes()))
+    except Exception as error:
+        raise ImportFailed(
+            f"{path} cannot be read as a torch.export program by PyTorch {torch.__version__}: "
+            f"{_first_line(error)} Write it again with torch.export.save."
+        ) from error
+    return import_torch(program, name=str(path), input_shapes=input_shapes)
+
+
+def import_checkpoint(
+    path: str | Path,
+    arch: str | None = None,
+    algorithm: str | None = None,
+    variant: str | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> Imported:
+    """Import a checkpoint of `trainers`. What is None is taken from the checkpoint.
+
+    `input_shape` includes the batch; by default it is a batch of one of what the network was trained on.
+    Raises ImportFailed.
+    """
+    import trainers
+
+    try:
+        model, metadata = trainers.load_checkpoint(path, arch=arch, algorithm=algorithm, variant=variant)
+    except trainers.CheckpointError as error:
+        raise ImportFailed(str(error)) from error
+    shape = tuple(input_shape or (1, *metadata["input_shape"]))
+    return import_torch(model, torch.zeros(shape), name=str(path))
+
+
+# ---- getting an exported program with static shapes
+
+
+@contextlib.contextmanager
+def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+def _as_tensors(example_inputs: Any) -> tuple[Any, ...]:
+    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    return pytree.tree_map(lambda x: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x, inputs)
+
+
+def _export(model: torch.nn.Module, inputs: tuple[Any, ...], name: str) -> ExportedProgram:
+    # The fused fast path of nn.MultiheadAttention would hide its matrix products in one operator.
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with _eval_mode(model), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, inputs, strict=False)
+    except Exception as error:
+        raise ImportFailed(
+            f"PyTorch cannot export {name}: {_first_line(error)} Its forward has to run on example inputs of "
+            "these shapes without branching on the values of tensors."
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _with_static_shapes(
+    program: ExportedProgram, example_inputs: Any, input_shapes: InputShapes | None, name: str
+) -> ExportedProgram:
+    """Fix dynamic dimensions by exporting the program once more on inputs of the wanted shapes."""
+    metas = _input_metas(program, name)
+    shapes = shapes_by_name(input_shapes, list(metas), name)
+    if example_inputs is not None:
+        tensors = [x for x in pytree.tree_leaves(_as_tensors(example_inputs)) if isinstance(x, torch.Tensor)]
+        shapes = {key: tuple(tensor.shape) for key, tensor in zip(metas, tensors, strict=False)}
+    dynamic = False
+    for key, meta in metas.items():
+        sizes = ["?" if isinstance(size, torch.SymInt) else str(size) for size in meta.shape]
+        wanted = shapes.get(key)
+        if wanted is None and "?" in sizes:
+            example = "x".join("1" if size == "?" else size for size in sizes)
+            raise ImportFailed(
+                f"Input {key!r} of {name} has the dynamic shape {'x'.join(sizes)}; "
+                f"give its sizes with --input-shape {key}:{example}."
+            )
+        if wanted is not None and (
+            len(wanted) != len(sizes)
+            or any(have not in ("?", str(want)) for have, want in zip(sizes, wanted, strict=True))
+        ):
+            raise ImportFailed(
+                f"Input {key!r} of {name} was exported as {'x'.join(sizes)}, so it cannot be "
+                f"{'x'.join(map(str, wanted))}; export it again with that shape."
+            )
+        dynamic |= "?" in sizes
+    if not dynamic:
+        return program
+    leaves = [torch.zeros(shapes.get(key, meta.shape), dtype=meta.dtype) for key, meta in metas.items()]
+    args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    try:
+        with torch.no_grad():
+            # Without the guards: they are Python source kept in the file, which PyTorch would execute.
+            return torch.export.export(program.module(check_guards=False), args, kwargs, strict=False)
+    except Exception as error:
+        raise ImportFailed(
+            f"{name} cannot be specialised to these input shapes: {_first_line(error)}"
+        ) from error
+
+
+def _input_metas(program: ExportedProgram, name: str) -> dict[str, torch.Tensor]:
+    """Input name -> fake tensor with its shape and dtype, in order."""
+    metas = {}
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        if not isinstance(spec.arg, TensorArgument):
+            raise ImportFailed(
+                f"Input {spec.arg.name!r} of {name} is not a tensor; bind it before the export, for example "
+                "with functools.partial or in a wrapping module."
+            )
+        metas[spec.arg.name] = placeholders[spec.arg.name].meta["val"]
+    if not metas:
+        raise ImportFailed(f"{name} takes no tensor, so there is nothing to compute.")
+    return metas
+
+
+# ---- refusing what would run code
+
+
+def _refuse_unsafe_pt2(path: Path) -> None:
+    """Refuse a `.pt2` whose reading would run code from the file.
+
+    `torch.export.load` unpickles with `weights_only=False`, loads compiled libraries, imports modules named by
+    a tree spec, evaluates symbolic expressions and calls any function of `torch` that a node names. A program
+    that holds plain tensors and tensor operators needs none of that.
+    """
+
+    def refuse(what: str) -> ImportFailed:
+        return ImportFailed(
+            f"{path} holds {what}, and reading that could run code from the file; export the model with "
+            "plain tensors as parameters, buffers and inputs."
+        )
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ImportFailed(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
+            names = archive.namelist()
+            for entry in names:
+                _, _, inside = entry.partition("/")
+                if inside.startswith("data/aotinductor/"):
+                    raise refuse("compiled libraries")
+                if inside.startswith("data/constants/") and inside.endswith(".pt"):
+                    raise refuse("pickled constants")
+                if inside.startswith("data/") and inside.endswith("_config.json"):
+                    for key, payload in json.loads(archive.read(entry))["config"].items():
+                        if payload["use_pickle"]:
+                            raise refuse(f"{key!r} as a pickled object")
+                elif inside.startswith("data/sample_inputs/"):
+                    try:
+                        torch.load(io.BytesIO(archive.read(entry)), weights_only=True)
+                    except Exception as error:
+                        raise refuse("example inputs that are not plain tensors") from error
+                elif inside.startswith("models/"):
+                    _refuse_unsafe_graph(json.loads(archive.read(entry)), refuse)
+            if not any(entry.endswith("models/model.json") for entry in names):
+                raise ImportFailed(
+                    f"{path} holds no torch.export program named 'model'; write it with torch.export.save."
+                )
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ImportFailed):
+            raise
+        raise ImportFailed(
+            f"{path} is damaged or not a torch.export program: {_first_line(error)}"
+        ) from error
+
+
+def _refuse_unsafe_graph(value: Any, refuse: Any) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _refuse_unsafe_graph(item, refuse)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            text = item if isinstance(item, str) else ""
+            if key == "target" and "inputs" in value and not _SAFE_TARGET.fullmatch(text):
+                raise refuse(f"a call of {text or item!r} (not a tensor operator)")
+            if key == "expr_str" and not _SAFE_EXPRESSION.fullmatch(text):
+                raise refuse(f"the size {text!r} (not plain arithmetic)")
+            if key in ("in_spec", "out_spec") and ("default_factory" in text or "__enum__" in text):
+                raise refuse("inputs or outputs in a container that names Python modules")
+            _refuse_unsafe_graph(item, refuse)
+
+
+# ---- from an exported program with static shapes to Relax
+
+
+def _import_program(program: ExportedProgram, name: str) -> Imported:
+    _refuse_bad_values(program, name)
+    core = _decompose(program, name)
+    for spec in core.graph_signature.output_specs:
+        # An in-place operator on an input leaves the artifact's caller with his input unchanged, no more.
+        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
+            raise ImportFailed(
+                f"{name} changes its state {spec.target or spec.arg.name!r} when it runs, which a compiled "
+                "network cannot; make its forward leave parameters, buffers and inputs alone."
+            )
+        if spec.kind is OutputKind.USER_OUTPUT and not isinstance(spec.arg, TensorArgument):
+            raise ImportFailed(f"{name} returns {spec.arg!r}, which is not a tensor; return tensors only.")
+
+    inputs = tuple(_spec_of(key, meta, name) for key, meta in _input_metas(core, name).items())
+    translator = _Translator(core, name)
+    module = relax.transform.FoldConstant()(translator.translate(inputs))
+    surviving = set(layer_variables(module))
+    return Imported(
+        module=module,
+        inputs=inputs,
+        outputs=tuple(_spec_of(node.name, node.meta["val"], name) for node in _output_nodes(core)),
+        layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
+        reference=_Reference(program, core, translator.layers, inputs),
+        sign_notes=translator.sign_notes,
+    )
+
+
+def _refuse_bad_values(program: ExportedProgram, name: str) -> None:
+    parameters = set(program.graph_signature.parameters)
+    for key, tensor in [*program.state_dict.items(), *program.constants.items()]:
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            continue
+        bad = torch.isnan(tensor)
+        if key in parameters:
+            bad = ~torch.isfinite(tensor)  # a buffer may hold -inf: attention masks do
+        if bad.any():
+            kind = "parameter" if key in parameters else "buffer"
+            raise ImportFailed(
+                f"The {kind} {key!r} of {name} has {int(bad.sum())} values that are NaN or infinite out of "
+                f"{tensor.numel()}; the training diverged, or the file is damaged."
+            )
+
+
+def _decompose(program: ExportedProgram, name: str) -> ExportedProgram:
+    """Core ATen operators, but `linear` and `matmul` whole: a layer of the user stays one operator."""
+    table = torch.export.default_decompositions()
+    for whole in (aten.linear.default, aten.matmul.default):
+        table.pop(whole, None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return program.run_decompositions(table)
+    except Exception as error:
+        raise ImportFailed(
+            f"PyTorch cannot decompose {name} to core operators: {_first_line(error)}"
+        ) from error
+
+
+def _output_nodes(program: ExportedProgram) -> list[fx.Node]:
+    """The nodes that the user gets, in order."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    return [nodes[name] for name in program.graph_signature.user_outputs]
+
+
+def _spec_of(key: str, meta: torch.Tensor, name: str) -> TensorSpec:
+    try:
+        dtype = ExportedProgramImporter._convert_data_type(meta.dtype)
+        return TensorSpec(key, tuple(int(size) for size in meta.shape), dtype)
+    except NotImplementedError as error:
+        raise ImportFailed(f"{key!r} of {name} is {meta.dtype}, which TVM does not have.") from error
+
+
+def _constant_values(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Placeholder name -> value, for all placeholders that are not inputs of the user."""
+    values = {**program.state_dict, **program.constants}
+    return {
+        spec.arg.name: values[spec.target].detach()
+        for spec in program.graph_signature.input_specs
+        if spec.kind is not InputKind.USER_INPUT
+    }
+
+
+def _module_path(node: Any) -> str:
+    """Path of the innermost module that the node came from, empty for the outermost module."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return path.partition("@")[0]  # the second call of a module is "conv@1"
+
+
+def _where(node: Any) -> str:
+    path = _module_path(node)
+    return f"node {node.name!r}" + (f" in module {path!r}" if path else "")
+
+
+class _Translator(ExportedProgramImporter):
+    """TVM's translator, with constant folding by PyTorch, layer names, and repairs.
+
+    After `translate`, `layers` maps fx nodes to layer names, `layer_names` Relax variable names to them.
+    """
+
+    def __init__(self, program: ExportedProgram, name: str) -> None:
+        super().__init__()
+        self.program = program
+        self.name = name
+        self.values: dict[fx.Node, Any] = {}  # what depends on parameters alone
+        self.origins: dict[fx.Node, set[str]] = {}  # constant node -> parameters that it depends on
+        self.layers: dict[fx.Node, str] = {}
+        self.layer_names: dict[str, str] = {}
+        self.sign_notes: list[str] = []
+        # TVM fixes the type of a product to float32, whatever its operands are.
+        product = self._binary_op(relax.op.matmul, operator.matmul)
+        self.convert_map.update({f"{op}.default": product for op in ("matmul", "mm", "bmm")})
+        self.convert_map["amax.default"] = self._extremum(relax.op.max)
+        self.convert_map["amin.default"] = self._extremum(relax.op.min)
+        self.convert_map["adaptive_max_pool2d.default"] = self._adaptive_max_pool2d
+
+    def translate(self, inputs: Sequence[TensorSpec]) -> tvm.IRModule:
+        """The Relax module with the function `main`."""
+        self._fold()
+        self.layers = self._name_layers()
+        self.block_builder = relax.BlockBuilder()
+        variables = {
+            spec.name: relax.Var(spec.name, relax.TensorType(spec.shape, spec.dtype)) for spec in inputs
+        }
+        with self.block_builder.function("main", list(variables.values())):
+            with self.block_builder.dataflow():
+                for node in self.program.graph.nodes:
+                    if node.op == "placeholder" and node.name in variables:
+                        self.env[node] = variables[node.name]
+                    elif node.op == "call_function" and node not in self.values:
+                        self._translate_node(node)
+                leaves = _output_nodes(self.program)
+                self._load_constants(leaves)
+                results = [self.env[leaf] for leaf in leaves]
+                result = self.block_builder.emit_output(
+                    results[0] if len(results) == 1 else relax.Tuple(results)
+                )
+            self.block_builder.emit_func_output(result)
+        return self.block_builder.get()
+
+    def _fold(self) -> None:
+        """Compute in PyTorch every node that depends on parameters alone."""
+        constants = _constant_values(self.program)
+        interpreter = fx.Interpreter(self.program.graph_module, garbage_collect_values=False)
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder" and node.name in constants:
+                self.values[node] = constants[node.name]
+                self.origins[node] = {node.name}
+            elif node.op == "get_attr":
+                self.values[node] = operator.attrgetter(str(node.target))(self.program.graph_module)
+                self.origins[node] = set()
+            elif node.op == "call_function":
+                self._refuse_untranslatable(node)
+                if all(source in self.values for source in node.all_input_nodes):
+                    interpreter.env = self.values
+                    with torch.no_grad():
+                        self.values[node] = interpreter.run_node(node)
+                    self.origins[node] = set().union(*(self.origins[s] for s in node.all_input_nodes))
+
+    def _refuse_untranslatable(self, node: Any) -> None:
+        target = node.target
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            raise ImportFailed(
+                f"{self.name} uses the control flow {target} ({_where(node)}); a compiled network has to "
+                "compute the same operators for every input."
+            )
+        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+            raise ImportFailed(
+                f"{self.name} draws random numbers with {target} ({_where(node)}); a compiled network "
+                "cannot, so take that operator out of its eval mode."
+            )
+
+    def _name_layers(self) -> dict[fx.Node, str]:
+        """A unique name for each layer: the path of its module, the operator added where that is "
+        "ambiguous."""
+        layers = [n for n in self.program.graph.nodes if n.target in _LAYER_OPERANDS and n not in self.values]
+        parameter_paths = {
+            spec.arg.name: spec.target.rpartition(".")[0]
+            for spec in self.program.graph_signature.input_specs
+            if spec.kind is InputKind.PARAMETER
+        }
+
+        def owns_weight(node: Any) -> bool:
+            weight = node.args[_LAYER_OPERANDS[node.target][1]]
+            return any(parameter_paths.get(p) == _module_path(node) for p in self.origins.get(weight, ()))
+
+        per_path = Counter(_module_path(node) for node in layers)
+        names: dict[fx.Node, str] = {}
+        taken: Counter[str] = Counter()
+        for node in layers:
+            path = _module_path(node)
+            # XNOR-Net's convolution of |x| runs in the same module as the binary one, which keeps the name.
+            if not path or not (per_path[path] == 1 or owns_weight(node)):
+                path = f"{path}.{node.target.__name__.partition('.')[0]}".lstrip(".")
+            taken[path] += 1
+            names[node] = path if taken[path] == 1 else f"{path}#{taken[path]}"
+        return names
+
+    def _translate_node(self, node: Any) -> None:
+        operator_name = node.target.__name__
+        convert = self.convert_map.get(operator_name)
+        if convert is None:
+            raise ImportFailed(
+                f"{self.name} uses the operator {node.target} ({_where(node)}), which TVM {tvm.__version__} "
+                "cannot import from PyTorch."
+            )
+        self._load_constants(node.all_input_nodes)
+        try:
+            self.env[node] = convert(node)
+        except ImportFailed:
+            raise
+        except Exception as error:
+            raise ImportFailed(
+                f"TVM {tvm.__version__} cannot import the operator {node.target} ({_where(node)}) of "
+                f"{self.name}: {_first_line(error)}"
+            ) from error
+        if node in self.layers:
+            self.layer_names[self._layer_variable(node)] = self.layers[node]
+        if node.target is aten.sign.default:
+            self.sign_notes.append(
+                f"torch.sign ({_where(node)}) is 0 at 0; where it feeds a binary layer it is compiled as +1 "
+                "there."
+            )
+
+    def _load_constants(self, nodes: Sequence[fx.Node]) -> None:
+        for node in nodes:
+            if node in self.values and node not in self.env:
+                value = self.values[node]
+                if isinstance(value, torch.Tensor):
+                    # A copy: TVM's own conversion shares the memory, and a weight trained on would change the constant.
+                    value = relax.const(np.array(value.detach().cpu().numpy(), order="C"))
+                self.env[node] = value
+
+    def _layer_variable(self, node: Any) -> str:
+        """Name hint of the variable bound to the convolution or product, behind a bias or reshape."""
+        pending = [self.env[node]]
+        stops = {
+            self.env[source].name
+            for source in node.all_input_nodes
+            if isinstance(self.env[source], relax.Var)
+        }
+        while pending:
+            expr = pending.pop()
+            if not isinstance(expr, relax.Var) or expr.name in stops:
+                continue
+            value = self.block_builder.lookup_binding(expr)
+            if isinstance(value, relax.Call):
+                if value.op.name in LAYER_OPERATORS:
+                    return expr.name
+                pending.extend(value.args)
+        raise ImportFailed(
+            f"The layer {self.layers[node]!r} of {self.name} became something else than a layer in TVM."
+        )
+
+    # ---- repairs of TVM's converters
+
+    def _binary_op(self, relax_op: Any, intrinsic_op: Any) -> Any:
+        """Arithmetic with PyTorch's type promotion and `alpha`.
+
+        TVM turns a number into the type of the tensor beside it, so that `(x >= 0) * 2` multiplies by `True`
+        and `int_tensor * 0.5` by 0; and it drops the `alpha` of `add` and `sub`.
+        """
+
+        def convert(node: Any) -> relax.Expr:
+            operands = node.args[:2]
+            metas = [x.meta["val"] if isinstance(x, fx.Node) else x for x in operands]
+            dtype = torch.result_type(*metas)
+            result = node.meta["val"].dtype
+            if not dtype.is_floating_point and result.is_floating_point:
+                dtype = result  # a quotient of integers
+            tvm_dtype = self._convert_data_type(dtype)
+
+            def typed(operand: Any, factor: Any = 1) -> relax.Expr:
+                if not isinstance(operand, fx.Node):
+                    return relax.const(operand * factor, tvm_dtype)
+                expr = self.env[operand]
+                if expr.ty.dtype.dtype != tvm_dtype:
+                    expr = self.block_builder.emit(relax.op.astype(expr, tvm_dtype))
+                if factor != 1:
+                    expr = self.block_builder.emit(relax.op.multiply(expr, relax.const(factor, tvm_dtype)))
+                return expr
+
+            lhs, rhs = operands
+            return self.block_builder.emit(relax_op(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
+
+        return convert
+
+    def _select(self, node: Any) -> relax.Expr:
+        x, axis, index = node.args
+        size = x.meta["val"].shape[axis]
+        # TVM's own reads out of bounds for a negative index.
+        taken = relax.op.take(self.env[x], relax.const(index % size, "int64"), axis=axis)
+        return self.block_builder.emit(taken)
+
+    def _extremum(self, relax_op: Any) -> Any:
+        def convert(node: Any) -> relax.Expr:
+            x, axes, keepdims = (
+                (*node.args, None, False)[:3] if len(node.args) == 1 else (*node.args, False)[:3]
+            )
+            return self.block_builder.emit(
+                relax_op(self.env[x], list(axes) if axes else None, keepdims=keepdims)
+            )
+
+        return convert
+
+    def _adaptive_max_pool2d(self, node: Any) -> relax.Expr:
+        x, out = node.args
+        sizes = x.meta["val"].shape[-2:]
+        if any(size % wanted for size, wanted in zip(sizes, out, strict=True)):
+            raise NotImplementedError(f"the output {tuple(out)} does not divide the input {tuple(sizes)}.")
+        window = [size // wanted for size, wanted in zip(sizes, out, strict=True)]
+        pooled = self._max_pool2d_impl(self.env[x], window, window)
+        return self.block_builder.emit(relax.Tuple([pooled]))
+
+    def _avg_pool2d(self, node: Any) -> relax.Expr:
+        pooled = super()._avg_pool2d(node)
+        divisor = node.args[6] if len(node.args) > 6 else None
+        if divisor is None:
+            return pooled
+        # TVM ignores the divisor. With whole windows it is a factor; a window over the edge has its own count.
+        padding, ceil_mode = (*node.args, 0, False)[3:5]
+        if ceil_mode or any(padding if isinstance(padding, (list, tuple)) else [padding]):
+            raise NotImplementedError("divisor_override together with padding or ceil_mode.")
+        factor = np.float32(math.prod(node.args[1]) / divisor)
+        return self.block_builder.emit(relax.op.multiply(pooled, relax.const(factor)))
+
+    def _convolution(self, node: Any) -> relax.Expr:
+        x, weight, bias, strides, padding, dilation, transposed, output_padding, groups = node.args
+        if not transposed or len(strides) < 3:
+            return super()._convolution(node)
+        product = self.block_builder.emit(
+            relax.op.nn.conv3d_transpose(
+                self.env[x], self.env[weight], strides, padding, output_padding, dilation, groups
+            )
+        )
+        if bias is None:
+            return product
+        return self.block_builder.emit(
+            relax.op.add(product, relax.op.reshape(self.env[bias], (1, -1, 1, 1, 1)))
+        )
+
+    def _linear(self, node: Any) -> relax.Expr:
+        x, weight, *bias = (self.env[arg] if arg is not None else None for arg in node.args)
+        return self.block_builder.emit(relax.op.linear(x, weight, bias[0] if bias else None))
+
+
+class _Reference:
+    """Runs the program in PyTorch: the outputs by the program as exported, the layers' inputs by the "
+    "decomposed one."""
+
+    def __init__(
+        self,
+        program: ExportedProgram,
+        core: ExportedProgram,
+        layers: Mapping[fx.Node, str],
+        inputs: Sequence[TensorSpec],
+    ) -> None:
+        self.model = program.module(check_guards=False)
+        self.in_spec = program.call_spec.in_spec
+        self.core = core
+        self.layers = layers
+        self.inputs = inputs
+
+    def __call__(self, values: list[np.ndarray]) -> ReferenceRun:
+        """Raises ValueError if the values do not match the inputs of the model."""
+        check_input_count(values, self.inputs)
+        # Copied, because PyTorch would warn about memory that it must not write to.
+        tensors = [
+            torch.from_numpy(as_input_array(v, spec).copy())
+            for v, spec in zip(values, self.inputs, strict=True)
+        ]
+        recorded: dict[str, tuple[np.ndarray, ...]] = {}
+        layers = self.layers
+
+        class Recorder(fx.Interpreter):
+            def run_node(self, node: Any) -> Any:
+                if node in layers:
+                    operands = [node.args[position] for position in _LAYER_OPERANDS[node.target]]
+                    recorded[layers[node]] = tuple(
+                        self.env[x].numpy().copy() for x in operands if x in activations
+                    )
+                return super().run_node(node)
+
+        constants = _constant_values(self.core)
+        activations: set[fx.Node] = set()
+        arguments = []
+        remaining = iter(tensors)
+        for node in self.core.graph.nodes:
+            if node.op == "placeholder":
+                if node.name in constants:
+                    arguments.append(constants[node.name])
+                else:
+                    arguments.append(next(remaining))
+                    activations.add(node)
+            elif any(source in activations for source in node.all_input_nodes):
+                activations.add(node)
+        with torch.no_grad():
+            Recorder(self.core.graph_module).run(*arguments)
+            args, kwargs = pytree.tree_unflatten(tensors, self.in_spec)
+            outputs = pytree.tree_leaves(self.model(*args, **kwargs))
+        return ReferenceRun([output.numpy().copy() for output in outputs], recorded)
+
+
+def _first_line(error: Exception) -> str:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text if text.endswith((".", "!", "?")) else text + "."

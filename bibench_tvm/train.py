@@ -1,0 +1,109 @@
+"""`python -m bibench_tvm.train`: train a network, float or binarized, on a task.
+
+The bundled network was written by the command in its checkpoint's extra["command"].
+"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and for the state to go on from.")],
+    task: Annotated[str, typer.Option(help="What to train on.")] = "fashion_mnist",
+    arch: Annotated[str, typer.Option(help="The network.")] = "resnet20",
+    algorithm: Annotated[
+        str, typer.Option(help="The binarization algorithm, or fp32 for none.")
+    ] = "reactnet",
+    variant: Annotated[str, typer.Option(help="The formulas: paper or released.")] = "paper",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A module that stays float; may be repeated. Default: first conv., last linear."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(min=2)] = 64,
+    lr: Annotated[
+        float, typer.Option(min=0.0, help="The learning rate that the cosine schedule starts with.")
+    ] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    limit_train: Annotated[
+        int | None, typer.Option(min=2, help="Use only the first so many samples.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set, if it is not at its usual place.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object to standard output.")
+    ] = False,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
+    import torch
+
+    from trainers import binarize, create_model
+    from trainers.fit import CHECKPOINT, fit
+    from trainers.tasks import tasks
+
+    try:
+        task_class = tasks[task]
+        torch.manual_seed(seed)  # the fresh weights
+        model = create_model(arch, task_class.num_classes, task_class.input_shape[0])
+        model = binarize(model, algorithm, variant, keep or None)
+        if model.input_shape != task_class.input_shape:
+            raise ValueError(
+                f"{arch} is for inputs {model.input_shape}, but {task} has {task_class.input_shape}; "
+                "name a network for that size."
+            )
+    except ValueError as error:
+        _fail(error, 2, debug)
+    metadata = {
+        "arch": arch,
+        "algorithm": algorithm,
+        "variant": variant,
+        "num_classes": task_class.num_classes,
+        "in_channels": task_class.input_shape[0],
+        "input_shape": task_class.input_shape,
+        "keep": keep or None,
+        "extra": {"task": task, "command": "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])},
+    }
+    try:
+        accuracy = fit(
+            model,
+            task_class(data),
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            threads=threads,
+            limit_train=limit_train,
+            out=out,
+            metadata=metadata,
+        )
+    except KeyboardInterrupt:
+        _fail(RuntimeError("Stopped. The same command goes on after the last whole epoch."), 1, debug)
+    except (ValueError, OSError, RuntimeError) as error:
+        _fail(error, 1, debug)
+    if as_json:
+        result = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
+        print(json.dumps({**result, "test_accuracy": accuracy, "checkpoint": str(out / CHECKPOINT)}))
+    else:
+        print(f"{out / CHECKPOINT}: {accuracy:.2%} of the {task} test set")
+
+
+def _fail(error: Exception, code: int, debug: bool) -> NoReturn:
+    if debug:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m bibench_tvm.train")

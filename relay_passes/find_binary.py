@@ -1,0 +1,203 @@
+"""Replace what is binary by binary operators, and write down for everything else why it stays float.
+
+convolution(x, w), x in {low, high}, w = +-alpha[o]
+    ->  scale[o] * astype(binary_convolution(pack(x is high), sign w))
+
+{-h, +h}: scale = h * alpha.   {0, h} and {l, 0}: the integer part is 2 * sum over {0, 1} (see
+schedules/convolution.py), so scale = h / 2 * alpha, or l / 2 * alpha over the bits "x is low".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from relay_passes.layers import Layer
+from relay_passes.operators import call, convolution_of, image
+from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
+from relay_passes.two_valued import BinaryWeights, TwoValued, binary_weights, truth, two_values
+from schedules.targets import KernelTarget
+
+
+class FindBinary:
+    """table: filled with one `Layer` for each convolution, linear layer and matrix product, in order."""
+
+    def __init__(self, target: KernelTarget):
+        self.target = target
+        self.table: list[Layer] = []
+        self.packed: dict[tuple, relax.Expr] = {}
+
+    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
+        self.inputs = set(mod["main"].params)
+        return rewrite(mod, self._visit)
+
+    def _visit(self, builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+        if is_call(value, "bibench.convolution"):
+            return self._convolution(builder, value, shape_of(var))
+        if is_call(value, "bibench.matmul"):
+            return self._matmul(builder, value, shape_of(var))
+        if is_call(value, "bibench.product"):
+            return self._product(builder, value, shape_of(var))
+        if is_call(value, "bibench.named"):
+            inner = builder.lookup_binding(value.args[0])
+            kind, weights = inner.op.name.removeprefix("relax.nn."), inner.args[1]
+            reason = (
+                f"{kind} has no binary kernel"
+                if is_constant(weights)
+                else "its weights are computed at run time"
+            )
+            # Each input element (transposed) or each output element (else) meets the weights of one channel.
+            extents = shape_of(inner.args[0]) if "transpose" in kind else shape_of(value.args[0])
+            macs = int(np.prod(extents)) * int(np.prod(shape_of(weights)[1:]))
+            self._note(value, kind, reason, macs, weights)
+            return value.args[0]
+        return value
+
+    def _note(self, value: relax.Call, op: str, reason: str, macs: int, weights: relax.Expr | None) -> None:
+        size = 4 * int(np.prod(shape_of(weights))) if weights is not None and is_constant(weights) else 0
+        self.table.append(Layer(str(value.attrs["name"]), op, False, reason, macs, size))
+
+    def _activation(
+        self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input"
+    ) -> TwoValued | str:
+        """The two values of an activation that a bit can stand for, or the reason in words."""
+        values = two_values(builder, x)
+        if values is None:
+            if x in self.inputs:
+                return f"{what} is the network's input, which is not binary"
+            made = builder.lookup_binding(x) if isinstance(x, relax.Var) else None
+            by = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
+            return f"{what} is not binary: it comes from {by.removeprefix('bibench.')}, not from a sign"
+        if values.low == -values.high or 0.0 in (values.low, values.high):
+            return values
+        return f"{what} takes the values {values.low:g} and {values.high:g}; only -a and a, or 0 and a, have a kernel"
+
+    def _weights(self, weights: relax.Expr) -> BinaryWeights | str:
+        if not is_constant(weights):
+            return "its weights are computed at run time"
+        return binary_weights(constant_value(weights))
+
+    def _pack(
+        self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued, groups: int, word: int
+    ) -> relax.Expr:
+        key = (x, groups, word)
+        if key not in self.packed:
+            bits = truth(builder, x, values)
+            if values.high == 0.0:  # the bit stands for the value that is not 0
+                bits = builder.emit(relax.op.logical_not(bits))
+            channels = shape_of(x)[-1]
+            packed = call(
+                "bibench.pack", bits, channels=channels, groups=groups, word=word, halo=[0, 0, 0, 0]
+            )
+            self.packed[key] = builder.emit(packed)
+        return self.packed[key]
+
+    def _binary(
+        self,
+        builder: relax.BlockBuilder,
+        value: relax.Call,
+        op: str,
+        geometry: dict,
+        out_shape: tuple[int, ...],
+    ) -> relax.Expr:
+        x, w = value.args
+        conv = convolution_of(geometry, shape_of(x), shape_of(w)[0])
+        weights, values = self._weights(w), self._activation(builder, x)
+        reasons = [r for r in (values, weights) if isinstance(r, str)]
+        if reasons or isinstance(weights, str) or isinstance(values, str):
+            self._note(value, op, "; ".join(reasons), conv.macs, w)
+            return value
+        word = self.target.word_for(conv)
+        packed = self._pack(builder, x, values, conv.groups, word)
+        zero_one = values.low != -values.high
+        signs = np.where(weights.signs, np.int8(1), np.int8(-1)).reshape(conv.out_channels, *conv.kernel, -1)
+        dot = builder.emit(
+            call(
+                "bibench.binary_convolution",
+                packed,
+                relax.const(signs),
+                name=value.attrs["name"],
+                channels=conv.channels,
+                in_shape=list(image(shape_of(x))),
+                out_shape=list(out_shape),
+                word=word,
+                halo=[0, 0, 0, 0],
+                zero_one=int(zero_one),
+                **geometry,
+            )
+        )
+        height = np.float32(values.high if values.high else values.low) * np.float32(0.5 if zero_one else 1)
+        result: relax.Expr = relax.op.astype(dot, "float32")
+        scale = (weights.alpha * height).astype(np.float32)
+        if (scale != 1).any():
+            factor = scale[0] if (scale == scale[0]).all() else scale
+            result = relax.op.multiply(builder.emit(result), relax.const(factor))
+        notes = _sign_note(builder, x)
+        per_group = conv.channels // conv.groups
+        stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
+        self.table.append(Layer(str(value.attrs["name"]), op, True, "", conv.macs, stored, notes))
+        return result
+
+    def _convolution(
+        self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]
+    ) -> relax.Expr:
+        attrs = value.attrs
+        geometry = {k: [int(v) for v in attrs[k]] for k in ("kernel", "strides", "padding", "dilation")}
+        return self._binary(
+            builder, value, str(attrs["op"]), {**geometry, "groups": int(attrs["groups"])}, shape
+        )
+
+    def _matmul(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
+        geometry = {"kernel": [1, 1], "strides": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1}
+        return self._binary(builder, value, "linear", geometry, shape)
+
+    def _product(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
+        x, y = value.args
+        plain = relax.op.matmul(x, y)
+        macs = int(np.prod(shape)) * shape_of(x)[-1]
+        left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
+        reason = "; ".join(r for r in (left, right) if isinstance(r, str))
+        if not reason and (
+            isinstance(left, TwoValued) and left.low == 0 or isinstance(right, TwoValued) and right.low == 0
+        ):
+            reason = "a product of two activations has a kernel for -a and a only, not for 0 and a"
+        if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
+            reason = "a binary product of two activations needs the same leading extents on both sides, at most two"
+        if reason or isinstance(left, str) or isinstance(right, str):
+            self._note(value, "matmul", reason, macs, None)
+            return plain
+        rank = len(shape)
+        a = self._pack(builder, x, left, 1, self.target.word)
+        bits = relax.op.permute_dims(truth(builder, y, right), [*range(rank - 2), rank - 1, rank - 2])
+        depth = shape_of(x)[-1]
+        b = builder.emit(
+            call(
+                "bibench.pack",
+                builder.emit(bits),
+                channels=depth,
+                groups=1,
+                word=self.target.word,
+                halo=[0] * 4,
+            )
+        )
+        dot = call(
+            "bibench.binary_product",
+            a,
+            b,
+            name=value.attrs["name"],
+            out_shape=list(shape),
+            depth=depth,
+            word=self.target.word,
+        )
+        scale = np.float32(left.high) * np.float32(right.high)
+        result = relax.op.astype(builder.emit(dot), "float32")
+        self.table.append(Layer(str(value.attrs["name"]), "matmul", True, "", macs, 0))
+        return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
+
+
+def _sign_note(builder: relax.BlockBuilder, x: relax.Expr) -> str:
+    made = builder.lookup_binding(x) if isinstance(x, relax.Var) else None
+    if is_call(made, "relax.sign") and two_values(builder, x) == TwoValued(-1.0, 1.0):
+        return "sign(0) is 0 in the source network and +1 here"
+    return ""

@@ -1,0 +1,141 @@
+"""sign(f(dot)) -> one integer comparison per channel, so that activations stay packed from layer to layer.
+
+Between an integer dot product d and the next sign stand, per channel c, a scale, a bias, batch norm, Hardtanh: a
+chain f of operators each of which is monotone in its input for a fixed c. Rounding to float32 is monotone too, so the
+truth of `f(d) >= t` over the integers d changes at most once, upwards or downwards:
+
+    f rises:  f(d) >= t  <=>  d >= T            f falls:  f(d) >= t  <=>  not (d >= T)
+
+T is found by bisection on f itself, evaluated in float32 in the network's own order. So no algebra can go wrong: a
+negative scale makes f fall; a scale of 0 makes it constant; a threshold outside of what the sum can reach puts T at
+an end of the range, and the bit is always 1 or always 0. In each case the folded bit is the bit that the float chain
+gives, for every d.
+
+Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes before it rises for every channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from relay_passes.rewrite import constant_value, is_call, is_constant, is_tensor, rewrite, shape_of
+from schedules.epilogue import evaluate_operator
+
+_COMPARISONS = ("relax.greater_equal", "relax.greater", "relax.less_equal", "relax.less")
+# Monotone in each operand that is not a constant, for any constants in the others.
+_MONOTONE = {
+    "relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.clip", "relax.negative",
+    "relax.nn.relu", "relax.tanh", "relax.sigmoid", "relax.logical_not", *_COMPARISONS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One operator of the chain: which of its operands carries the chain, and what the others hold per channel."""
+
+    call: relax.Call
+    position: int
+    constants: tuple[np.ndarray | None, ...]
+
+
+def fold_thresholds(mod: tvm.IRModule) -> tvm.IRModule:
+    return rewrite(mod, _visit)
+
+
+def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+    if not is_call(value, "bibench.pack"):
+        return value
+    found = _chain(builder, value.args[0])
+    if found is None:
+        return value
+    dot, before, pool, after = found
+    channels = shape_of(dot)[-1]
+    weights = builder.lookup_binding(dot).args[1]
+    reach = 2 * int(np.prod(shape_of(weights)[1:])) + 1  # twice: sums over {0, 1} are kept doubled
+    rising = _evaluate(before, np.full(channels, reach)) >= _evaluate(before, np.full(channels, -reach))
+    if pool is not None and not rising.all():
+        return value
+    threshold, falls = _bisect(before + after, channels, reach)
+    integers = dot
+    if pool is not None:
+        integers = builder.emit(relax.Call(pool.op, [dot], pool.attrs, pool.ty_args))
+    bits = builder.emit(relax.op.greater_equal(integers, relax.const(threshold.astype(np.int32))))
+    if falls.any():
+        bits = builder.emit(relax.op.logical_xor(bits, relax.const(falls)))
+    return relax.Call(value.op, [bits], value.attrs, value.ty_args)
+
+
+def _chain(
+    builder: relax.BlockBuilder, expr: relax.Expr
+) -> tuple[relax.Expr, list[_Link], relax.Call | None, list[_Link]] | None:
+    """(dot, links before the pool, the pool if any, links after it), from the dot product to this bool tensor."""
+    segments: list[list[_Link]] = [[]]
+    pool: relax.Call | None = None
+    while True:
+        value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        if is_call(value, "bibench.binary_convolution"):
+            after, *before = (segment[::-1] for segment in segments)
+            return expr, before[0] if before else [], pool, after
+        if is_call(value, "relax.nn.max_pool2d") and pool is None:
+            pool, expr = value, value.args[0]
+            segments.append([])
+            continue
+        link = _link(value)
+        if link is None:
+            return None
+        segments[-1].append(link)
+        expr = link.call.args[link.position]
+
+
+def _link(value: relax.Expr | None) -> _Link | None:
+    if is_call(value, "relax.astype"):
+        return _Link(value, 0, (None,))
+    if not is_call(value, *_MONOTONE) and not (is_call(value, "relax.divide") and is_constant(value.args[1])):
+        return None
+    constants = [_per_channel(arg) for arg in value.args]
+    moving = [i for i, constant in enumerate(constants) if constant is None]
+    if len(moving) != 1 or any(
+        c is not None and not np.isfinite(c.astype(np.float64)).all() for c in constants
+    ):
+        return None
+    position = moving[0]
+    if not isinstance(value.args[position], relax.Var):
+        return None
+    return _Link(value, position, tuple(constants))
+
+
+def _per_channel(arg: relax.Expr) -> np.ndarray | None:
+    """A constant that depends on the channel, the last axis, at most: [C] or [1]."""
+    if not is_tensor(arg):
+        return np.asarray([float(arg.value)], np.float32)
+    if not is_constant(arg):
+        return None
+    values = constant_value(arg)
+    return values.reshape(-1) if values.size == (values.shape[-1] if values.ndim else 1) else None
+
+
+def _evaluate(links: list[_Link], d: np.ndarray) -> np.ndarray:
+    """The chain at one integer per channel."""
+    x: np.ndarray = d.astype(np.int32)
+    for link in links:
+        x = evaluate_operator(link.call, [x if c is None else c for c in link.constants])
+    return x
+
+
+def _bisect(links: list[_Link], channels: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """(T int64 [C], falls bool [C]): the chain's truth at d is (d >= T) != falls, for all |d| <= reach."""
+    low, high = np.full(channels, -reach), np.full(channels, reach)
+    at_low = np.broadcast_to(_evaluate(links, low), (channels,))
+    at_high = np.broadcast_to(_evaluate(links, high), (channels,))
+    falls = at_low & ~at_high
+    # invariant: the (turned) truth is false at `low` and true at `high`
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        holds = _evaluate(links, middle) != falls
+        high, low = np.where(holds, middle, high), np.where(holds, low, middle)
+    constant = at_low == at_high
+    return np.where(constant, np.where(at_low, -reach, reach + 1), high), falls

@@ -1,0 +1,179 @@
+"""Plan which operators become one kernel: a convolution or packing, and the element-wise work around it.
+
+A group starts at its anchor and takes in what follows element by element, as long as each value has one reader;
+besides, from any of its values, a comparison that ends in packed bits. So a convolution writes its float output, its
+packed sign, or both, without a second pass over memory. A packing that no convolution took in takes in the
+element-wise work before it. No group may come to depend on itself through another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import tvm
+from tvm import relax
+
+from relay_passes.operators import image, packing_of
+from relay_passes.rewrite import bindings, is_call, is_tensor, shape_of, users
+from schedules.epilogue import OPERATORS
+
+SUMS = ("bibench.binary_convolution", "bibench.binary_product", "bibench.convolution", "bibench.matmul")
+
+
+class Group:
+    """Bindings that are computed together; the first one is the anchor."""
+
+    def __init__(self, anchor: relax.VarBinding):
+        self.anchor = anchor
+        self.members = [anchor]
+
+    def __contains__(self, binding: relax.VarBinding) -> bool:
+        return any(binding.same_as(member) for member in self.members)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the values that the group works on."""
+        value = self.anchor.value
+        return shape_of(value.args[0] if is_call(value, "bibench.pack") else self.anchor.var)
+
+
+def read_vars(value: relax.Expr) -> list[relax.Var]:
+    found: list[relax.Var] = []
+    relax.analysis.post_order_visit(value, lambda e: found.append(e) if isinstance(e, relax.Var) else None)
+    return list(dict.fromkeys(found))
+
+
+class _Plan:
+    def __init__(self, mod: tvm.IRModule):
+        self.bindings = bindings(mod)
+        self.users = users(mod)
+        self.unit: dict[relax.Var, Group] = {b.var: Group(b) for b in self.bindings}
+        self.results = set(read_vars(mod["main"].body.body))
+
+    def depends(self, unit: Group, on: Group) -> bool:
+        """Whether `unit` needs `on` to be computed before it, through any path."""
+        seen: set[int] = set()
+        stack = [unit]
+        while stack:
+            current = stack.pop()
+            if current is on:
+                return True
+            if id(current) not in seen:
+                seen.add(id(current))
+                stack += [self.unit[v] for m in current.members for v in read_vars(m.value) if v in self.unit]
+        return False
+
+    def may_join(
+        self, group: Group, binding: relax.VarBinding, with_it: Sequence[relax.VarBinding] = ()
+    ) -> bool:
+        """Whether the group can compute this binding, and others `with_it`, too: same elements, and no cycle."""
+        value = binding.value
+        if len(self.unit[binding.var].members) > 1 or not is_call(value):
+            return False
+        if is_call(value, "bibench.pack"):
+            if shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
+                return False
+        elif value.op.name not in OPERATORS or not _same_elements(binding, group.shape):
+            return False
+        others = {id(self.unit[v]): self.unit[v] for v in read_vars(value) if v in self.unit}
+        inside = [group, *(self.unit[b.var] for b in with_it)]
+        return not any(
+            all(other is not unit for unit in inside) and self.depends(other, group)
+            for other in others.values()
+        )
+
+    def join(self, group: Group, binding: relax.VarBinding) -> None:
+        self.unit[binding.var] = group
+        group.members.append(binding)
+
+
+def _same_elements(binding: relax.VarBinding, shape: tuple[int, ...]) -> bool:
+    if shape_of(binding.var) != shape:
+        return False
+    operands = [shape_of(arg) for arg in binding.value.args if is_tensor(arg)]
+    return all(
+        len(operand) <= len(shape) and all(e in (1, s) for e, s in zip(operand[::-1], shape[::-1]))
+        for operand in operands
+    )
+
+
+def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
+    """Whether each block of the kernel's output channels starts a word of the packed output."""
+    packing = packing_of(binding.value.attrs)
+    if packing.groups > 1 and (packing.channels // packing.groups) % packing.word:
+        return False
+    anchor = group.anchor.value
+    if (
+        is_call(anchor, "bibench.convolution", "bibench.binary_convolution")
+        and int(anchor.attrs["groups"]) > 1
+    ):
+        return (group.shape[-1] // int(anchor.attrs["groups"])) % packing.word == 0
+    return True
+
+
+def group_kernels(mod: tvm.IRModule) -> list[Group]:
+    """All groups with more to them than one plain operator, in the order of their anchors."""
+    plan = _Plan(mod)
+    groups = []
+    for binding in plan.bindings:
+        if is_call(binding.value, *SUMS):
+            group = plan.unit[binding.var]
+            if len(image(group.shape)) == 4:
+                _take_followers(plan, group)
+            groups.append(group)
+    for binding in plan.bindings:
+        if is_call(binding.value, "bibench.pack") and plan.unit[binding.var].anchor.same_as(binding):
+            group = plan.unit[binding.var]
+            _take_producers(plan, group)
+            groups.append(group)
+    return groups
+
+
+def _take_followers(plan: _Plan, group: Group) -> None:
+    tail = group.anchor.var
+    while True:
+        readers = plan.users.get(tail, [])
+        for reader in readers:
+            if len(readers) > 1 or tail in plan.results:
+                _take_packing(plan, group, reader)
+        if len(readers) != 1 or tail in plan.results or not plan.may_join(group, readers[0]):
+            return
+        if is_call(readers[0].value, "bibench.pack"):
+            plan.join(group, readers[0])
+            return
+        plan.join(group, readers[0])
+        tail = readers[0].var
+
+
+def _take_packing(plan: _Plan, group: Group, first: relax.VarBinding) -> None:
+    """Join the comparison `first`, and what follows it, if that leads to packed bits and nowhere else."""
+    path = [first]
+    while True:
+        if not plan.may_join(group, path[-1], path[:-1]):
+            return
+        if is_call(path[-1].value, "bibench.pack"):
+            break
+        readers = plan.users.get(path[-1].var, [])
+        if len(readers) != 1 or path[-1].var in plan.results:
+            return
+        path.append(readers[0])
+    for binding in path:
+        plan.join(group, binding)
+
+
+def _take_producers(plan: _Plan, group: Group) -> None:
+    waiting: list[relax.Var] = read_vars(group.anchor.value)
+    while waiting:
+        var = waiting.pop()
+        unit = plan.unit.get(var)
+        if unit is None or len(unit.members) > 1 or unit is group or var in plan.results:
+            continue
+        binding = unit.anchor
+        readers: Iterable[relax.VarBinding] = plan.users.get(var, [])
+        if not all(reader in group for reader in readers):
+            continue
+        if not is_call(binding.value) or binding.value.op.name not in OPERATORS:
+            continue
+        if _same_elements(binding, group.shape):
+            plan.join(group, binding)
+            waiting += read_vars(binding.value)

@@ -1,0 +1,36 @@
+"""Let what writes packed activations write them between the zeros that the convolutions reading them need.
+
+The halo of a packed tensor is the widest padding of its readers; a reader with less starts further in.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from relay_passes.operators import call
+from relay_passes.rewrite import bindings, is_call, rewrite
+
+
+def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
+    halos: dict[relax.Var, list[int]] = {}
+    for binding in bindings(mod):
+        if is_call(binding.value, "bibench.binary_convolution"):
+            words = binding.value.args[0]
+            padding = [int(p) for p in binding.value.attrs["padding"]]
+            halos[words] = [max(a, b) for a, b in zip(halos.get(words, [0] * 4), padding)]
+    grown: dict[relax.Expr, list[int]] = {}
+
+    def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+        if is_call(value, "bibench.pack") and var in halos:
+            new = builder.emit(
+                call("bibench.pack", *value.args, **{**dict(value.attrs.items()), "halo": halos[var]})
+            )
+            grown[new] = halos[var]
+            return new
+        if is_call(value, "bibench.binary_convolution"):
+            attrs = {**dict(value.attrs.items()), "halo": grown[value.args[0]]}
+            return call("bibench.binary_convolution", *value.args, **attrs)
+        return value
+
+    return rewrite(mod, visit)

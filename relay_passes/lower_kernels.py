@@ -1,0 +1,319 @@
+"""Each group of operators -> one TIR kernel and a `call_tir` of it, weights laid out for its tile.
+
+A `KernelCall` remembers for each binary kernel what it should compute, in plain numpy, so that a run of the artifact
+can be checked kernel by kernel on the very inputs that each kernel got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from relay_passes.group_kernels import Group, group_kernels, read_vars
+from relay_passes.operators import convolution_of, image, packing_of
+from relay_passes.rewrite import (
+    bindings,
+    constant_value,
+    dtype_of,
+    is_call,
+    is_constant,
+    is_tensor,
+    shape_of,
+    substitute,
+)
+from schedules import convolution, depthwise
+from schedules.bits import Packing, unpack
+from schedules.convolution import Convolution, border_tables, pack_weights
+from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of
+from schedules.packing import packing_kernel
+from schedules.targets.kernel_target import KernelTarget, Tile
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of a binary kernel in `main`.
+
+    layer: the name of the layer; inputs, outputs: the variables in `main`; signs: the weights, or None for a product
+    of two activations.
+    """
+
+    layer: str
+    inputs: tuple[relax.Var, ...]
+    outputs: tuple[relax.Var, ...]
+    conv: Convolution
+    packing: Packing
+    zero_one: bool
+    signs: np.ndarray | None
+    epilogue: Epilogue
+    operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
+
+    def activations(self, words: np.ndarray) -> np.ndarray:
+        """What the kernel's packed input stands for: int8 [N, H, W, C] of +-1, or of 0 and 1."""
+        bits = unpack(words, self.packing).astype(np.int8)
+        return bits if self.zero_one else 2 * bits - 1
+
+    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the kernel should write for these inputs."""
+        left = self.activations(inputs[0])
+        if self.signs is None:
+            right = 2 * unpack(inputs[1], self.packing).astype(np.int32) - 1
+            total = np.einsum("abmk,abnk->abmn", left.astype(np.int32), right)
+        else:
+            total = convolution.binary_convolution_reference(left, self.signs, self.conv)
+            total = total * 2 if self.zero_one else total
+        operands = [inputs[o] if isinstance(o, int) else o for o in self.operands]
+        return self.epilogue.evaluate(total, operands)
+
+
+class LowerKernels:
+    """calls: filled with a `KernelCall` for each binary layer, in the order of `main`."""
+
+    def __init__(self, target: KernelTarget):
+        self.target = target
+        self.calls: list[KernelCall] = []
+
+    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
+        groups = group_kernels(mod)
+        group_of = {member.var: group for group in groups for member in group.members}
+        order = bindings(mod)
+        definition = {b.var: b for b in order}
+        outside = _read_outside(mod, groups)
+        bound: set[relax.Var] = set()
+        main = mod["main"]
+        self.builder = relax.BlockBuilder()
+        self.env: dict[relax.Var, relax.Expr] = {}
+
+        def bind(var: relax.Var) -> None:
+            """Emit what computes this variable, after everything that it reads."""
+            if var in bound or var not in definition:
+                return
+            group = group_of.get(var)
+            members = group.members if group else [definition[var]]
+            bound.update(member.var for member in members)
+            own = {m.var for m in members}
+            for member in members:
+                for read in read_vars(member.value):
+                    if read not in own:
+                        bind(read)
+            if group:
+                self._lower(group, outside)
+            else:
+                self.env[var] = self.builder.emit(substitute(definition[var].value, self.env))
+
+        with self.builder.function("main", list(main.params), attrs=dict(main.attrs or {})):
+            with self.builder.dataflow():
+                for binding in order:
+                    bind(binding.var)
+                result = self.builder.emit_output(substitute(main.body.body, self.env))
+            self.builder.emit_func_output(result)
+        return self.builder.get()
+
+    def _lower(self, group: Group, outside: set[relax.Var]) -> None:
+        anchor = group.anchor.value
+        epilogue, operands, written = self._epilogue(group, outside)
+        if is_call(anchor, "bibench.pack"):
+            kernel = packing_kernel(image(group.shape), epilogue)
+            self._emit("pack", kernel, operands, epilogue, written)
+        elif is_call(anchor, "bibench.binary_convolution"):
+            self._binary_convolution(anchor, epilogue, operands, written)
+        elif is_call(anchor, "bibench.binary_product"):
+            self._binary_product(anchor, epilogue, operands, written)
+        else:
+            self._float(anchor, epilogue, operands, written)
+
+    def _emit(
+        self,
+        name: str,
+        kernel: tirx.PrimFunc,
+        args: Sequence[relax.Expr],
+        epilogue: Epilogue,
+        written: Sequence[relax.Var],
+    ) -> tuple[relax.Var, ...]:
+        """Bind what the kernel writes; the name says what it computes."""
+        gvar = self.builder.add_func(kernel, name)
+        types = [relax.TensorType(o.shape, o.dtype) for o in epilogue.outputs]
+        result = self.builder.emit(relax.call_tir(gvar, list(args), types[0] if len(types) == 1 else types))
+        made = (
+            (result,)
+            if len(types) == 1
+            else tuple(self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(types)))
+        )
+        self.env.update(zip(written, made))
+        return made
+
+    def _epilogue(
+        self, group: Group, outside: set[relax.Var]
+    ) -> tuple[Epilogue, list[relax.Expr], list[relax.Var]]:
+        """The group's program after its sum; the tensors that it reads besides; the variables that it must write."""
+        values: dict[relax.Var, Value] = {}
+        if not is_call(group.anchor.value, "bibench.pack"):
+            values[group.anchor.var] = SUM
+        operands: list[relax.Expr] = []
+        steps: list[Step] = []
+        packs: dict[relax.Var, tuple[Value, Packing]] = {}
+
+        def value(arg: relax.Expr, like: relax.Call) -> Value:
+            if isinstance(arg, relax.Var) and arg in values:
+                return values[arg]
+            if not is_tensor(arg):
+                return Value("number", number=float(arg.value), dtype=dtype_of(like.args[0]))
+            if is_constant(arg) and constant_value(arg).size == 1:
+                return Value("number", number=constant_value(arg).item(), dtype=dtype_of(arg))
+            if isinstance(arg, relax.Var):
+                arg = self.env.get(arg, arg)
+            for i, operand in enumerate(operands):
+                if operand.same_as(arg):
+                    return Value("operand", i)
+            operands.append(arg)
+            return Value("operand", len(operands) - 1)
+
+        for member in _in_order(group):
+            call = member.value
+            if is_call(call, "bibench.pack"):
+                packs[member.var] = (value(call.args[0], call), packing_of(call.attrs))
+            elif member is not group.anchor:
+                steps.append(
+                    Step(call.op.name, tuple(value(a, call) for a in call.args), attributes_of(call))
+                )
+                values[member.var] = Value("step", len(steps) - 1)
+        written = [m.var for m in _in_order(group) if m.var in outside]
+        outputs = []
+        for var in written:
+            if var in packs:
+                truth, packing = packs[var]
+                outputs.append(Output(truth, packing.shape(*image(group.shape)[:3]), packing.dtype, packing))
+            else:
+                outputs.append(Output(values[var], shape_of(var), dtype_of(var)))
+        shapes = tuple((shape_of(o), dtype_of(o)) for o in operands)
+        return Epilogue(shapes, tuple(steps), tuple(outputs)), operands, written
+
+    def _binary_convolution(
+        self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]
+    ) -> None:
+        attrs = anchor.attrs
+        words = self.env.get(anchor.args[0], anchor.args[0])
+        signs = constant_value(anchor.args[1])
+        conv = convolution_of(attrs, tuple(int(e) for e in attrs["in_shape"]), len(signs))
+        packing = packing_of(attrs)
+        zero_one = bool(int(attrs["zero_one"]))
+        bordered = zero_one or any(conv.padding)
+        packed = pack_weights(signs > 0, packing.word)
+        if depthwise.is_depthwise(conv, packed=True):
+            name, kernel = (
+                "binary_depthwise_convolution",
+                depthwise.depthwise_convolution(conv, packing, epilogue, bordered=bordered),
+            )
+            laid_out = depthwise.lay_out(packed)
+        else:
+            tile = self.target.binary_tile(conv)
+            name, kernel = (
+                "binary_convolution",
+                convolution.binary_convolution(conv, packing, tile, self.target, epilogue, bordered=bordered),
+            )
+            laid_out = convolution.lay_out(packed, conv.groups, tile)
+        tables = [relax.const(t) for t in border_tables(conv, signs > 0, zero_one)] if bordered else []
+        made = self._emit(name, kernel, [words, relax.const(laid_out), *operands, *tables], epilogue, written)
+        self._remember(str(attrs["name"]), [words], made, conv, packing, zero_one, signs, epilogue, operands)
+
+    def _binary_product(
+        self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]
+    ) -> None:
+        attrs = anchor.attrs
+        left, right = (self.env.get(arg, arg) for arg in anchor.args)
+        *_, rows, columns = (int(e) for e in attrs["out_shape"])
+        a, b, _, depth_words = shape_of(left)
+        packing = Packing(int(attrs["depth"]), int(attrs["word"]))
+        conv = Convolution(a, b, rows, packing.channels, columns)
+        tile = self.target.binary_tile(conv)
+        tile = Tile(
+            tile.pixels, tile.lanes, tile.lanes
+        )  # all blocks alike, so that one permutation lays them out
+        count = -(-columns // tile.lanes)
+        emit, op = self.builder.emit, relax.op
+        filled = right
+        if count * tile.lanes != columns:
+            filler = relax.const(np.zeros((a, b, count * tile.lanes - columns, depth_words), packing.dtype))
+            filled = emit(op.concat([right, filler], 2))
+        blocks = emit(op.reshape(filled, (a, b, count, tile.lanes, depth_words)))
+        turned = emit(op.permute_dims(blocks, [0, 1, 2, 4, 3]))
+        laid_out = emit(op.reshape(turned, (a * b * count * tile.lanes * depth_words,)))
+        kernel = convolution.binary_convolution(
+            conv, packing, tile, self.target, epilogue, bordered=False, weights_per_row=True
+        )
+        made = self._emit("binary_product", kernel, [left, laid_out, *operands], epilogue, written)
+        self._remember(
+            str(attrs["name"]), [left, right], made, conv, packing, False, None, epilogue, operands
+        )
+
+    def _remember(
+        self,
+        layer: str,
+        inputs: list[relax.Var],
+        made: tuple[relax.Var, ...],
+        conv: Convolution,
+        packing: Packing,
+        zero_one: bool,
+        signs: np.ndarray | None,
+        epilogue: Epilogue,
+        operands: list[relax.Expr],
+    ) -> None:
+        where: list[np.ndarray | int] = []
+        for operand in operands:
+            if is_constant(operand):
+                where.append(constant_value(operand))
+            else:
+                where.append(len(inputs))
+                inputs = [*inputs, operand]
+        call = KernelCall(layer, tuple(inputs), made, conv, packing, zero_one, signs, epilogue, tuple(where))
+        self.calls.append(call)
+
+    def _float(
+        self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]
+    ) -> None:
+        x, w = (self.env.get(a, a) if isinstance(a, relax.Var) else a for a in anchor.args)
+        shape = shape_of(x)
+        geometry: Any = anchor.attrs if is_call(anchor, "bibench.convolution") else _DENSE
+        conv = convolution_of(geometry, shape, shape_of(w)[0])
+        weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
+        if depthwise.is_depthwise(conv, packed=False):
+            kernel = depthwise.depthwise_convolution(conv, None, epilogue, bordered=False)
+            laid_out = depthwise.lay_out(weights)
+        else:
+            tile = self.target.float_tile(conv)
+            kernel = convolution.float_convolution(conv, shape, tile, self.target, epilogue)
+            laid_out = convolution.lay_out(weights, conv.groups, tile)
+        name = "float_dense" if geometry is _DENSE else "float_convolution"
+        self._emit(name, kernel, [x, relax.const(laid_out), *operands], epilogue, written)
+
+
+_DENSE = {"kernel": (1, 1), "strides": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+
+
+def _in_order(group: Group) -> list[relax.VarBinding]:
+    """Members so that each comes after what it reads."""
+    own = {m.var: m for m in group.members}
+    done: dict[relax.Var, relax.VarBinding] = {}
+
+    def visit(member: relax.VarBinding) -> None:
+        for read in read_vars(member.value):
+            if read in own and read not in done:
+                visit(own[read])
+        done.setdefault(member.var, member)
+
+    for member in group.members:
+        visit(member)
+    return list(done.values())
+
+
+def _read_outside(mod: tvm.IRModule, groups: list[Group]) -> set[relax.Var]:
+    """Variables of groups that something else reads."""
+    group_of = {member.var: id(group) for group in groups for member in group.members}
+    found = set(read_vars(mod["main"].body.body))
+    for binding in bindings(mod):
+        found |= {v for v in read_vars(binding.value) if group_of.get(v) != group_of.get(binding.var, 0)}
+    return found

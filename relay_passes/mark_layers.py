@@ -1,0 +1,110 @@
+"""Give every convolution and matrix product its name, and turn it to channels last.
+
+    conv2d(x: NCHW, w: OIHW)  ->  permute(bibench.convolution(permute(x), w'), back)      with w': O, KH, KW, I
+    conv1d(x: NCW, w: OIW)    ->  the same with a height of 1
+    matmul(x, w: [K, N])      ->  bibench.matmul(x, w') where w is a constant              with w': N, K
+    matmul(x, y)              ->  bibench.product(x, y) where both are activations
+
+The permutations stand around every layer here; `sink_transposes` lets them meet and vanish.
+Transposed and 3-D convolutions, and those whose weights are computed at run time, have no operator of ours: they keep
+theirs, and `bibench.named` only says how they are called.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from relay_passes.operators import call
+from relay_passes.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+
+
+CONVOLUTIONS = (
+    "relax.nn.conv1d",
+    "relax.nn.conv2d",
+    "relax.nn.conv3d",
+    "relax.nn.conv1d_transpose",
+    "relax.nn.conv2d_transpose",
+    "relax.nn.conv3d_transpose",
+)
+
+
+class MarkLayers:
+    """names: name_hint of the imported variable -> the name that a user knows."""
+
+    def __init__(self, names: dict[str, str]):
+        self.names = names
+
+    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
+        return rewrite(mod, self._visit)
+
+    def _visit(self, builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+        name = self.names.get(var.name, var.name)
+        if is_call(value, *CONVOLUTIONS) and not is_constant(value.args[1]):
+            return call("bibench.named", builder.emit(value), name=name)
+        if is_call(value, "relax.nn.conv2d") and (value.attrs.data_layout, value.attrs.kernel_layout) == (
+            "NCHW",
+            "OIHW",
+        ):
+            return _conv2d(builder, value, name)
+        if is_call(value, "relax.nn.conv1d") and (value.attrs.data_layout, value.attrs.kernel_layout) == (
+            "NCW",
+            "OIW",
+        ):
+            return _conv1d(builder, value, name)
+        if is_call(value, "relax.matmul"):
+            x, w = value.args
+            if is_constant(w) and len(shape_of(w)) == 2 and 2 <= len(shape_of(x)) <= 4:
+                return call(
+                    "bibench.matmul", x, relax.const(np.ascontiguousarray(constant_value(w).T)), name=name
+                )
+            if len(shape_of(x)) >= 2 and len(shape_of(w)) >= 2:
+                return call("bibench.product", x, w, name=name)
+        if is_call(value, *CONVOLUTIONS):
+            return call("bibench.named", builder.emit(value), name=name)
+        return value
+
+
+def _channels_last(weights: relax.Expr, order: tuple[int, ...]) -> np.ndarray:
+    return np.ascontiguousarray(constant_value(weights).transpose(order))
+
+
+def _conv2d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.Expr:
+    x, w = conv.args
+    marked = call(
+        "bibench.convolution",
+        builder.emit(relax.op.permute_dims(x, [0, 2, 3, 1])),
+        relax.const(_channels_last(w, (0, 2, 3, 1))),
+        name=name,
+        op="conv2d",
+        kernel=list(shape_of(w)[2:]),
+        strides=[int(s) for s in conv.attrs.strides],
+        padding=[int(p) for p in conv.attrs.padding],
+        dilation=[int(d) for d in conv.attrs.dilation],
+        groups=int(conv.attrs.groups),
+    )
+    return relax.op.permute_dims(builder.emit(marked), [0, 3, 1, 2])
+
+
+def _conv1d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.Expr:
+    x, w = conv.args
+    n, channels, length = shape_of(x)
+    out, _, kernel = shape_of(w)
+    left, right = (int(p) for p in conv.attrs.padding)
+    rows = builder.emit(relax.op.permute_dims(x, [0, 2, 1]))
+    marked = call(
+        "bibench.convolution",
+        builder.emit(relax.op.reshape(rows, (n, 1, length, channels))),
+        relax.const(_channels_last(w, (0, 2, 1))[:, None]),
+        name=name,
+        op="conv1d",
+        kernel=[1, kernel],
+        strides=[1, int(conv.attrs.strides[0])],
+        padding=[0, left, 0, right],
+        dilation=[1, int(conv.attrs.dilation[0])],
+        groups=int(conv.attrs.groups),
+    )
+    image = builder.emit(marked)
+    flat = builder.emit(relax.op.reshape(image, (n, shape_of(image)[2], out)))
+    return relax.op.permute_dims(flat, [0, 2, 1])

@@ -1,0 +1,93 @@
+"""The operators that stand between what is imported and what is a kernel.
+
+All are channels last. Images are [N, H, W, C]; weights are [O, KH, KW, C / groups]. A tensor of lower rank is read as
+an image with leading extents of 1.
+
+    bibench.convolution(x, w)             float32 -> float32
+    bibench.matmul(x, w)                  float32 [.., M, K], [N, K] constant -> float32
+    bibench.product(x, y)                 float32, two activations
+    bibench.named(y)                      y, which a layer without an operator of ours computed
+    bibench.pack(truth)                   bool -> words (see schedules/bits.py)
+    bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
+    bibench.binary_product(words, words)  [.., M, K], [.., N, K] -> int32 [.., M, N]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from schedules.bits import Packing
+from schedules.convolution import Convolution
+
+
+def call(operator: str, /, *args: relax.Expr, **attributes: Any) -> relax.Call:
+    return relax.Call(tvm.ir.Op.get(operator), list(args), tvm.ir.make_node("ir.DictAttrs", **attributes))
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in values)
+
+
+def image(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """A shape of rank 1 to 4 as that of an image."""
+    n, h, w, c = (1,) * (4 - len(shape)) + tuple(shape)
+    return n, h, w, c
+
+
+def packing_of(attrs: Any) -> Packing:
+    top, left, bottom, right = _ints(attrs["halo"])
+    return Packing(
+        int(attrs["channels"]), int(attrs["word"]), int(attrs["groups"]), (top, left, bottom, right)
+    )
+
+
+def convolution_of(attrs: Any, in_shape: tuple[int, ...], out_channels: int) -> Convolution:
+    """in_shape: of the image that is read, before packing."""
+    n, h, w, c = image(in_shape)
+    kernel, strides, padding = _ints(attrs["kernel"]), _ints(attrs["strides"]), _ints(attrs["padding"])
+    dilation = _ints(attrs["dilation"])
+    return Convolution(n, h, w, c, out_channels, kernel, strides, padding, dilation, int(attrs["groups"]))  # type: ignore[arg-type]
+
+
+def _convolution_type(c: relax.Call, _: Any) -> relax.TensorType:
+    x, w = c.args
+    conv = convolution_of(c.attrs, _ints(x.ty.shape), int(w.ty.shape[0]))
+    return relax.TensorType(conv.out_shape, "float32")
+
+
+def _matmul_type(c: relax.Call, _: Any) -> relax.TensorType:
+    x, w = c.args
+    return relax.TensorType((*_ints(x.ty.shape)[:-1], int(w.ty.shape[0])), "float32")
+
+
+def _product_type(c: relax.Call, _: Any) -> relax.TensorType:
+    return relax.BlockBuilder().normalize(relax.op.matmul(*c.args)).ty
+
+
+def _named_type(c: relax.Call, _: Any) -> relax.TensorType:
+    return c.args[0].ty
+
+
+def _pack_type(c: relax.Call, _: Any) -> relax.TensorType:
+    packing = packing_of(c.attrs)
+    return relax.TensorType(packing.shape(*image(_ints(c.args[0].ty.shape))[:3]), packing.dtype)
+
+
+def _declared_type(c: relax.Call, _: Any) -> relax.TensorType:
+    return relax.TensorType(_ints(c.attrs["out_shape"]), "int32")
+
+
+for _name, _infer in {
+    "bibench.convolution": _convolution_type,
+    "bibench.matmul": _matmul_type,
+    "bibench.product": _product_type,
+    "bibench.named": _named_type,
+    "bibench.pack": _pack_type,
+    "bibench.binary_convolution": _declared_type,
+    "bibench.binary_product": _declared_type,
+}.items():
+    tvm.ir.register_op_attr(_name, "FInferType", _infer)
+    tvm.ir.register_op_attr(_name, "FPurity", True)

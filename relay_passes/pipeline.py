@@ -1,0 +1,70 @@
+"""The compiler, in the order in which it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax
+
+from relay_passes.expand_prelu import expand_prelu
+from relay_passes.find_binary import FindBinary
+from relay_passes.fold_batch_norm import fold_batch_norm
+from relay_passes.fold_pads import fold_pads
+from relay_passes.fold_thresholds import fold_thresholds
+from relay_passes.grow_halos import grow_halos
+from relay_passes.layers import Layer
+from relay_passes.lower_kernels import KernelCall, LowerKernels
+from relay_passes.mark_layers import MarkLayers
+from relay_passes.schedule_rest import schedule_rest
+from relay_passes.sink_transposes import sink_transposes
+from schedules.targets.kernel_target import KernelTarget
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """module: `call_tir` for every layer, Relax operators for the rest."""
+
+    module: tvm.IRModule
+    layers: tuple[Layer, ...]
+    kernel_calls: tuple[KernelCall, ...]
+
+
+def lower(module: tvm.IRModule, layer_names: dict[str, str], target: KernelTarget) -> Lowered:
+    """module: as imported, one function `main`, static shapes, constants for parameters."""
+    find = FindBinary(target)
+    kernels = LowerKernels(target)
+    for phase in (
+        # 1. One form for what stands for one thing.
+        MarkLayers(layer_names),
+        fold_batch_norm,
+        expand_prelu,
+        relax.transform.FoldConstant(),
+        # 2. Channels last from end to end.
+        sink_transposes,
+        fold_pads,
+        # 3. What is binary.
+        find,
+        fold_thresholds,
+        grow_halos,
+        # 4. Kernels.
+        kernels,
+    ):
+        module = phase(module)
+    return Lowered(module, tuple(find.table), tuple(kernels.calls))
+
+
+def finish(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+    """TVM's own lowering and fusion for what is not a layer, and a schedule for it."""
+    with target:
+        return tvm.transform.Sequential(
+            [
+                relax.transform.LegalizeOps(),
+                relax.transform.AnnotateTIROpPattern(),
+                relax.transform.FoldConstant(),
+                relax.transform.FuseOps(),
+                relax.transform.FuseTIR(),
+                relax.transform.DeadCodeElimination(),
+                schedule_rest,
+            ]
+        )(module)

@@ -1,0 +1,94 @@
+"""Walking over the one dataflow block of `main` and building it anew, the form that every pass here shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from tvm import relax
+
+Visitor = Callable[[relax.BlockBuilder, relax.Var, relax.Expr], relax.Expr]
+
+
+def bindings(mod: tvm.IRModule) -> list[relax.VarBinding]:
+    """The bindings of `main`, in order."""
+    return [b for block in mod["main"].body.blocks for b in block.bindings]
+
+
+def definitions(mod: tvm.IRModule) -> dict[relax.Var, relax.Expr]:
+    return {b.var: b.value for b in bindings(mod)}
+
+
+def is_call(expr: relax.Expr | None, *names: str) -> bool:
+    """Whether this is a call of one of these operators; without names, of any operator."""
+    return (
+        isinstance(expr, relax.Call)
+        and isinstance(expr.op, tvm.ir.Op)
+        and (not names or expr.op.name in names)
+    )
+
+
+def users(mod: tvm.IRModule) -> dict[relax.Var, list[relax.VarBinding]]:
+    """Which bindings read each variable; the result of `main` counts as no binding but see `is_result`."""
+    found: dict[relax.Var, list[relax.VarBinding]] = {}
+    for binding in bindings(mod):
+        seen: list[relax.Var] = []
+        relax.analysis.post_order_visit(
+            binding.value, lambda e, seen=seen: seen.append(e) if isinstance(e, relax.Var) else None
+        )
+        for var in dict.fromkeys(seen):
+            found.setdefault(var, []).append(binding)
+    return found
+
+
+def is_constant(expr: relax.Expr | None) -> bool:
+    return isinstance(expr, tvm.ir.GenericConst)
+
+
+def is_tensor(expr: relax.Expr) -> bool:
+    return isinstance(getattr(expr, "ty", None), relax.TensorType)
+
+
+def constant_value(expr: relax.Expr) -> np.ndarray:
+    return expr.value.numpy()
+
+
+def shape_of(expr: relax.Expr) -> tuple[int, ...]:
+    return tuple(int(extent) for extent in expr.ty.shape)
+
+
+def dtype_of(expr: relax.Expr) -> str:
+    return str(expr.ty.dtype)
+
+
+def substitute(value: relax.Expr, env: dict[relax.Var, relax.Expr]) -> relax.Expr:
+    """The same expression over the new variables."""
+    if isinstance(value, relax.Var):
+        return env.get(value, value)
+    if isinstance(value, relax.Tuple):
+        return relax.Tuple([substitute(field, env) for field in value.fields])
+    if isinstance(value, relax.TupleGetItem):
+        return relax.TupleGetItem(substitute(value.tuple_value, env), value.index)
+    if isinstance(value, relax.Call):
+        return relax.Call(value.op, [substitute(arg, env) for arg in value.args], value.attrs, value.ty_args)
+    return value
+
+
+def rewrite(mod: tvm.IRModule, visit: Visitor) -> tvm.IRModule:
+    """Build `main` again: `visit(builder, old variable, value over new variables)` returns what to bind instead."""
+    main = mod["main"]
+    builder = relax.BlockBuilder()
+    env: dict[relax.Var, relax.Expr] = {}
+    with builder.function("main", list(main.params), attrs=dict(main.attrs or {})):
+        with builder.dataflow():
+            for binding in bindings(mod):
+                value = visit(builder, binding.var, substitute(binding.value, env))
+                env[binding.var] = value if isinstance(value, relax.Var) else builder.emit(value)
+            result = builder.emit_output(substitute(main.body.body, env))
+        builder.emit_func_output(result)
+    new = builder.get()
+    for name, function in mod.functions.items():
+        if name.name_hint != "main":
+            new[name] = function
+    return relax.transform.DeadCodeElimination()(new)

@@ -1,0 +1,175 @@
+"""Which activations take only two values, and which weights are +-alpha per output channel.
+
+An activation is judged by how it is made, never by its name: a `where` between two numbers, a comparison that was
+cast to a number, `sign`, and whatever keeps two values two: scaling and shifting by one number, reshaping, pooling by
+maximum. A weight is judged by its values.
+
+`sign` is +1 at 0 here, as everywhere in this project (a bit has no third value); over what can not be negative it
+takes 0 and 1, and is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax
+
+from relay_passes.rewrite import constant_value, is_call, is_constant
+
+_COMPARISONS = {
+    "relax.greater_equal",
+    "relax.greater",
+    "relax.less_equal",
+    "relax.less",
+    "relax.equal",
+    "relax.not_equal",
+}
+_BOOLEAN = _COMPARISONS | {"relax.logical_not", "relax.logical_and", "relax.logical_or", "relax.logical_xor"}
+_MOVES = {
+    "relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze", "relax.flatten", "relax.strided_slice",
+    "relax.broadcast_to", "relax.nn.max_pool2d", "relax.nn.max_pool1d",
+}  # fmt: skip
+_NOT_NEGATIVE = {
+    "relax.nn.relu",
+    "relax.abs",
+    "relax.sigmoid",
+    "relax.exp",
+    "relax.square",
+    "relax.nn.softmax",
+}
+
+
+@dataclass(frozen=True)
+class TwoValued:
+    low: float
+    high: float
+
+
+def number(expr: relax.Expr) -> float | None:
+    """The one number that a constant holds everywhere."""
+    if is_constant(expr):
+        values = constant_value(expr)
+        if values.size and values.dtype != np.bool_ and (values == values.flat[0]).all():
+            return float(values.flat[0])
+    elif hasattr(expr, "value") and isinstance(expr.value, (int, float)):
+        return float(expr.value)
+    return None
+
+
+def two_values(builder: relax.BlockBuilder, expr: relax.Expr) -> TwoValued | None:
+    """The two numbers that this activation takes, or None where that is not known."""
+    value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+    if not is_call(value):
+        return None
+    name = value.op.name
+    if name == "relax.where":
+        yes, no = number(value.args[1]), number(value.args[2])
+        return None if yes is None or no is None or yes == no else TwoValued(min(yes, no), max(yes, no))
+    if name == "relax.sign":
+        return TwoValued(0.0, 1.0) if not_negative(builder, value.args[0]) else TwoValued(-1.0, 1.0)
+    if name == "relax.astype":
+        inner = (
+            builder.lookup_binding(value.args[0]) if isinstance(value.args[0], relax.Var) else value.args[0]
+        )
+        return TwoValued(0.0, 1.0) if is_call(inner, *_BOOLEAN) else two_values(builder, value.args[0])
+    if name in _MOVES:
+        return two_values(builder, value.args[0])
+    if name == "relax.negative":
+        inner_values = two_values(builder, value.args[0])
+        return inner_values and TwoValued(-inner_values.high, -inner_values.low)
+    if name in _AFFINE:
+        return _affine(builder, value)
+    return None
+
+
+_AFFINE = {
+    "relax.add": lambda a, b: a + b,
+    "relax.subtract": lambda a, b: a - b,
+    "relax.multiply": lambda a, b: a * b,
+    "relax.divide": lambda a, b: a / b if b else float("nan"),
+}
+
+
+def _affine(builder: relax.BlockBuilder, value: relax.Call) -> TwoValued | None:
+    left, right = value.args
+    apply = _AFFINE[value.op.name]
+    if (by := number(right)) is not None:
+        inner, images = two_values(builder, left), lambda v: apply(v, by)
+    elif (by := number(left)) is not None and value.op.name != "relax.divide":
+        inner, images = two_values(builder, right), lambda v: apply(by, v)
+    else:
+        return None
+    if inner is None:
+        return None
+    # In float32, as the network itself computes it.
+    ends = sorted(float(np.float32(images(np.float32(v)))) for v in (inner.low, inner.high))
+    return TwoValued(*ends) if np.isfinite(ends).all() and ends[0] < ends[1] else None
+
+
+def not_negative(builder: relax.BlockBuilder, expr: relax.Expr) -> bool:
+    value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+    if not is_call(value):
+        return False
+    if value.op.name == "relax.clip":
+        low = number(value.args[1])
+        return low is not None and low >= 0
+    if value.op.name in _MOVES | {"relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d", "relax.mean"}:
+        return not_negative(builder, value.args[0])
+    return value.op.name in _NOT_NEGATIVE
+
+
+def truth(builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued) -> relax.Expr:
+    """A bool tensor, true where a two-valued activation has the higher of its values."""
+    value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+    name = value.op.name
+    if name == "relax.where":
+        condition, yes, no = value.args
+        return condition if (number(yes) or 0.0) > (number(no) or 0.0) else _opposite(builder, condition)
+    if name == "relax.sign":
+        compare = relax.op.greater if not_negative(builder, value.args[0]) else relax.op.greater_equal
+        return builder.emit(compare(value.args[0], relax.const(0.0, "float32")))
+    if name == "relax.astype" and is_call(builder.lookup_binding(value.args[0]), *_BOOLEAN):
+        return value.args[0]
+    if name in _AFFINE or name == "relax.negative":
+        for inner in value.args:
+            inner_values = two_values(builder, inner)
+            if inner_values is not None:
+                by = [number(arg) for arg in value.args if arg is not inner]
+                falls = name == "relax.negative" or (name == "relax.subtract" and inner is value.args[1])
+                falls ^= name in ("relax.multiply", "relax.divide") and (by[0] or 0.0) < 0
+                higher = truth(builder, inner, inner_values)
+                return _opposite(builder, higher) if falls else higher
+    middle = relax.const((values.low + values.high) / 2, "float32")
+    return builder.emit(relax.op.greater(expr, middle))
+
+
+def _opposite(builder: relax.BlockBuilder, condition: relax.Expr) -> relax.Expr:
+    return builder.emit(relax.op.logical_not(condition))
+
+
+@dataclass(frozen=True)
+class BinaryWeights:
+    """signs: bool, true where positive; alpha: float32 [O], not negative; weights = alpha * (2 * signs - 1)."""
+
+    signs: np.ndarray
+    alpha: np.ndarray
+
+
+def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
+    """weights: [O, ...]. The reason in words where they are not +-alpha per output channel.
+
+    A channel that is 0 everywhere has alpha = 0: its signs do not matter.
+    """
+    flat = np.abs(weights.reshape(len(weights), -1))
+    alpha = flat.max(1)
+    odd = np.nonzero((flat != alpha[:, None]).any(1))[0]
+    if len(odd):
+        channel = int(odd[0])
+        magnitudes = len(np.unique(flat[channel]))
+        zeros = bool((flat[channel] == 0).any())
+        return (
+            f"its weights are not +-alpha: output channel {channel} has {magnitudes} different magnitudes"
+            + (", 0 among them" if zeros else "")
+        )
+    return BinaryWeights(weights >= 0, alpha.astype(np.float32))

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Installs what the tests need and runs them all. Usage: ./run_tests.sh [PYTEST_OPTIONS]
+set -eu
+cd "$(dirname "$0")"
+BIBENCH_VENV=${BIBENCH_VENV:-.venv}
+export BIBENCH_VENV
+./install.sh test
+
+# The Arm tests fail, and do not skip, without an emulator and the system libraries of Arm. One source for the names.
+packages=$("$BIBENCH_VENV/bin/python" -c 'from rpc.qemu import DEBIAN_PACKAGES; print(DEBIAN_PACKAGES)')
+# shellcheck disable=SC2086
+if ! dpkg --status $packages >/dev/null 2>&1; then
+    line="apt-get install -y --no-install-recommends $packages"
+    if [ "$(id -u)" = 0 ]; then
+        sudo=
+    elif sudo -n true 2>/dev/null; then
+        sudo=sudo
+    else
+        echo "The Arm tests need Debian packages. Type: sudo $line" >&2
+        exit 1
+    fi
+    $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive $line
+fi
+
+PATH=$(cd "$BIBENCH_VENV/bin" && pwd):$PATH
+ruff check
+ruff format --check
+mypy
+pytest -n 2 "$@"

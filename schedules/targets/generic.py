@@ -1,0 +1,15 @@
+"""No assumption but that the compiler can count the bits of a byte: right everywhere, fast nowhere in particular."""
+
+from schedules.convolution import Convolution
+from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for
+
+
+def binary_tile(conv: Convolution) -> Tile:
+    return Tile(1, lanes_for(conv.out_channels // conv.groups, 32, 16), 16)
+
+
+def float_tile(conv: Convolution) -> Tile:
+    return Tile(pixels_for(conv.out_width, 2), lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
+
+
+GENERIC = KernelTarget("generic", 8, binary_tile, float_tile)

@@ -1,0 +1,48 @@
+"""What a kernel has to know of a processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schedules.convolution import Convolution
+
+
+@dataclass(frozen=True)
+class Tile:
+    """pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`."""
+
+    pixels: int
+    lanes: int
+    quantum: int
+
+
+@dataclass(frozen=True)
+class KernelTarget:
+    """word: bits of an activation that are broadcast at a time, which is the width of a lane as well, 8 or 32;
+    binary_tile, float_tile: the tile for a layer of this geometry."""
+
+    name: str
+    word: int
+    binary_tile: Callable[[Convolution], Tile]
+    float_tile: Callable[[Convolution], Tile]
+
+    def word_for(self, conv: Convolution) -> int:
+        """Few channels in a group leave most of a wide word empty."""
+        return 8 if conv.channels // conv.groups <= 8 else self.word
+
+    def sum_dtype(self, word: int, products: int) -> str:
+        """Wide enough for a count of all products."""
+        return "uint32" if word == 32 or products > 65535 else "uint16"
+
+
+def pixels_for(out_width: int, most: int) -> int:
+    """At most `most` pixels a tile; a divisor of the row where one is not much smaller, so that no rest is left."""
+    divisors = [p for p in range(1, min(most, out_width) + 1) if out_width % p == 0]
+    return divisors[-1] if divisors[-1] * 2 > most else min(most, out_width)
+
+
+def lanes_for(out_channels: int, most: int, quantum: int) -> int:
+    return min(most, -(-out_channels // quantum) * quantum)

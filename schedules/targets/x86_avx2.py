@@ -1,0 +1,15 @@
+"""AVX2: 16 registers of 32 bytes; a byte is counted by two table look-ups (`vpshufb`), which LLVM makes of popcount."""
+
+from schedules.convolution import Convolution
+from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for
+
+
+def binary_tile(conv: Convolution) -> Tile:
+    return Tile(pixels_for(conv.out_width, 2), lanes_for(conv.out_channels // conv.groups, 64, 32), 32)
+
+
+def float_tile(conv: Convolution) -> Tile:
+    return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 16, 8), 8)
+
+
+X86_AVX2 = KernelTarget("x86_avx2", 8, binary_tile, float_tile)

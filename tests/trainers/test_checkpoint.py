@@ -1,0 +1,141 @@
+"""Checkpoints go round, and files that cannot be used are refused with a sentence."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import trainers
+from trainers import CheckpointError
+
+WHAT: dict[str, Any] = {
+    "arch": "resnet20",
+    "algorithm": "recu",
+    "variant": "paper",
+    "num_classes": 4,
+    "in_channels": 1,
+    "input_shape": (1, 32, 32),
+}
+
+
+def build(algorithm: str = "recu", keep: list[str] | None = None) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return trainers.binarize(trainers.create_model("resnet20", 4, 1), algorithm, keep=keep).eval()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    trainers.save_checkpoint(tmp_path / "model.pt", build(), **WHAT, extra={"test_accuracy": 0.5})
+    return tmp_path / "model.pt"
+
+
+def change(path: Path, **changes: Any) -> None:
+    content = torch.load(path, weights_only=True)
+    state = content["state_dict"]
+    for key, value in changes.items():
+        if key == "weights":
+            state.update(value)
+        elif value is None:
+            del content[key]
+        else:
+            content[key] = value
+    torch.save(content, path)
+
+
+def refuse(path: Path, sentence: str, **arguments: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        trainers.load_checkpoint(path, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "keep"),
+    [*((name, None) for name in trainers.list_algorithms()), ("recu", []), ("fda", ["layer1", "fc"])],
+)
+def test_round_trip(tmp_path: Path, algorithm: str, keep: list[str] | None) -> None:
+    model = build(algorithm, keep)
+    what = {**WHAT, "algorithm": algorithm, "keep": keep}
+    trainers.save_checkpoint(tmp_path / "sub" / "model.pt", model, **what, extra={"epochs": 3})
+    loaded, metadata = trainers.load_checkpoint(tmp_path / "sub" / "model.pt")
+    assert metadata == {**what, "input_shape": [1, 32, 32], "extra": {"epochs": 3}}
+    assert not loaded.training
+    x = torch.randn(1, 1, 32, 32)
+    assert torch.equal(loaded(x), model(x))
+    assert all(p.requires_grad for p in loaded.parameters())
+    assert [file.name for file in (tmp_path / "sub").iterdir()] == ["model.pt"]
+
+
+def test_a_state_dict_alone(tmp_path: Path) -> None:
+    model = build("bireal")
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    loaded, metadata = trainers.load_checkpoint(tmp_path / "state.pt", arch="resnet20", algorithm="bireal")
+    assert (metadata["num_classes"], metadata["in_channels"], metadata["input_shape"]) == (4, 1, [1, 32, 32])
+    x = torch.randn(1, 1, 32, 32)
+    assert torch.equal(loaded(x), model(x))
+    refuse(tmp_path / "state.pt", "a plain state dict, which does not say what network it is")
+    refuse(tmp_path / "state.pt", "has no layer1.0.conv1.threshold", arch="resnet20", algorithm="reactnet")
+    torch.save({}, tmp_path / "state.pt")
+    refuse(tmp_path / "state.pt", "holds no weights", arch="resnet20")
+
+
+def test_a_failed_save_leaves_the_old_file(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(Exception, match="pickle"):
+        trainers.save_checkpoint(path, build(), **WHAT, extra={"f": lambda: None})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["model.pt"]
+
+
+def test_files_that_are_none(path: Path, tmp_path: Path) -> None:
+    refuse(tmp_path / "nowhere.pt", "There is no file")
+    refuse(tmp_path, "is damaged, or is not a file of torch.save")
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[: len(whole) // 2], whole[:-100]):
+        path.write_bytes(content)
+        refuse(path, "is damaged, or is not a file of torch.save")
+    torch.save(build(), path)  # a pickled module could run any code
+    refuse(path, "is damaged, or is not a file of torch.save")
+    torch.save([1, 2], path)
+    refuse(path, "holds a list, but a checkpoint is a dictionary")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"format": "other"}, "is of the format 'other', but should be of 'bibench_tvm.checkpoint'"),
+        ({"version": 2}, "has version 2 of its format, but this program reads 1"),
+        ({"arch": None}, "its 'arch' is missing"),
+        ({"num_classes": "4"}, "its 'num_classes' is a str"),
+        ({"num_classes": 10**30}, "cannot be built"),
+        ({"num_classes": -1}, "num_classes has to be a whole number"),
+        ({"num_classes": 10**9}, "its fc.weight has the shape (4, 64), but should have (1000000000, 64)"),
+        ({"keep": [3]}, "has a 'keep' that is not a list of names"),
+        ({"keep": ["layer9"]}, "There is no module to keep 'layer9'; did you mean 'layer"),
+        ({"arch": "resnet21"}, "There is no model 'resnet21'; did you mean 'resnet2"),
+        ({"algorithm": "recoup"}, "There is no algorithm 'recoup'"),
+        ({"arch": "resnet18"}, "is not of a resnet18 with algorithm recu (paper)"),
+        ({"input_shape": [1, 8, 8]}, "has the input shape [1, 8, 8], but"),
+        ({"state_dict": None}, "holds no weights"),
+        ({"state_dict": {"fc.bias": 3}}, "its 'fc.bias' is a int, not a tensor"),
+        ({"weights": {"fc.bias": torch.full((4,), float("nan"))}}, "NaN or infinite in fc.bias."),
+        ({"weights": {"fc.bias": torch.full((4,), float("inf"))}}, "NaN or infinite in fc.bias."),
+        (
+            {"weights": {"fc.bias": torch.zeros(4, dtype=torch.int32)}},
+            "numbers of type torch.int32 in fc.bias",
+        ),
+        (
+            {"weights": {"fc.bias": torch.zeros(1).expand(4)}},
+            "does not hold all the numbers of its 'fc.bias'",
+        ),
+        ({"weights": {"more": torch.zeros(4)}}, "which has no more."),
+    ],
+)
+def test_checkpoints_that_cannot_be_used(path: Path, changes: dict[str, Any], sentence: str) -> None:
+    change(path, **changes)
+    refuse(path, sentence)
+
+
+def test_arguments_that_contradict_the_checkpoint(path: Path) -> None:
+    refuse(path, "holds a network with algorithm 'recu', not 'bnn'", algorithm="bnn")
+    trainers.load_checkpoint(path, arch="resnet20", algorithm="recu", variant="paper")

@@ -1,0 +1,96 @@
+"""The reader on tiny files of the format, and on the whole data set where it is installed."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainers.tasks import DataError, tasks
+from trainers.tasks.fashion_mnist import (
+    FOLDER,
+    augment,
+    load_sample_images,
+    normalise,
+    read_idx,
+    write_sample_images,
+)
+
+
+def test_batches(fashion_mnist: Path) -> None:
+    task = tasks["fashion_mnist"](fashion_mnist)
+    assert task.train_size() == 20
+    batches = list(task.train_batches(8))
+    assert [x.shape for x, _ in batches] == [(8, 1, 32, 32), (8, 1, 32, 32), (4, 1, 32, 32)]
+    assert {x.dtype for x, _ in batches} == {torch.float32}
+    assert {y.dtype for _, y in batches} == {torch.int64}
+    assert len(torch.cat([y for _, y in task.train_batches(8, limit=5)])) == 5
+    assert sorted(torch.cat([y for _, y in batches]).tolist()) == sorted([*range(10)] * 2)
+    assert torch.cat([y for _, y in task.test_batches(4)]).tolist() == [*range(10)]
+
+
+def test_augmentation_shifts_and_mirrors() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(400, 1, 32, 32, dtype=torch.uint8)
+    image[:, 0, 10, 5] = 9
+    seen = {tuple(place[2:].tolist()) for place in augment(image).nonzero()}
+    columns = {*range(3, 8)} | {31 - c for c in range(3, 8)}
+    assert seen == {(row, column) for row in range(8, 13) for column in columns}
+
+
+def test_sample_images(fashion_mnist: Path, tmp_path: Path) -> None:
+    task = tasks["fashion_mnist"](fashion_mnist)
+    write_sample_images(tmp_path / "s.npz", 6, fashion_mnist)
+    images, labels = load_sample_images(tmp_path / "s.npz")
+    assert (images.dtype, images.shape, labels.dtype) == (np.float32, (6, 1, 32, 32), np.int64)
+    expected = next(iter(task.test_batches(6)))
+    np.testing.assert_allclose(images, expected[0].numpy(), rtol=1e-6)
+    assert labels.tolist() == expected[1].tolist()
+    assert "MIT" in str(np.load(tmp_path / "s.npz")["licence"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", None])
+def test_damaged_sample_images(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "s.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"s\.npz"):
+        load_sample_images(path)
+
+
+def test_a_missing_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
+        tasks["fashion_mnist"](tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"plain", "is not a whole gzip file"),
+        (gzip.compress(bytes(100))[:-9], "is not a whole gzip file"),
+        (gzip.compress(b"\0\0"), "is not an idx file"),
+        (gzip.compress(b"\0\0\x0d\1\0\0\0\1\0\0\0\0"), "is not an idx file of unsigned bytes"),
+        (gzip.compress(b"\0\0\x08\3\0\0\0\1"), "ends within its header"),
+        (gzip.compress(b"\0\0\x08\1\0\0\0\5abcd"), r"should hold 5 values for its shape \(5,\), not 4"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "f.gz").write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        read_idx(tmp_path / "f.gz")
+
+
+def test_files_that_do_not_belong_together(fashion_mnist: Path, idx: Callable[[np.ndarray], bytes]) -> None:
+    (fashion_mnist / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(3))))
+    with pytest.raises(DataError, match="as many labels"):
+        tasks["fashion_mnist"](fashion_mnist)
+
+
+@pytest.mark.skipif(not FOLDER.exists(), reason="the package dataset-fashion-mnist is not installed")
+def test_the_whole_data_set() -> None:
+    images = torch.from_numpy(read_idx(FOLDER / "train-images-idx3-ubyte.gz").copy())
+    assert images.shape == (60000, 28, 28)
+    assert normalise(images).mean().abs() < 1e-3
+    assert (normalise(images).std() - 1).abs() < 1e-3

@@ -1,0 +1,96 @@
+"""FDA (Xu et al., 2021, "Learning Frequency Domain Approximation for Binary Neural Networks", NeurIPS,
+arXiv:2103.00841); equations 30-32 and Table 6 of the BiBench paper."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.operator import BinaryLayer, FloatLayer, algorithms, sign
+
+OMEGA = 0.1
+TERMS = (9, 18)  # n at the start and at the end of the training
+NOISE = 0.1  # kappa at the start; at the end it is 0
+
+
+class Noise(nn.Module):
+    """The noise adaptation module: (..., size) -> (..., size), w2 relu(w1 t) + 0.1 sin t."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(size, max(1, size // 64))
+        self.fc2 = nn.Linear(max(1, size // 64), size)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.fc2(F.relu(self.fc1(t))) + 0.1 * torch.sin(t)
+
+
+@algorithms.register("fda")
+class FDA(BinaryLayer):
+    """o = (rsign(a) * sign(w)) . alpha, eq. 30, with a learned threshold t for each input channel.
+
+    rsign(a) = +1 where a > t, else -1; t starts at 0. alpha is the mean |w| of the output channel, without
+    gradient.
+
+    Gradient of both signs: the Fourier series of the sign, (4 omega / pi) sum_{i=0..n} cos((2i+1) omega x),
+    plus that of kappa times the noise module of the operand (eqs 31-32), whose own weights learn from it.
+    With the progress p (`set_progress`) n = 9 + int(9 p) and kappa = 0.05 (1 + cos(pi p)); omega = 0.1.
+
+               1.3 |    _
+                   |  .' '.            (4 omega / pi) sum cos over x, n = 9
+                 0 |_'_____'______
+                   -1.6 0  1.6
+
+    The paper's operands stay +1 and -1 in training, where the noise has a gradient and no value. The released
+    variant has no threshold, cuts the series outside [-1, 1], and adds the noise to both operands' values. In
+    evaluation there is no noise in either. The module sees an activation's channels at one position, or all
+    weights of one output channel.
+    """
+
+    def __init__(self, layer: FloatLayer, variant: str = "paper") -> None:
+        super().__init__(layer, variant)
+        self.threshold = None
+        if variant == "paper":
+            self.threshold = nn.Parameter(self.per_channel(self.weight.new_zeros(self.in_channels)))
+        self.input_noise = Noise(self.in_channels).to(self.weight)
+        self.weight_noise = Noise(self.weight[0].numel()).to(self.weight)
+        self.set_progress(0)
+
+    def set_progress(self, progress: float) -> None:
+        self.terms = TERMS[0] + int((TERMS[1] - TERMS[0]) * progress)
+        self.kappa = NOISE / 2 * (1 + math.cos(math.pi * progress))
+
+    def fourier(self, x: Tensor) -> Tensor:
+        """Derivative of the sign's Fourier series up to i = n; the cosines by Chebyshev's recurrence."""
+        cosine = torch.cos(OMEGA * x)
+        twice = 2 * torch.cos(2 * OMEGA * x)
+        before, total = cosine, cosine.clone()
+        for _ in range(self.terms):
+            cosine, before = twice * cosine - before, cosine
+            total += cosine
+        total *= 4 * OMEGA / math.pi
+        return total if self.variant == "paper" else total * (x.abs() <= 1)
+
+    def noisy(self, signs: Tensor, noise: Tensor) -> Tensor:
+        """The signs with kappa times the noise, or with its gradient alone."""
+        noise = self.kappa * noise
+        return signs + (noise if self.variant == "released" else noise - noise.detach())
+
+    def sign_input(self, x: Tensor) -> Tensor:
+        tie = 1 if self.threshold is None else -1
+        signs = sign(x, self.fourier, training=self.training, threshold=self.threshold, tie=tie)
+        if not self.training:
+            return signs
+        operand = x if self.threshold is None else x - self.threshold
+        noise = self.input_noise(operand.movedim(self.channel_dim, -1))
+        return self.noisy(signs, noise.movedim(-1, self.channel_dim))
+
+    def sign_weight(self, weight: Tensor) -> Tensor:
+        signs = sign(weight, self.fourier, training=self.training)
+        if not self.training:
+            return signs
+        return self.noisy(signs, self.weight_noise(weight.flatten(1)).reshape(weight.shape))
+
+    def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        return y * self.channel_alpha(weight)

@@ -1,0 +1,245 @@
+"""Checkpoints: the weights of a network with what is needed to build it again.
+
+A checkpoint is a file of `torch.save` with the dictionary
+
+    {"format": "bibench_tvm.checkpoint", "version": 1, "arch", "algorithm", "variant", "num_classes",
+     "in_channels", "input_shape", "keep", "extra", "state_dict"}
+
+A file of a plain state dict is read too, if the caller says what network it belongs to. No file is trusted:
+only tensors and plain values are unpickled, and the network takes memory only once its shapes match those
+in the file."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.convert import binarize
+from trainers.models import create_model
+
+FORMAT = "bibench_tvm.checkpoint"
+VERSION = 1
+METADATA = {
+    "arch": str,
+    "algorithm": str,
+    "variant": str,
+    "num_classes": int,
+    "in_channels": int,
+    "input_shape": (list, tuple),
+    "keep": (list, tuple, type(None)),
+    "extra": dict,
+}
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint, or not one that can be used; the message says why."""
+
+
+def save_atomically(path: str | Path, content: object) -> None:
+    """`torch.save` that leaves either the whole new file at `path` or what was there before."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+        os.chmod(temporary, 0o644)  # mkstemp lets only its owner read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_untrusted(path: str | Path) -> Any:
+    """`torch.load` of tensors and plain values alone; every failure is a CheckpointError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no file {path}.") from error
+    except Exception as error:  # a damaged file raises whatever torch.load happens to hit
+        raise CheckpointError(
+            f"{path} is damaged, or is not a file of torch.save with nothing but tensors and plain values "
+            f"in it ({type(error).__name__})."
+        ) from error
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    arch: str,
+    algorithm: str,
+    variant: str,
+    num_classes: int,
+    in_channels: int,
+    input_shape: Iterable[int],
+    keep: Iterable[str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `model` and what `load_checkpoint` needs to build it again; the file appears whole or not at all.
+
+    Args:
+        path: the file; its folder is made.
+        model: what `binarize(create_model(arch, num_classes, in_channels), algorithm, variant, keep)` built.
+        input_shape: the shape of one sample, (C, H, W).
+        extra: plain values about the training, such as its accuracy.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "arch": arch,
+        "algorithm": algorithm,
+        "variant": variant,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "input_shape": list(input_shape),
+        "keep": None if keep is None else list(keep),
+        "extra": dict(extra or {}),
+        "state_dict": {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+    }
+    save_atomically(path, content)
+
+
+def load_checkpoint(
+    path: str | Path, *, arch: str | None = None, algorithm: str | None = None, variant: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network of a checkpoint with its weights.
+
+    Args:
+        path: a file of `save_checkpoint`, or of a plain state dict.
+        arch, algorithm, variant: needed for a plain state dict (algorithm "fp32" and variant "paper" if
+        left out);
+            for a checkpoint they have to agree with it.
+
+    Returns:
+        The model in evaluation mode, and the checkpoint's metadata (everything but the weights).
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not a checkpoint, or does not fit the network.
+    """
+    content = load_untrusted(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, but a checkpoint is a dictionary.")
+    asked = {"arch": arch, "algorithm": algorithm, "variant": variant}
+    if "format" in content:
+        metadata, state = _read_checkpoint(path, content, asked)
+    else:
+        metadata, state = _read_state_dict(path, content, asked)
+    try:
+        with torch.device("meta"):
+            model = create_model(metadata["arch"], metadata["num_classes"], metadata["in_channels"])
+            model = binarize(model, metadata["algorithm"], metadata["variant"], metadata["keep"])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} describes a network that cannot be built. {error}") from error
+    _refuse_mismatch(path, model, state, metadata)
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    _refuse_bad_numbers(path, state)
+    model.load_state_dict(state, assign=True)
+    return model.eval(), metadata
+
+
+def _read_checkpoint(
+    path: str | Path, content: dict[str, Any], asked: dict[str, str | None]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"{path} is of the format {content['format']!r}, but should be of {FORMAT!r}.")
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} has version {content.get('version')!r} of its format, but this program reads {VERSION}."
+        )
+    for key, kind in METADATA.items():
+        if not isinstance(content.get(key, ...), kind):  # type: ignore[arg-type]
+            what = f"a {type(content[key]).__name__}" if key in content else "missing"
+            raise CheckpointError(f"{path} is not a whole checkpoint: its {key!r} is {what}.")
+    for key, value in asked.items():
+        if value is not None and value != content[key]:
+            raise CheckpointError(f"{path} holds a network with {key} {content[key]!r}, not {value!r}.")
+    if not all(isinstance(name, str) for name in content["keep"] or ()):
+        raise CheckpointError(f"{path} has a 'keep' that is not a list of names.")
+    return {key: content[key] for key in METADATA}, _as_state_dict(path, content.get("state_dict"))
+
+
+def _read_state_dict(
+    path: str | Path, content: dict[str, Any], asked: dict[str, str | None]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    state = _as_state_dict(path, content.get("state_dict", content))
+    if asked["arch"] is None:
+        raise CheckpointError(
+            f"{path} is a plain state dict, which does not say what network it is; give its arch."
+        )
+    convolutions = [value for value in state.values() if value.dim() == 4]
+    matrices = [value for value in state.values() if value.dim() == 2]
+    if not convolutions or not matrices:
+        raise CheckpointError(
+            f"{path} has no convolution or no classifier, so its sizes cannot be told from it."
+        )
+    metadata = {
+        "arch": asked["arch"],
+        "algorithm": asked["algorithm"] or "fp32",
+        "variant": asked["variant"] or "paper",
+        "num_classes": matrices[-1].shape[0],
+        "in_channels": convolutions[0].shape[1],
+        "input_shape": None,  # the network's own; filled in when it is built
+        "keep": None,
+        "extra": {},
+    }
+    return metadata, state
+
+
+def _as_state_dict(path: str | Path, state: object) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path} holds no weights: its state dict is missing or empty.")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path} is no state dict: its {name!r} is a {type(value).__name__}, not a tensor."
+            )
+        # A view of few numbers can have any shape, and a copy of it any size.
+        dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path} does not hold all the numbers of its {name!r}, as a dense tensor would."
+            )
+    return state
+
+
+def _refuse_bad_numbers(path: str | Path, state: dict[str, Tensor]) -> None:
+    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise CheckpointError(f"{path} has values that are NaN or infinite in {_some(bad)}.")
+
+
+def _refuse_mismatch(
+    path: str | Path, model: nn.Module, state: dict[str, Tensor], metadata: dict[str, Any]
+) -> None:
+    network = f"{metadata['arch']} with algorithm {metadata['algorithm']} ({metadata['variant']})"
+    expected = model.state_dict()
+    if missing := [name for name in expected if name not in state]:
+        raise CheckpointError(f"{path} is not of a {network}: it has no {_some(missing)}.")
+    if surplus := [name for name in state if name not in expected]:
+        raise CheckpointError(f"{path} is not of a {network}, which has no {_some(surplus)}.")
+    for name, value in expected.items():
+        if value.is_floating_point() != state[name].is_floating_point():
+            raise CheckpointError(
+                f"{path} has numbers of type {state[name].dtype} in {name}, not {value.dtype}."
+            )
+        if value.shape != state[name].shape:
+            raise CheckpointError(
+                f"{path} is not of a {network} for {metadata['num_classes']} classes: "
+                f"its {name} has the shape {tuple(state[name].shape)}, but should have {tuple(value.shape)}."
+            )
+    shape = list(model.input_shape)  # type: ignore[arg-type]
+    if metadata["input_shape"] is None:
+        metadata["input_shape"] = shape
+    elif list(metadata["input_shape"]) != shape:
+        raise CheckpointError(
+            f"{path} has the input shape {metadata['input_shape']}, but a {network} has {shape}."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

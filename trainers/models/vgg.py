@@ -1,0 +1,33 @@
+"""VGG-Small for CIFAR-10, the network that binarization papers use (Zhang et al., 2018, "LQ-Nets", ECCV,
+arXiv:1807.10029), after Simonyan and Zisserman (2015, arXiv:1409.1556); Hardtanh as the activation."""
+
+from torch import Tensor, nn
+
+from trainers.models import register_model
+
+
+class VggSmall(nn.Module):
+    """Six 3x3 convolutions of 128 to 512 channels, max-pooling after every other one, a classifier."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.input_shape = (in_channels, 32, 32)
+        self.features = nn.Sequential()
+        channels = in_channels
+        for width in (128, 256, 512):
+            for pool in (False, True):
+                self.features.append(nn.Conv2d(channels, width, 3, padding=1, bias=False))
+                if pool:  # before the activation: after it nearly every window's maximum is positive
+                    self.features.append(nn.MaxPool2d(2))
+                self.features.extend([nn.BatchNorm2d(width), nn.Hardtanh()])
+                channels = width
+        self.classifier = nn.Linear(512 * 4 * 4, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+@register_model
+def vgg_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """VGG-Small for CIFAR-10: (N, 3, 32, 32) -> (N, 10)."""
+    return VggSmall(num_classes, in_channels)

@@ -1,0 +1,161 @@
+"""Fashion-MNIST (Xiao et al., 2017, arXiv:1708.07747; MIT licence): 28x28 grey images of 10 classes, padded
+to 32x32.
+
+The four .gz files come with Debian's `dataset-fashion-mnist`. The images that are bundled with bibench_tvm
+were written by
+
+    python -c "from trainers.tasks.fashion_mnist import write_sample_images as w; \\
+               w('bibench_tvm/bundled/fashion_mnist_test.npz', 300)"
+"""
+
+import gzip
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.tasks import DataError, tasks
+
+FOLDER = Path("/usr/share/datasets/fashion-mnist")
+MEAN, STD = 0.2860, 0.3530  # of the unpadded training images in [0, 1]
+LICENCE = """\
+Fashion-MNIST test images, https://github.com/zalandoresearch/fashion-mnist
+The MIT License (MIT). Copyright (c) 2017 Zalando SE, https://tech.zalando.com
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without
+limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of
+the Software, and to permit persons to whom the Software is furnished to do so, subject to the following
+conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial
+portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
+LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO
+EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN
+AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE
+OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+SHIFT = 2  # pixels, in training
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error)
+
+
+@tasks.register("fashion_mnist")
+class FashionMnist:
+    """The whole data set, in memory as uint8 (N, 1, 32, 32): 60,000 training and 10,000 test images."""
+
+    input_shape: tuple[int, ...] = (1, 32, 32)
+    num_classes = 10
+
+    def __init__(self, data: Path | None = None) -> None:
+        folder = Path(data) if data else FOLDER
+        self.train_images, self.train_labels = _read_pair(folder, "train")
+        self.test_images, self.test_labels = _read_pair(folder, "t10k")
+
+    def train_size(self) -> int:
+        return len(self.train_labels)
+
+    def train_batches(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in torch.randperm(min(limit or self.train_size(), self.train_size())).split(batch_size):
+            yield normalise(augment(self.train_images[chosen])), self.train_labels[chosen]
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = zip(self.test_images.split(batch_size), self.test_labels.split(batch_size), strict=True)
+        for images, labels in batches:
+            yield normalise(images), labels
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 pixels -> float32 of mean 0 and standard deviation 1 over the training set; any shape."""
+    return (images.float() / 255 - MEAN) / STD
+
+
+def augment(images: Tensor) -> Tensor:
+    """Shift each image by up to 2 pixels either way and mirror half of them, at random: (N, 1, 32, 32)."""
+    count, _, height, width = images.shape
+    rows = torch.arange(height) + torch.randint(2 * SHIFT + 1, (count, 1))
+    columns = torch.arange(width) + torch.randint(2 * SHIFT + 1, (count, 1))
+    columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
+    padded = F.pad(images, [SHIFT] * 4)[:, 0]
+    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+
+
+def write_sample_images(path: str | Path, count: int, data: Path | None = None) -> None:
+    """Write the first `count` test images, unselected, to an .npz.
+
+    It has `images` uint8 (count, 1, 32, 32), `labels` uint8 (count), `mean` and `std` to normalise images in
+    [0, 1] with, and `licence`.
+    """
+    images, labels = _read_pair(Path(data) if data else FOLDER, "t10k")
+    np.savez_compressed(
+        path,
+        images=images[:count].numpy(),
+        labels=labels[:count].numpy().astype(np.uint8),
+        mean=np.float32(MEAN),
+        std=np.float32(STD),
+        licence=LICENCE,
+    )
+
+
+def load_sample_images(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the images of `write_sample_images`: float32 (N, 1, 32, 32), normalised, and labels int64 (N)."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, labels, mean, std = (file[key] for key in ("images", "labels", "mean", "std"))
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.") from error
+    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, *ZIP_ERRORS) as error:
+        raise DataError(f"{path} is not a whole .npz with images, labels, mean and std.") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{path} should hold uint8 images (N, 1, 32, 32) and N labels, but has {images.shape}."
+        )
+    normalised = (images.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    return normalised.astype(np.float32), labels.astype(np.int64)
+
+
+def _read_pair(folder: Path, name: str) -> tuple[Tensor, Tensor]:
+    images = read_idx(folder / f"{name}-images-idx3-ubyte.gz")
+    labels = read_idx(folder / f"{name}-labels-idx1-ubyte.gz")
+    if (
+        images.shape[1:] != (28, 28)
+        or labels.shape != images.shape[:1]
+        or not len(labels)
+        or labels.max() > 9
+    ):
+        raise DataError(
+            f"{folder} should hold 28x28 images with as many labels from 0 to 9, but its {name} files hold "
+            f"{images.shape} and {labels.shape}."
+        )
+    return F.pad(torch.from_numpy(images)[:, None], [2] * 4), torch.from_numpy(labels).long()
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read a gzipped idx file of unsigned bytes: uint8, in the shape that its header gives."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"There is no {path}. Install the data set with `apt-get install dataset-fashion-mnist`, or name "
+            "the folder with its four .gz files."
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file.") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path} is not an idx file of unsigned bytes: it should start with 00 00 08.")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise DataError(f"{path} ends within its header.")
+    shape = struct.unpack(f">{content[3]}I", content[4:start])
+    if len(content) - start != math.prod(shape):
+        held = len(content) - start
+        raise DataError(f"{path} should hold {math.prod(shape)} values for its shape {shape}, not {held}.")
+    return np.frombuffer(bytearray(content[start:]), np.uint8).reshape(shape)
