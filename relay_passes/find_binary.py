@@ -16,7 +16,7 @@ from tvm import relax
 from relay_passes.layers import Layer
 from relay_passes.operators import call, convolution_of, image
 from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
-from relay_passes.two_valued import BinaryWeights, TwoValued, binary_weights, truth, two_values
+from relay_passes.two_valued import MOVES, BinaryWeights, TwoValued, binary_weights, truth, two_values
 from schedules.targets import KernelTarget
 
 
@@ -64,9 +64,11 @@ class FindBinary:
         """The two values of an activation that a bit can stand for, or the reason in words."""
         values = two_values(builder, x)
         if values is None:
-            if x in self.inputs:
+            source = x
+            while is_call(made := _made(builder, source), *MOVES):
+                source = made.args[0]
+            if source in self.inputs:
                 return f"{what} is the network's input, which is not binary"
-            made = builder.lookup_binding(x) if isinstance(x, relax.Var) else None
             by = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
             return f"{what} is not binary: it comes from {by.removeprefix('bibench.')}, not from a sign"
         if values.low == -values.high or 0.0 in (values.low, values.high):
@@ -118,6 +120,7 @@ class FindBinary:
                 packed,
                 relax.const(signs),
                 name=value.attrs["name"],
+                op=op,
                 channels=conv.channels,
                 in_shape=list(image(shape_of(x))),
                 out_shape=list(out_shape),
@@ -196,8 +199,11 @@ class FindBinary:
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
 
 
+def _made(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
+    return builder.lookup_binding(x) if isinstance(x, relax.Var) else None
+
+
 def _sign_note(builder: relax.BlockBuilder, x: relax.Expr) -> str:
-    made = builder.lookup_binding(x) if isinstance(x, relax.Var) else None
-    if is_call(made, "relax.sign") and two_values(builder, x) == TwoValued(-1.0, 1.0):
+    if is_call(_made(builder, x), "relax.sign") and two_values(builder, x) == TwoValued(-1.0, 1.0):
         return "sign(0) is 0 in the source network and +1 here"
     return ""

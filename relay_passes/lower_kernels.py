@@ -6,7 +6,7 @@ can be checked kernel by kernel on the very inputs that each kernel got.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from relay_passes.rewrite import (
 from schedules import convolution, depthwise
 from schedules.bits import Packing, unpack
 from schedules.convolution import Convolution, border_tables, pack_weights
-from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of
+from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
 from schedules.packing import packing_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
 
@@ -38,13 +38,15 @@ from schedules.targets.kernel_target import KernelTarget, Tile
 class KernelCall:
     """One call of a binary kernel in `main`.
 
-    layer: the name of the layer; inputs, outputs: the variables in `main`; signs: the weights, or None for a product
-    of two activations.
+    layer, op: its name and kind; inputs, outputs: the variables in `main`; sums: with `probe`, the variable of the
+    bare sums of the same kernel; signs: the weights, or None for a product of two activations.
     """
 
     layer: str
+    op: str
     inputs: tuple[relax.Var, ...]
     outputs: tuple[relax.Var, ...]
+    sums: relax.Var | None
     conv: Convolution
     packing: Packing
     zero_one: bool
@@ -57,24 +59,32 @@ class KernelCall:
         bits = unpack(words, self.packing).astype(np.int8)
         return bits if self.zero_one else 2 * bits - 1
 
-    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What the kernel should write for these inputs."""
+    def reference_sums(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """int32 [N, OH, OW, O]: the sums before the epilogue, in plain numpy; over {0, 1} they are doubled."""
         left = self.activations(inputs[0])
         if self.signs is None:
             right = 2 * unpack(inputs[1], self.packing).astype(np.int32) - 1
-            total = np.einsum("abmk,abnk->abmn", left.astype(np.int32), right)
-        else:
-            total = convolution.binary_convolution_reference(left, self.signs, self.conv)
-            total = total * 2 if self.zero_one else total
+            return np.einsum("abmk,abnk->abmn", left.astype(np.int32), right)
+        total = convolution.binary_convolution_reference(left, self.signs, self.conv)
+        return total * 2 if self.zero_one else total
+
+    def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the kernel should write for these inputs."""
         operands = [inputs[o] if isinstance(o, int) else o for o in self.operands]
-        return self.epilogue.evaluate(total, operands)
+        return self.epilogue.evaluate(self.reference_sums(inputs), operands)
 
 
 class LowerKernels:
-    """calls: filled with a `KernelCall` for each binary layer, in the order of `main`."""
+    """calls: filled with a `KernelCall` for each binary layer, in the order of `main`.
 
-    def __init__(self, target: KernelTarget):
+    probe: `main` returns (its result, and for each call its inputs, outputs and bare sums), which is what the
+    verification looks at. The kernels are the same to the letter; the sums come from twins of theirs that differ in
+    the epilogue alone.
+    """
+
+    def __init__(self, target: KernelTarget, *, probe: bool = False):
         self.target = target
+        self.probe = probe
         self.calls: list[KernelCall] = []
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
@@ -109,7 +119,11 @@ class LowerKernels:
             with self.builder.dataflow():
                 for binding in order:
                     bind(binding.var)
-                result = self.builder.emit_output(substitute(main.body.body, self.env))
+                result = substitute(main.body.body, self.env)
+                if self.probe:
+                    seen = [v for c in self.calls for v in (*c.inputs, *c.outputs, c.sums)]
+                    result = relax.Tuple([result, *seen])
+                result = self.builder.emit_output(result)
             self.builder.emit_func_output(result)
         return self.builder.get()
 
@@ -204,21 +218,32 @@ class LowerKernels:
         bordered = zero_one or any(conv.padding)
         packed = pack_weights(signs > 0, packing.word)
         if depthwise.is_depthwise(conv, packed=True):
-            name, kernel = (
-                "binary_depthwise_convolution",
-                depthwise.depthwise_convolution(conv, packing, epilogue, bordered=bordered),
-            )
-            laid_out = depthwise.lay_out(packed)
+            name, laid_out = "binary_depthwise_convolution", depthwise.lay_out(packed)
         else:
-            tile = self.target.binary_tile(conv)
-            name, kernel = (
-                "binary_convolution",
-                convolution.binary_convolution(conv, packing, tile, self.target, epilogue, bordered=bordered),
-            )
+            name, tile = "binary_convolution", self.target.binary_tile(conv)
             laid_out = convolution.lay_out(packed, conv.groups, tile)
+
+        def kernel(epilogue: Epilogue) -> tirx.PrimFunc:
+            if depthwise.is_depthwise(conv, packed=True):
+                return depthwise.depthwise_convolution(conv, packing, epilogue, bordered=bordered)
+            return convolution.binary_convolution(
+                conv, packing, tile, self.target, epilogue, bordered=bordered
+            )
+
         tables = [relax.const(t) for t in border_tables(conv, signs > 0, zero_one)] if bordered else []
-        made = self._emit(name, kernel, [words, relax.const(laid_out), *operands, *tables], epilogue, written)
-        self._remember(str(attrs["name"]), [words], made, conv, packing, zero_one, signs, epilogue, operands)
+        before = [words, relax.const(laid_out)]
+        made = self._emit(name, kernel(epilogue), [*before, *operands, *tables], epilogue, written)
+        sums = self._sums(kernel, [*before, *tables], conv)
+        layer = (str(attrs["name"]), str(attrs["op"]))
+        self._remember(layer, [words], made, sums, conv, packing, zero_one, signs, epilogue, operands)
+
+    def _sums(
+        self, kernel: Callable[[Epilogue], tirx.PrimFunc], args: list[relax.Expr], conv: Convolution
+    ) -> relax.Var | None:
+        if not self.probe:
+            return None
+        bare = plain(conv.out_shape, "int32")
+        return self._emit("sums", kernel(bare), args, bare, [])[0]
 
     def _binary_product(
         self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]
@@ -242,19 +267,24 @@ class LowerKernels:
         blocks = emit(op.reshape(filled, (a, b, count, tile.lanes, depth_words)))
         turned = emit(op.permute_dims(blocks, [0, 1, 2, 4, 3]))
         laid_out = emit(op.reshape(turned, (a * b * count * tile.lanes * depth_words,)))
-        kernel = convolution.binary_convolution(
-            conv, packing, tile, self.target, epilogue, bordered=False, weights_per_row=True
-        )
-        made = self._emit("binary_product", kernel, [left, laid_out, *operands], epilogue, written)
+
+        def kernel(epilogue: Epilogue) -> tirx.PrimFunc:
+            return convolution.binary_convolution(
+                conv, packing, tile, self.target, epilogue, bordered=False, weights_per_row=True
+            )
+
+        made = self._emit("binary_product", kernel(epilogue), [left, laid_out, *operands], epilogue, written)
+        sums = self._sums(kernel, [left, laid_out], conv)
         self._remember(
-            str(attrs["name"]), [left, right], made, conv, packing, False, None, epilogue, operands
+            (str(attrs["name"]), "matmul"), [left, right], made, sums, conv, packing, False, None, epilogue, operands
         )
 
     def _remember(
         self,
-        layer: str,
+        layer: tuple[str, str],
         inputs: list[relax.Var],
         made: tuple[relax.Var, ...],
+        sums: relax.Var | None,
         conv: Convolution,
         packing: Packing,
         zero_one: bool,
@@ -269,8 +299,9 @@ class LowerKernels:
             else:
                 where.append(len(inputs))
                 inputs = [*inputs, operand]
-        call = KernelCall(layer, tuple(inputs), made, conv, packing, zero_one, signs, epilogue, tuple(where))
-        self.calls.append(call)
+        self.calls.append(
+            KernelCall(*layer, tuple(inputs), made, sums, conv, packing, zero_one, signs, epilogue, tuple(where))
+        )
 
     def _float(
         self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]

@@ -30,10 +30,15 @@ class Lowered:
     kernel_calls: tuple[KernelCall, ...]
 
 
-def lower(module: tvm.IRModule, layer_names: dict[str, str], target: KernelTarget) -> Lowered:
-    """module: as imported, one function `main`, static shapes, constants for parameters."""
+def lower(
+    module: tvm.IRModule, layer_names: dict[str, str], target: KernelTarget, *, probe: bool = False
+) -> Lowered:
+    """module: as imported, one function `main`, static shapes, constants for parameters.
+
+    probe: see `LowerKernels`.
+    """
     find = FindBinary(target)
-    kernels = LowerKernels(target)
+    kernels = LowerKernels(target, probe=probe)
     for phase in (
         # 1. One form for what stands for one thing.
         MarkLayers(layer_names),

@@ -26,7 +26,7 @@ _COMPARISONS = {
     "relax.not_equal",
 }
 _BOOLEAN = _COMPARISONS | {"relax.logical_not", "relax.logical_and", "relax.logical_or", "relax.logical_xor"}
-_MOVES = {
+MOVES = {
     "relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze", "relax.flatten", "relax.strided_slice",
     "relax.broadcast_to", "relax.nn.max_pool2d", "relax.nn.max_pool1d",
 }  # fmt: skip
@@ -73,7 +73,7 @@ def two_values(builder: relax.BlockBuilder, expr: relax.Expr) -> TwoValued | Non
             builder.lookup_binding(value.args[0]) if isinstance(value.args[0], relax.Var) else value.args[0]
         )
         return TwoValued(0.0, 1.0) if is_call(inner, *_BOOLEAN) else two_values(builder, value.args[0])
-    if name in _MOVES:
+    if name in MOVES:
         return two_values(builder, value.args[0])
     if name == "relax.negative":
         inner_values = two_values(builder, value.args[0])
@@ -114,7 +114,7 @@ def not_negative(builder: relax.BlockBuilder, expr: relax.Expr) -> bool:
     if value.op.name == "relax.clip":
         low = number(value.args[1])
         return low is not None and low >= 0
-    if value.op.name in _MOVES | {"relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d", "relax.mean"}:
+    if value.op.name in MOVES | {"relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d", "relax.mean"}:
         return not_negative(builder, value.args[0])
     return value.op.name in _NOT_NEGATIVE
 

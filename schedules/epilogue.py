@@ -136,6 +136,18 @@ class Epilogue:
     steps: tuple[Step, ...]
     outputs: tuple[Output, ...]
 
+    def is_integer(self, value: Value) -> bool:
+        """Whether no float has a part in this value, so that it is exact on any machine."""
+        if value.kind == "operand":
+            return "float" not in self.operands[value.index][1]
+        if value.kind == "number":
+            return "float" not in value.dtype
+        if value.kind == "sum":
+            return True
+        step = self.steps[value.index]
+        exact = "float" not in str(step.attributes.get("dtype", ""))
+        return exact and all(self.is_integer(v) for v in step.inputs)
+
     def evaluate(self, total: np.ndarray, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The slow twin. total: the kernel's sums, in the shape of its output."""
         done: list[np.ndarray] = []

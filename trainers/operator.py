@@ -121,7 +121,7 @@ class BinaryLayer(nn.Module):
             pairs = [(0, 0)] * self.spatial
         elif layer.padding == "same":
             totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-            pairs = [(total // 2, total // 2) for total in totals]
+            pairs = [(total // 2, total - total // 2) for total in totals]
         else:
             pairs = [(int(p), int(p)) for p in layer.padding]
         self.pad_mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode

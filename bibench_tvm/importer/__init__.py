@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +38,17 @@ def import_model(
     that does. Raises ImportFailed.
     """
     if not isinstance(source, (str, Path)):
-        from .from_torch import import_torch
-
+        with _named_if_missing("A PyTorch model"):
+            from .from_torch import import_torch
         return import_torch(source, example_inputs, name=type(source).__name__, input_shapes=input_shapes)
     path = Path(source)
     kind = _kind_of(path)
     if kind == "onnx":
-        from .from_onnx import import_onnx
-
+        with _named_if_missing(f"{path}, an ONNX file,"):
+            from .from_onnx import import_onnx
         return import_onnx(path, input_shapes)
-    from .from_torch import import_checkpoint, import_pt2
-
+    with _named_if_missing(f"{path}, a PyTorch file,"):
+        from .from_torch import import_checkpoint, import_pt2
     if kind == "pt2":
         return import_pt2(path, input_shapes)
     shapes = list((input_shapes or {}).values())
@@ -55,6 +57,16 @@ def import_model(
             f"{path} is a checkpoint, whose network has one input, but {len(shapes)} shapes were given."
         )
     return import_checkpoint(path, arch, algorithm, variant, shapes[0] if shapes else None)
+
+
+@contextlib.contextmanager
+def _named_if_missing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ImportFailed(
+            f"{what} needs the package {error.name!r} to be read; install it with pip install 'bibench-tvm[compile]'."
+        ) from error
 
 
 def _kind_of(path: Path) -> str:

@@ -35,6 +35,7 @@ from .imported import (
     as_input_array,
     check_input_count,
     layer_variables,
+    returned_types,
     shapes_by_name,
 )
 
@@ -494,11 +495,9 @@ def _spec_of(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
 
 
 def _outputs_of(module: tvm.IRModule, model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    returned = module["main"].ret_ty
-    types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
     return tuple(
-        TensorSpec(value.name, tuple(int(size) for size in ty.shape), str(ty.dtype.dtype))
-        for value, ty in zip(model.graph.output, types, strict=True)
+        TensorSpec(value.name, shape, dtype)
+        for value, (shape, dtype) in zip(model.graph.output, returned_types(module), strict=True)
     )
 
 

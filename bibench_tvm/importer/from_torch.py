@@ -16,7 +16,7 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from .imported import (
     as_input_array,
     check_input_count,
     layer_variables,
+    returned_types,
     shapes_by_name,
 )
 
@@ -56,10 +57,12 @@ _LAYER_OPERANDS = {
     aten.baddbmm.default: (1, 2),
 }
 
-# The only operators that a `.pt2` may call: tensor arithmetic, nothing that reads files or loads code.
+# The only operators that a `.pt2` may call: tensor arithmetic, nothing that opens files or loads code.
 _SAFE_TARGET = re.compile(
-    r"torch\.ops\.(aten|prims|torchvision|quantized_decomposed|higher_order)\.\w+(\.\w+)?|torch\.sym_\w+"
-    r"|_operator\.(getitem|add|sub|mul|neg|floordiv|mod|truediv|pow|eq|ne|lt|le|gt|ge|and_|or_)|math\.\w+"
+    r"torch\.ops\.(aten|prims|torchvision|quantized_decomposed)\.(?!from_file)\w+(\.\w+)?"
+    r"|torch\.ops\.higher_order\.(cond|map_impl|scan|while_loop|wrap_with_set_grad_enabled|wrap_with_autocast)"
+    r"|torch\.sym_\w+|math\.\w+"
+    r"|_operator\.(getitem|add|sub|mul|neg|floordiv|mod|truediv|pow|eq|ne|lt|le|gt|ge|and_|or_|not_)"
 )
 # Sizes are written as sympy prints them, for example Mul(Integer(2), Symbol('s77', integer=True)).
 _SAFE_EXPRESSION = re.compile(
@@ -83,6 +86,13 @@ def import_torch(
     if isinstance(model, ExportedProgram):
         program = _with_static_shapes(model, example_inputs, input_shapes, name)
     else:
+        if not isinstance(model, torch.nn.Module):
+            raise ImportFailed(
+                f"A {type(model).__name__} cannot be imported; pass a torch.nn.Module, an ExportedProgram, or the path of "
+                "a .pt2, a checkpoint or an ONNX file."
+            )
+        if example_inputs is None and input_shapes:
+            example_inputs = tuple(torch.zeros(shape) for shape in input_shapes.values())
         if example_inputs is None:
             raise ImportFailed(
                 f"{name} is a live PyTorch module, whose shapes are known only when it runs; pass "
@@ -98,11 +108,15 @@ def import_pt2(path: str | Path, input_shapes: InputShapes | None = None) -> Imp
     Raises ImportFailed if the file is damaged, or if reading it would run code from it.
     """
     path = Path(path)
-    _refuse_unsafe_pt2(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImportFailed(f"{path} cannot be read: {error.strerror or error}.") from error
+    _refuse_unsafe_pt2(data, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.load(io.BytesIO(path.read_bytes()))
+            program = torch.export.load(io.BytesIO(data))
     except Exception as error:
         raise ImportFailed(
             f"{path} cannot be read as a torch.export program by PyTorch {torch.__version__}: "
@@ -232,12 +246,12 @@ def _input_metas(program: ExportedProgram, name: str) -> dict[str, torch.Tensor]
 # ---- refusing what would run code
 
 
-def _refuse_unsafe_pt2(path: Path) -> None:
-    """Refuse a `.pt2` whose reading would run code from the file.
+def _refuse_unsafe_pt2(data: bytes, path: Path) -> None:
+    """Refuse the content of a `.pt2` whose reading would run code from the file.
 
-    `torch.export.load` unpickles with `weights_only=False`, loads compiled libraries, imports modules named by
-    a tree spec, evaluates symbolic expressions and calls any function of `torch` that a node names. A program
-    that holds plain tensors and tensor operators needs none of that.
+    `torch.export.load` unpickles with `weights_only=False`, loads compiled libraries, imports modules named
+    by a tree spec, evaluates symbolic expressions and calls any function of `torch` that a node names. A
+    program that holds plain tensors and tensor operators needs none of that.
     """
 
     def refuse(what: str) -> ImportFailed:
@@ -247,20 +261,25 @@ def _refuse_unsafe_pt2(path: Path) -> None:
         )
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             damaged = archive.testzip()
             if damaged is not None:
                 raise ImportFailed(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
-            names = archive.namelist()
-            for entry in names:
-                _, _, inside = entry.partition("/")
+            # PyTorch's own reader of archives ignores case and takes the first of two entries of one name.
+            entries = [entry.lower() for entry in archive.namelist()]
+            if len(set(entries)) < len(entries) or len({entry.partition("/")[0] for entry in entries}) > 1:
+                raise refuse("two entries of one name, or more than one folder")
+            for entry in archive.namelist():
+                inside = entry.partition("/")[2].lower()
                 if inside.startswith("data/aotinductor/"):
                     raise refuse("compiled libraries")
                 if inside.startswith("data/constants/") and inside.endswith(".pt"):
                     raise refuse("pickled constants")
                 if inside.startswith("data/") and inside.endswith("_config.json"):
                     for key, payload in json.loads(archive.read(entry))["config"].items():
-                        if payload["use_pickle"]:
+                        if payload["use_pickle"] or not re.fullmatch(
+                            r"(weight|tensor)_\d+", payload["path_name"]
+                        ):
                             raise refuse(f"{key!r} as a pickled object")
                 elif inside.startswith("data/sample_inputs/"):
                     try:
@@ -269,7 +288,7 @@ def _refuse_unsafe_pt2(path: Path) -> None:
                         raise refuse("example inputs that are not plain tensors") from error
                 elif inside.startswith("models/"):
                     _refuse_unsafe_graph(json.loads(archive.read(entry)), refuse)
-            if not any(entry.endswith("models/model.json") for entry in names):
+            if not any(entry.endswith("/models/model.json") for entry in entries):
                 raise ImportFailed(
                     f"{path} holds no torch.export program named 'model'; write it with torch.export.save."
                 )
@@ -281,18 +300,19 @@ def _refuse_unsafe_pt2(path: Path) -> None:
         ) from error
 
 
-def _refuse_unsafe_graph(value: Any, refuse: Any) -> None:
+def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> None:
     if isinstance(value, list):
         for item in value:
             _refuse_unsafe_graph(item, refuse)
     elif isinstance(value, dict):
         for key, item in value.items():
             text = item if isinstance(item, str) else ""
-            if key == "target" and "inputs" in value and not _SAFE_TARGET.fullmatch(text):
+            called = key == "as_operator" or (key == "target" and "inputs" in value)
+            if called and not _SAFE_TARGET.fullmatch(text):
                 raise refuse(f"a call of {text or item!r} (not a tensor operator)")
             if key == "expr_str" and not _SAFE_EXPRESSION.fullmatch(text):
                 raise refuse(f"the size {text!r} (not plain arithmetic)")
-            if key in ("in_spec", "out_spec") and ("default_factory" in text or "__enum__" in text):
+            if key != "stack_trace" and ("default_factory" in text or "__enum__" in text):
                 raise refuse("inputs or outputs in a container that names Python modules")
             _refuse_unsafe_graph(item, refuse)
 
@@ -316,11 +336,18 @@ def _import_program(program: ExportedProgram, name: str) -> Imported:
     inputs = tuple(_spec_of(key, meta, name) for key, meta in _input_metas(core, name).items())
     translator = _Translator(core, name)
     module = relax.transform.FoldConstant()(translator.translate(inputs))
+    outputs = tuple(_spec_of(node.name, node.meta["val"], name) for node in _output_nodes(core))
+    for spec, returned in zip(outputs, returned_types(module), strict=True):
+        if returned != (spec.shape, spec.dtype):
+            raise ImportFailed(
+                f"TVM {tvm.__version__} makes the output {spec.name!r} of {name} {returned[1]} {returned[0]}, which in "
+                f"PyTorch is {spec.dtype} {spec.shape}; its converters expect float32, so try model.float()."
+            )
     surviving = set(layer_variables(module))
     return Imported(
         module=module,
         inputs=inputs,
-        outputs=tuple(_spec_of(node.name, node.meta["val"], name) for node in _output_nodes(core)),
+        outputs=outputs,
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
         reference=_Reference(program, core, translator.layers, inputs),
         sign_notes=translator.sign_notes,
@@ -466,6 +493,15 @@ class _Translator(ExportedProgramImporter):
                 f"{self.name} uses the control flow {target} ({_where(node)}); a compiled network has to "
                 "compute the same operators for every input."
             )
+        takes_indices = any(
+            user.target is operator.getitem and user.args[1] == 1 and user.users for user in node.users
+        )
+        if takes_indices and target.__name__.startswith(("max_pool", "adaptive_max_pool")):
+            # TVM's converter gives zeros for them.
+            raise ImportFailed(
+                f"{self.name} uses the indices of {target} ({_where(node)}), which TVM {tvm.__version__} cannot import from "
+                "PyTorch; only the pooled values can be used."
+            )
         if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
             raise ImportFailed(
                 f"{self.name} draws random numbers with {target} ({_where(node)}); a compiled network "
@@ -473,8 +509,7 @@ class _Translator(ExportedProgramImporter):
             )
 
     def _name_layers(self) -> dict[fx.Node, str]:
-        """A unique name for each layer: the path of its module, the operator added where that is "
-        "ambiguous."""
+        """A unique name for each layer: the path of its module, and the operator where that is ambiguous."""
         layers = [n for n in self.program.graph.nodes if n.target in _LAYER_OPERANDS and n not in self.values]
         parameter_paths = {
             spec.arg.name: spec.target.rpartition(".")[0]
@@ -529,7 +564,8 @@ class _Translator(ExportedProgramImporter):
             if node in self.values and node not in self.env:
                 value = self.values[node]
                 if isinstance(value, torch.Tensor):
-                    # A copy: TVM's own conversion shares the memory, and a weight trained on would change the constant.
+                    # A copy: TVM's own conversion shares the memory, so that training the module further
+                    # would change the constant.
                     value = relax.const(np.array(value.detach().cpu().numpy(), order="C"))
                 self.env[node] = value
 
@@ -619,7 +655,7 @@ class _Translator(ExportedProgramImporter):
         divisor = node.args[6] if len(node.args) > 6 else None
         if divisor is None:
             return pooled
-        # TVM ignores the divisor. With whole windows it is a factor; a window over the edge has its own count.
+        # TVM ignores the divisor. Over whole windows it is a factor; at an edge each has its own count.
         padding, ceil_mode = (*node.args, 0, False)[3:5]
         if ceil_mode or any(padding if isinstance(padding, (list, tuple)) else [padding]):
             raise NotImplementedError("divisor_override together with padding or ceil_mode.")
@@ -647,8 +683,7 @@ class _Translator(ExportedProgramImporter):
 
 
 class _Reference:
-    """Runs the program in PyTorch: the outputs by the program as exported, the layers' inputs by the "
-    "decomposed one."""
+    """Runs PyTorch: the outputs come from the program as exported, the layers' inputs from the decomposed."""
 
     def __init__(
         self,

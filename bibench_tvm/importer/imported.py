@@ -133,6 +133,15 @@ def check_input_count(values: Sequence[np.ndarray], specs: Sequence[TensorSpec])
         raise ValueError(f"The model takes {len(specs)} inputs ({names}); {len(values)} were given.")
 
 
+def returned_types(module: tvm.IRModule) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each tensor that `main` returns, as TVM derived them."""
+    from tvm import relax
+
+    returned = module["main"].ret_ty
+    types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
+    return [(tuple(int(size) for size in ty.shape), str(ty.dtype.dtype)) for ty in types]
+
+
 def layer_variables(module: tvm.IRModule) -> list[str]:
     """The names of the variables of `main` bound to a layer, in order."""
     from tvm import relax

@@ -225,7 +225,7 @@ CASES = {
     "mean variance normalization": ("y = MeanVarianceNormalization(x)", IMAGE, {}),
     "rms normalization of opset 23": ("y = RMSNormalization(x, s)", IMAGE, dict(s=w(11), opset=23)),
     "constants": (
-        f"c = Constant<value = float[3,1,1] {1.0, -2.0, 0.5}>() d = Constant<value_float=0.25>() m = Mul(x, "
+        "c = Constant<value = float[3,1,1] {1.0, -2.0, 0.5}>() d = Constant<value_float=0.25>() m = Mul(x, "
         "c) y = Add(m, d)",
         IMAGE, {},
     ),

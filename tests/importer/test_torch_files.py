@@ -1,5 +1,4 @@
-"""Live modules, exported programs, `.pt2` files and checkpoints: names, constants, shapes, and every bad "
-"file."""
+"""Modules, exported programs, `.pt2` files and checkpoints: names, constants, shapes, and every bad file."""
 
 import io
 import json
@@ -131,6 +130,21 @@ def test_several_inputs_and_a_dictionary(assert_same):
     imported = import_model(program)
     assert [spec.shape for spec in imported.inputs] == [(2, 3), (3,)]
     assert_same(imported, image(2, 3), image(3))
+
+
+def test_gradients_switched_off_inside(assert_same):
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.conv(x)
+            return x.detach() + 1
+
+    imported = assert_same(import_model(Frozen(), example_inputs=image()), image())
+    assert list(imported.layer_names.values()) == ["conv"]
 
 
 def test_sign_note():
@@ -272,11 +286,18 @@ def test_a_pt2_cannot_run_code(pt2, tmp_path):
     )
 
     def add_constants(name, data):
-        return data if "constants_config" not in name else json.dumps(
-            {"config": {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}}
-        ).encode()  # fmt: skip
+        payload = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+        return json.dumps({"config": {"c": payload}}).encode() if "constants_config" in name else data
 
     refused("'c' as a pickled object", add_constants)
+    refused("'c' as a pickled object", lambda n, d: (add_constants(n, d) or b"").replace(b"true", b"false"))
+    with zipfile.ZipFile(pt2, "a") as archive:
+        archive.writestr("m/Data/sample_inputs/model.pt", pickle.dumps(Exploit()))
+    with pytest.raises(ImportFailed, match="two entries of one name"):
+        import_model(pt2)
+
+
+def test_a_pt2_cannot_load_libraries(pt2):
     with zipfile.ZipFile(pt2, "a") as archive:
         archive.writestr("m/data/aotinductor/model/a.so", b"\x7fELF")
     with pytest.raises(ImportFailed, match="compiled libraries"):
@@ -333,8 +354,26 @@ def test_what_cannot_be_compiled():
     refused("cannot export Inner", Inner(lambda x: x if x.sum() > 0 else -x))
     refused("cannot export Conv2d", nn.Conv2d(4, 4, 3))
     refused("returns .* not a tensor", Inner(lambda x: (x, 3)))
+    refused("uses the indices of aten.max_pool2d", nn.MaxPool2d(2, return_indices=True))
+    refused(
+        r"float32 \(2, 4, 6, 7\), which in PyTorch is float64",
+        nn.Conv2d(3, 4, 3).double(),
+        image().astype(float),
+    )
     with pytest.raises(ImportFailed, match="pass example_inputs"):
         import_model(Net())
+    with pytest.raises(ImportFailed, match="A dict cannot be imported"):
+        import_model({})
+
+
+def test_module_by_shape():
+    assert import_model(Net(), input_shapes={None: (1, 3, 8, 8)}).outputs[0].shape == (1, 10)
+
+
+def test_strict_export_has_the_same_names():
+    program = torch.export.export(Net().eval(), (torch.from_numpy(image()),), strict=True)
+    names = ["stem", "layers.1.convolution", "layers.1", "head"]
+    assert list(import_model(program).layer_names.values()) == names
 
 
 def test_onnx_is_not_needed_for_pytorch(pt2):
@@ -343,3 +382,13 @@ def test_onnx_is_not_needed_for_pytorch(pt2):
         f"import_model({str(pt2)!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bibench_tvm.importer.from_onnx", None)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x08\x08\x12\x00")
+    with pytest.raises(
+        ImportFailed, match=r"an ONNX file, needs the package .* pip install 'bibench-tvm\[compile\]'"
+    ):
+        import_model(path)

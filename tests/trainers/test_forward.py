@@ -181,9 +181,16 @@ def check_against_twin(layer: Any, x: torch.Tensor, algorithm: str, variant: str
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("algorithm", BINARY)
 @given(case=convolutions())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_convolutions_are_their_formula(algorithm: str, variant: str, case: tuple[Any, torch.Tensor]) -> None:
     check_against_twin(*case, algorithm, variant)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("kernel", "padding"), [(1, 1), (2, 2), ((3, 1), (1, 3)), (3, 4)])
+def test_k_of_xnor_with_more_padding_than_pooling_takes(kernel: Any, padding: Any, dilation: int) -> None:
+    layer = nn.Conv2d(4, 4, kernel, padding=padding, dilation=dilation, groups=2)
+    check_against_twin(layer, torch.randn(1, 4, 6, 5), "xnor", "paper")
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,0 +1,229 @@
+"""The artifact: a folder with `model.so` and `manifest.json`; writing it whole, reading it with suspicion, running it.
+
+Needs TVM and numpy, and neither torch nor onnx: this is what a board imports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bibench_tvm.errors import BibenchError, UsageError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MODEL = "model.so"
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "schema_version": int,
+    "model": str,
+    "target": dict,
+    "inputs": list,
+    "outputs": list,
+    "layers": list,
+    "size_bytes": dict,
+    "verification": dict,
+    "tuning": dict,
+    "versions": dict,
+    "files": dict,
+}
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
+_ELF_MACHINES = {3: "x86", 40: "32-bit Arm", 62: "x86_64", 183: "aarch64", 243: "RISC-V"}
+
+
+class Artifact:
+    """A compiled network. `run` takes and returns numpy arrays; `manifest` is the parsed manifest.json."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder = folder
+        self.manifest = manifest
+        self._vm: Any = None
+
+    def run(self, *inputs: np.ndarray) -> Any:
+        """Run the network on this machine.
+
+        inputs: one array per input of the manifest, of its shape and dtype; the first extent of all of them may be a
+        multiple of the compiled one, and is then cut into that many runs. Returns the output, or a tuple of them.
+        Raises BibenchError where the artifact is for another processor, UsageError where the inputs do not fit.
+        """
+        self._check_processor()
+        specs = self.manifest["inputs"]
+        if len(inputs) != len(specs):
+            names = ", ".join(spec["name"] for spec in specs)
+            raise UsageError(f"The network takes {len(specs)} inputs ({names}), but {len(inputs)} were given.")
+        arrays = [np.asarray(x) for x in inputs]
+        runs = {_runs(array, spec) for array, spec in zip(arrays, specs)}
+        if len(runs) != 1:
+            raise UsageError(f"The inputs disagree about the batch: they make {sorted(runs)} runs.")
+        count = runs.pop()
+        parts = [np.split(array, count) if count != 1 else [array] for array in arrays]
+        results = [self._run_once([part[i] for part in parts]) for i in range(count)]
+        joined = [np.concatenate(columns) if count != 1 else columns[0] for columns in zip(*results)]
+        return joined[0] if len(joined) == 1 else tuple(joined)
+
+    def _run_once(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        import tvm
+
+        if self._vm is None:
+            self._vm = load_vm(self.folder / MODEL)
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
+        return flatten(self._vm["main"](*tensors))
+
+    def _check_processor(self) -> None:
+        target = self.manifest["target"]
+        here = _MACHINES.get(platform.machine().lower(), platform.machine().lower())
+        there = target["triple"].split("-")[0]
+        there = {"arm64": "aarch64"}.get(there, "armv7l" if there.startswith("arm") else there)
+        if there != here:
+            raise BibenchError(
+                f"{self.folder} is for {target['name']} ({there}), and this machine is {here}. Run it on such a board, "
+                f"or compile again with --target host."
+            )
+        from bibench_tvm.presets import host_features
+
+        if lacking := sorted(set(target["features"]) - host_features()):
+            raise BibenchError(
+                f"{self.folder} is for {target['name']}, and this processor lacks {', '.join(lacking)}. Compile again "
+                f"with a --target that fits it."
+            )
+
+
+def _runs(array: np.ndarray, spec: Mapping[str, Any]) -> int:
+    """How many runs of the compiled shape this array makes."""
+    shape, dtype, name = tuple(spec["shape"]), spec["dtype"], spec["name"]
+    if str(array.dtype) != dtype:
+        raise UsageError(f"Input {name!r} is {array.dtype}, and the network takes {dtype}.")
+    fits = array.ndim == len(shape) and array.shape[1:] == shape[1:]
+    if not fits or (shape and (array.shape[0] % shape[0] or not array.shape[0])):
+        raise UsageError(f"Input {name!r} has shape {array.shape}, and the network takes {shape}.")
+    return array.shape[0] // shape[0] if shape else 1
+
+
+def flatten(value: Any) -> list[np.ndarray]:
+    """Tensors in nested tuples -> numpy arrays, in order."""
+    if hasattr(value, "numpy"):
+        return [value.numpy()]
+    return [array for item in value for array in flatten(item)]
+
+
+def load_vm(library: Path) -> Any:
+    """The Relax virtual machine over a library on this machine's CPU. Raises BibenchError."""
+    import tvm
+    from tvm import relax
+
+    try:
+        return relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    except Exception as error:  # TVM and the dynamic linker raise what they like
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise BibenchError(f"{library} cannot be loaded: {reason}") from error
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(folder: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact. Raises BibenchError, a sentence, where the folder is not a whole artifact of this version."""
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    import tvm
+
+    built = manifest["versions"].get("tvm")
+    if built != tvm.__version__:
+        raise BibenchError(
+            f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. Compile it again, or "
+            f"install that version."
+        )
+    library = folder / MODEL
+    if not library.is_file():
+        raise BibenchError(f"{folder} has no {MODEL}: the artifact is not whole. Compile it again.")
+    if digest(library) != manifest["files"].get(MODEL):
+        raise BibenchError(f"{library} is not the file that the manifest describes: it was damaged or exchanged.")
+    return Artifact(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}.")
+    if not path.is_file():
+        raise UsageError(f"{folder} is not an artifact: it has no {MANIFEST}.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise BibenchError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(manifest, dict):
+        raise BibenchError(f"{path} is not a manifest: it holds a {type(manifest).__name__}.")
+    version = manifest.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BibenchError(
+            f"{path} has schema version {version!r}, and this program reads version {SCHEMA_VERSION}. Compile the "
+            f"network again with this program, or use the program that wrote it."
+        )
+    for field, kind in _FIELDS.items():
+        if not isinstance(manifest.get(field), kind):
+            raise BibenchError(f"{path} is damaged: its field {field!r} is missing or not of its type.")
+    target = manifest["target"]
+    if not all(isinstance(target.get(k), str) for k in ("name", "triple", "cpu")) or not _strings(target.get("features")):
+        raise BibenchError(f"{path} is damaged: its field 'target' does not say name, triple, cpu and features.")
+    for spec in (*manifest["inputs"], *manifest["outputs"]):
+        if not (isinstance(spec, dict) and isinstance(spec.get("name"), str) and _is_dtype(spec.get("dtype"))) or not (
+            isinstance(spec.get("shape"), list) and all(type(e) is int and e > 0 for e in spec["shape"])
+        ):
+            raise BibenchError(f"{path} is damaged: an input or output does not say name, shape and dtype.")
+    return manifest
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_dtype(value: Any) -> bool:
+    return isinstance(value, str) and value in {"bool", "float16", "float32", "float64"} | {
+        f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+    }
+
+
+def elf_machine(library: Path) -> str:
+    """The processor that an ELF file is for, in words."""
+    head = library.read_bytes()[:20]
+    if head[:4] != b"\x7fELF":
+        return "not an ELF file"
+    number = int.from_bytes(head[18:20], "little")
+    return _ELF_MACHINES.get(number, f"machine {number}")
+
+
+def prepare_folder(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """A scratch folder beside `out`, on the same disk, which shows early whether `out` can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".bibench-", dir=out)
+    except OSError as error:
+        raise UsageError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
+
+
+def install(scratch: Path, out: Path, manifest: dict[str, Any]) -> Artifact:
+    """Move a finished artifact into `out`.
+
+    The old manifest goes first and the new one comes last: a process that dies between leaves a folder without a
+    manifest, which `load` refuses, and never one that is half of each.
+    """
+    manifest = {**manifest, "files": {MODEL: digest(scratch / MODEL)}}
+    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+    try:
+        (scratch / MANIFEST).write_text(text, encoding="utf-8")
+        (out / MANIFEST).unlink(missing_ok=True)
+        os.replace(scratch / MODEL, out / MODEL)
+        os.replace(scratch / MANIFEST, out / MANIFEST)
+    except OSError as error:
+        raise BibenchError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
+    return Artifact(out, manifest)
