@@ -84,7 +84,7 @@ def _bundled(verify: int) -> dict[str, Any]:
     images, labels = load_sample_images(IMAGES)
     if verify > len(images):
         raise UsageError(f"The bundled network comes with {len(images)} images; --verify {verify} asks for more.")
-    return {"model": NETWORK, "samples": images.numpy(), "labels": labels.numpy()}
+    return {"model": NETWORK, "samples": images, "labels": labels}
 
 
 def _print_table(manifest: dict[str, Any]) -> None:

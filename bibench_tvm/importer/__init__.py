@@ -65,7 +65,8 @@ def _named_if_missing(what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportFailed(
-            f"{what} needs the package {error.name!r} to be read; install it with pip install 'bibench-tvm[compile]'."
+            f"{what} needs the package {error.name!r} to be read; install it with pip install "
+            "'bibench-tvm[compile]'."
         ) from error
 
 

@@ -88,8 +88,8 @@ def import_torch(
     else:
         if not isinstance(model, torch.nn.Module):
             raise ImportFailed(
-                f"A {type(model).__name__} cannot be imported; pass a torch.nn.Module, an ExportedProgram, or the path of "
-                "a .pt2, a checkpoint or an ONNX file."
+                f"A {type(model).__name__} cannot be imported; pass a torch.nn.Module, an ExportedProgram, "
+                "or the path of a .pt2, a checkpoint or an ONNX file."
             )
         if example_inputs is None and input_shapes:
             example_inputs = tuple(torch.zeros(shape) for shape in input_shapes.values())
@@ -340,7 +340,8 @@ def _import_program(program: ExportedProgram, name: str) -> Imported:
     for spec, returned in zip(outputs, returned_types(module), strict=True):
         if returned != (spec.shape, spec.dtype):
             raise ImportFailed(
-                f"TVM {tvm.__version__} makes the output {spec.name!r} of {name} {returned[1]} {returned[0]}, which in "
+                f"TVM {tvm.__version__} makes the output {spec.name!r} of {name} {returned[1]} "
+                f"{returned[0]}, which in "
                 f"PyTorch is {spec.dtype} {spec.shape}; its converters expect float32, so try model.float()."
             )
     surviving = set(layer_variables(module))
@@ -499,8 +500,8 @@ class _Translator(ExportedProgramImporter):
         if takes_indices and target.__name__.startswith(("max_pool", "adaptive_max_pool")):
             # TVM's converter gives zeros for them.
             raise ImportFailed(
-                f"{self.name} uses the indices of {target} ({_where(node)}), which TVM {tvm.__version__} cannot import from "
-                "PyTorch; only the pooled values can be used."
+                f"{self.name} uses the indices of {target} ({_where(node)}), which TVM {tvm.__version__} "
+                "cannot import from PyTorch; only the pooled values can be used."
             )
         if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
             raise ImportFailed(

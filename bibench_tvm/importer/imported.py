@@ -134,11 +134,19 @@ def check_input_count(values: Sequence[np.ndarray], specs: Sequence[TensorSpec])
 
 
 def returned_types(module: tvm.IRModule) -> list[tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each tensor that `main` returns, as TVM derived them."""
+    """Shape and dtype of each tensor that `main` returns, as TVM derived them.
+
+    Raises ImportFailed if a shape is not static.
+    """
     from tvm import relax
 
     returned = module["main"].ret_ty
     types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
+    if not all(ty.shape is not None and all(hasattr(size, "value") for size in ty.shape) for ty in types):
+        raise ImportFailed(
+            f"The model returns {returned}, whose shape depends on the values of the input; a compiled network "
+            "needs static shapes."
+        )
     return [(tuple(int(size) for size in ty.shape), str(ty.dtype.dtype)) for ty in types]
 
 

@@ -288,6 +288,15 @@ def test_refused_models(conv_file, tmp_path):
     refused("operator DFT .node 'spectrum'", unsupported)
 
 
+def test_an_output_of_unknown_size(tmp_path):
+    path = graph_file(tmp_path / "m.onnx", [helper.make_node("NonZero", ["x"], ["y"])], {"x": (2, 3)})
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+    with pytest.raises(ImportFailed, match="needs static shapes"):
+        import_model(path)
+
+
 def test_missing_external_data(tmp_path):
     node = helper.make_node("Conv", ["x", "w"], ["y"], name="first")
     weights = {"w": np.ones((4, 3, 3, 3), np.float32)}
