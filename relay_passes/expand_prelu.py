@@ -1,4 +1,4 @@
-"""prelu(x, slope) -> where(x > 0, x, x * slope), which is element by element and so may be folded and fused."""
+"""prelu(x, slope) -> where(x > 0, x, x * slope), which is element by element and so can be fused."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tvm import relax
 
 from relay_passes.layers import Layer
 from relay_passes.operators import call, convolution_of, image
-from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
+from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
 from relay_passes.two_valued import MOVES, BinaryWeights, TwoValued, binary_weights, truth, two_values
 from schedules.targets import KernelTarget
 
@@ -65,7 +65,7 @@ class FindBinary:
         values = two_values(builder, x)
         if values is None:
             source = x
-            while is_call(made := _made(builder, source), *MOVES):
+            while is_call(made := made_by(builder, source), *MOVES):
                 source = made.args[0]
             if source in self.inputs:
                 return f"{what} is the network's input, which is not binary"
@@ -73,7 +73,8 @@ class FindBinary:
             return f"{what} is not binary: it comes from {by.removeprefix('bibench.')}, not from a sign"
         if values.low == -values.high or 0.0 in (values.low, values.high):
             return values
-        return f"{what} takes the values {values.low:g} and {values.high:g}; only -a and a, or 0 and a, have a kernel"
+        taken = f"{what} takes the values {values.low:g} and {values.high:g}"
+        return f"{taken}; only -a and a, or 0 and a, have a kernel"
 
     def _weights(self, weights: relax.Expr) -> BinaryWeights | str:
         if not is_constant(weights):
@@ -161,12 +162,10 @@ class FindBinary:
         macs = int(np.prod(shape)) * shape_of(x)[-1]
         left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))
-        if not reason and (
-            isinstance(left, TwoValued) and left.low == 0 or isinstance(right, TwoValued) and right.low == 0
-        ):
+        if any(isinstance(side, TwoValued) and side.low != -side.high for side in (left, right)) and not reason:
             reason = "a product of two activations has a kernel for -a and a only, not for 0 and a"
         if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
-            reason = "a binary product of two activations needs the same leading extents on both sides, at most two"
+            reason = "a binary product of activations needs equal leading extents on both sides, two at most"
         if reason or isinstance(left, str) or isinstance(right, str):
             self._note(value, "matmul", reason, macs, None)
             return plain
@@ -199,11 +198,7 @@ class FindBinary:
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
 
 
-def _made(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
-    return builder.lookup_binding(x) if isinstance(x, relax.Var) else None
-
-
 def _sign_note(builder: relax.BlockBuilder, x: relax.Expr) -> str:
-    if is_call(_made(builder, x), "relax.sign") and two_values(builder, x) == TwoValued(-1.0, 1.0):
+    if is_call(made_by(builder, x), "relax.sign") and two_values(builder, x) == TwoValued(-1.0, 1.0):
         return "sign(0) is 0 in the source network and +1 here"
     return ""

@@ -1,8 +1,10 @@
 """Batch norm with constant statistics -> one multiplication and one addition per channel.
 
-    y = (x - mean) / sqrt(var + eps) * gamma + beta = x * a + b,  a = gamma / sqrt(var + eps),  b = beta - mean * a
+    y = (x - mean) / sqrt(var + eps) * gamma + beta = x * a + b
+    a = 1 / sqrt(var + eps) * gamma,  b = beta - mean * a
 
-computed in float32 and in this order, which is PyTorch's own for inference, so that thresholds fall where it puts them.
+in float32 and in this order, b rounded once: so PyTorch does it for inference (with a fused multiply-add),
+and thresholds fall where it puts them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
 
 
 def fold_batch_norm(mod: tvm.IRModule) -> tvm.IRModule:
@@ -22,10 +24,10 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     if is_call(value, "relax.nn.batch_norm") and all(is_constant(arg) for arg in value.args[1:]):
         x, *parameters = value.args
         gamma, beta, mean, variance = (constant_value(p).astype(np.float32) for p in parameters)
-        scale = gamma / np.sqrt(variance + np.float32(value.attrs.epsilon))
-        if not value.attrs.scale:
-            scale = np.float32(1) / np.sqrt(variance + np.float32(value.attrs.epsilon))
-        shift = (beta if value.attrs.center else np.float32(0)) - mean * scale
+        scale = np.float32(1) / np.sqrt(variance + np.float32(value.attrs.epsilon))
+        if value.attrs.scale:
+            scale = scale * gamma
+        shift = (beta if value.attrs.center else np.float32(0)) - mean.astype(np.float64) * scale
         per_channel = [1] * len(shape_of(x))
         per_channel[int(value.attrs.axis)] = len(scale)
         scaled = builder.emit(relax.op.multiply(x, relax.const(scale.reshape(per_channel))))
@@ -34,8 +36,7 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         )
         return relax.Tuple([shifted, parameters[2], parameters[3]])
     if isinstance(value, relax.TupleGetItem):
-        made = value.tuple_value
-        made = builder.lookup_binding(made) if isinstance(made, relax.Var) else made
+        made = made_by(builder, value.tuple_value)
         if isinstance(made, relax.Tuple):
             return made.fields[value.index]
     return value

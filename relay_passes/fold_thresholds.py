@@ -1,15 +1,15 @@
 """sign(f(dot)) -> one integer comparison per channel, so that activations stay packed from layer to layer.
 
-Between an integer dot product d and the next sign stand, per channel c, a scale, a bias, batch norm, Hardtanh: a
-chain f of operators each of which is monotone in its input for a fixed c. Rounding to float32 is monotone too, so the
-truth of `f(d) >= t` over the integers d changes at most once, upwards or downwards:
+Between an integer dot product d and the next sign stand, per channel c, a scale, a bias, batch norm,
+Hardtanh: a chain f of operators each of which is monotone in its input for a fixed c. Rounding to float32 is
+monotone too, so the truth of `f(d) >= t` over the integers d changes at most once, upwards or downwards:
 
     f rises:  f(d) >= t  <=>  d >= T            f falls:  f(d) >= t  <=>  not (d >= T)
 
-T is found by bisection on f itself, evaluated in float32 in the network's own order. So no algebra can go wrong: a
-negative scale makes f fall; a scale of 0 makes it constant; a threshold outside of what the sum can reach puts T at
-an end of the range, and the bit is always 1 or always 0. In each case the folded bit is the bit that the float chain
-gives, for every d.
+T is found by bisection on f itself, evaluated in float32 in the network's own order. So no algebra can go
+wrong: a negative scale makes f fall; a scale of 0 makes it constant; a threshold outside of what the sum can
+reach puts T at an end of the range, and the bit is always 1 or always 0. In each case the folded bit is the
+bit that the float chain gives, for every d.
 
 Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes before it rises for every channel.
 """
@@ -17,25 +17,26 @@ Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes befo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant, is_tensor, rewrite, shape_of
+from relay_passes.rewrite import constant_value, is_call, is_constant, is_tensor, made_by, rewrite, shape_of
 from schedules.epilogue import evaluate_operator
 
 _COMPARISONS = ("relax.greater_equal", "relax.greater", "relax.less_equal", "relax.less")
 # Monotone in each operand that is not a constant, for any constants in the others.
 _MONOTONE = {
-    "relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.clip", "relax.negative",
-    "relax.nn.relu", "relax.tanh", "relax.sigmoid", "relax.logical_not", *_COMPARISONS,
+    "relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.clip",
+    "relax.negative", "relax.nn.relu", "relax.tanh", "relax.sigmoid", "relax.logical_not", *_COMPARISONS,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Link:
-    """One operator of the chain: which of its operands carries the chain, and what the others hold per channel."""
+    """One operator of the chain: which operand carries the chain, and what the others hold per channel."""
 
     call: relax.Call
     position: int
@@ -56,7 +57,10 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     channels = shape_of(dot)[-1]
     weights = builder.lookup_binding(dot).args[1]
     reach = 2 * int(np.prod(shape_of(weights)[1:])) + 1  # twice: sums over {0, 1} are kept doubled
-    rising = _evaluate(before, np.full(channels, reach)) >= _evaluate(before, np.full(channels, -reach))
+    low, high = np.full(channels, -reach), np.full(channels, reach)
+    if any(np.isnan(x).any() for end in (low, high) for x in _values(before + after, end)):
+        return value  # an overflow, met by its opposite: such a chain is not monotone
+    rising = _evaluate(before, high) >= _evaluate(before, low)
     if pool is not None and not rising.all():
         return value
     threshold, falls = _bisect(before + after, channels, reach)
@@ -72,29 +76,31 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
 def _chain(
     builder: relax.BlockBuilder, expr: relax.Expr
 ) -> tuple[relax.Expr, list[_Link], relax.Call | None, list[_Link]] | None:
-    """(dot, links before the pool, the pool if any, links after it), from the dot product to this bool tensor."""
+    """(dot, links before the pool, the pool if any, links after it): from the dot product to this truth."""
     segments: list[list[_Link]] = [[]]
     pool: relax.Call | None = None
     while True:
-        value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        value = made_by(builder, expr)
         if is_call(value, "bibench.binary_convolution"):
             after, *before = (segment[::-1] for segment in segments)
             return expr, before[0] if before else [], pool, after
-        if is_call(value, "relax.nn.max_pool2d") and pool is None:
+        if is_call(value, "relax.nn.max_pool2d") and value.attrs.layout == "NHWC" and pool is None:
             pool, expr = value, value.args[0]
             segments.append([])
             continue
         link = _link(value)
-        if link is None:
+        if link is None or shape_of(link.call.args[link.position]) != shape_of(expr):
             return None
         segments[-1].append(link)
         expr = link.call.args[link.position]
 
 
-def _link(value: relax.Expr | None) -> _Link | None:
-    if is_call(value, "relax.astype"):
+def _link(value: Any) -> _Link | None:
+    if is_call(value, "relax.astype") and "float" in str(value.attrs.dtype):
         return _Link(value, 0, (None,))
-    if not is_call(value, *_MONOTONE) and not (is_call(value, "relax.divide") and is_constant(value.args[1])):
+    if not is_call(value, *_MONOTONE) and not (
+        is_call(value, "relax.divide") and is_constant(value.args[1]) and constant_value(value.args[1]).all()
+    ):
         return None
     constants = [_per_channel(arg) for arg in value.args]
     moving = [i for i, constant in enumerate(constants) if constant is None]
@@ -118,12 +124,17 @@ def _per_channel(arg: relax.Expr) -> np.ndarray | None:
     return values.reshape(-1) if values.size == (values.shape[-1] if values.ndim else 1) else None
 
 
-def _evaluate(links: list[_Link], d: np.ndarray) -> np.ndarray:
-    """The chain at one integer per channel."""
-    x: np.ndarray = d.astype(np.int32)
+def _values(links: list[_Link], d: np.ndarray) -> list[np.ndarray]:
+    """What each link of the chain gives at one integer per channel, the integers first."""
+    values = [d.astype(np.int32)]
     for link in links:
-        x = evaluate_operator(link.call, [x if c is None else c for c in link.constants])
-    return x
+        operands = [values[-1] if c is None else c for c in link.constants]
+        values.append(evaluate_operator(link.call, operands))
+    return values
+
+
+def _evaluate(links: list[_Link], d: np.ndarray) -> np.ndarray:
+    return _values(links, d)[-1]
 
 
 def _bisect(links: list[_Link], channels: int, reach: int) -> tuple[np.ndarray, np.ndarray]:

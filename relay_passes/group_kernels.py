@@ -1,9 +1,9 @@
 """Plan which operators become one kernel: a convolution or packing, and the element-wise work around it.
 
-A group starts at its anchor and takes in what follows element by element, as long as each value has one reader;
-besides, from any of its values, a comparison that ends in packed bits. So a convolution writes its float output, its
-packed sign, or both, without a second pass over memory. A packing that no convolution took in takes in the
-element-wise work before it. No group may come to depend on itself through another.
+A group starts at its anchor and takes in what follows element by element, as long as each value has one
+reader; besides, from any of its values, a comparison that ends in packed bits. So a convolution writes its
+float output, its packed sign, or both, without a second pass over memory. A packing that no convolution took
+in takes in the element-wise work before it. No group may come to depend on itself through another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import tvm
 from tvm import relax
 
-from relay_passes.operators import image, packing_of
+from relay_passes.operators import packing_of
 from relay_passes.rewrite import bindings, is_call, is_tensor, shape_of, users
 from schedules.epilogue import OPERATORS
 
@@ -66,7 +66,7 @@ class _Plan:
     def may_join(
         self, group: Group, binding: relax.VarBinding, with_it: Sequence[relax.VarBinding] = ()
     ) -> bool:
-        """Whether the group can compute this binding, and others `with_it`, too: same elements, and no cycle."""
+        """Whether the group can compute this binding, and others `with_it`: same elements, and no cycle."""
         value = binding.value
         if len(self.unit[binding.var].members) > 1 or not is_call(value):
             return False
@@ -92,7 +92,8 @@ def _same_elements(binding: relax.VarBinding, shape: tuple[int, ...]) -> bool:
         return False
     operands = [shape_of(arg) for arg in binding.value.args if is_tensor(arg)]
     return all(
-        len(operand) <= len(shape) and all(e in (1, s) for e, s in zip(operand[::-1], shape[::-1]))
+        len(operand) <= len(shape)
+        and all(e in (1, s) for e, s in zip(operand[::-1], shape[::-1], strict=False))
         for operand in operands
     )
 
@@ -118,8 +119,7 @@ def group_kernels(mod: tvm.IRModule) -> list[Group]:
     for binding in plan.bindings:
         if is_call(binding.value, *SUMS):
             group = plan.unit[binding.var]
-            if len(image(group.shape)) == 4:
-                _take_followers(plan, group)
+            _take_followers(plan, group)
             groups.append(group)
     for binding in plan.bindings:
         if is_call(binding.value, "bibench.pack") and plan.unit[binding.var].anchor.same_as(binding):

@@ -1,6 +1,7 @@
 """Let what writes packed activations write them between the zeros that the convolutions reading them need.
 
-The halo of a packed tensor is the widest padding of its readers; a reader with less starts further in.
+The halo of a packed tensor is the widest padding of its readers; a reader with less starts further in. A
+product of two activations reads none.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
         if is_call(binding.value, "bibench.binary_convolution"):
             words = binding.value.args[0]
             padding = [int(p) for p in binding.value.attrs["padding"]]
-            halos[words] = [max(a, b) for a, b in zip(halos.get(words, [0] * 4), padding)]
+            halos[words] = [max(a, b) for a, b in zip(halos.get(words, [0] * 4), padding, strict=True)]
     grown: dict[relax.Expr, list[int]] = {}
+    bare: dict[relax.Expr, relax.Expr] = {}
 
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
         if is_call(value, "bibench.pack") and var in halos:
@@ -27,7 +29,10 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
                 call("bibench.pack", *value.args, **{**dict(value.attrs.items()), "halo": halos[var]})
             )
             grown[new] = halos[var]
+            bare[new] = builder.emit(value) if any(halos[var]) else new  # vanishes where nothing reads it
             return new
+        if is_call(value, "bibench.binary_product"):
+            return call("bibench.binary_product", *(bare.get(a, a) for a in value.args), **dict(value.attrs.items()))
         if is_call(value, "bibench.binary_convolution"):
             attrs = {**dict(value.attrs.items()), "halo": grown[value.args[0]]}
             return call("bibench.binary_convolution", *value.args, **attrs)

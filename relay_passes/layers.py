@@ -1,4 +1,4 @@
-"""The table of what was found: every convolution, linear layer and matrix product, binary or with the reason."""
+"""What was found: every convolution, linear layer and matrix product, binary or with the reason."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Each group of operators -> one TIR kernel and a `call_tir` of it, weights laid out for its tile.
 
-A `KernelCall` remembers for each binary kernel what it should compute, in plain numpy, so that a run of the artifact
-can be checked kernel by kernel on the very inputs that each kernel got.
+A `KernelCall` remembers for each binary kernel what it should compute, in plain numpy, so that a run of the
+artifact can be checked kernel by kernel on the very inputs that each kernel got.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from schedules.targets.kernel_target import KernelTarget, Tile
 class KernelCall:
     """One call of a binary kernel in `main`.
 
-    layer, op: its name and kind; inputs, outputs: the variables in `main`; sums: with `probe`, the variable of the
-    bare sums of the same kernel; signs: the weights, or None for a product of two activations.
+    layer, op: its name and kind; inputs, outputs: the variables in `main`; sums: with `probe`, the variable
+    of the bare sums of the same kernel; signs: the weights, or None for a product of two activations.
     """
 
     layer: str
@@ -60,7 +60,7 @@ class KernelCall:
         return bits if self.zero_one else 2 * bits - 1
 
     def reference_sums(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """int32 [N, OH, OW, O]: the sums before the epilogue, in plain numpy; over {0, 1} they are doubled."""
+        """int32 [N, OH, OW, O]: the sums before the epilogue, in plain numpy; doubled over {0, 1}."""
         left = self.activations(inputs[0])
         if self.signs is None:
             right = 2 * unpack(inputs[1], self.packing).astype(np.int32) - 1
@@ -78,8 +78,8 @@ class LowerKernels:
     """calls: filled with a `KernelCall` for each binary layer, in the order of `main`.
 
     probe: `main` returns (its result, and for each call its inputs, outputs and bare sums), which is what the
-    verification looks at. The kernels are the same to the letter; the sums come from twins of theirs that differ in
-    the epilogue alone.
+    verification looks at. The kernels are the same to the letter; the sums come from twins of theirs that
+    differ in the epilogue alone.
     """
 
     def __init__(self, target: KernelTarget, *, probe: bool = False):
@@ -157,13 +157,13 @@ class LowerKernels:
             if len(types) == 1
             else tuple(self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(types)))
         )
-        self.env.update(zip(written, made))
+        self.env.update(zip(written, made, strict=False))
         return made
 
     def _epilogue(
         self, group: Group, outside: set[relax.Var]
     ) -> tuple[Epilogue, list[relax.Expr], list[relax.Var]]:
-        """The group's program after its sum; the tensors that it reads besides; the variables that it must write."""
+        """The group's program after its sum; the tensors that it reads besides; the variables it writes."""
         values: dict[relax.Var, Value] = {}
         if not is_call(group.anchor.value, "bibench.pack"):
             values[group.anchor.var] = SUM

@@ -1,12 +1,12 @@
 """Give every convolution and matrix product its name, and turn it to channels last.
 
-    conv2d(x: NCHW, w: OIHW)  ->  permute(bibench.convolution(permute(x), w'), back)      with w': O, KH, KW, I
+    conv2d(x: NCHW, w: OIHW)  ->  permute(bibench.convolution(permute(x), w'), back)    with w': O, KH, KW, I
     conv1d(x: NCW, w: OIW)    ->  the same with a height of 1
-    matmul(x, w: [K, N])      ->  bibench.matmul(x, w') where w is a constant              with w': N, K
+    matmul(x, w: [K, N])      ->  bibench.matmul(x, w') where w is a constant            with w': N, K
     matmul(x, y)              ->  bibench.product(x, y) where both are activations
 
-The permutations stand around every layer here; `sink_transposes` lets them meet and vanish.
-Transposed and 3-D convolutions, and those whose weights are computed at run time, have no operator of ours: they keep
+The permutations stand around every layer here; `sink_transposes` lets them meet and vanish. Transposed and
+3-D convolutions, and those whose weights are computed at run time, have no operator of ours: they keep
 theirs, and `bibench.named` only says how they are called.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from relay_passes.fold_pads import without_pad
 from relay_passes.operators import call
 from relay_passes.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
-
 
 CONVOLUTIONS = (
     "relax.nn.conv1d",
@@ -55,7 +55,7 @@ class MarkLayers:
             return _conv1d(builder, value, name)
         if is_call(value, "relax.matmul"):
             x, w = value.args
-            if is_constant(w) and len(shape_of(w)) == 2 and 2 <= len(shape_of(x)) <= 4:
+            if is_constant(w) and len(shape_of(w)) == 2 and 1 <= len(shape_of(x)) <= 4:
                 return call(
                     "bibench.matmul", x, relax.const(np.ascontiguousarray(constant_value(w).T)), name=name
                 )
@@ -71,7 +71,8 @@ def _channels_last(weights: relax.Expr, order: tuple[int, ...]) -> np.ndarray:
 
 
 def _conv2d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.Expr:
-    x, w = conv.args
+    x, padding = without_pad(builder, conv.args[0], [int(p) for p in conv.attrs.padding])
+    w = conv.args[1]
     marked = call(
         "bibench.convolution",
         builder.emit(relax.op.permute_dims(x, [0, 2, 3, 1])),
@@ -80,7 +81,7 @@ def _conv2d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.E
         op="conv2d",
         kernel=list(shape_of(w)[2:]),
         strides=[int(s) for s in conv.attrs.strides],
-        padding=[int(p) for p in conv.attrs.padding],
+        padding=padding,
         dilation=[int(d) for d in conv.attrs.dilation],
         groups=int(conv.attrs.groups),
     )
@@ -88,10 +89,10 @@ def _conv2d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.E
 
 
 def _conv1d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.Expr:
-    x, w = conv.args
+    x, (left, right) = without_pad(builder, conv.args[0], [int(p) for p in conv.attrs.padding])
+    w = conv.args[1]
     n, channels, length = shape_of(x)
     out, _, kernel = shape_of(w)
-    left, right = (int(p) for p in conv.attrs.padding)
     rows = builder.emit(relax.op.permute_dims(x, [0, 2, 1]))
     marked = call(
         "bibench.convolution",

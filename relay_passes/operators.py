@@ -1,7 +1,7 @@
 """The operators that stand between what is imported and what is a kernel.
 
-All are channels last. Images are [N, H, W, C]; weights are [O, KH, KW, C / groups]. A tensor of lower rank is read as
-an image with leading extents of 1.
+All are channels last. Images are [N, H, W, C]; weights are [O, KH, KW, C / groups]. A tensor of lower rank is
+read as an image with leading extents of 1.
 
     bibench.convolution(x, w)             float32 -> float32
     bibench.matmul(x, w)                  float32 [.., M, K], [N, K] constant -> float32
@@ -49,7 +49,8 @@ def convolution_of(attrs: Any, in_shape: tuple[int, ...], out_channels: int) -> 
     n, h, w, c = image(in_shape)
     kernel, strides, padding = _ints(attrs["kernel"]), _ints(attrs["strides"]), _ints(attrs["padding"])
     dilation = _ints(attrs["dilation"])
-    return Convolution(n, h, w, c, out_channels, kernel, strides, padding, dilation, int(attrs["groups"]))  # type: ignore[arg-type]
+    geometry: Any = (kernel, strides, padding, dilation, int(attrs["groups"]))
+    return Convolution(n, h, w, c, out_channels, *geometry)
 
 
 def _convolution_type(c: relax.Call, _: Any) -> relax.TensorType:

@@ -10,12 +10,12 @@ from tvm import relax
 from relay_passes.expand_prelu import expand_prelu
 from relay_passes.find_binary import FindBinary
 from relay_passes.fold_batch_norm import fold_batch_norm
-from relay_passes.fold_pads import fold_pads
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
 from relay_passes.layers import Layer
 from relay_passes.lower_kernels import KernelCall, LowerKernels
 from relay_passes.mark_layers import MarkLayers
+from relay_passes.merge_scales import merge_scales
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.kernel_target import KernelTarget
@@ -47,11 +47,11 @@ def lower(
         relax.transform.FoldConstant(),
         # 2. Channels last from end to end.
         sink_transposes,
-        fold_pads,
         # 3. What is binary.
         find,
         fold_thresholds,
         grow_halos,
+        merge_scales,
         # 4. Kernels.
         kernels,
     ):

@@ -1,8 +1,9 @@
-"""Walking over the one dataflow block of `main` and building it anew, the form that every pass here shares."""
+"""Walking over the one dataflow block of `main` and building it anew, the form that all passes share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tvm
@@ -27,6 +28,11 @@ def is_call(expr: relax.Expr | None, *names: str) -> bool:
         and isinstance(expr.op, tvm.ir.Op)
         and (not names or expr.op.name in names)
     )
+
+
+def made_by(builder: relax.BlockBuilder, expr: relax.Expr) -> Any:
+    """What computes a variable; None for a parameter; whatever is no variable as it is."""
+    return builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
 
 
 def users(mod: tvm.IRModule) -> dict[relax.Var, list[relax.VarBinding]]:
@@ -76,7 +82,7 @@ def substitute(value: relax.Expr, env: dict[relax.Var, relax.Expr]) -> relax.Exp
 
 
 def rewrite(mod: tvm.IRModule, visit: Visitor) -> tvm.IRModule:
-    """Build `main` again: `visit(builder, old variable, value over new variables)` returns what to bind instead."""
+    """Build `main` again: `visit(builder, old variable, value over new variables)` returns what to bind."""
     main = mod["main"]
     builder = relax.BlockBuilder()
     env: dict[relax.Var, relax.Expr] = {}

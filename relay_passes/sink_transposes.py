@@ -1,8 +1,9 @@
 """Move every permutation towards the end of the network until it meets its inverse and both vanish.
 
-An operator that works element by element may as well work on the tensor before its permutation; a reduction, a pool,
-a padding or a concatenation may too, with its axes renamed. What cannot is given the permuted tensor after all.
-After `mark_layers` this leaves one permutation at the input and, where the output is an image, one at the end.
+An operator that works element by element may as well work on the tensor before its permutation; a reduction,
+a pool, a padding or a concatenation may too, with its axes renamed. What cannot is given the permuted tensor
+after all. After `mark_layers` this leaves one permutation at the input and, where the output is an image, one
+at the end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, is_tensor, rewrite, shape_of
+from relay_passes.rewrite import constant_value, is_call, is_constant, is_tensor, made_by, rewrite, shape_of
 from schedules.epilogue import OPERATORS
 
 Order = tuple[int, ...]
@@ -32,7 +33,7 @@ def sink_transposes(mod: tvm.IRModule) -> tvm.IRModule:
 
 def _source(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Expr, Order] | None:
     """(tensor before, order) where expr = permute_dims(tensor before, order)."""
-    value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+    value = made_by(builder, expr)
     if not is_call(value, "relax.permute_dims"):
         return None
     rank = len(shape_of(expr))
@@ -95,14 +96,15 @@ def _back(builder: relax.BlockBuilder, value: relax.Expr, order: Order) -> relax
 
 
 def _concatenation(builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
-    joined = value.args[0]
-    joined = builder.lookup_binding(joined) if isinstance(joined, relax.Var) else joined
-    sources = [_source(builder, field) for field in joined.fields] if isinstance(joined, relax.Tuple) else []
-    if not sources or any(s is None or s[1] != sources[0][1] for s in sources):
+    joined = made_by(builder, value.args[0])
+    fields = joined.fields if isinstance(joined, relax.Tuple) else []
+    sources = [s for s in (_source(builder, field) for field in fields) if s]
+    orders = {order for _, order in sources}
+    if len(sources) < len(fields) or len(orders) != 1:
         return value
-    order = sources[0][1]
+    (order,) = orders
     axis = order[int(value.attrs.axis) % len(order)]
-    return _back(builder, relax.op.concat([s[0] for s in sources], axis), order)
+    return _back(builder, relax.op.concat([before for before, _ in sources], axis), order)
 
 
 def _permutation(builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
@@ -123,7 +125,7 @@ def _elementwise(builder: relax.BlockBuilder, value: relax.Call, sources: list, 
         return value
     inverse = _inverse(order)
     args: list[relax.Expr] = []
-    for arg, source in zip(value.args, sources):
+    for arg, source in zip(value.args, sources, strict=True):
         shape = shape_of(arg) if is_tensor(arg) else ()
         if source is not None and source[1] == order:
             args.append(source[0])

@@ -1,21 +1,22 @@
 """Which activations take only two values, and which weights are +-alpha per output channel.
 
-An activation is judged by how it is made, never by its name: a `where` between two numbers, a comparison that was
-cast to a number, `sign`, and whatever keeps two values two: scaling and shifting by one number, reshaping, pooling by
-maximum. A weight is judged by its values.
+An activation is judged by how it is made, never by its name: a `where` between two numbers, a comparison that
+was cast to a number, `sign`, and whatever keeps two values two: scaling and shifting by one number,
+reshaping, pooling by maximum. A weight is judged by its values.
 
-`sign` is +1 at 0 here, as everywhere in this project (a bit has no third value); over what can not be negative it
-takes 0 and 1, and is exact.
+`sign` is +1 at 0 here, as everywhere in this project (a bit has no third value); over what can not be
+negative it takes 0 and 1, and is exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant
+from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, made_by, shape_of
 
 _COMPARISONS = {
     "relax.greater_equal",
@@ -27,8 +28,8 @@ _COMPARISONS = {
 }
 _BOOLEAN = _COMPARISONS | {"relax.logical_not", "relax.logical_and", "relax.logical_or", "relax.logical_xor"}
 MOVES = {
-    "relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze", "relax.flatten", "relax.strided_slice",
-    "relax.broadcast_to", "relax.nn.max_pool2d", "relax.nn.max_pool1d",
+    "relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze", "relax.flatten",
+    "relax.strided_slice", "relax.broadcast_to", "relax.nn.max_pool2d", "relax.nn.max_pool1d",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "relax.nn.relu",
@@ -59,20 +60,22 @@ def number(expr: relax.Expr) -> float | None:
 
 def two_values(builder: relax.BlockBuilder, expr: relax.Expr) -> TwoValued | None:
     """The two numbers that this activation takes, or None where that is not known."""
-    value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+    value = made_by(builder, expr)
     if not is_call(value):
         return None
     name = value.op.name
     if name == "relax.where":
         yes, no = number(value.args[1]), number(value.args[2])
-        return None if yes is None or no is None or yes == no else TwoValued(min(yes, no), max(yes, no))
+        if yes is None or no is None or yes == no or shape_of(value.args[0]) != shape_of(value):
+            return None
+        return TwoValued(min(yes, no), max(yes, no))
     if name == "relax.sign":
         return TwoValued(0.0, 1.0) if not_negative(builder, value.args[0]) else TwoValued(-1.0, 1.0)
     if name == "relax.astype":
-        inner = (
-            builder.lookup_binding(value.args[0]) if isinstance(value.args[0], relax.Var) else value.args[0]
-        )
-        return TwoValued(0.0, 1.0) if is_call(inner, *_BOOLEAN) else two_values(builder, value.args[0])
+        if is_call(made_by(builder, value.args[0]), *_BOOLEAN):
+            return TwoValued(0.0, 1.0)
+        inner_values = two_values(builder, value.args[0])
+        return inner_values and _both(inner_values, lambda v: v.astype(dtype_of(expr)))
     if name in MOVES:
         return two_values(builder, value.args[0])
     if name == "relax.negative":
@@ -100,15 +103,18 @@ def _affine(builder: relax.BlockBuilder, value: relax.Call) -> TwoValued | None:
         inner, images = two_values(builder, right), lambda v: apply(by, v)
     else:
         return None
-    if inner is None:
-        return None
-    # In float32, as the network itself computes it.
-    ends = sorted(float(np.float32(images(np.float32(v)))) for v in (inner.low, inner.high))
-    return TwoValued(*ends) if np.isfinite(ends).all() and ends[0] < ends[1] else None
+    moving = right if number(right) is None else left
+    return _both(inner, images) if inner and shape_of(moving) == shape_of(value) else None
+
+
+def _both(values: TwoValued, image: Callable[[np.float32], float]) -> TwoValued | None:
+    """What the two values become, in float32 as the network computes it; None where they become one."""
+    low, high = sorted(float(np.float32(image(np.float32(v)))) for v in (values.low, values.high))
+    return TwoValued(low, high) if np.isfinite([low, high]).all() and low < high else None
 
 
 def not_negative(builder: relax.BlockBuilder, expr: relax.Expr) -> bool:
-    value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+    value = made_by(builder, expr)
     if not is_call(value):
         return False
     if value.op.name == "relax.clip":
@@ -121,7 +127,7 @@ def not_negative(builder: relax.BlockBuilder, expr: relax.Expr) -> bool:
 
 def truth(builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued) -> relax.Expr:
     """A bool tensor, true where a two-valued activation has the higher of its values."""
-    value = builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+    value = made_by(builder, expr)
     name = value.op.name
     if name == "relax.where":
         condition, yes, no = value.args
@@ -129,7 +135,7 @@ def truth(builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued) -> r
     if name == "relax.sign":
         compare = relax.op.greater if not_negative(builder, value.args[0]) else relax.op.greater_equal
         return builder.emit(compare(value.args[0], relax.const(0.0, "float32")))
-    if name == "relax.astype" and is_call(builder.lookup_binding(value.args[0]), *_BOOLEAN):
+    if name == "relax.astype" and is_call(made_by(builder, value.args[0]), *_BOOLEAN):
         return value.args[0]
     if name in _AFFINE or name == "relax.negative":
         for inner in value.args:
@@ -150,7 +156,7 @@ def _opposite(builder: relax.BlockBuilder, condition: relax.Expr) -> relax.Expr:
 
 @dataclass(frozen=True)
 class BinaryWeights:
-    """signs: bool, true where positive; alpha: float32 [O], not negative; weights = alpha * (2 * signs - 1)."""
+    """signs: bool, true where positive; alpha: float32 [O], >= 0; weights = alpha * (2 * signs - 1)."""
 
     signs: np.ndarray
     alpha: np.ndarray

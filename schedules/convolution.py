@@ -1,27 +1,28 @@
 """Convolution, binary and float, channels last, in register tiles; a dense layer is its 1x1 case.
 
-A tile is `pixels` neighbours of one output row times `lanes` output channels. Its sums live in vector registers
-while the kernel walks over the taps and input channels: one word of an activation (8 or 32 channels of one pixel)
-is broadcast, xor'ed with the word of every output channel, counted, and added:
+A tile is `pixels` neighbours of one output row times `lanes` output channels. Its sums live in vector
+registers while the kernel walks over the taps and input channels: one word of an activation (8 or 32 channels
+of one pixel) is broadcast, xor'ed with the word of every output channel, counted, and added:
 
     sum[pixel, channel] += popcount(broadcast(activation[pixel]) ^ weight[channel])
 
-and, for float layers, `sum += broadcast(activation) * weight`. Weights are laid out at compile time in the order in
-which the kernel reads them (`lay_out`), so the inner loop has no strides to compute.
+and, for float layers, `sum += broadcast(activation) * weight`. Weights are laid out at compile time in the
+order in which the kernel reads them (`lay_out`), so the inner loop has no strides to compute.
 
 What a zero in the padding counts
 ---------------------------------
-PyTorch pads the +-1 activations with 0, which a bit cannot say. The halo holds 0 bits, read as -1. Let `count` be the
-number of differing bits over all taps, `missing` the taps that lie in the padding at this pixel, and K' the number of
-products that do not. A bit 0 in the halo differs from the weight bit where that bit is 1, so
+PyTorch pads the +-1 activations with 0, which a bit cannot say. The halo holds 0 bits, read as -1. Let
+`count` be the number of differing bits over all taps, `missing` the taps that lie in the padding at this
+pixel, and K' the number of products that do not. A bit 0 in the halo differs from the weight bit where that bit is 1, so
 
     count = count_valid + sum over missing of popcount(weight[tap])
     dot   = K' - 2 * count_valid
           = K' + 2 * sum over missing of popcount(weight[tap]) - 2 * count
           = base[row class, column class, output channel] - 2 * count
 
-Pixels with the same missing taps form a class; `border_tables` makes the small integer table `base`. Without padding
-it is the one number K. The same table serves activations in {0, 1} (`zero_one`): with a = (s + 1) / 2,
+Pixels with the same missing taps form a class; `border_tables` makes the small integer table `base`. Without
+padding it is the one number K. The same table serves activations in {0, 1} (`zero_one`); with
+a = (s + 1) / 2,
 
     2 * sum(a * w) = dot + sum over valid taps of w,  which is again  base' - 2 * count.
 """
@@ -29,7 +30,6 @@ it is the one number K. The same table serves activations in {0, 1} (`zero_one`)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -44,7 +44,7 @@ from schedules.write_back import SCHEDULED, Writer, each, flat, load, store
 
 @dataclass(frozen=True)
 class Convolution:
-    """Extents without padding; padding is top, left, bottom, right. A dense layer is height 1, width = rows."""
+    """Extents without padding; padding: top, left, bottom, right. A dense layer is height 1, width = rows."""
 
     batch: int
     height: int
@@ -106,7 +106,7 @@ class Block:
 
 
 def blocks_of_group(out_channels: int, lanes: int, quantum: int) -> list[Block]:
-    """Full blocks of `lanes`, then one for the rest, its width rounded up to whole vectors of `quantum` lanes."""
+    """Full blocks of `lanes`, then one for the rest, its width rounded up to whole vectors of `quantum`."""
     full, rest = divmod(out_channels, lanes)
     blocks = [Block(i * lanes, lanes, lanes) for i in range(full)]
     if rest:
@@ -115,7 +115,7 @@ def blocks_of_group(out_channels: int, lanes: int, quantum: int) -> list[Block]:
 
 
 def lay_out(weights: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
-    """[O, KH, KW, C] -> flat, in the order of the kernel: group, block, kh, kw, c, lane; missing lanes are 0."""
+    """[O, KH, KW, C] -> flat, in the kernel's order: group, block, kh, kw, c, lane; missing lanes are 0."""
     pieces = []
     for group in np.split(weights, groups):
         for block in blocks_of_group(len(group), tile.lanes, tile.quantum):
@@ -132,17 +132,22 @@ def _taps(extent: int, out: int, kernel: int, stride: int, before: int, dilation
 
 
 def _border_classes(conv: Convolution) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """For rows and for columns: the distinct sets of valid taps, and which of them each output position has."""
+    """For rows and columns: the distinct sets of valid taps, and which of them each output position has."""
     top, left, _, _ = conv.padding
     rows = _taps(conv.height, conv.out_height, conv.kernel[0], conv.strides[0], top, conv.dilation[0])
     columns = _taps(conv.width, conv.out_width, conv.kernel[1], conv.strides[1], left, conv.dilation[1])
     return np.unique(rows, axis=0, return_inverse=True), np.unique(columns, axis=0, return_inverse=True)
 
 
+def border_dtype(conv: Convolution) -> str:
+    """Of the base table: its entries reach K' + 2 K, and with `zero_one` 2 K more; small, for it is in the artifact."""
+    return "int16" if 5 * conv.products <= np.iinfo(np.int16).max else "int32"
+
+
 def border_tables(
     conv: Convolution, weights: np.ndarray, zero_one: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """base int32 [row classes, column classes, O], row_class int32 [OH], column_class int32 [OW]; see the module.
+    """base [row classes, column classes, O] of `border_dtype`, row_class int32 [OH], column_class int32 [OW]: see above.
 
     weights: bool [O, KH, KW, C / groups].
     """
@@ -153,7 +158,7 @@ def border_tables(
     base = channels * valid.sum((2, 3))[..., None] + 2 * np.einsum("rcij,oij->rco", 1 - valid, ones)
     if zero_one:
         base = base + np.einsum("rcij,oij->rco", valid, 2 * ones - channels)
-    return base.astype(np.int32), row_class.ravel().astype(np.int32), column_class.ravel().astype(np.int32)
+    return base.astype(border_dtype(conv)), row_class.ravel().astype(np.int32), column_class.ravel().astype(np.int32)
 
 
 # --------------------------------------------------------------------------- the plain references
@@ -189,7 +194,7 @@ def binary_convolution_reference(
 
 
 def split_run(length: int, limit: int) -> tuple[int, int, int]:
-    """Cut a run of words into `count` equal pieces of at most `limit` and a shorter rest: (piece, count, rest)."""
+    """Cut a run of words into `count` equal pieces of at most `limit` and a rest: (piece, count, rest)."""
     count = -(-length // limit)
     piece = -(-length // count)
     return piece, length // piece, length % piece
@@ -205,8 +210,8 @@ def binary_convolution(
     bordered: bool,
     weights_per_row: bool = False,
 ) -> tirx.PrimFunc:
-    """Parameters of the kernel: packed activations, weights as `lay_out` gives them, the epilogue's operands, with
-    `bordered` the three `border_tables`, and the outputs.
+    """Parameters of the kernel: packed activations, weights as `lay_out` gives them, the epilogue's operands,
+    with `bordered` the three `border_tables`, and the outputs.
 
     packing: how the activations are packed; its halo covers the convolution's padding.
     weights_per_row: each row of each image has weights of its own, one set after another (a product of two
@@ -219,8 +224,8 @@ def binary_convolution(
 def float_convolution(
     conv: Convolution, in_shape: tuple[int, ...], tile: Tile, target: KernelTarget, epilogue: Epilogue
 ) -> tirx.PrimFunc:
-    """Parameters of the kernel: activations float32 (`in_shape`: [N, H, W, C], or the last of these extents where the
-    first are 1), weights as `lay_out` gives them, the epilogue's operands, and the outputs."""
+    """Parameters of the kernel: activations float32 (`in_shape`: [N, H, W, C], or the last of these extents
+    where the first are 1), weights as `lay_out` gives them, the epilogue's operands, and the outputs."""
     return _tiled(conv, None, in_shape, tile, target, epilogue, False, False)
 
 
@@ -236,7 +241,7 @@ def _tiled(
 ) -> tirx.PrimFunc:
     words = packing.words_per_group if packing else conv.channels // conv.groups
     top, left, bottom, right = packing.halo if packing else (0, 0, 0, 0)
-    if packing and any(h < p for h, p in zip(packing.halo, conv.padding)):
+    if packing and any(h < p for h, p in zip(packing.halo, conv.padding, strict=True)):
         raise ValueError(
             f"the halo {packing.halo} of the activations does not cover the padding {conv.padding}"
         )
@@ -253,129 +258,118 @@ def _tiled(
     full = [b for b in blocks if b.valid == tile.lanes]
     tail = [b for b in blocks if b.valid != tile.lanes]
 
-    with IRBuilder() as builder:
-        with T.prim_func(is_private=True, s_tir=True):
-            T.func_attr({"tirx.noalias": True, SCHEDULED: True})
-            source = T.arg("activations", T.buffer(declared, in_dtype))
-            sets = conv.batch * conv.height if weights_per_row else 1
-            set_size = conv.groups * lanes_per_group * products
-            weights = T.arg("weights", T.buffer((sets * set_size,), in_dtype))
-            operands = [
-                T.arg(f"operand{i}", T.buffer(shape, dtype))
-                for i, (shape, dtype) in enumerate(epilogue.operands)
-            ]
-            borders = border_buffers(conv) if bordered else None
-            outputs = [
-                T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)
-            ]
-            with T.sblock("root"):  # TVM's passes look for one in every kernel
-                if packing is None and any(conv.padding):
-                    source, in_shape = pad_in_kernel(source, conv)
-                    top, left = conv.padding[:2]
-                activations = flat(source)
-                pitch, row_pitch = in_shape[3], in_shape[2] * in_shape[3]
-                writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
-                writer.clear_halos()
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr({"tirx.noalias": True, SCHEDULED: True})
+        source = T.arg("activations", T.buffer(declared, in_dtype))
+        sets = conv.batch * conv.height if weights_per_row else 1
+        set_size = conv.groups * lanes_per_group * products
+        weights = T.arg("weights", T.buffer((sets * set_size,), in_dtype))
+        operands = [
+            T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
+        ]
+        borders = border_buffers(conv) if bordered else None
+        outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+        with T.sblock("root"):  # TVM's passes look for one in every kernel
+            if packing is None and any(conv.padding):
+                source, in_shape = pad_in_kernel(source, conv)
+                top, left = conv.padding[:2]
+            activations = flat(source)
+            pitch, row_pitch = in_shape[3], in_shape[2] * in_shape[3]
+            writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
+            writer.clear_halos()
 
-                # Taps of one kernel row are neighbours in memory when nothing is skipped between them.
-                contiguous = conv.dilation[1] == 1 and conv.groups == 1
-                kh_extent, kw_extent = conv.kernel
-                runs, run_words = (
-                    (kh_extent, kw_extent * words) if contiguous else (kh_extent * kw_extent, words)
-                )
+            # Taps of one kernel row are neighbours in memory when nothing is skipped between them.
+            contiguous = conv.dilation[1] == 1 and conv.groups == 1
+            kh_extent, kw_extent = conv.kernel
+            runs, run_words = (kh_extent, kw_extent * words) if contiguous else (kh_extent * kw_extent, words)
 
-                def compute(n, oh, ow, pixels: int, group, block_start, block: Block, offset):
-                    """One tile: `pixels` outputs from (oh, ow) on, times the lanes of one block."""
-                    width = block.width
-                    sum_dtype = target.sum_dtype(packing.word, conv.products) if packing else "float32"
-                    # A byte counts at most 8 a step; 31 steps fit into its 255.
-                    narrow = packing is not None and packing.word == 8
-                    sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
-                    part = T.alloc_buffer((pixels * width,), "uint8", scope="local") if narrow else sums
-                    for m in range(pixels):
-                        store(sums, m * width, width, T.broadcast(tirx.const(0, sum_dtype), width))
+            def compute(n, oh, ow, pixels: int, group, block_start, block: Block, offset):
+                """One tile: `pixels` outputs from (oh, ow) on, times the lanes of one block."""
+                width = block.width
+                sum_dtype = target.sum_dtype(packing.word, conv.products) if packing else "float32"
+                # A byte counts at most 8 a step; 31 steps fit into its 255.
+                narrow = packing is not None and packing.word == 8
+                sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
+                part = T.alloc_buffer((pixels * width,), "uint8", scope="local") if narrow else sums
+                for m in range(pixels):
+                    store(sums, m * width, width, T.broadcast(tirx.const(0, sum_dtype), width))
 
-                    def run(i):
-                        kh, kw = (i, 0) if contiguous else (i // conv.kernel[1], i % conv.kernel[1])
-                        row = oh * conv.strides[0] + kh * conv.dilation[0] + (top - conv.padding[0])
-                        column = ow * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
-                        a_start = (n * in_shape[1] + row) * row_pitch + column * pitch + group * words
-                        w_start = offset + i * (run_words * width)
+                def run(i):
+                    kh, kw = (i, 0) if contiguous else (i // conv.kernel[1], i % conv.kernel[1])
+                    row = oh * conv.strides[0] + kh * conv.dilation[0] + (top - conv.padding[0])
+                    column = ow * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
+                    a_start = (n * in_shape[1] + row) * row_pitch + column * pitch + group * words
+                    w_start = offset + i * (run_words * width)
 
-                        def steps(first, count: int):
-                            def step(k):
-                                w = load(weights, w_start + (first + k) * width, width)
-                                for m in range(pixels):
-                                    a = activations[a_start + (m * conv.strides[1]) * pitch + first + k]
-                                    a = T.broadcast(a, width)
-                                    old = load(part, m * width, width)
-                                    new = tirx.popcount(a ^ w) if packing else a * w
-                                    store(part, m * width, width, old + new)
-
-                            if narrow:
-                                for m in range(pixels):
-                                    store(part, m * width, width, T.broadcast(tirx.const(0, "uint8"), width))
-                            each(count, step)
-                            if narrow:
-                                for m in range(pixels):
-                                    wide = load(part, m * width, width).astype(f"{sum_dtype}x{width}")
-                                    store(sums, m * width, width, load(sums, m * width, width) + wide)
+                    def steps(first, count: int):
+                        def step(k):
+                            w = load(weights, w_start + (first + k) * width, width)
+                            for m in range(pixels):
+                                a = activations[a_start + (m * conv.strides[1]) * pitch + first + k]
+                                a = T.broadcast(a, width)
+                                old = load(part, m * width, width)
+                                new = tirx.popcount(a ^ w) if packing else a * w
+                                store(part, m * width, width, old + new)
 
                         if narrow:
-                            piece, count, rest = split_run(run_words, 31)
-                            each(count, lambda p: steps(p * piece, piece))
-                            if rest:
-                                steps(count * piece, rest)
-                        else:
-                            steps(0, run_words)
+                            for m in range(pixels):
+                                store(part, m * width, width, T.broadcast(tirx.const(0, "uint8"), width))
+                        each(count, step)
+                        if narrow:
+                            for m in range(pixels):
+                                wide = load(part, m * width, width).astype(f"{sum_dtype}x{width}")
+                                store(sums, m * width, width, load(sums, m * width, width) + wide)
 
-                    each(runs, run)
-                    # The epilogue reads the sums from memory, so that its loops need not be unrolled.
-                    settled = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
-                    for m in range(pixels):
-                        store(settled, m * width, width, load(sums, m * width, width))
+                    if narrow:
+                        piece, count, rest = split_run(run_words, 31)
+                        each(count, lambda p: steps(p * piece, piece))
+                        if rest:
+                            steps(count * piece, rest)
+                    else:
+                        steps(0, run_words)
 
-                    def pixel(m):
-                        def total(lane, channel):
-                            value = settled[m * width + lane]
-                            if packing is None:
-                                return value
-                            start = (
-                                borders[0][borders[1][oh], borders[2][ow + m], channel]
-                                if borders
-                                else conv.products
-                            )
-                            return start - tirx.const(2, "int32") * value.astype("int32")
+                each(runs, run)
+                # The epilogue reads the sums from memory, so that its loops need not be unrolled.
+                settled = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
+                for m in range(pixels):
+                    store(settled, m * width, width, load(sums, m * width, width))
 
-                        writer.write(n, oh, ow + m, block_start, block.valid, total)
+                def pixel(m):
+                    def total(lane, channel):
+                        value = settled[m * width + lane]
+                        if packing is None:
+                            return value
+                        return dot_product(value, conv, borders, oh, ow + m, channel)
 
-                    each(pixels, pixel)
+                    writer.write(n, oh, ow + m, block_start, block.valid, total)
 
-                def row_of_block(n, oh, group, block: Block, index):
-                    """All tiles of one output row for one block."""
-                    start = group * out_group + block.start + index * tile.lanes
-                    offset = (group * lanes_per_group + block.start + index * tile.lanes) * products
-                    if weights_per_row:
-                        offset += (n * conv.out_height + oh) * set_size
-                    count, rest = divmod(conv.out_width, tile.pixels)
-                    each(
-                        count,
-                        lambda t: compute(n, oh, t * tile.pixels, tile.pixels, group, start, block, offset),
-                    )
-                    if rest:
-                        compute(n, oh, count * tile.pixels, rest, group, start, block, offset)
+                each(pixels, pixel)
 
-                def rows_of(n, oh):
-                    def of_group(group):
-                        if full:
-                            each(len(full), lambda b: row_of_block(n, oh, group, full[0], b))
-                        for block in tail:
-                            row_of_block(n, oh, group, block, 0)
+            def row_of_block(n, oh, group, block: Block, index):
+                """All tiles of one output row for one block."""
+                start = group * out_group + block.start + index * tile.lanes
+                offset = (group * lanes_per_group + block.start + index * tile.lanes) * products
+                if weights_per_row:
+                    offset += (n * conv.out_height + oh) * set_size
+                count, rest = divmod(conv.out_width, tile.pixels)
+                each(
+                    count,
+                    lambda t: compute(n, oh, t * tile.pixels, tile.pixels, group, start, block, offset),
+                )
+                if rest:
+                    compute(n, oh, count * tile.pixels, rest, group, start, block, offset)
 
-                    each(conv.groups, of_group)
+            def rows_of(n, oh):
+                def of_group(group):
+                    if full:
+                        each(len(full), lambda b: row_of_block(n, oh, group, full[0], b))
+                    for block in tail:
+                        row_of_block(n, oh, group, block, 0)
 
-                with T.parallel(0, conv.batch * conv.out_height) as r:
-                    rows_of(r // conv.out_height, r % conv.out_height)
+                each(conv.groups, of_group)
+
+            with T.parallel(0, conv.batch * conv.out_height) as r:
+                rows_of(r // conv.out_height, r % conv.out_height)
     return builder.get()
 
 
@@ -383,10 +377,21 @@ def border_buffers(conv: Convolution) -> tuple[tirx.Buffer, tirx.Buffer, tirx.Bu
     """The kernel's parameters for `border_tables`."""
     (rows, _), (columns, _) = _border_classes(conv)
     return (
-        T.arg("base", T.buffer((len(rows), len(columns), conv.out_channels), "int32")),
+        T.arg("base", T.buffer((len(rows), len(columns), conv.out_channels), border_dtype(conv))),
         T.arg("row_class", T.buffer((conv.out_height,), "int32")),
         T.arg("column_class", T.buffer((conv.out_width,), "int32")),
     )
+
+
+def dot_product(
+    count: Any, conv: Convolution, borders: tuple[tirx.Buffer, ...] | None, oh: Any, ow: Any, channel: Any
+) -> Any:
+    """base - 2 * count as int32; see above."""
+    start = tirx.const(conv.products, "int32")
+    if borders:
+        base, row_class, column_class = borders
+        start = base[row_class[oh], column_class[ow], channel].astype("int32")
+    return start - tirx.const(2, "int32") * count.astype("int32")
 
 
 def pad_in_kernel(source: tirx.Buffer, conv: Convolution) -> tuple[tirx.Buffer, tuple[int, int, int, int]]:

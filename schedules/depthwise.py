@@ -1,7 +1,7 @@
 """Depthwise convolution: one output channel a group, so that lanes are channels and nothing is broadcast.
 
-    sum[channel] += popcount(activation[channel] ^ weight[channel])      one byte a channel, up to 8 inputs in a group
-    sum[channel] += activation[channel] * weight[channel]                float, one input in a group
+    sum[channel] += popcount(activation[channel] ^ weight[channel])    a byte a channel, at most 8 in a group
+    sum[channel] += activation[channel] * weight[channel]              float, one input in a group
 
 The plain reference is that of convolution.py; so are the border tables.
 """
@@ -14,7 +14,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.bits import Packing
-from schedules.convolution import Convolution, border_buffers
+from schedules.convolution import Convolution, border_buffers, dot_product, pad_in_kernel
 from schedules.epilogue import Epilogue
 from schedules.write_back import SCHEDULED, Writer, each, flat
 
@@ -33,7 +33,7 @@ def lay_out(weights: np.ndarray) -> np.ndarray:
 def depthwise_convolution(
     conv: Convolution, packing: Packing | None, epilogue: Epilogue, *, bordered: bool
 ) -> tirx.PrimFunc:
-    """Parameters of the kernel as those of `binary_convolution` (with a packing of bytes) or `float_convolution`."""
+    """Parameters of the kernel: those of `binary_convolution` (packed in bytes) or of `float_convolution`."""
     channels = conv.out_channels
     halo = packing.halo if packing else conv.padding
     top, left = halo[0] - conv.padding[0], halo[1] - conv.padding[1]
@@ -44,58 +44,51 @@ def depthwise_convolution(
     )
     dtype = packing.dtype if packing else "float32"
     sum_dtype = "float32" if packing is None else "uint16" if conv.products <= 65535 else "uint32"
-    with IRBuilder() as builder:
-        with T.prim_func(is_private=True, s_tir=True):
-            T.func_attr({"tirx.noalias": True, SCHEDULED: True})
-            source = T.arg("activations", T.buffer(in_shape, dtype))
-            weights = T.arg("weights", T.buffer((conv.kernel[0] * conv.kernel[1] * channels,), dtype))
-            operands = [
-                T.arg(f"operand{i}", T.buffer(shape, kind))
-                for i, (shape, kind) in enumerate(epilogue.operands)
-            ]
-            borders = border_buffers(conv) if bordered else None
-            outputs = [
-                T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)
-            ]
-            with T.sblock("root"):  # TVM's passes look for one in every kernel
-                if packing is None and any(conv.padding):
-                    source, in_shape = pad_in_kernel(source, conv)
-                activations = flat(source)
-                writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
-                writer.clear_halos()
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr({"tirx.noalias": True, SCHEDULED: True})
+        source = T.arg("activations", T.buffer(in_shape, dtype))
+        weights = T.arg("weights", T.buffer((conv.kernel[0] * conv.kernel[1] * channels,), dtype))
+        operands = [
+            T.arg(f"operand{i}", T.buffer(shape, kind)) for i, (shape, kind) in enumerate(epilogue.operands)
+        ]
+        borders = border_buffers(conv) if bordered else None
+        outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+        with T.sblock("root"):  # TVM's passes look for one in every kernel
+            if packing is None and any(conv.padding):
+                source, in_shape = pad_in_kernel(source, conv)
+            activations = flat(source)
+            writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
+            writer.clear_halos()
 
-                def block(n, oh, ow, start, valid: int):
-                    sums = T.alloc_buffer((valid,), sum_dtype, scope="local")
+            def block(n, oh, ow, start, valid: int):
+                sums = T.alloc_buffer((valid,), sum_dtype, scope="local")
+                with T.vectorized(0, valid) as lane:
+                    T.buffer_store(sums, tirx.const(0, sum_dtype), [lane])
+
+                def tap(i):
+                    kh, kw = i // conv.kernel[1], i % conv.kernel[1]
+                    y = oh * conv.strides[0] + kh * conv.dilation[0] + top
+                    x = ow * conv.strides[1] + kw * conv.dilation[1] + left
+                    first = ((n * in_shape[1] + y) * in_shape[2] + x) * channels + start
                     with T.vectorized(0, valid) as lane:
-                        T.buffer_store(sums, tirx.const(0, sum_dtype), [lane])
+                        a, w = activations[first + lane], weights[i * channels + start + lane]
+                        new = tirx.popcount(a ^ w).astype(sum_dtype) if packing else a * w
+                        T.buffer_store(sums, sums[lane] + new, [lane])
 
-                    def tap(i):
-                        kh, kw = i // conv.kernel[1], i % conv.kernel[1]
-                        y = oh * conv.strides[0] + kh * conv.dilation[0] + top
-                        x = ow * conv.strides[1] + kw * conv.dilation[1] + left
-                        first = ((n * in_shape[1] + y) * in_shape[2] + x) * channels + start
-                        with T.vectorized(0, valid) as lane:
-                            a, w = activations[first + lane], weights[i * channels + start + lane]
-                            new = tirx.popcount(a ^ w).astype(sum_dtype) if packing else a * w
-                            T.buffer_store(sums, sums[lane] + new, [lane])
+                each(conv.kernel[0] * conv.kernel[1], tap)
 
-                    each(conv.kernel[0] * conv.kernel[1], tap)
+                def total(lane, channel):
+                    if packing is None:
+                        return sums[lane]
+                    return dot_product(sums[lane], conv, borders, oh, ow, channel)
 
-                    def total(lane, channel):
-                        if packing is None:
-                            return sums[lane]
-                        start = (
-                            borders[0][borders[1][oh], borders[2][ow], channel] if borders else conv.products
-                        )
-                        return start - tirx.const(2, "int32") * sums[lane].astype("int32")
+                writer.write(n, oh, ow, start, valid, total)
 
-                    writer.write(n, oh, ow, start, valid, total)
-
-                with T.parallel(0, conv.batch * conv.out_height) as r:
-                    n, oh = r // conv.out_height, r % conv.out_height
-                    with T.serial(0, conv.out_width) as ow:
-                        whole, rest = divmod(channels, LANES)
-                        each(whole, lambda b: block(n, oh, ow, b * LANES, LANES))
-                        if rest:
-                            block(n, oh, ow, whole * LANES, rest)
+            with T.parallel(0, conv.batch * conv.out_height) as r:
+                n, oh = r // conv.out_height, r % conv.out_height
+                with T.serial(0, conv.out_width) as ow:
+                    whole, rest = divmod(channels, LANES)
+                    each(whole, lambda b: block(n, oh, ow, b * LANES, LANES))
+                    if rest:
+                        block(n, oh, ow, whole * LANES, rest)
     return builder.get()

@@ -7,7 +7,6 @@ twin that tests and `--verify` compare with, and what the folding of thresholds 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import tirx
-from tvm.script.ir_builder import tirx as T
 
 from schedules.bits import Packing, pack
 
@@ -189,9 +187,9 @@ class Epilogue:
 
 
 def broadcast_index(shape: Sequence[Any], index: Sequence[Any]) -> list[Any]:
-    """Where an operand of this shape is read for an output element: from the right, 0 where its extent is 1."""
+    """Where an operand of this shape is read for an output element: from the right, 0 where it has 1."""
     tail = index[len(index) - len(shape) :]
-    return [0 if int(extent) == 1 else i for extent, i in zip(shape, tail)]
+    return [0 if int(extent) == 1 else i for extent, i in zip(shape, tail, strict=True)]
 
 
 def plain(shape: tuple[int, ...], dtype: str) -> Epilogue:

@@ -107,7 +107,8 @@ class Writer:
 def gather_bits(flags: tirx.Buffer, start: Any) -> Any:
     """Eight bytes of 0 or 1 -> one uint64 whose low byte has byte i of them as bit i.
 
-    The product with 2**56 + 2**49 + ... + 2**7 moves bit 8 i to 56 + i; no two terms meet below, so nothing carries.
+    The product with 2**56 + 2**49 + ... + 2**7 moves bit 8 i to 56 + i; no two terms meet below, so nothing
+    carries.
     """
     eight = T.reinterpret("uint64", flags[T.ramp(start, 1, 8)])
     return (eight * tirx.const(0x0102040810204080, "uint64")) >> tirx.const(56, "uint64")

@@ -34,6 +34,7 @@ from .imported import (
     TensorSpec,
     as_input_array,
     check_input_count,
+    first_line,
     layer_variables,
     returned_types,
     shapes_by_name,
@@ -84,7 +85,7 @@ def _load(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ImportFailed(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # protobuf's DecodeError has no stable home
-        raise ImportFailed(f"{path} is not an ONNX file, or it is truncated: {_first_line(error)}") from error
+        raise ImportFailed(f"{path} is not an ONNX file, or it is truncated: {first_line(error)}") from error
     if not model.graph.node and not model.graph.output:
         raise ImportFailed(f"{path} holds no ONNX graph: it is empty, truncated or another kind of file.")
     newest = onnx.defs.onnx_opset_version()
@@ -99,14 +100,14 @@ def _load(path: Path) -> onnx.ModelProto:
     except Exception as error:
         missing = ", ".join(sorted(_external_files(model)))
         raise ImportFailed(
-            f"The weights of {path} are in other files that cannot be read ({missing}): {_first_line(error)} "
+            f"The weights of {path} are in other files that cannot be read ({missing}): {first_line(error)} "
             "They have to lie beside it."
         ) from error
     try:
         if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
             onnx.checker.check_model(model)
     except Exception as error:
-        raise ImportFailed(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+        raise ImportFailed(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     return model
 
 
@@ -200,7 +201,7 @@ def _with_static_shapes(
             model = onnx.inliner.inline_selected_functions(model, list(unknown), inline_schema_functions=True)
         return model
     except Exception as error:
-        raise ImportFailed(f"The functions in {path} cannot be inlined: {_first_line(error)}") from error
+        raise ImportFailed(f"The functions in {path} cannot be inlined: {first_line(error)}") from error
 
 
 def _is_translatable(node: NodeProto) -> bool:
@@ -421,7 +422,7 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
             except Exception as error:
                 raise ImportFailed(
                     f"TVM {tvm.__version__} cannot import {self._current()} of {self.path}: "
-                    f"{_first_line(error)}"
+                    f"{first_line(error)}"
                 ) from error
         module["main"] = module["main"].without_attr("num_input")
         return module
@@ -624,8 +625,3 @@ def _runner(model: onnx.ModelProto) -> Callable[[list[str], dict[str, np.ndarray
             return ReferenceEvaluator(model).run(names, feeds)
 
     return run
-
-
-def _first_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text if text.endswith((".", "!", "?")) else text + "."

@@ -39,6 +39,7 @@ from .imported import (
     TensorSpec,
     as_input_array,
     check_input_count,
+    first_line,
     layer_variables,
     returned_types,
     shapes_by_name,
@@ -120,7 +121,7 @@ def import_pt2(path: str | Path, input_shapes: InputShapes | None = None) -> Imp
     except Exception as error:
         raise ImportFailed(
             f"{path} cannot be read as a torch.export program by PyTorch {torch.__version__}: "
-            f"{_first_line(error)} Write it again with torch.export.save."
+            f"{first_line(error)} Write it again with torch.export.save."
         ) from error
     return import_torch(program, name=str(path), input_shapes=input_shapes)
 
@@ -176,7 +177,7 @@ def _export(model: torch.nn.Module, inputs: tuple[Any, ...], name: str) -> Expor
             return torch.export.export(model, inputs, strict=False)
     except Exception as error:
         raise ImportFailed(
-            f"PyTorch cannot export {name}: {_first_line(error)} Its forward has to run on example inputs of "
+            f"PyTorch cannot export {name}: {first_line(error)} Its forward has to run on example inputs of "
             "these shapes without branching on the values of tensors."
         ) from error
     finally:
@@ -221,7 +222,7 @@ def _with_static_shapes(
             return torch.export.export(program.module(check_guards=False), args, kwargs, strict=False)
     except Exception as error:
         raise ImportFailed(
-            f"{name} cannot be specialised to these input shapes: {_first_line(error)}"
+            f"{name} cannot be specialised to these input shapes: {first_line(error)}"
         ) from error
 
 
@@ -295,9 +296,7 @@ def _refuse_unsafe_pt2(data: bytes, path: Path) -> None:
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ImportFailed):
             raise
-        raise ImportFailed(
-            f"{path} is damaged or not a torch.export program: {_first_line(error)}"
-        ) from error
+        raise ImportFailed(f"{path} is damaged or not a torch.export program: {first_line(error)}") from error
 
 
 def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> None:
@@ -382,7 +381,7 @@ def _decompose(program: ExportedProgram, name: str) -> ExportedProgram:
             return program.run_decompositions(table)
     except Exception as error:
         raise ImportFailed(
-            f"PyTorch cannot decompose {name} to core operators: {_first_line(error)}"
+            f"PyTorch cannot decompose {name} to core operators: {first_line(error)}"
         ) from error
 
 
@@ -550,7 +549,7 @@ class _Translator(ExportedProgramImporter):
         except Exception as error:
             raise ImportFailed(
                 f"TVM {tvm.__version__} cannot import the operator {node.target} ({_where(node)}) of "
-                f"{self.name}: {_first_line(error)}"
+                f"{self.name}: {first_line(error)}"
             ) from error
         if node in self.layers:
             self.layer_names[self._layer_variable(node)] = self.layers[node]
@@ -737,8 +736,3 @@ class _Reference:
             args, kwargs = pytree.tree_unflatten(tensors, self.in_spec)
             outputs = pytree.tree_leaves(self.model(*args, **kwargs))
         return ReferenceRun([output.numpy().copy() for output in outputs], recorded)
-
-
-def _first_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text if text.endswith((".", "!", "?")) else text + "."

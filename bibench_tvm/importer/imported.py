@@ -144,10 +144,16 @@ def returned_types(module: tvm.IRModule) -> list[tuple[tuple[int, ...], str]]:
     types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
     if not all(ty.shape is not None and all(hasattr(size, "value") for size in ty.shape) for ty in types):
         raise ImportFailed(
-            f"The model returns {returned}, whose shape depends on the values of the input; a compiled network "
-            "needs static shapes."
+            f"The model returns {returned}, whose shape depends on the values of the input; a compiled "
+            "network needs static shapes."
         )
     return [(tuple(int(size) for size in ty.shape), str(ty.dtype.dtype)) for ty in types]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, as the end of a sentence."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def layer_variables(module: tvm.IRModule) -> list[str]:

@@ -1,4 +1,4 @@
-"""64-bit NEON: 32 registers of 16 bytes. `ld1r` broadcasts a byte of an activation, then `eor`, `cnt`, `add`."""
+"""64-bit NEON: 32 registers of 16 bytes. `ld1r` broadcasts an activation's byte, then `eor`, `cnt`, `add`."""
 
 from schedules.convolution import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for

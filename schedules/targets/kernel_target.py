@@ -21,7 +21,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class KernelTarget:
-    """word: bits of an activation that are broadcast at a time, which is the width of a lane as well, 8 or 32;
+    """word: bits of an activation that are broadcast at a time, and the width of a lane, 8 or 32;
     binary_tile, float_tile: the tile for a layer of this geometry."""
 
     name: str
@@ -39,7 +39,7 @@ class KernelTarget:
 
 
 def pixels_for(out_width: int, most: int) -> int:
-    """At most `most` pixels a tile; a divisor of the row where one is not much smaller, so that no rest is left."""
+    """At most `most` pixels a tile; a divisor of the row where one is not much smaller: it leaves no rest."""
     divisors = [p for p in range(1, min(most, out_width) + 1) if out_width % p == 0]
     return divisors[-1] if divisors[-1] * 2 > most else min(most, out_width)
 

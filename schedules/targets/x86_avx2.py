@@ -1,4 +1,4 @@
-"""AVX2: 16 registers of 32 bytes; a byte is counted by two table look-ups (`vpshufb`), which LLVM makes of popcount."""
+"""AVX2: 16 registers of 32 bytes; LLVM makes two table look-ups (`vpshufb`) of the popcount of a byte."""
 
 from schedules.convolution import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for
