@@ -1,8 +1,8 @@
 """Compile binarized networks to bit-serial code for Arm boards, and measure them.
 
-    from bibench_tvm import compile_model, load
-    artifact = compile_model(model, example_inputs, target="rpi4b", out="build/")
-    y = load("build/").run(x)
+from bibench_tvm import compile_model, load
+artifact = compile_model(model, example_inputs, target="rpi4b", out="build/")
+y = load("build/").run(x)
 """
 
 from typing import Any

@@ -15,18 +15,25 @@ COMMANDS = {
 
 def main() -> None:
     """Import only the command that was asked for: a board lacks what the others need."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-h", "--help"):
-        lines = [f"  {command:10}{what}" for command, what in COMMANDS.items()]
-        print("\n".join(["usage: bibench COMMAND ...", *lines]), file=sys.stderr)
-        return
-    if name not in COMMANDS:
-        from bibench_tvm.errors import unknown
+    lines = [f"  {command:10}{what}" for command, what in COMMANDS.items()]
+    usage = "\n".join(["Usage: bibench COMMAND ...", *lines, "bibench COMMAND --help says more."])
+    match sys.argv[1:]:
+        case []:
+            _refuse(usage)
+        case ["-h" | "--help", *_]:
+            print(usage)
+        case [name, *arguments] if name in COMMANDS:
+            sys.argv = [f"bibench {name}", *arguments]
+            importlib.import_module(f"bibench_tvm.{name}").app()
+        case [name, *_]:
+            from bibench_tvm.errors import unknown
 
-        print(f"Error: {unknown('command', name, COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
-    sys.argv = [f"bibench {name}", *sys.argv[2:]]
-    importlib.import_module(f"bibench_tvm.{name}").app()
+            _refuse(f"Error: {unknown('command', name, COMMANDS)}")
+
+
+def _refuse(words: str) -> None:
+    print(words, file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

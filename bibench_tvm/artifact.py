@@ -1,16 +1,19 @@
-"""The artifact: a folder with `model.so` and `manifest.json`; writing it whole, reading it with suspicion, running it.
+"""The artifact, a folder with `model.so` and `manifest.json`: written whole, read with suspicion, run.
 
 Needs TVM and numpy, and neither torch nor onnx: this is what a board imports.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +38,9 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "files": dict,
 }
+_DTYPES = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64))]
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
-_ELF_MACHINES = {3: "x86", 40: "32-bit Arm", 62: "x86_64", 183: "aarch64", 243: "RISC-V"}
+_SCRATCH = ".bibench-"
 
 
 class Artifact:
@@ -50,23 +54,29 @@ class Artifact:
     def run(self, *inputs: np.ndarray) -> Any:
         """Run the network on this machine.
 
-        inputs: one array per input of the manifest, of its shape and dtype; the first extent of all of them may be a
-        multiple of the compiled one, and is then cut into that many runs. Returns the output, or a tuple of them.
-        Raises BibenchError where the artifact is for another processor, UsageError where the inputs do not fit.
+        inputs: one array per input of the manifest, of its shape and dtype; the first extent of all of them
+        may be a multiple of the compiled one, and is then cut into that many runs. Returns the output, or a
+        tuple of them. Raises BibenchError where the artifact is for another processor, UsageError where the
+        inputs do not fit.
         """
         self._check_processor()
         specs = self.manifest["inputs"]
         if len(inputs) != len(specs):
             names = ", ".join(spec["name"] for spec in specs)
-            raise UsageError(f"The network takes {len(specs)} inputs ({names}), but {len(inputs)} were given.")
+            takes = f"{len(specs)} inputs" if len(specs) != 1 else "1 input"
+            raise UsageError(f"The network takes {takes} ({names}), but {len(inputs)} were given.")
         arrays = [np.asarray(x) for x in inputs]
-        runs = {_runs(array, spec) for array, spec in zip(arrays, specs)}
+        runs = {_runs(array, spec) for array, spec in zip(arrays, specs, strict=True)}
         if len(runs) != 1:
             raise UsageError(f"The inputs disagree about the batch: they make {sorted(runs)} runs.")
         count = runs.pop()
+        if count != 1 and not all(spec["shape"] for spec in self.manifest["outputs"]):
+            raise UsageError("The network has an output without a batch; give it one batch at a time.")
         parts = [np.split(array, count) if count != 1 else [array] for array in arrays]
         results = [self._run_once([part[i] for part in parts]) for i in range(count)]
-        joined = [np.concatenate(columns) if count != 1 else columns[0] for columns in zip(*results)]
+        joined = [
+            np.concatenate(columns) if count != 1 else columns[0] for columns in zip(*results, strict=True)
+        ]
         return joined[0] if len(joined) == 1 else tuple(joined)
 
     def _run_once(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -75,7 +85,10 @@ class Artifact:
         if self._vm is None:
             self._vm = load_vm(self.folder / MODEL)
         tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
-        return flatten(self._vm["main"](*tensors))
+        try:
+            return flatten(self._vm["main"](*tensors))
+        except Exception as error:  # the virtual machine raises what it likes
+            raise BibenchError(f"{self.folder} failed as it ran: {_last_line(error)}") from error
 
     def _check_processor(self) -> None:
         target = self.manifest["target"]
@@ -84,15 +97,15 @@ class Artifact:
         there = {"arm64": "aarch64"}.get(there, "armv7l" if there.startswith("arm") else there)
         if there != here:
             raise BibenchError(
-                f"{self.folder} is for {target['name']} ({there}), and this machine is {here}. Run it on such a board, "
-                f"or compile again with --target host."
+                f"{self.folder} is for {target['name']} ({there}), and this machine is {here}. Run it on such "
+                "a board, or compile again with --target host."
             )
         from bibench_tvm.presets import host_features
 
         if lacking := sorted(set(target["features"]) - host_features()):
             raise BibenchError(
-                f"{self.folder} is for {target['name']}, and this processor lacks {', '.join(lacking)}. Compile again "
-                f"with a --target that fits it."
+                f"{self.folder} is for {target['name']}, and this processor lacks {', '.join(lacking)}. Compile "
+                "again with a --target that fits it."
             )
 
 
@@ -103,7 +116,10 @@ def _runs(array: np.ndarray, spec: Mapping[str, Any]) -> int:
         raise UsageError(f"Input {name!r} is {array.dtype}, and the network takes {dtype}.")
     fits = array.ndim == len(shape) and array.shape[1:] == shape[1:]
     if not fits or (shape and (array.shape[0] % shape[0] or not array.shape[0])):
-        raise UsageError(f"Input {name!r} has shape {array.shape}, and the network takes {shape}.")
+        raise UsageError(
+            f"Input {name!r} has shape {array.shape}, and the network takes {shape}, or several of these in a "
+            "row."
+        )
     return array.shape[0] // shape[0] if shape else 1
 
 
@@ -122,8 +138,11 @@ def load_vm(library: Path) -> Any:
     try:
         return relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     except Exception as error:  # TVM and the dynamic linker raise what they like
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise BibenchError(f"{library} cannot be loaded: {reason}") from error
+        raise BibenchError(f"{library} cannot be loaded: {_last_line(error)}") from error
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def digest(path: Path) -> str:
@@ -132,7 +151,7 @@ def digest(path: Path) -> str:
 
 
 def load(folder: str | os.PathLike[str]) -> Artifact:
-    """Read an artifact. Raises BibenchError, a sentence, where the folder is not a whole artifact of this version."""
+    """Read an artifact. Raises BibenchError where the folder is not a whole artifact of this version."""
     folder = Path(folder)
     manifest = _read_manifest(folder)
     import tvm
@@ -140,14 +159,16 @@ def load(folder: str | os.PathLike[str]) -> Artifact:
     built = manifest["versions"].get("tvm")
     if built != tvm.__version__:
         raise BibenchError(
-            f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. Compile it again, or "
-            f"install that version."
+            f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. Compile it "
+            "again, or install that version."
         )
     library = folder / MODEL
     if not library.is_file():
         raise BibenchError(f"{folder} has no {MODEL}: the artifact is not whole. Compile it again.")
     if digest(library) != manifest["files"].get(MODEL):
-        raise BibenchError(f"{library} is not the file that the manifest describes: it was damaged or exchanged.")
+        raise BibenchError(
+            f"{library} is not the file that the manifest describes: it was damaged or exchanged."
+        )
     return Artifact(folder, manifest)
 
 
@@ -166,64 +187,95 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BibenchError(
-            f"{path} has schema version {version!r}, and this program reads version {SCHEMA_VERSION}. Compile the "
-            f"network again with this program, or use the program that wrote it."
+            f"{path} has schema version {version!r}, and this program reads version {SCHEMA_VERSION}. Compile "
+            "the network again with this program, or use the program that wrote it."
         )
     for field, kind in _FIELDS.items():
         if not isinstance(manifest.get(field), kind):
             raise BibenchError(f"{path} is damaged: its field {field!r} is missing or not of its type.")
     target = manifest["target"]
-    if not all(isinstance(target.get(k), str) for k in ("name", "triple", "cpu")) or not _strings(target.get("features")):
-        raise BibenchError(f"{path} is damaged: its field 'target' does not say name, triple, cpu and features.")
+    texts = all(isinstance(target.get(key), str) for key in ("name", "triple", "cpu"))
+    if not texts or not _is_list(target.get("features"), str):
+        raise BibenchError(f"{path} is damaged: its 'target' does not say name, triple, cpu and features.")
     for spec in (*manifest["inputs"], *manifest["outputs"]):
-        if not (isinstance(spec, dict) and isinstance(spec.get("name"), str) and _is_dtype(spec.get("dtype"))) or not (
-            isinstance(spec.get("shape"), list) and all(type(e) is int and e > 0 for e in spec["shape"])
-        ):
+        if not _is_spec(spec):
             raise BibenchError(f"{path} is damaged: an input or output does not say name, shape and dtype.")
     return manifest
 
 
-def _strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
 
 
-def _is_dtype(value: Any) -> bool:
-    return isinstance(value, str) and value in {"bool", "float16", "float32", "float64"} | {
-        f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-    }
+def _is_spec(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and value.get("dtype") in _DTYPES
+        and _is_list(value.get("shape"), int)
+        and all(size > 0 for size in value["shape"])
+    )
 
 
-def elf_machine(library: Path) -> str:
-    """The processor that an ELF file is for, in words."""
-    head = library.read_bytes()[:20]
-    if head[:4] != b"\x7fELF":
-        return "not an ELF file"
-    number = int.from_bytes(head[18:20], "little")
-    return _ELF_MACHINES.get(number, f"machine {number}")
+@contextlib.contextmanager
+def scratch_beside(out: Path) -> Iterator[Path]:
+    """A folder in `out`, and so on the same disk, to build an artifact in; it is gone afterwards.
 
-
-def prepare_folder(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """A scratch folder beside `out`, on the same disk, which shows early whether `out` can be written."""
+    Made first of all, it shows early whether `out` can be written; where the work fails, an `out` that was
+    made for it goes too. What an earlier program left that was killed is cleared away: a living one holds a
+    lock on its scratch folder. Raises UsageError.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=".bibench-", dir=out)
+        with _locked(out):
+            for left in out.glob(f"{_SCRATCH}*"):
+                with contextlib.suppress(OSError), _locked(left, wait=False):
+                    shutil.rmtree(left)
+            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=out))
+            handle = os.open(scratch, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
-        raise UsageError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
+        raise _unwritable(UsageError, out, error) from error
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
+        with contextlib.suppress(OSError):  # the first folder that is not empty ends it
+            for folder in made:
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a folder. Raises BlockingIOError where another holds it and one is not to wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
+
+
+def _unwritable(kind: type[BibenchError], out: Path, error: OSError) -> BibenchError:
+    return kind(f"The folder {out} cannot be written: {error.strerror or error}.")
 
 
 def install(scratch: Path, out: Path, manifest: dict[str, Any]) -> Artifact:
     """Move a finished artifact into `out`.
 
-    The old manifest goes first and the new one comes last: a process that dies between leaves a folder without a
-    manifest, which `load` refuses, and never one that is half of each.
+    The old manifest goes first and the new one comes last: a process that dies between leaves a folder
+    without a manifest, which `load` refuses, and never one that is half of each.
     """
     manifest = {**manifest, "files": {MODEL: digest(scratch / MODEL)}}
     text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
     try:
         (scratch / MANIFEST).write_text(text, encoding="utf-8")
-        (out / MANIFEST).unlink(missing_ok=True)
-        os.replace(scratch / MODEL, out / MODEL)
-        os.replace(scratch / MANIFEST, out / MANIFEST)
+        with _locked(out):
+            (out / MANIFEST).unlink(missing_ok=True)
+            os.replace(scratch / MODEL, out / MODEL)
+            os.replace(scratch / MANIFEST, out / MANIFEST)
     except OSError as error:
-        raise BibenchError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
+        raise _unwritable(BibenchError, out, error) from error
     return Artifact(out, manifest)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, install, prepare_folder
+from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, install, scratch_beside
 from bibench_tvm.console import phase
-from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.errors import UsageError
 from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.link import link_shared, linker
 from bibench_tvm.presets import CompileTarget, resolve_target
-from bibench_tvm.verify import runner_for, skipped, verify
+from bibench_tvm.verify import Samples, runner_for, skipped, verify
 
 PROBE = "probe.so"
 
@@ -28,8 +29,8 @@ def compile_model(
     target: str = "host",
     out: str | Path = "build",
     name: str | None = None,
-    algorithm: str | None = None,
     arch: str | None = None,
+    algorithm: str | None = None,
     variant: str | None = None,
     input_shapes: Mapping[str | None, tuple[int, ...]] | None = None,
     verify: int = 0,
@@ -40,17 +41,19 @@ def compile_model(
 
     Args:
         model: a `torch.nn.Module`, an `ExportedProgram`, or the path of a `.pt2`, a checkpoint or a `.onnx`.
-        example_inputs: a tensor or a tuple of them, which fix the shapes of a live module.
+        example_inputs: a tensor or array, or a tuple or list of them, which fix the shapes of a live module.
         target: `host`, a name of `presets.PRESETS`, or a TVM target tag.
-        name, algorithm: what the manifest says of the model; read from the model where it knows.
-        arch, variant: of a checkpoint that does not say.
+        name: what the manifest calls the model.
+        arch, algorithm, variant: of a checkpoint that does not say. For a module, `algorithm` is what the
+            manifest says where its layers do not.
         input_shapes: name -> shape, for a file with dynamic shapes.
-        verify: how many inputs to compare with the source framework; under QEMU for an Arm target.
-        samples: the inputs to verify on, [N, ...] of the network's one input, N at least `verify` batches; random
+        verify: how many runs to compare with the source framework; under QEMU for an Arm target.
+        samples: what to verify on, [N, ...] of the network's one input, N at least `verify` batches; random
             normal numbers otherwise. labels: their classes, int [N], for the accuracy before and after.
 
     Returns:
-        The artifact, as `load(out)` would.
+        The artifact, as `load(out)` would. A verification that failed, or could not run, does not raise:
+        `manifest["verification"]["passed"]` is False, or None.
 
     Raises:
         BibenchError, ValueError: a sentence that says what was wrong.
@@ -59,28 +62,29 @@ def compile_model(
     linker()
     out = Path(out)
     if verify < 0:
-        raise UsageError(f"The number of samples to verify on cannot be {verify}.")
-    with prepare_folder(out) as scratch_name:
-        scratch = Path(scratch_name)
+        raise UsageError(f"The number of runs to verify on cannot be {verify}.")
+    is_file = isinstance(model, (str, Path))
+    with scratch_beside(out) as scratch:
         with phase("importing"):
             imported = import_model(
                 model,
                 example_inputs=example_inputs,
                 input_shapes=input_shapes,
                 arch=arch,
-                algorithm=algorithm if arch else None,
+                algorithm=algorithm if is_file else None,
                 variant=variant,
             )
+        inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
             lowered = build(imported, resolved, scratch / MODEL)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
-            with phase(f"verifying on {verify} inputs"):
-                verification = _verification(imported, resolved, scratch / PROBE, verify, samples, labels)
-        manifest = {
+            with phase(f"verifying on {verify} inputs", total=verify) as advance:
+                verification = _verification(imported, resolved, scratch, inputs, labels, advance)
+        manifest: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
-            "model": name or _name_of(model),
-            "algorithm": algorithm or getattr(model, "algorithm", None),
+            "model": name or imported.arch or (Path(model).stem if is_file else type(model).__name__),
+            "algorithm": imported.algorithm or algorithm,
             "target": {
                 "name": resolved.name,
                 "triple": resolved.triple,
@@ -90,6 +94,7 @@ def compile_model(
             "inputs": [_spec(s) for s in imported.inputs],
             "outputs": [_spec(s) for s in imported.outputs],
             "layers": [vars(layer) for layer in lowered.layers],
+            "notes": list(imported.sign_notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
             "verification": verification,
             "tuning": {"records": []},
@@ -115,24 +120,22 @@ def build(imported: Imported, target: CompileTarget, library: Path, *, probe: bo
 def _verification(
     imported: Imported,
     target: CompileTarget,
-    probe: Path,
-    count: int,
-    samples: np.ndarray | None,
+    scratch: Path,
+    inputs: Samples,
     labels: np.ndarray | None,
+    advance: Callable[[], None],
 ) -> dict[str, Any]:
-    backend = runner_for(target, timeout_s=60.0 + 60.0 * count)
+    backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    lowered = build(imported, target, probe, probe=True)
-    inputs = sample_inputs(imported, count, samples)
-    try:
-        return verify(imported, probe, lowered.kernel_calls, backend, inputs, labels)
-    except RuntimeError as error:  # the emulator's EmulationFailed and the virtual machine's own
-        raise BibenchError(f"The verification failed to run: {error}") from error
+    calls = build(imported, target, scratch / PROBE, probe=True).kernel_calls
+    return verify(imported, scratch / MODEL, scratch / PROBE, calls, backend, inputs, labels, advance)
 
 
 def sample_inputs(imported: Imported, count: int, samples: np.ndarray | None) -> list[list[np.ndarray]]:
-    """Inputs for `count` runs: from `samples`, or random and the same each time."""
+    """Inputs for `count` runs: from `samples`, or random and the same each time. Raises UsageError."""
+    if not count:
+        return []
     if samples is None:
         generator = np.random.default_rng(0)
         return [
@@ -174,17 +177,11 @@ def _spec(spec: Any) -> dict[str, Any]:
     return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
 
 
-def _name_of(model: Any) -> str:
-    return Path(model).stem if isinstance(model, (str, Path)) else type(model).__name__
-
-
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for key, package in {"bibench_tvm": "bibench-tvm", "tvm_ffi": "apache-tvm-ffi", "torch": "torch", "onnx": "onnx"}.items():
-        try:
-            found[key] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     import tvm
 
-    return {**found, "tvm": tvm.__version__}
+    found = {"python": platform.python_version(), "tvm": tvm.__version__}
+    for package in ("bibench-tvm", "apache-tvm-ffi", "torch", "onnx"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

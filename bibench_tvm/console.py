@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from bibench_tvm.errors import BibenchError, UsageError
 
-stderr = Console(stderr=True, highlight=False)
+# Without markup, since square brackets are common in the names of layers.
+stderr = Console(stderr=True, highlight=False, markup=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -28,33 +34,62 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
     ValueError counts as wrong arguments: the packages below raise it for what the user named or gave them.
     """
     try:
-        yield
-    except (KeyboardInterrupt, typer.Exit, typer.Abort):
+        with _terminable():
+            yield
+    except (typer.Exit, typer.Abort):
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        code = 2 if isinstance(error, (UsageError, ValueError)) else 1
-        if isinstance(error, (BibenchError, ValueError, OSError)):
+        if isinstance(error, KeyboardInterrupt):
+            sentence = "Stopped."
+        elif isinstance(error, (BibenchError, ValueError, OSError)):
             sentence = str(error)
         else:
             first = (str(error).strip() or "no message").splitlines()[0]
-            sentence = f"This is a fault of the program ({type(error).__name__}: {first}). --debug shows where."
-        stderr.print(f"[red]Error:[/red] {_plain(sentence)}", soft_wrap=True)
+            sentence = (
+                f"This is a fault of the program ({type(error).__name__}: {first}) --debug shows where."
+            )
+        stderr.print(f"Error: {sentence}", style="red", soft_wrap=True)
         if as_json:
             print_json({"error": sentence})
-        raise typer.Exit(code) from None
-
-
-def _plain(text: str) -> str:
-    """Square brackets in a message are not markup."""
-    return text.replace("[", r"\[")
+        raise typer.Exit(2 if isinstance(error, (UsageError, ValueError)) else 1) from None
 
 
 @contextlib.contextmanager
-def phase(what: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
-    start = time.monotonic()
-    with stderr.status(what):
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the program as Ctrl-C does, so that it clears up behind itself."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
         yield
-    stderr.print(f"[dim]{time.monotonic() - start:6.1f} s[/dim]  {_plain(what)}")
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def phase(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+    """Say what is being done, and how long it took. Gives a function to call after each of `total` steps.
+
+    A terminal shows the steps and the time left meanwhile; elsewhere there is one line at the end.
+    """
+    # Slow to import, and a board does without.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    start = time.monotonic()
+    steps = (
+        [] if total is None else [BarColumn(), MofNCompleteColumn(), Remaining(), TextColumn("left, after")]
+    )
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *steps, Elapsed()]
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+    stderr.print(f"{time.monotonic() - start:6.1f} s  {what}")

@@ -18,13 +18,15 @@ def linker() -> list[str]:
     if path := shutil.which("ld.lld"):
         return [path]
     raise BibenchError(
-        "There is no linker for the artifact. Type: pip install 'ziglang==0.17.*' (or install lld from your system)."
+        "There is no linker for the artifact. Type: pip install 'ziglang==0.17.*' (or install your system's lld)."
     )
 
 
 def link_shared(output: str, objects: Sequence[str], options: object = None) -> None:
-    """For `export_library(fcompile=...)`. What a kernel needs of libm or the runtime, the process that loads it has."""
+    """For `export_library(fcompile=...)`. What kernels need of libm and the runtime, who loads them has."""
     command = [*linker(), "-shared", "-s", "-o", output, *objects]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise BibenchError(f"The linker failed: {(done.stderr.strip() or 'it said nothing').splitlines()[-1]}")
+        raise BibenchError(
+            f"The linker failed: {(done.stderr.strip() or 'it said nothing').splitlines()[-1]}"
+        )

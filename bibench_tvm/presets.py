@@ -1,8 +1,8 @@
 """The processors that have a name here: the paper's fourteen boards and more.
 
-`cpu` is LLVM's name for the cores that count, the big ones. Features are those that every core of the chip has.
-Phones run Android and Apple's chips are taken as running Linux: the artifact is an ELF library in each case.
-TVM's own tags cover few of them, and differently from release to release, hence a table of our own.
+`cpu` is LLVM's name for the cores that count, the big ones. Features are those that every core of the chip
+has. Phones run Android and Apple's chips are taken as running Linux: the artifact is an ELF library in each
+case. TVM's own tags cover few of them, and differently from release to release, hence a table of our own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DOT = ("neon", "dotprod", "fullfp16")
 
 @dataclass(frozen=True)
 class Preset:
-    """description: the board; emulated_cpu: the nearest core that QEMU 7.2 knows, empty where it knows none."""
+    """description: the board; emulated_cpu: the nearest core of QEMU 7.2, empty where it has none."""
 
     description: str
     triple: str
@@ -36,7 +36,9 @@ PRESETS: dict[str, Preset] = {
     "rpi3b+": Preset("Raspberry Pi 3B+, Cortex-A53", _LINUX, "cortex-a53", emulated_cpu="cortex-a53"),
     "rpi4b": Preset("Raspberry Pi 4B, Cortex-A72", _LINUX, "cortex-a72", emulated_cpu="cortex-a72"),
     "rpi5": Preset("Raspberry Pi 5, Cortex-A76", _LINUX, "cortex-a76", _DOT, "cortex-a76"),
-    "rpi-zero2w": Preset("Raspberry Pi Zero 2 W, Cortex-A53", _LINUX, "cortex-a53", emulated_cpu="cortex-a53"),
+    "rpi-zero2w": Preset(
+        "Raspberry Pi Zero 2 W, Cortex-A53", _LINUX, "cortex-a53", emulated_cpu="cortex-a53"
+    ),
     "rk3399": Preset("Rockchip RK3399, Cortex-A72", _LINUX, "cortex-a72", emulated_cpu="cortex-a72"),
     "rk3588": Preset("Rockchip RK3588, Cortex-A76", _LINUX, "cortex-a76", _DOT, "cortex-a76"),
     "jetson-nano": Preset("NVIDIA Jetson Nano, Cortex-A57", _LINUX, "cortex-a57", emulated_cpu="cortex-a57"),
@@ -56,7 +58,18 @@ PRESETS: dict[str, Preset] = {
 
 # Features that a kernel may use on purpose; the manifest names them and a machine without them is refused.
 _TELLING = frozenset(
-    {"neon", "dotprod", "fullfp16", "vfp4", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512vpopcntdq", "avx512bitalg"}
+    {
+        "neon",
+        "dotprod",
+        "fullfp16",
+        "vfp4",
+        "avx2",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512vpopcntdq",
+        "avx512bitalg",
+    }
 )
 
 
@@ -78,25 +91,37 @@ class CompileTarget:
 
 
 def resolve_target(name: str) -> CompileTarget:
-    """`host`, a name in `PRESETS`, or a TVM target tag such as `raspberry-pi/4b-aarch64`; UsageError otherwise."""
+    """`host`, a name in `PRESETS`, or a TVM target tag such as `raspberry-pi/4b-aarch64`. Raises UsageError."""
     import tvm
     from tvm.target import codegen
 
     key = name.strip().lower()
     emulated = ""
     if key == "host":
-        description = {"kind": "llvm", "mtriple": codegen.llvm_get_system_triple(), "mcpu": codegen.llvm_get_system_cpu()}
+        description = {
+            "kind": "llvm",
+            "mtriple": codegen.llvm_get_system_triple(),
+            "mcpu": codegen.llvm_get_system_cpu(),
+        }
     elif key in PRESETS:
         preset = PRESETS[key]
         emulated = preset.emulated_cpu
-        description = {"kind": "llvm", "mtriple": preset.triple, "mcpu": preset.cpu, "mattr": [f"+{f}" for f in preset.features]}
+        description = {
+            "kind": "llvm",
+            "mtriple": preset.triple,
+            "mcpu": preset.cpu,
+            "mattr": [f"+{f}" for f in preset.features],
+        }
         if preset.triple.startswith("armv7"):
-            description["mfloat-abi"] = "hard"  # else floats reach libm in the wrong registers, without a word
+            # Else floats reach libm in the wrong registers, without a word.
+            description["mfloat-abi"] = "hard"
     elif key in (tags := tvm.target.list_tags()):
         tag = tvm.target.Target(key)
         if tag.kind.name != "llvm":
             raise unknown("target for a CPU", name, ["host", *PRESETS])
-        description = {k: v for k, v in tag.export().items() if k in ("mtriple", "mcpu", "mattr", "mfloat-abi")}
+        description = {
+            k: v for k, v in tag.export().items() if k in ("mtriple", "mcpu", "mattr", "mfloat-abi")
+        }
         description["kind"] = "llvm"
         emulated = "max" if str(description.get("mtriple", "")).startswith("aarch64") else ""
     else:

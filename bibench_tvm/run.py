@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bibench_tvm.console import print_json, reporting, stderr
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, stderr
 from bibench_tvm.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -22,28 +22,31 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def run(
     artifact: Annotated[Path, typer.Argument(help="The folder that compile wrote.")],
-    inputs: Annotated[list[Path], typer.Option("--input", help="A .npy file for each input, in order.")],
-    outputs: Annotated[list[Path], typer.Option("--output", help="A .npy file for each output, in order.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")] = False,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    inputs: Annotated[list[Path], typer.Option("--input", help="A .npy file; again for each further input.")],
+    outputs: Annotated[
+        list[Path], typer.Option("--output", help="A .npy file; again for each further output.")
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Run an artifact on arrays from files."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.artifact import load
 
         compiled = load(artifact)
-        expected = len(compiled.manifest["outputs"])
-        if len(outputs) != expected:
-            raise UsageError(f"The network has {expected} outputs; give --output so many times, not {len(outputs)}.")
+        names = [spec["name"] for spec in compiled.manifest["outputs"]]
+        if len(outputs) != len(names):
+            raise UsageError(
+                f"The network's outputs are {', '.join(names)}: give --output {len(names)} times, and not "
+                f"{len(outputs)} times."
+            )
         result = compiled.run(*[_read(path) for path in inputs])
-        arrays = result if isinstance(result, tuple) else (result,)
-        for path, array in zip(outputs, arrays):
+        written = []
+        for path, array in zip(outputs, result if isinstance(result, tuple) else [result], strict=True):
             _write(path, array)
             stderr.print(f"{path}: {array.dtype} {array.shape}")
+            written.append({"path": str(path), "shape": list(array.shape), "dtype": str(array.dtype)})
         if as_json:
-            written = [
-                {"path": str(p), "shape": list(a.shape), "dtype": str(a.dtype)} for p, a in zip(outputs, arrays)
-            ]
             print_json({"artifact": str(artifact), "outputs": written})
 
 
@@ -52,8 +55,9 @@ def _read(path: Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not a .npy file of numbers: {error}.") from error
+    except (ValueError, EOFError) as error:
+        reason = str(error).rstrip(".")
+        raise UsageError(f"{path} is not a whole .npy file of numbers: {reason}.") from error
     if not isinstance(array, np.ndarray):
         raise UsageError(f"{path} holds several arrays; give each input a .npy file of its own.")
     return array

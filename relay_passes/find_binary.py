@@ -17,6 +17,7 @@ from relay_passes.layers import Layer
 from relay_passes.operators import call, convolution_of, image
 from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
 from relay_passes.two_valued import MOVES, BinaryWeights, TwoValued, binary_weights, truth, two_values
+from schedules.convolution import Convolution
 from schedules.targets import KernelTarget
 
 
@@ -162,24 +163,24 @@ class FindBinary:
         macs = int(np.prod(shape)) * shape_of(x)[-1]
         left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))
-        if any(isinstance(side, TwoValued) and side.low != -side.high for side in (left, right)) and not reason:
+        if not reason and any(isinstance(v, TwoValued) and v.low != -v.high for v in (left, right)):
             reason = "a product of two activations has a kernel for -a and a only, not for 0 and a"
         if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
             reason = "a binary product of activations needs equal leading extents on both sides, two at most"
         if reason or isinstance(left, str) or isinstance(right, str):
             self._note(value, "matmul", reason, macs, None)
             return plain
-        rank = len(shape)
-        a = self._pack(builder, x, left, 1, self.target.word)
+        rank, depth = len(shape), shape_of(x)[-1]
+        word = self.target.word_for(Convolution(1, 1, shape[-2], depth, shape[-1]))
+        a = self._pack(builder, x, left, 1, word)
         bits = relax.op.permute_dims(truth(builder, y, right), [*range(rank - 2), rank - 1, rank - 2])
-        depth = shape_of(x)[-1]
         b = builder.emit(
             call(
                 "bibench.pack",
                 builder.emit(bits),
                 channels=depth,
                 groups=1,
-                word=self.target.word,
+                word=word,
                 halo=[0] * 4,
             )
         )
@@ -190,7 +191,7 @@ class FindBinary:
             name=value.attrs["name"],
             out_shape=list(shape),
             depth=depth,
-            word=self.target.word,
+            word=word,
         )
         scale = np.float32(left.high) * np.float32(right.high)
         result = relax.op.astype(builder.emit(dot), "float32")
@@ -199,6 +200,9 @@ class FindBinary:
 
 
 def _sign_note(builder: relax.BlockBuilder, x: relax.Expr) -> str:
-    if is_call(made_by(builder, x), "relax.sign") and two_values(builder, x) == TwoValued(-1.0, 1.0):
+    source = x
+    while is_call(made := made_by(builder, source), *MOVES):
+        source = made.args[0]
+    if is_call(made, "relax.sign") and two_values(builder, source) == TwoValued(-1.0, 1.0):
         return "sign(0) is 0 in the source network and +1 here"
     return ""

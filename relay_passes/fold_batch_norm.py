@@ -21,7 +21,11 @@ def fold_batch_norm(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-    if is_call(value, "relax.nn.batch_norm") and all(is_constant(arg) for arg in value.args[1:]):
+    if (
+        is_call(value, "relax.nn.batch_norm")
+        and not value.attrs.training
+        and all(is_constant(arg) for arg in value.args[1:])
+    ):
         x, *parameters = value.args
         gamma, beta, mean, variance = (constant_value(p).astype(np.float32) for p in parameters)
         scale = np.float32(1) / np.sqrt(variance + np.float32(value.attrs.epsilon))

@@ -32,7 +32,9 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
             bare[new] = builder.emit(value) if any(halos[var]) else new  # vanishes where nothing reads it
             return new
         if is_call(value, "bibench.binary_product"):
-            return call("bibench.binary_product", *(bare.get(a, a) for a in value.args), **dict(value.attrs.items()))
+            return call(
+                "bibench.binary_product", *(bare.get(a, a) for a in value.args), **dict(value.attrs.items())
+            )
         if is_call(value, "bibench.binary_convolution"):
             attrs = {**dict(value.attrs.items()), "halo": grown[value.args[0]]}
             return call("bibench.binary_convolution", *value.args, **attrs)

@@ -28,7 +28,7 @@ from relay_passes.rewrite import (
 )
 from schedules import convolution, depthwise
 from schedules.bits import Packing, unpack
-from schedules.convolution import Convolution, border_tables, pack_weights
+from schedules.convolution import Convolution, Ending, border_tables, limit_table, pack_weights
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
 from schedules.packing import packing_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
@@ -51,6 +51,7 @@ class KernelCall:
     packing: Packing
     zero_one: bool
     signs: np.ndarray | None
+    thresholds: np.ndarray | None
     epilogue: Epilogue
     operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
 
@@ -71,7 +72,8 @@ class KernelCall:
     def reference(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the kernel should write for these inputs."""
         operands = [inputs[o] if isinstance(o, int) else o for o in self.operands]
-        return self.epilogue.evaluate(self.reference_sums(inputs), operands)
+        sums = self.reference_sums(inputs)
+        return self.epilogue.evaluate(sums if self.thresholds is None else sums >= self.thresholds, operands)
 
 
 class LowerKernels:
@@ -215,7 +217,15 @@ class LowerKernels:
         conv = convolution_of(attrs, tuple(int(e) for e in attrs["in_shape"]), len(signs))
         packing = packing_of(attrs)
         zero_one = bool(int(attrs["zero_one"]))
-        bordered = zero_one or any(conv.padding)
+        thresholds = None
+        if split := split_threshold(epilogue, operands):
+            epilogue, operands, thresholds, falls = split
+            # not (d >= T)  <=>  -d >= 1 - T, and -d is the sum over the opposite weights.
+            turned = np.broadcast_to(falls, conv.out_channels)
+            signs = np.where(turned[:, None, None, None], -signs, signs)
+            thresholds = np.where(turned, 1 - thresholds, thresholds)
+        bare: Ending = "bordered dot" if zero_one or any(conv.padding) else "dot"
+        base, *classes = border_tables(conv, signs > 0, zero_one)
         packed = pack_weights(signs > 0, packing.word)
         if depthwise.is_depthwise(conv, packed=True):
             name, laid_out = "binary_depthwise_convolution", depthwise.lay_out(packed)
@@ -223,19 +233,36 @@ class LowerKernels:
             name, tile = "binary_convolution", self.target.binary_tile(conv)
             laid_out = convolution.lay_out(packed, conv.groups, tile)
 
-        def kernel(epilogue: Epilogue) -> tirx.PrimFunc:
+        def kernel(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
             if depthwise.is_depthwise(conv, packed=True):
-                return depthwise.depthwise_convolution(conv, packing, epilogue, bordered=bordered)
-            return convolution.binary_convolution(
-                conv, packing, tile, self.target, epilogue, bordered=bordered
-            )
+                return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending)
+            return convolution.binary_convolution(conv, packing, tile, self.target, epilogue, ending=ending)
 
-        tables = [relax.const(t) for t in border_tables(conv, signs > 0, zero_one)] if bordered else []
+        def tables(table: np.ndarray) -> list[relax.Expr]:
+            return [relax.const(t) for t in (table, *classes)]
+
         before = [words, relax.const(laid_out)]
-        made = self._emit(name, kernel(epilogue), [*before, *operands, *tables], epilogue, written)
-        sums = self._sums(kernel, [*before, *tables], conv)
-        layer = (str(attrs["name"]), str(attrs["op"]))
-        self._remember(layer, [words], made, sums, conv, packing, zero_one, signs, epilogue, operands)
+        bordered = tables(base) if bare == "bordered dot" else []
+        if thresholds is None:
+            args, code = [*before, *operands, *bordered], kernel(epilogue, bare)
+        else:
+            args = [*before, *operands, *tables(limit_table(base, thresholds, conv))]
+            code = kernel(epilogue, "truth")
+        made = self._emit(name, code, args, epilogue, written)
+        sums = self._sums(lambda plain: kernel(plain, bare), [*before, *bordered], conv)
+        self._remember(
+            (str(attrs["name"]), str(attrs["op"])),
+            [words],
+            operands,
+            outputs=made,
+            sums=sums,
+            conv=conv,
+            packing=packing,
+            zero_one=zero_one,
+            signs=signs,
+            thresholds=thresholds,
+            epilogue=epilogue,
+        )
 
     def _sums(
         self, kernel: Callable[[Epilogue], tirx.PrimFunc], args: list[relax.Expr], conv: Convolution
@@ -270,27 +297,27 @@ class LowerKernels:
 
         def kernel(epilogue: Epilogue) -> tirx.PrimFunc:
             return convolution.binary_convolution(
-                conv, packing, tile, self.target, epilogue, bordered=False, weights_per_row=True
+                conv, packing, tile, self.target, epilogue, ending="dot", weights_per_row=True
             )
 
         made = self._emit("binary_product", kernel(epilogue), [left, laid_out, *operands], epilogue, written)
         sums = self._sums(kernel, [left, laid_out], conv)
         self._remember(
-            (str(attrs["name"]), "matmul"), [left, right], made, sums, conv, packing, False, None, epilogue, operands
+            (str(attrs["name"]), "matmul"),
+            [left, right],
+            operands,
+            outputs=made,
+            sums=sums,
+            conv=conv,
+            packing=packing,
+            zero_one=False,
+            signs=None,
+            thresholds=None,
+            epilogue=epilogue,
         )
 
     def _remember(
-        self,
-        layer: tuple[str, str],
-        inputs: list[relax.Var],
-        made: tuple[relax.Var, ...],
-        sums: relax.Var | None,
-        conv: Convolution,
-        packing: Packing,
-        zero_one: bool,
-        signs: np.ndarray | None,
-        epilogue: Epilogue,
-        operands: list[relax.Expr],
+        self, layer: tuple[str, str], inputs: list[relax.Var], operands: list[relax.Expr], **known: Any
     ) -> None:
         where: list[np.ndarray | int] = []
         for operand in operands:
@@ -299,9 +326,7 @@ class LowerKernels:
             else:
                 where.append(len(inputs))
                 inputs = [*inputs, operand]
-        self.calls.append(
-            KernelCall(*layer, tuple(inputs), made, sums, conv, packing, zero_one, signs, epilogue, tuple(where))
-        )
+        self.calls.append(KernelCall(*layer, inputs=tuple(inputs), operands=tuple(where), **known))
 
     def _float(
         self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]
@@ -312,7 +337,7 @@ class LowerKernels:
         conv = convolution_of(geometry, shape, shape_of(w)[0])
         weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
         if depthwise.is_depthwise(conv, packed=False):
-            kernel = depthwise.depthwise_convolution(conv, None, epilogue, bordered=False)
+            kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
             laid_out = depthwise.lay_out(weights)
         else:
             tile = self.target.float_tile(conv)
@@ -320,6 +345,52 @@ class LowerKernels:
             laid_out = convolution.lay_out(weights, conv.groups, tile)
         name = "float_dense" if geometry is _DENSE else "float_convolution"
         self._emit(name, kernel, [x, relax.const(laid_out), *operands], epilogue, written)
+
+
+def split_threshold(
+    epilogue: Epilogue, operands: list[relax.Expr]
+) -> tuple[Epilogue, list[relax.Expr], np.ndarray, np.ndarray] | None:
+    """Take `sum >= T`, or `(sum >= T) xor falls`, with constants off the start of an epilogue that reads the sum for
+    nothing else: (the rest, which gets that truth for its sum; its operands; T; falls). None for any other."""
+
+    def constant(value: Value) -> np.ndarray | None:
+        if value.kind == "number":
+            return np.asarray([value.number])
+        fixed = value.kind == "operand" and is_constant(operands[value.index])
+        return constant_value(operands[value.index]).reshape(-1) if fixed else None
+
+    def readers(value: Value) -> int:
+        return sum(step.inputs.count(value) for step in epilogue.steps) + sum(
+            output.value == value for output in epilogue.outputs
+        )
+
+    steps = epilogue.steps
+    if not steps or steps[0].op != "relax.greater_equal" or steps[0].inputs[0] != SUM or readers(SUM) != 1:
+        return None
+    thresholds = constant(steps[0].inputs[1])
+    if thresholds is None or not np.issubdtype(thresholds.dtype, np.integer):
+        return None
+    truth, falls = Value("step", 0), np.asarray([False])
+    if len(steps) > 1 and steps[1].op == "relax.logical_xor" and steps[1].inputs[0] == truth and readers(truth) == 1:
+        turned = constant(steps[1].inputs[1])
+        if turned is not None:
+            truth, falls = Value("step", 1), turned.astype(bool)
+    dropped = truth.index + 1
+    used = sorted({v.index for step in steps[dropped:] for v in step.inputs if v.kind == "operand"})
+
+    def moved(value: Value) -> Value:
+        if value == truth:
+            return SUM
+        if value.kind == "step":
+            return Value("step", value.index - dropped)
+        return Value("operand", used.index(value.index)) if value.kind == "operand" else value
+
+    rest = Epilogue(
+        tuple(epilogue.operands[i] for i in used),
+        tuple(Step(s.op, tuple(map(moved, s.inputs)), s.attributes) for s in steps[dropped:]),
+        tuple(Output(moved(o.value), o.shape, o.dtype, o.packing) for o in epilogue.outputs),
+    )
+    return rest, [operands[i] for i in used], thresholds, falls
 
 
 _DENSE = {"kernel": (1, 1), "strides": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}

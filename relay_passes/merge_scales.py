@@ -10,18 +10,18 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant, rewrite, users
+from relay_passes.rewrite import constant_value, definitions, is_call, is_constant, made_by, rewrite, users
 
 
 def merge_scales(mod: tvm.IRModule) -> tvm.IRModule:
-    readers = {var.name: len(found) for var, found in users(mod).items()}
+    readers, old = users(mod), definitions(mod)
 
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
         if not is_call(value, "relax.multiply", "relax.add"):
             return value
         inner_var, outer = _operands(value)
-        inner = builder.lookup_binding(inner_var) if isinstance(inner_var, relax.Var) else None
-        if outer is None or not is_call(inner, value.op.name) or readers.get(inner_var.name, 0) > 1:
+        inner = made_by(builder, inner_var)
+        if outer is None or not is_call(inner, value.op.name) or len(readers[_operands(old[var])[0]]) > 1:
             return value
         source, constant = _operands(inner)
         if constant is None or not isinstance(source, relax.Var):

@@ -17,6 +17,11 @@ from schedules.epilogue import OPERATORS
 
 Order = tuple[int, ...]
 
+_ALSO_ELEMENT_WISE = {  # in no kernel of ours
+    "relax.sign", "relax.equal", "relax.not_equal", "relax.logical_and", "relax.logical_or", "relax.round",
+    "relax.floor", "relax.ceil", "relax.erf", "relax.log", "relax.square", "relax.power", "relax.nn.gelu",
+    "relax.nn.silu", "relax.nn.softplus",
+}  # fmt: skip
 _REDUCTIONS = {"relax.mean", "relax.sum", "relax.max", "relax.min"}
 _POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"}
 _POOL_MAKERS = {
@@ -70,7 +75,7 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     order = next((s[1] for s in sources if s), None)
     if order is None:
         return value
-    if name in OPERATORS:
+    if name in OPERATORS or name in _ALSO_ELEMENT_WISE:
         return _elementwise(builder, value, sources, order)
     before = sources[0][0] if sources[0] else None
     if before is None:

@@ -147,7 +147,7 @@ def truth(builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued) -> r
                 higher = truth(builder, inner, inner_values)
                 return _opposite(builder, higher) if falls else higher
     middle = relax.const((values.low + values.high) / 2, "float32")
-    return builder.emit(relax.op.greater(expr, middle))
+    return builder.emit(relax.op.greater_equal(expr, middle))  # equal: moved from a `sign` of 0, which is +1
 
 
 def _opposite(builder: relax.BlockBuilder, condition: relax.Expr) -> relax.Expr:

@@ -16,7 +16,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Packing:
-    """channels: before packing; groups: each starts a word; word: 8 or 32; halo: top, left, bottom, right."""
+    """channels: before packing; groups: each starts a word; word: 8, 16 or 32 bits;
+    halo: top, left, bottom, right."""
 
     channels: int
     word: int

@@ -1,8 +1,8 @@
 """Convolution, binary and float, channels last, in register tiles; a dense layer is its 1x1 case.
 
 A tile is `pixels` neighbours of one output row times `lanes` output channels. Its sums live in vector
-registers while the kernel walks over the taps and input channels: one word of an activation (8 or 32 channels
-of one pixel) is broadcast, xor'ed with the word of every output channel, counted, and added:
+registers while the kernel walks over the taps and input channels: one word of an activation (8, 16 or 32
+channels of one pixel) is broadcast, xor'ed with the word of every output channel, counted, and added:
 
     sum[pixel, channel] += popcount(broadcast(activation[pixel]) ^ weight[channel])
 
@@ -13,7 +13,8 @@ What a zero in the padding counts
 ---------------------------------
 PyTorch pads the +-1 activations with 0, which a bit cannot say. The halo holds 0 bits, read as -1. Let
 `count` be the number of differing bits over all taps, `missing` the taps that lie in the padding at this
-pixel, and K' the number of products that do not. A bit 0 in the halo differs from the weight bit where that bit is 1, so
+pixel, and K' the number of products that do not. A bit 0 in the halo differs from the weight bit where that
+bit is 1, so
 
     count = count_valid + sum over missing of popcount(weight[tap])
     dot   = K' - 2 * count_valid
@@ -30,6 +31,7 @@ a = (s + 1) / 2,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from tvm import tirx
@@ -39,7 +41,11 @@ from tvm.script.ir_builder import tirx as T
 from schedules.bits import Packing
 from schedules.epilogue import Epilogue
 from schedules.targets.kernel_target import KernelTarget, Tile
-from schedules.write_back import SCHEDULED, Writer, each, flat, load, store
+from schedules.write_back import SCHEDULED, Writer, each, flat, load, store, vector
+
+# What the epilogue gets for a count: `products - 2 * count` (no padding), `base - 2 * count` by the three
+# `border_tables`, or the truth of `dot >= threshold` by the `limit_table` in the place of base.
+Ending = Literal["dot", "bordered dot", "truth"]
 
 
 @dataclass(frozen=True)
@@ -140,14 +146,14 @@ def _border_classes(conv: Convolution) -> tuple[tuple[np.ndarray, np.ndarray], t
 
 
 def border_dtype(conv: Convolution) -> str:
-    """Of the base table: its entries reach K' + 2 K, and with `zero_one` 2 K more; small, for it is in the artifact."""
+    """Of the base table, whose entries reach 3 K, and 5 K with `zero_one`; small: it is stored."""
     return "int16" if 5 * conv.products <= np.iinfo(np.int16).max else "int32"
 
 
 def border_tables(
     conv: Convolution, weights: np.ndarray, zero_one: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """base [row classes, column classes, O] of `border_dtype`, row_class int32 [OH], column_class int32 [OW]: see above.
+    """base [row classes, column classes, O] of `border_dtype`, row_class int32 [OH], column_class int32 [OW].
 
     weights: bool [O, KH, KW, C / groups].
     """
@@ -158,7 +164,22 @@ def border_tables(
     base = channels * valid.sum((2, 3))[..., None] + 2 * np.einsum("rcij,oij->rco", 1 - valid, ones)
     if zero_one:
         base = base + np.einsum("rcij,oij->rco", valid, 2 * ones - channels)
-    return base.astype(border_dtype(conv)), row_class.ravel().astype(np.int32), column_class.ravel().astype(np.int32)
+    classes = (row_class.ravel().astype(np.int32), column_class.ravel().astype(np.int32))
+    return base.astype(border_dtype(conv)), *classes
+
+
+def limit_table(base: np.ndarray, thresholds: np.ndarray, conv: Convolution) -> np.ndarray:
+    """What a count must stay below for its dot product to reach its channel's threshold.
+
+    dot >= T  <=>  base - 2 * count >= T  <=>  count < floor((base - T) / 2) + 1.
+    """
+    below = (base.astype(np.int64) - thresholds.astype(np.int64)) // 2 + 1
+    return np.clip(below, 0, conv.products + 1).astype(count_dtype(conv))
+
+
+def count_dtype(conv: Convolution) -> str:
+    """Of counts, which reach the number of products, and of their limits, which reach one more."""
+    return "uint16" if conv.products < np.iinfo(np.uint16).max else "uint32"
 
 
 # --------------------------------------------------------------------------- the plain references
@@ -207,18 +228,18 @@ def binary_convolution(
     target: KernelTarget,
     epilogue: Epilogue,
     *,
-    bordered: bool,
+    ending: Ending,
     weights_per_row: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: packed activations, weights as `lay_out` gives them, the epilogue's operands,
-    with `bordered` the three `border_tables`, and the outputs.
+    the tables that the ending needs, and the outputs.
 
     packing: how the activations are packed; its halo covers the convolution's padding.
     weights_per_row: each row of each image has weights of its own, one set after another (a product of two
     activations, whose rows are its leading extents).
     """
     shape = packing.shape(conv.batch, conv.height, conv.width)
-    return _tiled(conv, packing, shape, tile, target, epilogue, bordered, weights_per_row)
+    return _tiled(conv, packing, shape, tile, target, epilogue, ending, weights_per_row)
 
 
 def float_convolution(
@@ -226,7 +247,7 @@ def float_convolution(
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: activations float32 (`in_shape`: [N, H, W, C], or the last of these extents
     where the first are 1), weights as `lay_out` gives them, the epilogue's operands, and the outputs."""
-    return _tiled(conv, None, in_shape, tile, target, epilogue, False, False)
+    return _tiled(conv, None, in_shape, tile, target, epilogue, "dot", False)
 
 
 def _tiled(
@@ -236,7 +257,7 @@ def _tiled(
     tile: Tile,
     target: KernelTarget,
     epilogue: Epilogue,
-    bordered: bool,
+    ending: Ending,
     weights_per_row: bool,
 ) -> tirx.PrimFunc:
     words = packing.words_per_group if packing else conv.channels // conv.groups
@@ -267,7 +288,7 @@ def _tiled(
         operands = [
             T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
         ]
-        borders = border_buffers(conv) if bordered else None
+        borders = Borders(conv, ending)
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             if packing is None and any(conv.padding):
@@ -302,19 +323,33 @@ def _tiled(
                     w_start = offset + i * (run_words * width)
 
                     def steps(first, count: int):
-                        def step(k):
-                            w = load(weights, w_start + (first + k) * width, width)
+                        def step(k, activation):
+                            w = load(weights, w_start + k * width, width)
                             for m in range(pixels):
-                                a = activations[a_start + (m * conv.strides[1]) * pitch + first + k]
-                                a = T.broadcast(a, width)
-                                old = load(part, m * width, width)
+                                a = T.broadcast(activation(m), width)
                                 new = tirx.popcount(a ^ w) if packing else a * w
-                                store(part, m * width, width, old + new)
+                                store(part, m * width, width, load(part, m * width, width) + new)
+
+                        def together(k, count: int):
+                            """Steps k to k + count, whose activations are read at once for each pixel."""
+                            starts = [a_start + (m * conv.strides[1]) * pitch + k for m in range(pixels)]
+                            if count == 1:
+                                step(k, lambda m: activations[starts[m]])
+                                return
+                            read = [T.Bind(load(activations, start, count)) for start in starts]
+                            for j in range(count):
+                                step(k + j, lambda m, j=j: tirx.Shuffle([read[m]], [j]))
 
                         if narrow:
                             for m in range(pixels):
                                 store(part, m * width, width, T.broadcast(tirx.const(0, "uint8"), width))
-                        each(count, step)
+                        size = target.together
+                        each(count // size, lambda i: together(first + i * size, size))
+                        done = count - count % size
+                        while done < count:
+                            size = 1 << (count - done).bit_length() - 1
+                            together(first + done, size)
+                            done += size
                         if narrow:
                             for m in range(pixels):
                                 wide = load(part, m * width, width).astype(f"{sum_dtype}x{width}")
@@ -335,11 +370,11 @@ def _tiled(
                     store(settled, m * width, width, load(sums, m * width, width))
 
                 def pixel(m):
-                    def total(lane, channel):
-                        value = settled[m * width + lane]
+                    def total(lane, channel, lanes):
+                        count = vector(settled, [m * width + lane], lanes)
                         if packing is None:
-                            return value
-                        return dot_product(value, conv, borders, oh, ow + m, channel)
+                            return count
+                        return borders.settle(count, oh, ow + m, channel, lanes)
 
                     writer.write(n, oh, ow + m, block_start, block.valid, total)
 
@@ -373,25 +408,43 @@ def _tiled(
     return builder.get()
 
 
-def border_buffers(conv: Convolution) -> tuple[tirx.Buffer, tirx.Buffer, tirx.Buffer]:
-    """The kernel's parameters for `border_tables`."""
-    (rows, _), (columns, _) = _border_classes(conv)
-    return (
-        T.arg("base", T.buffer((len(rows), len(columns), conv.out_channels), border_dtype(conv))),
-        T.arg("row_class", T.buffer((conv.out_height,), "int32")),
-        T.arg("column_class", T.buffer((conv.out_width,), "int32")),
-    )
+class Borders:
+    """The kernel's side of the tables: parameters, and what becomes of a count."""
+
+    def __init__(self, conv: Convolution, ending: Ending):
+        self.conv, self.ending = conv, ending
+        if ending == "dot":
+            return
+        (rows, _), (columns, _) = _border_classes(conv)
+        dtype = border_dtype(conv) if ending == "bordered dot" else count_dtype(conv)
+        self.table = T.arg("table", T.buffer((len(rows), len(columns), conv.out_channels), dtype))
+        self.row_class = T.arg("row_class", T.buffer((conv.out_height,), "int32"))
+        self.column_class = T.arg("column_class", T.buffer((conv.out_width,), "int32"))
+
+    def settle(self, count: Any, oh: Any, ow: Any, channel: Any, lanes: int) -> Any:
+        """A vector of counts -> dot products int32, or the truth of dot >= threshold."""
+        if self.ending == "dot":
+            return _spread(tirx.const(self.conv.products, "int32"), lanes) - _twice(count, "int32", lanes)
+        table = vector(self.table, [self.row_class[oh], self.column_class[ow], channel], lanes)
+        if self.ending == "truth":
+            dtype = str(self.table.dtype)
+            return (count if str(count.ty).startswith(dtype) else _cast(count, dtype, lanes)) < table
+        # In 16 bits where the result fits: what overflows on the way comes back.
+        fits = 2 * self.conv.products <= np.iinfo(np.int16).max and str(count.ty).startswith("uint16")
+        narrow = "int16" if fits else "int32"
+        return _cast(_cast(table, narrow, lanes) - _twice(count, narrow, lanes), "int32", lanes)
 
 
-def dot_product(
-    count: Any, conv: Convolution, borders: tuple[tirx.Buffer, ...] | None, oh: Any, ow: Any, channel: Any
-) -> Any:
-    """base - 2 * count as int32; see above."""
-    start = tirx.const(conv.products, "int32")
-    if borders:
-        base, row_class, column_class = borders
-        start = base[row_class[oh], column_class[ow], channel].astype("int32")
-    return start - tirx.const(2, "int32") * count.astype("int32")
+def _cast(value: Any, dtype: str, lanes: int) -> Any:
+    return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+
+
+def _spread(value: Any, lanes: int) -> Any:
+    return T.broadcast(value, lanes) if lanes > 1 else value
+
+
+def _twice(count: Any, dtype: str, lanes: int) -> Any:
+    return _cast(count, dtype, lanes) * _spread(tirx.const(2, dtype), lanes)
 
 
 def pad_in_kernel(source: tirx.Buffer, conv: Convolution) -> tuple[tirx.Buffer, tuple[int, int, int, int]]:

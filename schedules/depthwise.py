@@ -14,9 +14,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.bits import Packing
-from schedules.convolution import Convolution, border_buffers, dot_product, pad_in_kernel
+from schedules.convolution import Borders, Convolution, Ending, pad_in_kernel
 from schedules.epilogue import Epilogue
-from schedules.write_back import SCHEDULED, Writer, each, flat
+from schedules.write_back import SCHEDULED, Writer, each, flat, vector
 
 LANES = 64
 
@@ -31,7 +31,7 @@ def lay_out(weights: np.ndarray) -> np.ndarray:
 
 
 def depthwise_convolution(
-    conv: Convolution, packing: Packing | None, epilogue: Epilogue, *, bordered: bool
+    conv: Convolution, packing: Packing | None, epilogue: Epilogue, *, ending: Ending
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: those of `binary_convolution` (packed in bytes) or of `float_convolution`."""
     channels = conv.out_channels
@@ -51,7 +51,7 @@ def depthwise_convolution(
         operands = [
             T.arg(f"operand{i}", T.buffer(shape, kind)) for i, (shape, kind) in enumerate(epilogue.operands)
         ]
-        borders = border_buffers(conv) if bordered else None
+        borders = Borders(conv, ending)
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             if packing is None and any(conv.padding):
@@ -77,10 +77,9 @@ def depthwise_convolution(
 
                 each(conv.kernel[0] * conv.kernel[1], tap)
 
-                def total(lane, channel):
-                    if packing is None:
-                        return sums[lane]
-                    return dot_product(sums[lane], conv, borders, oh, ow, channel)
+                def total(lane, channel, lanes):
+                    sum_ = vector(sums, [lane], lanes)
+                    return borders.settle(sum_, oh, ow, channel, lanes) if packing else sum_
 
                 writer.write(n, oh, ow, start, valid, total)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
 from schedules.bits import Packing, pack
 
@@ -37,8 +38,8 @@ class _OnArrays:
         return np.asarray(x).astype(dtype)
 
 
-class _OnScalars:
-    """TIR expressions of one element. `Select` evaluates both sides, so that it vectorizes."""
+class _InKernel:
+    """TIR expressions of one element, or of a vector of them. `Select` evaluates both sides."""
 
     maximum, minimum = staticmethod(tirx.max), staticmethod(tirx.min)
     exp, tanh, sqrt, abs = (
@@ -55,7 +56,8 @@ class _OnScalars:
 
     @staticmethod
     def cast(x, dtype):
-        return x.astype(dtype)
+        _, vector, lanes = str(x.ty).partition("x")
+        return x.astype(f"{dtype}{vector}{lanes}")
 
 
 # name of the Relax operator -> its meaning on (math, *operands, **attributes).
@@ -79,7 +81,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "relax.sqrt": lambda m, a: m.sqrt(a),
     "relax.exp": lambda m, a: m.exp(a),
     "relax.tanh": lambda m, a: m.tanh(a),
-    "relax.sigmoid": lambda m, a: _one(a) / (_one(a) + m.exp(-a)),
+    "relax.sigmoid": lambda m, a: _as(a, 1) / (_as(a, 1) + m.exp(-a)),
     "relax.astype": lambda m, a, dtype: m.cast(a, dtype),
     "relax.clip": lambda m, a, lower, upper: m.minimum(m.maximum(a, lower), upper),
     "relax.nn.relu": lambda m, a: m.maximum(a, _as(a, 0)),
@@ -88,12 +90,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 def _as(like, value):
-    dtype = str(like.dtype)
-    return tirx.const(value, dtype) if isinstance(like, tvm.ir.Expr) else np.asarray(value, dtype)
-
-
-def _one(like):
-    return _as(like, 1)
+    return tirx.const(value, str(like.ty)) if isinstance(like, tvm.ir.Expr) else np.asarray(value, like.dtype)
 
 
 @dataclass(frozen=True)
@@ -170,19 +167,30 @@ class Epilogue:
             )
         return results
 
-    def emit(self, total: tvm.ir.Expr, index: Sequence[Any], buffers: Sequence[tirx.Buffer]) -> list[Any]:
-        """The value of every output at `index` (four indices: batch, row, column, channel), as TIR."""
+    def emit(
+        self, total: Any, index: Sequence[Any], buffers: Sequence[tirx.Buffer], lanes: int = 1
+    ) -> list[Any]:
+        """The value of every output at `index` (batch, row, column, channel), as TIR.
+
+        With `lanes`, for so many channels from there on, as vectors; `total` is a vector then, too.
+        """
         done: list[Any] = []
+
+        def spread(scalar: Any) -> Any:
+            return T.broadcast(scalar, lanes) if lanes > 1 else scalar
 
         def read(v: Value):
             if v.kind == "sum":
                 return total
             if v.kind == "operand":
-                return buffers[v.index][broadcast_index(buffers[v.index].shape, index)]
-            return done[v.index] if v.kind == "step" else tirx.const(v.number, v.dtype)
+                *outer, channel = broadcast_index(buffers[v.index].shape, index)
+                if lanes > 1 and int(buffers[v.index].shape[-1]) > 1:
+                    return buffers[v.index][(*outer, T.ramp(channel, 1, lanes))]
+                return spread(buffers[v.index][(*outer, channel)])
+            return done[v.index] if v.kind == "step" else spread(tirx.const(v.number, v.dtype))
 
         for step in self.steps:
-            done.append(OPERATORS[step.op](_OnScalars, *map(read, step.inputs), **step.attributes))
+            done.append(OPERATORS[step.op](_InKernel, *map(read, step.inputs), **step.attributes))
         return [read(output.value) for output in self.outputs]
 
 

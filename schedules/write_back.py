@@ -9,6 +9,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from schedules.bits import Packing
 from schedules.epilogue import Epilogue
 
 SCHEDULED = "bibench.is_scheduled"  # attribute of a kernel that no other schedule may touch
@@ -20,6 +21,12 @@ def load(buffer: tirx.Buffer, start: Any, lanes: int) -> Any:
 
 def store(buffer: tirx.Buffer, start: Any, lanes: int, value: Any) -> None:
     T.buffer_store(buffer, value, [T.ramp(start, 1, lanes)])
+
+
+def vector(buffer: tirx.Buffer, index: list[Any], lanes: int) -> Any:
+    """`lanes` elements along the last axis from index on; the element itself for one."""
+    *outer, last = index
+    return buffer[(*outer, T.ramp(last, 1, lanes) if lanes > 1 else last)]
 
 
 def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:
@@ -36,11 +43,11 @@ def each(extent: int, body: Callable[[Any], None]) -> None:
 
 
 class Writer:
-    """Emits an epilogue at one pixel for channels that lie together, in vectors of 16.
+    """Emits an epilogue at one pixel for channels that lie together, in vectors.
 
     extents: batch, height, width of the outputs, without halo."""
 
-    VECTOR = 16
+    WIDEST = 32
 
     def __init__(
         self,
@@ -50,65 +57,71 @@ class Writer:
         extents: tuple[int, int, int],
     ):
         self.epilogue, self.outputs, self.operands, self.extents = epilogue, outputs, operands, extents
-        self.flat = {
-            i: flat(buffer) for i, buffer in enumerate(outputs) if epilogue.outputs[i].packing is not None
-        }
+        pairs = zip(outputs, epilogue.outputs, strict=True)
+        self.packed = [(flat(buffer), o.packing) for buffer, o in pairs if o.packing is not None]
 
     def clear_halos(self) -> None:
-        for i, flat in self.flat.items():
-            packing = self.epilogue.outputs[i].packing
-            if packing and any(packing.halo):
-                with T.serial(0, flat.shape[0]) as j:
-                    T.buffer_store(flat, tirx.const(0, packing.dtype), [j])
+        for words, packing in self.packed:
+            if any(packing.halo):
+                with T.serial(0, words.shape[0]) as j:
+                    T.buffer_store(words, tirx.const(0, packing.dtype), [j])
 
-    def write(self, n, y, x, start, valid: int, total: Callable[[Any, Any], Any]) -> None:
-        flags = {i: T.alloc_buffer((-(-valid // 32) * 32,), "uint8", scope="local") for i in self.flat}
-        for buffer in flags.values():
-            extent = int(buffer.shape[0])
-            if valid != extent:  # what fills up the last word must be 0
-                store(buffer, 0, extent, T.broadcast(tirx.const(0, "uint8"), extent))
-        whole, rest = divmod(valid, self.VECTOR)
-        each(whole, lambda p: self._vector(n, y, x, start, p * self.VECTOR, self.VECTOR, total, flags))
-        if rest:
-            self._vector(n, y, x, start, whole * self.VECTOR, rest, total, flags)
-        for i, flat in self.flat.items():
-            self._words(i, flat, flags[i], n, y, x, start, valid)
+    def write(self, n, y, x, start, valid: int, total: Callable[[Any, Any, int], Any]) -> None:
+        """Channels start to start + valid; `total(lane, channel, lanes)` gives the sums of `lanes` of them.
 
-    def _vector(self, n, y, x, start, first, count, total, flags) -> None:
-        with T.vectorized(0, count) as lane:
-            channel = start + first + lane
-            values = self.epilogue.emit(total(first + lane, channel), [n, y, x, channel], self.operands)
-            for i, value in enumerate(values):
-                if i in flags:
-                    bit = tirx.Select(value, tirx.const(1, "uint8"), tirx.const(0, "uint8"))
-                    T.buffer_store(flags[i], bit, [first + lane])
-                else:
-                    index = [n, y, x, channel]
-                    T.buffer_store(self.outputs[i], value, index[4 - len(self.outputs[i].shape) :])
+        Where bits are packed, start is at the beginning of a word.
+        """
+        word = max((packing.word for _, packing in self.packed), default=1)
+        done = 0
+        for size in (self.WIDEST, self.WIDEST // 2):
+            if size % word == 0:
+                count = (valid - done) // size
+                each(
+                    count,
+                    lambda p, size=size, done=done: self._piece(n, y, x, start, done + p * size, size, total),
+                )
+                done += count * size
+        step = word if self.packed else self.WIDEST
+        for first in range(done, valid, step):
+            self._piece(n, y, x, start, first, min(valid - first, step), total)
 
-    def _words(self, i: int, flat: tirx.Buffer, flags: tirx.Buffer, n, y, x, start, valid: int) -> None:
-        packing = self.epilogue.outputs[i].packing
-        assert packing is not None
-        top, left, _, _ = packing.halo
-        _, height, width, words = packing.shape(*self.extents)
-        first = ((n * height + y + top) * width + x + left) * words + start // packing.word
+    def _piece(self, n, y, x, start, first, lanes: int, total) -> None:
+        channel = start + first
+        values = self.epilogue.emit(total(first, channel, lanes), [n, y, x, channel], self.operands, lanes)
+        packed = iter(self.packed)
+        for value, buffer, output in zip(values, self.outputs, self.epilogue.outputs, strict=True):
+            if output.packing is None:
+                index = [n, y, x, channel if lanes == 1 else T.ramp(channel, 1, lanes)]
+                T.buffer_store(buffer, value, index[4 - len(buffer.shape) :])
+                continue
+            words, packing = next(packed)
+            top, left, _, _ = packing.halo
+            _, height, width, pitch = packing.shape(*self.extents)
+            at = ((n * height + y + top) * width + x + left) * pitch + channel // packing.word
+            if lanes % packing.word == 0:
+                count = lanes // packing.word
+                kind = packing.dtype if count == 1 else f"{packing.dtype}x{count}"
+                T.buffer_store(words, bits_of(value, kind), [at if count == 1 else T.ramp(at, 1, count)])
+            else:
+                part = self._part_of_word(packing, n, y, x, start, first, lanes, total, value)
+                T.buffer_store(words, part, [at])
 
-        def word(w):
-            value = None
-            for byte in range(packing.word // 8):
-                part = gather_bits(flags, w * packing.word + byte * 8).astype(packing.dtype)
-                part = part << tirx.const(8 * byte, packing.dtype) if byte else part
-                value = part if value is None else value | part
-            T.buffer_store(flat, value, [first + w])
+    def _part_of_word(self, packing: Packing, n, y, x, start, first, lanes: int, total, value) -> Any:
+        """The last word, of which only `lanes` bits are taken: the others are 0."""
+        if lanes in (8, 16):
+            return bits_of(value, f"uint{lanes}").astype(packing.dtype)
+        which = next(i for i, o in enumerate(self.epilogue.outputs) if o.packing is packing)
+        word = tirx.const(0, packing.dtype)
+        for j in range(lanes):
+            channel = start + first + j
+            bit = self.epilogue.emit(total(first + j, channel, 1), [n, y, x, channel], self.operands)[which]
+            word = word | tirx.Select(bit, tirx.const(1 << j, packing.dtype), tirx.const(0, packing.dtype))
+        return word
 
-        each(-(-valid // packing.word), word)
 
+def bits_of(truth: Any, dtype: str) -> Any:
+    """A vector of truths as the bits of integers, lane i as bit i; LLVM has an instruction or a few for that.
 
-def gather_bits(flags: tirx.Buffer, start: Any) -> Any:
-    """Eight bytes of 0 or 1 -> one uint64 whose low byte has byte i of them as bit i.
-
-    The product with 2**56 + 2**49 + ... + 2**7 moves bit 8 i to 56 + i; no two terms meet below, so nothing
-    carries.
+    `T.reinterpret` counts a truth as eight bits and refuses; LLVM has it as one.
     """
-    eight = T.reinterpret("uint64", flags[T.ramp(start, 1, 8)])
-    return (eight * tirx.const(0x0102040810204080, "uint64")) >> tirx.const(56, "uint64")
+    return tirx.call_intrin(dtype, "tirx.reinterpret", truth)

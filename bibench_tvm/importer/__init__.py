@@ -35,14 +35,18 @@ def import_model(
     A file is recognised by its content. PyTorch is not imported for an ONNX file, nor onnx for a PyTorch one.
     `example_inputs` fixes the shapes of a module or program, `input_shapes` those of a file. `arch`,
     `algorithm` and `variant` describe a checkpoint that does not describe itself, and have to agree with one
-    that does. Raises ImportFailed.
+    that does; nothing else takes them. Raises ImportFailed.
     """
+    described = [key for key, value in dict(arch=arch, algorithm=algorithm, variant=variant).items() if value]
     if not isinstance(source, (str, Path)):
+        _refuse_description(described, "A live model")
         with _named_if_missing("A PyTorch model"):
             from .from_torch import import_torch
         return import_torch(source, example_inputs, name=type(source).__name__, input_shapes=input_shapes)
     path = Path(source)
     kind = _kind_of(path)
+    if kind != "checkpoint":
+        _refuse_description(described, str(path))
     if kind == "onnx":
         with _named_if_missing(f"{path}, an ONNX file,"):
             from .from_onnx import import_onnx
@@ -57,6 +61,13 @@ def import_model(
             f"{path} is a checkpoint, whose network has one input, but {len(shapes)} shapes were given."
         )
     return import_checkpoint(path, arch, algorithm, variant, shapes[0] if shapes else None)
+
+
+def _refuse_description(described: list[str], what: str) -> None:
+    if described:
+        raise ImportFailed(
+            f"{what} describes itself; {' and '.join(described)} can be given for a checkpoint only."
+        )
 
 
 @contextlib.contextmanager

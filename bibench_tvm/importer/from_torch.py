@@ -8,6 +8,7 @@ network are those that PyTorch uses, to the last bit. The rest goes through TVM'
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -100,6 +101,7 @@ def import_torch(
                 "example_inputs, for example torch.zeros(1, 3, 32, 32)."
             )
         program = _export(model, _as_tensors(example_inputs), name)
+        return dataclasses.replace(_import_program(program, name), algorithm=_algorithm_of(model))
     return _import_program(program, name)
 
 
@@ -145,7 +147,17 @@ def import_checkpoint(
     except trainers.CheckpointError as error:
         raise ImportFailed(str(error)) from error
     shape = tuple(input_shape or (1, *metadata["input_shape"]))
-    return import_torch(model, torch.zeros(shape), name=str(path))
+    imported = import_torch(model, torch.zeros(shape), name=str(path))
+    return dataclasses.replace(imported, arch=metadata["arch"], algorithm=metadata["algorithm"])
+
+
+def _algorithm_of(model: torch.nn.Module) -> str | None:
+    """The name of the algorithm, where all binary layers of `trainers` in the module are of one."""
+    from trainers.algorithms import algorithms
+
+    names = {algorithms[name]: name for name in algorithms.names()}
+    found = {names[type(module)] for module in model.modules() if type(module) in names}
+    return found.pop() if len(found) == 1 else None
 
 
 # ---- getting an exported program with static shapes

@@ -63,7 +63,8 @@ class Imported:
 
     `layer_names` maps the `name` of the Relax variable bound to a call in `LAYER_OPERATORS` to the
     name that the user knows, unique in the model: the path of the PyTorch module (`layer1.0.conv1`), or the
-    name of the ONNX node. `reference` runs the original framework on the inputs, in order.
+    name of the ONNX node. `reference` runs the original framework on the inputs, in order. `arch` and
+    `algorithm` are the names that `trainers` has for the network, None where it is not known.
     """
 
     module: tvm.IRModule
@@ -72,6 +73,8 @@ class Imported:
     layer_names: dict[str, str]
     reference: Callable[[list[np.ndarray]], ReferenceRun]
     sign_notes: list[str] = field(default_factory=list)
+    arch: str | None = None
+    algorithm: str | None = None
 
 
 def parse_input_shape(text: str) -> tuple[str | None, tuple[int, ...]]:

@@ -5,16 +5,11 @@ from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixel
 
 
 def binary_tile(conv: Convolution) -> Tile:
-    out_channels = conv.out_channels // conv.groups
-    if out_channels >= 128:
-        return Tile(1, 128, 16)
-    return Tile(
-        pixels_for(conv.out_width, 2 if out_channels > 16 else 4), lanes_for(out_channels, 64, 16), 16
-    )
+    return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 32, 8), 8)
 
 
 def float_tile(conv: Convolution) -> Tile:
     return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 16, 4), 4)
 
 
-AARCH64_NEON = KernelTarget("aarch64_neon", 8, binary_tile, float_tile)
+AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile)

@@ -5,11 +5,11 @@ from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixel
 
 
 def binary_tile(conv: Convolution) -> Tile:
-    return Tile(1, lanes_for(conv.out_channels // conv.groups, 64, 16), 16)
+    return Tile(pixels_for(conv.out_width, 2), lanes_for(conv.out_channels // conv.groups, 32, 8), 8)
 
 
 def float_tile(conv: Convolution) -> Tile:
     return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
 
 
-ARM32_NEON = KernelTarget("arm32_neon", 8, binary_tile, float_tile)
+ARM32_NEON = KernelTarget("arm32_neon", 16, 4, binary_tile, float_tile)

@@ -21,21 +21,25 @@ class Tile:
 
 @dataclass(frozen=True)
 class KernelTarget:
-    """word: bits of an activation that are broadcast at a time, and the width of a lane, 8 or 32;
-    binary_tile, float_tile: the tile for a layer of this geometry."""
+    """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
+    together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
+    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry."""
 
     name: str
     word: int
+    together: int
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
 
     def word_for(self, conv: Convolution) -> int:
-        """Few channels in a group leave most of a wide word empty."""
-        return 8 if conv.channels // conv.groups <= 8 else self.word
+        """Few channels in a group leave most of a wide word empty; a lane of 16 bits counts up to 65535."""
+        if conv.channels // conv.groups <= 8:
+            return 8
+        return 32 if self.word == 16 and conv.products > 65535 else self.word
 
     def sum_dtype(self, word: int, products: int) -> str:
         """Wide enough for a count of all products."""
-        return "uint32" if word == 32 or products > 65535 else "uint16"
+        return "uint16" if word < 32 and products <= 65535 else "uint32"
 
 
 def pixels_for(out_width: int, most: int) -> int:

@@ -14,4 +14,4 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 64, 16), 16)
 
 
-X86_AVX512 = KernelTarget("x86_avx512", 32, binary_tile, float_tile)
+X86_AVX512 = KernelTarget("x86_avx512", 32, 1, binary_tile, float_tile)

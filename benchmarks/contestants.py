@@ -1,0 +1,160 @@
+"""Who is measured, and how each is made to run a case.
+
+A case is a folder, written by `prepare.py`:
+
+    input.npy                      float32, channels first
+    binary.onnx, binary.pt         the binary network; float.onnx, float.pt: the same network in float
+    int8.onnx                      float.onnx after ONNX Runtime's static quantization (absent without it)
+    ours, ours_channels_last       artifacts; the second takes and gives channels last (layers only)
+    bitserial.npz                  operands of TVM's own bit-serial kernel (layers only)
+
+A contestant takes the folder and the number of threads and gives (run, read): `run()` is one inference as a caller
+would do it, with inputs already in place; `read(run())` is the output as an array.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Running = tuple[Callable[[], Any], Callable[[Any], np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """library: contestants of one library share a process; pip: what to install; computes: "binary" or "float",
+    the network whose output it must give; tolerance: relative to the largest output, None where it is not checked
+    because int8 differs by design; needs: the file of the case without which it does not take part."""
+
+    library: str
+    pip: str
+    computes: str
+    open: Callable[[Path, int], Running]
+    needs: str
+    tolerance: float | None = 1e-4
+
+
+def _input(case: Path) -> np.ndarray:
+    return np.load(case / "input.npy")
+
+
+def _artifact(folder: str) -> Callable[[Path, int], Running]:
+    def open_artifact(case: Path, _: int) -> Running:
+        import tvm
+
+        from bibench_tvm.artifact import MODEL, load_vm
+
+        x = _input(case)
+        if folder == "ours_channels_last":
+            x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        main, tensor = load_vm(case / folder / MODEL)["main"], tvm.runtime.tensor(x)
+        return lambda: main(tensor), lambda y: y.numpy()
+
+    return open_artifact
+
+
+def _onnx_runtime(file: str) -> Callable[[Path, int], Running]:
+    def open_session(case: Path, threads: int) -> Running:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(case / file), options, providers=["CPUExecutionProvider"])
+        binding = session.io_binding()
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(_input(case))
+        binding.bind_ortvalue_input(session.get_inputs()[0].name, value)
+        binding.bind_output(session.get_outputs()[0].name)
+
+        def run() -> Any:
+            session.run_with_iobinding(binding)
+            return binding
+
+        return run, lambda bound: bound.copy_outputs_to_cpu()[0]
+
+    return open_session
+
+
+def _openvino(file: str, *, binary: bool = False) -> Callable[[Path, int], Running]:
+    def open_model(case: Path, threads: int) -> Running:
+        import openvino
+
+        from benchmarks.openvino_binary import to_binary
+
+        core = openvino.Core()
+        model = core.read_model(case / file)
+        if binary:
+            to_binary(model)
+        # Without the hint its float layers are computed in bfloat16 where the processor can.
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        request = core.compile_model(model, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+        request.set_input_tensor(openvino.Tensor(_input(case)))
+
+        def run() -> Any:
+            request.infer()
+            return request
+
+        return run, lambda done: done.get_output_tensor().data.copy()
+
+    return open_model
+
+
+def _pytorch(case: Path, threads: int) -> Running:
+    import torch
+
+    torch.set_num_threads(threads)
+    network = torch.load(case / "float.pt", weights_only=False)
+    x = torch.from_numpy(_input(case))
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return network(x)
+
+    return run, lambda y: y.numpy()
+
+
+def _bitserial(case: Path, _: int) -> Running:
+    import tvm
+
+    from benchmarks.bitserial import bitserial_convolution
+
+    operands = np.load(case / "bitserial.npz")
+    x, kernel = operands["x"], operands["kernel"]
+    function = bitserial_convolution(x.shape, kernel.shape, int(operands["stride"]), int(operands["padding"]))
+    y = tvm.runtime.tensor(np.zeros(operands["out_shape"], "float32"))
+    arguments = [tvm.runtime.tensor(x), tvm.runtime.tensor(kernel), y]
+
+    def run() -> Any:
+        function(*arguments)
+        return y
+
+    return run, lambda done: np.moveaxis(done.numpy(), -1, 1)
+
+
+_TVM, _ORT, _OPENVINO = "tvm", "onnxruntime", "openvino"
+CONTESTANTS = {
+    "ours": Contestant(_TVM, "apache-tvm", "binary", _artifact("ours"), "ours"),
+    "ours, channels last": Contestant(
+        _TVM, "apache-tvm", "channels last", _artifact("ours_channels_last"), "ours_channels_last"
+    ),
+    "OpenVINO binary": Contestant(
+        _OPENVINO, "openvino", "binary", _openvino("binary.onnx", binary=True), "binary.onnx"
+    ),
+    "OpenVINO int8": Contestant(_OPENVINO, "openvino", "float", _openvino("int8.onnx"), "int8.onnx", None),
+    "ONNX Runtime int8": Contestant(_ORT, "onnxruntime", "float", _onnx_runtime("int8.onnx"), "int8.onnx", None),
+    "OpenVINO fp32": Contestant(_OPENVINO, "openvino", "float", _openvino("float.onnx"), "float.onnx"),
+    "ONNX Runtime fp32": Contestant(_ORT, "onnxruntime", "float", _onnx_runtime("float.onnx"), "float.onnx"),
+    "PyTorch fp32": Contestant("torch", "torch", "float", _pytorch, "float.pt"),
+    "TVM topi bit-serial": Contestant(_TVM, "apache-tvm", "bitserial", _bitserial, "bitserial.npz"),
+}
+
+
+def limit_threads(threads: int) -> None:
+    """For what reads the environment when it is first imported."""
+    for variable in ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)

@@ -1,0 +1,46 @@
+"""What was promised (issue 3), as data: a figure is met from `must` on; `aim` is what is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Goal:
+    """lower: whether smaller figures are better."""
+
+    must: float
+    aim: float
+    lower: bool = False
+
+    def met(self, value: float) -> str:
+        """"aim", "must" or "missed"."""
+        reached = [value <= bound if self.lower else value >= bound for bound in (self.must, self.aim)]
+        return "aim" if reached[1] else "must" if reached[0] else "missed"
+
+
+BINARY, INT8, FLOAT = "OpenVINO binary", "best int8", "ONNX Runtime fp32"
+
+# layer or network -> peer -> ratio of its time to ours
+RATIOS: dict[str, dict[str, Goal]] = {
+    "A": {BINARY: Goal(2.5, 3.5), INT8: Goal(4, 5)},
+    "B": {BINARY: Goal(1.7, 2.1), INT8: Goal(4, 5)},
+    "C": {BINARY: Goal(1.5, 1.8), INT8: Goal(4, 5)},
+    "D": {BINARY: Goal(1.5, 1.8), INT8: Goal(4, 5)},
+    "resnet18": {BINARY: Goal(1.4, 1.8), INT8: Goal(2, 2.7), FLOAT: Goal(7.5, 10)},
+    "resnet34": {BINARY: Goal(1.5, 1.9), INT8: Goal(2.5, 3.2), FLOAT: Goal(10, 13)},
+    "vgg_small": {BINARY: Goal(1.25, 1.5), INT8: Goal(4.5, 5.5), FLOAT: Goal(18, 22)},
+}
+ROOF = Goal(0.85, 0.95)
+TWO_THREADS = Goal(1.7, 1.85)
+SHARE_OF_C = Goal(0.4, 0.4)
+
+# executed instructions per 1000 binary products, with packing and write-back
+INSTRUCTIONS = {
+    "A": Goal(33, 29, lower=True),
+    "B": Goal(30, 27.5, lower=True),
+    "C": Goal(28, 26, lower=True),
+    "D": Goal(28.5, 26, lower=True),
+}
+STEM_INSTRUCTIONS = Goal(356, 356, lower=True)
+CYCLES = {"cortex-a53": Goal(31, 36), "cortex-a72": Goal(80, 85), "neoverse-n1": Goal(80, 85)}

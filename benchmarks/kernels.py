@@ -1,0 +1,105 @@
+"""The kernels of a compiled network one by one, with the very arguments that the network gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from bibench_tvm.errors import BibenchError
+from bibench_tvm.importer import import_model
+from bibench_tvm.presets import CompileTarget
+from relay_passes import lower
+from relay_passes.layers import Layer
+from relay_passes.lower_kernels import KernelCall
+from schedules.bits import pack
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One call of a kernel in a network.
+
+    layer: what it computes, or the kernel's own name; macs: 0 for glue; arguments: inputs, then `outputs` arrays
+    to be filled; expected: what a binary kernel should write, else None.
+    """
+
+    symbol: str
+    layer: str
+    binary: bool
+    macs: int
+    function: tirx.PrimFunc
+    arguments: tuple[np.ndarray, ...]
+    outputs: int
+    expected: tuple[np.ndarray, ...] | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.layer}, {self.macs / 1e6:.1f} M"
+
+    def check(self, after: Sequence[np.ndarray]) -> None:
+        """after: the arguments when the kernel has run. Bits must be equal; floats that are not whole may round."""
+        for ours, theirs in zip(after[len(after) - self.outputs :], self.expected or (), strict=False):
+            same = np.allclose(ours, theirs, 1e-5, 1e-5) if ours.dtype.kind == "f" else np.array_equal(ours, theirs)
+            if not same:
+                raise BibenchError(f"The kernel of {self.title} computes something else than its reference: no timing.")
+
+
+def kernels_of(model: Any, example: Any, target: CompileTarget) -> list[Kernel]:
+    """One for each call of a kernel of ours in the network, in order."""
+    imported = import_model(model, example_inputs=(example,))
+    lowered = lower(imported.module, imported.layer_names, target.kernels)
+    order = [binding for block in lowered.module["main"].body.blocks for binding in block.bindings]
+    definition = {binding.var: binding.value for binding in order}
+    records: dict[relax.Var, KernelCall] = {}
+    for record in lowered.kernel_calls:
+        value = definition[record.outputs[0]]
+        records[value.tuple_value if isinstance(value, relax.TupleGetItem) else record.outputs[0]] = record
+    floats = iter([layer for layer in lowered.layers if not layer.binarized])
+    generator = np.random.default_rng(0)
+    return [
+        _kernel(lowered.module, binding, records.get(binding.var), floats, generator)
+        for binding in order
+        if isinstance(binding.value, relax.Call) and binding.value.op.name == "relax.call_tir"
+    ]
+
+
+def _kernel(
+    module: tvm.IRModule, binding: Any, record: KernelCall | None, floats: Iterator[Layer], generator: Any
+) -> Kernel:
+    gvar, arguments = binding.value.args[0], list(binding.value.args[1].fields)
+    layer, macs, expected = gvar.name_hint, 0, None
+    inputs = [_array(argument, generator) for argument in arguments]
+    if record is not None:
+        layer, macs, conv = record.layer, record.conv.macs, record.conv
+        truth = generator.random((conv.batch, conv.height, conv.width, conv.channels)) < 0.5
+        inputs[0] = pack(truth, record.packing)
+        if record.signs is not None:
+            read = [next(x for x, a in zip(inputs, arguments, strict=True) if var.same_as(a)) for var in record.inputs]
+            expected = tuple(record.reference(read))
+    elif "float" in layer:
+        found = next(floats)
+        layer, macs = found.name, found.macs
+    written = binding.var.ty
+    types = list(written.fields) if isinstance(written, tvm.ir.TupleType) else [written]
+    outputs = [np.zeros([int(e) for e in t.shape], str(t.dtype)) for t in types]
+    function, everything = module[gvar], (*inputs, *outputs)
+    return Kernel(gvar.name_hint, layer, record is not None, macs, function, everything, len(outputs), expected)
+
+
+def _array(argument: Any, generator: Any) -> np.ndarray:
+    """The constant that the network passes, or something at random in its place."""
+    if hasattr(argument, "value"):
+        return argument.value.numpy()
+    shape, dtype = [int(e) for e in argument.ty.shape], str(argument.ty.dtype)
+    return generator.standard_normal(shape).astype(dtype) if "float" in dtype else generator.integers(0, 2, shape, dtype)
+
+
+def built(kernels: Sequence[Kernel], target: CompileTarget) -> Any:
+    """These kernels compiled, as `bibench_tvm.compiler.build` does it: each under its symbol."""
+    functions = {k.symbol: k.function.with_attr("global_symbol", k.symbol) for k in kernels}
+    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
+        return tvm.compile(tvm.IRModule(functions), target=target.tvm)

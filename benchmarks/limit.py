@@ -1,0 +1,113 @@
+"""`python -m benchmarks.limit`: how many products a second one core can do when nothing leaves its registers.
+
+Chains of `sum = sum + popcount(sum ^ weight)`, as many as hide the latency, are what every kernel of ours is made
+of, without a load or a store; `sum = sum * weight + sum` for float layers. No layer can be faster.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bibench_tvm.console import print_json, reporting, stderr
+
+if TYPE_CHECKING:
+    from bibench_tvm.presets import CompileTarget
+
+# Bytes of a vector, and as many chains as hide the latency of three operations and leave registers for the rest.
+VECTORS = {"x86_avx512": (64, 20), "x86_avx2": (32, 8), "aarch64_neon": (16, 20)}
+UNROLLED = 8
+STEPS = 1 << 12
+ROOFS = {"binary": "xor, popcount, add", "float32": "multiply and add"}
+
+
+def vectors(target: CompileTarget) -> tuple[int, int]:
+    return VECTORS.get(target.kernels.name, (16, 8))
+
+
+def products_a_call(kind: str, target: CompileTarget) -> int:
+    size, chains = vectors(target)
+    return STEPS * UNROLLED * chains * (8 * size if kind == "binary" else size // 4)
+
+
+def roof_kernel(kind: str, target: CompileTarget) -> Any:
+    """(kernel, (extent, dtype) of its one argument: what the sums start and end with, and the weight)."""
+    import tvm
+    from tvm import tirx
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.script.ir_builder import tirx as T
+
+    dtype = f"uint{target.kernels.word}" if kind == "binary" else "float32"
+    size, chains = vectors(target)
+    lanes = size // (target.kernels.word // 8 if kind == "binary" else 4)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_attr({"global_symbol": "roof", "tirx.noalias": True})
+        memory = T.arg("memory", T.buffer(((chains + 1) * lanes,), dtype))
+        with T.sblock("root"):
+            sums = T.alloc_buffer((chains * lanes,), dtype, scope="local")
+            for i in range(chains):
+                T.buffer_store(sums, memory[T.ramp(i * lanes, 1, lanes)], [T.ramp(i * lanes, 1, lanes)])
+            with T.serial(0, STEPS):
+                weight = memory[T.ramp(chains * lanes, 1, lanes)]
+                for _ in range(UNROLLED):
+                    for i in range(chains):
+                        at = T.ramp(i * lanes, 1, lanes)
+                        old = sums[at]
+                        new = old + tirx.popcount(old ^ weight) if kind == "binary" else old * weight + old
+                        T.buffer_store(sums, new, [at])
+            for i in range(chains):
+                T.buffer_store(memory, sums[T.ramp(i * lanes, 1, lanes)], [T.ramp(i * lanes, 1, lanes)])
+    return tvm.compile(tvm.IRModule({"roof": builder.get()}), target=target.tvm), ((chains + 1) * lanes, dtype)
+
+
+def roof(kind: str, target: CompileTarget) -> Any:
+    """() -> None, which does `products_a_call` products."""
+    import numpy as np
+    import tvm
+
+    module, (extent, dtype) = roof_kernel(kind, target)
+    memory = tvm.runtime.tensor(np.zeros(extent, dtype))
+    function = module["roof"]
+    return lambda: function(memory)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def limit_command(
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is what counts.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures to standard output.")] = False,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    """Measure what one core of this machine can do in its registers, in G products a second."""
+    with reporting(as_json=as_json, debug=debug):
+        from benchmarks.timing import Timing, burst_of, calls_within, spread
+        from bibench_tvm.presets import resolve_target
+
+        target = resolve_target("host")
+        bursts = {kind: burst_of(roof(kind, target)) for kind in ROOFS}
+        calls = {kind: calls_within(burst, 0.02) for kind, burst in bursts.items()}
+        timings = {kind: Timing() for kind in ROOFS}
+        for _ in range(repeats):
+            for kind, burst in bursts.items():
+                timings[kind].add(burst(calls[kind]))
+        rates = {
+            kind: spread([products_a_call(kind, target) / s / 1e9 for s in timing.cpu])
+            for kind, timing in timings.items()
+        }
+        table = Table(title=f"One core ({target.cpu}, kernels of {target.kernels.name}), G products a second")
+        for column in ("in registers", "median", "quartiles"):
+            table.add_column(column)
+        for kind, rate in rates.items():
+            row = f"{kind}: {ROOFS[kind]}", f"{rate['median']:,.0f}", f"{rate['low']:,.0f} to {rate['high']:,.0f}"
+            table.add_row(*row)
+        stderr.print(table)
+        if as_json:
+            print_json({"cpu": target.cpu, "kernels": target.kernels.name, "gmacs_per_s": rates})
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks.limit")

@@ -1,0 +1,235 @@
+"""`python -m benchmarks.peers`: the same layers and networks in every library, in turns, as ratios.
+
+Every library has a process of its own. They take turns: in each round, each contestant of a case runs one burst while
+all others wait, and the ratio to ours is taken within the round, so that what the machine does meanwhile touches both.
+On one thread the ratios are of processor time, on more of wall time. What is timed was checked before.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from benchmarks import goals
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.goals import Goal
+from benchmarks.shapes import EXTRA, LAYERS, NETWORKS, chosen
+from benchmarks.timing import Timing, ratios, spread
+from benchmarks.workers import Failed, Worker, missing
+from bibench_tvm.console import phase, print_json, reporting, stderr
+from bibench_tvm.errors import UsageError
+
+BURST_S = 0.02
+INT8 = ("OpenVINO int8", "ONNX Runtime int8")
+LAST = "ours, channels last"
+
+Entry = tuple[str, str]  # worker, key
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Measurement:
+    """The processes of all libraries, and the times of what was opened in them."""
+
+    def __init__(self, threads: int, repeats: int):
+        self.threads, self.repeats = threads, repeats
+        self.workers: dict[str, Worker] = {}
+
+    def worker(self, name: str, threads: int | None = None) -> Worker:
+        if name not in self.workers:
+            self.workers[name] = Worker(threads or self.threads)
+        return self.workers[name]
+
+    def rounds(self, entries: Sequence[Entry]) -> dict[str, Timing]:
+        timings = {key: Timing() for _, key in entries}
+        for _ in range(self.repeats):
+            for name, key in entries:
+                timings[key].add(self.workers[name].burst(key))
+        return timings
+
+    def seconds(self, timing: Timing) -> list[float]:
+        return timing.cpu if self.threads == 1 else timing.wall
+
+    def close(self) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+
+@app.command()
+def peers_command(
+    layers: Annotated[str, typer.Option(help="Of A, B, C and D; extra for the odd shapes; empty for none.")] = "A,B,C,D",
+    networks: Annotated[str, typer.Option(help="Of resnet18, resnet34 and vgg_small; empty for none.")] = ",".join(NETWORKS),
+    threads: Annotated[int, typer.Option(min=1, help="For every library; ratios are of wall time from 2 on.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians and quartiles are over these.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures to standard output.")] = False,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    """Time ours beside ONNX Runtime, OpenVINO, PyTorch and TVM's own bit-serial kernels."""
+    with reporting(as_json=as_json, debug=debug):
+        picked = chosen("layer", layers, (*LAYERS, "extra"))
+        nets = chosen("network", networks, NETWORKS)
+        if not picked and not nets:
+            raise UsageError("There is nothing to measure: name a layer or a network.")
+        absent = {name: f"pip install {c.pip}" for name, c in CONTESTANTS.items() if missing(c.library)}
+        for name, line in absent.items():
+            stderr.print(f"[yellow]{name} is not installed.[/yellow] Type: {line}")
+        report: dict[str, Any] = {"threads": threads, "repeats": repeats, "not_installed": absent, "figures": []}
+        report |= {"layers": {}, "networks": {}, "kernels": {}}
+        measurement = Measurement(threads, repeats)
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                shown = [name for name in picked if name in LAYERS]
+                for name in shown:
+                    report["layers"][name] = _case(measurement, Path(scratch), "layer", name, absent, report)
+                for name in nets:
+                    report["networks"][name] = _case(measurement, Path(scratch), "network", name, absent, report)
+                if shown or "extra" in picked:
+                    odd = list(EXTRA) if "extra" in picked else []
+                    _kernels(measurement, "layer", [*shown, *odd], report)
+                if "extra" in picked:
+                    for name in nets:
+                        _kernels(measurement, "network", [name], report)
+        finally:
+            measurement.close()
+        _print(report)
+        if as_json:
+            print_json(report)
+
+
+def _case(
+    measurement: Measurement, scratch: Path, kind: str, name: str, absent: dict[str, str], report: dict[str, Any]
+) -> dict[str, Any]:
+    """Prepare, check and time one layer or network; its figures go to `report`."""
+    from benchmarks import prepare
+
+    case = scratch / f"{kind}-{name}"
+    with phase(f"{kind} {name}: exporting, quantizing and compiling"):
+        if kind == "layer":
+            prepare.prepare_layer(case, LAYERS[name])
+        else:
+            prepare.prepare_network(case, name)
+    failed: dict[str, str] = {}
+    found: dict[str, Any] = {}
+    entries: list[Entry] = []
+
+    def open_one(worker: str, title: str, how: str, *arguments: str, threads: int | None = None) -> None:
+        key = f"{name} {title}"
+        try:
+            opened = measurement.worker(worker, threads).open(key, how, *arguments, seconds=BURST_S)
+        except Failed as failure:
+            failed[title] = str(failure)
+            if failure.fatal:
+                measurement.workers.pop(worker).close()
+                entries[:] = [entry for entry in entries if entry[0] != worker]
+            stderr.print(f"[red]{title} failed:[/red] {failure}")
+            return
+        found[title] = opened
+        entries.append((worker, key))
+
+    with phase(f"{kind} {name}: checking outputs"):
+        for title, contestant in CONTESTANTS.items():
+            if title not in absent and (case / contestant.needs).exists():
+                open_one(contestant.library, title, "contestant", title, str(case))
+        if kind == "network" and measurement.threads == 1 and (os.cpu_count() or 1) > 1:
+            open_one("tvm on 2 threads", "ours on 2 threads", "contestant", "ours", str(case), threads=2)
+    with phase(f"{kind} {name}: timing"):
+        timings = {key.removeprefix(f"{name} "): t for key, t in measurement.rounds(entries).items()}
+    if "ours" not in timings:
+        return {"failed": failed}
+    _figures(measurement, name, timings, report)
+    times = {title: {**timing.record(), **(found[title] or {})} for title, timing in timings.items()}
+    return {"times": times, "failed": failed}
+
+
+def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], report: dict[str, Any]) -> None:
+    def figure(title: str, theirs: str, ours: str, goal: Goal | None) -> None:
+        pair = [measurement.seconds(timings[t]) for t in (theirs, ours)]
+        _figure(report, f"{name}: {title}", ratios(*pair), goal)
+
+    promised = goals.RATIOS.get(name, {})
+    int8 = [title for title in INT8 if title in timings]
+    best = min(int8, key=lambda title: spread(measurement.seconds(timings[title]))["median"], default=None)
+    for title in CONTESTANTS:
+        if title in timings and not title.startswith("ours"):
+            goal = promised.get(goals.INT8 if title == best else title)
+            figure(f"{title} / ours", title, "ours", goal)
+            if LAST in timings and goal:
+                figure(f"{title} / {LAST}", title, LAST, goal)
+    if "ours on 2 threads" in timings:
+        one, two = timings["ours"].wall, timings["ours on 2 threads"].wall
+        goal = goals.TWO_THREADS if name == "resnet18" else None
+        _figure(report, f"{name}: ours on 1 thread / on 2, wall time", ratios(one, two), goal)
+
+
+def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: dict[str, Any]) -> None:
+    """The binary kernels alone, bits to bits where the layer is one: share of the roof, and of layer C's rate."""
+    worker = measurement.worker("tvm")
+    entries, macs, titles = [("tvm", "roof")], {}, {}
+    with phase(f"kernels of {', '.join(names)}"):
+        macs["roof"] = worker.open("roof", "roof", "binary", seconds=BURST_S)["macs"]
+        wanted = [(kind, name) for name in names]
+        if ("layer", "C") not in wanted:
+            wanted.append(("layer", "C"))
+        for what, name in wanted:
+            for symbol in worker.open("", "kernels", what, name, seconds=BURST_S):
+                key = f"{what} {name} {symbol}"
+                opened = worker.open(key, "kernel", what, name, symbol, seconds=BURST_S / 2)
+                macs[key] = opened["macs"]
+                titles[key] = name if what == "layer" else f"{name} {opened['layer']}"
+                entries.append(("tvm", key))
+        timings = measurement.rounds(entries)
+    per_mac = {key: [s / macs[key] for s in measurement.seconds(t)] for key, t in timings.items()}
+    of_c = per_mac[next(key for key in per_mac if key.startswith("layer C "))]
+    for key, title in titles.items():
+        share, of = ratios(per_mac["roof"], per_mac[key]), ratios(of_c, per_mac[key])
+        rate = spread([1e-9 / s for s in per_mac[key]])
+        report["kernels"][title] = {"gmacs_per_s": rate, "of_roof": share, "of_layer_c": of, **timings[key].record()}
+        if kind == "layer" and title in LAYERS:
+            _figure(report, f"{title}: kernel, bits to bits, share of the roof", share, goals.ROOF)
+        elif title in names or kind == "network":
+            _figure(report, f"{title}: rate per product, of layer C's", of, goals.SHARE_OF_C)
+    report["roof_gmacs_per_s"] = spread([1e-9 / s for s in per_mac["roof"]])
+
+
+def _figure(report: dict[str, Any], title: str, value: dict[str, float], goal: Goal | None) -> None:
+    promised = {"must": goal.must, "aim": goal.aim, "reached": goal.met(value["median"])} if goal else {}
+    report["figures"].append({"figure": title, **value, **promised})
+
+
+def _print(report: dict[str, Any]) -> None:
+    kind = "processor time" if report["threads"] == 1 else "wall time"
+    table = Table(title=f"Ratios of {kind}, {report['threads']} thread(s), {report['repeats']} rounds")
+    for column in ("peer / ours", "median", "quartiles", "must", "aim", ""):
+        table.add_column(column, justify="left" if column in ("peer / ours", "") else "right")
+    colours = {"aim": "green", "must": "yellow", "missed": "red"}
+    for figure in report["figures"]:
+        reached = figure.get("reached", "")
+        table.add_row(
+            figure["figure"],
+            f"{figure['median']:.2f}",
+            f"{figure['low']:.2f} to {figure['high']:.2f}",
+            f"{figure['must']:g}" if reached else "",
+            f"{figure['aim']:g}" if reached else "",
+            f"[{colours[reached]}]{reached}[/]" if reached else "",
+        )
+    stderr.print(table)
+    times = Table(title="Milliseconds")
+    for column in ("case", "contestant", "processor", "wall", "difference"):
+        times.add_column(column)
+    for name, case in {**report["layers"], **report["networks"]}.items():
+        for title, record in case.get("times", {}).items():
+            both = (f"{record[k]['median']:.4f}" for k in ("cpu_ms", "wall_ms"))
+            times.add_row(name, title, *both, f"{record['difference']:.1e}")
+        for title, why in case["failed"].items():
+            times.add_row(name, title, "failed", "", why)
+    stderr.print(times)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks.peers")

@@ -1,0 +1,137 @@
+"""Writes the files of a case, so that each library can read it in a process of its own. See contestants.py."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import shapes
+from benchmarks.shapes import Shape
+
+
+def prepare_layer(case: Path, shape: Shape) -> None:
+    """Signs, binary layer, floats in and out; besides, the same with channels last, and TVM's own kernel."""
+    import torch
+
+    binary, x = shapes.binary_layer(shape), shapes.example(shape)
+    _prepare(case, binary, shapes.float_layer(shape), x)
+    last = _channels_last(binary)
+    turned = x.permute(0, 2, 3, 1).contiguous()
+    with torch.inference_mode():
+        np.save(case / "expected channels last.npy", last(turned).numpy())
+    _compile(last, turned, case / "ours_channels_last")
+    _prepare_bitserial(case, binary, x, shape)
+
+
+def prepare_network(case: Path, name: str) -> None:
+    binary, x = shapes.network(name, "bnn")
+    _prepare(case, binary, shapes.network(name, "fp32")[0], x)
+
+
+def _prepare(case: Path, binary: Any, floats: Any, x: Any) -> None:
+    import torch
+
+    case.mkdir(parents=True)
+    np.save(case / "input.npy", x.numpy())
+    for name, network in {"binary": binary, "float": floats}.items():
+        with torch.inference_mode():
+            np.save(case / f"expected {name}.npy", network(x).numpy())
+        _export(network, x, case / f"{name}.onnx")
+    torch.save(floats, case / "float.pt")
+    _quantize(case, x.numpy())
+    _compile(binary, x, case / "ours")
+
+
+def _compile(network: Any, x: Any, folder: Path) -> None:
+    from bibench_tvm import compile_model
+
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        compile_model(network, (x,), target="host", out=folder)
+
+
+def _export(network: Any, x: Any, file: Path) -> None:
+    """The exporter that needs no package besides; it says at length that there is another."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (x,), str(file), dynamo=False, input_names=["x"], output_names=["y"])
+
+
+def _quantize(case: Path, x: np.ndarray) -> None:
+    """ONNX Runtime's recipe: shapes and fusions first, then uint8 activations and int8 weights per channel."""
+    try:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError:
+        return
+
+    class Samples(CalibrationDataReader):
+        def __init__(self) -> None:
+            generator = np.random.default_rng(2)
+            self.samples = [x, *(generator.standard_normal(x.shape).astype("float32") for _ in range(3))]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return {"x": self.samples.pop()} if self.samples else None
+
+    with _quiet():
+        quant_pre_process(str(case / "float.onnx"), str(case / "processed.onnx"))
+        quantize_static(
+            str(case / "processed.onnx"),
+            str(case / "int8.onnx"),
+            Samples(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _prepare_bitserial(case: Path, binary: Any, x: Any, shape: Shape) -> None:
+    import torch
+    from torch.nn import functional
+
+    weight = (binary[0].weight >= 0).to(torch.float32)
+    padding = shape.kernel // 2
+    with torch.inference_mode():
+        expected = functional.conv2d((x >= 0).to(torch.float32), 2 * weight - 1, None, shape.stride, padding)
+    np.save(case / "expected bitserial.npy", expected.numpy())
+    np.savez(
+        case / "bitserial.npz",
+        x=np.ascontiguousarray(np.moveaxis(x.numpy(), 1, -1)),
+        kernel=np.ascontiguousarray(weight.permute(2, 3, 1, 0).numpy().astype("uint8")),
+        stride=shape.stride,
+        padding=padding,
+        out_shape=np.moveaxis(expected.numpy(), 1, -1).shape,
+    )
+
+
+def _channels_last(network: Any) -> Any:
+    """The network between two transposes, so that its input and its output are channels last."""
+    from torch import nn
+
+    class ChannelsLast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Any) -> Any:
+            return self.network(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    return ChannelsLast().eval()

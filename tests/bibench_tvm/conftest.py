@@ -1,0 +1,75 @@
+"""What these tests share: images, networks, commands as a user types them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import trainers
+from bibench_tvm.artifact import Artifact
+from bibench_tvm.bundled import IMAGES
+from bibench_tvm.compiler import compile_model
+from rpc import emulated
+from trainers.tasks.fashion_mnist import load_sample_images
+
+
+@pytest.fixture(scope="session")
+def board() -> None:
+    """An absent emulator is a failure, with the line to type: a skipped test would look like a passed one."""
+    if problem := emulated.missing():
+        pytest.fail(problem)
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """float32 (300, 3, 32, 32): the bundled images, grey repeated to three channels."""
+    return np.repeat(load_sample_images(IMAGES)[0], 3, axis=1)
+
+
+@pytest.fixture(scope="session")
+def network(images: np.ndarray) -> Callable[..., torch.nn.Module]:
+    """Untrained networks whose batch norms have seen images, and so have statistics as trained ones do."""
+
+    def build(arch: str, algorithm: str, **options: Any) -> torch.nn.Module:
+        torch.manual_seed(0)
+        model = trainers.binarize(trainers.create_model(arch), algorithm, **options).train()
+        with torch.no_grad():
+            for batch in np.split(images[:64], 4):
+                model(torch.from_numpy(batch))
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def small() -> torch.nn.Module:
+    """Two convolutions of which the second is binary, and a linear layer: (1, 4, 8, 8) -> (1, 5)."""
+    torch.manual_seed(0)
+    return trainers.binarize(
+        torch.nn.Sequential(
+            torch.nn.Conv2d(4, 16, 3, padding=1),
+            torch.nn.BatchNorm2d(16),
+            torch.nn.Conv2d(16, 24, 3, padding=1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(24 * 64, 5),
+        ),
+        "bnn",
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def artifact(small: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The small network for this machine; not to be changed."""
+    out = tmp_path_factory.mktemp("artifact")
+    return compile_model(small, torch.zeros(1, 4, 8, 8), target="host", out=out)
+
+
+@pytest.fixture(scope="session")
+def small_file(small: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small network as an ONNX file, which is read without PyTorch and so fast."""
+    path = tmp_path_factory.mktemp("onnx") / "small.onnx"
+    torch.onnx.export(small, (torch.zeros(1, 4, 8, 8),), path, dynamo=False)
+    return path

@@ -1,0 +1,238 @@
+"""What is binary is found by values and producers, computes the same, and what is not has its reason."""
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from relay_passes.find_binary import FindBinary
+from relay_passes.mark_layers import MarkLayers
+from relay_passes.sink_transposes import sink_transposes
+from schedules.targets.generic import GENERIC
+from schedules.targets.x86_avx512 import X86_AVX512
+
+RNG = np.random.default_rng(0)
+op = relax.op
+SHAPE = (2, 20, 5, 6)
+
+
+def number(value):
+    return relax.const(value, "float32")
+
+
+def signs(*shape):
+    return RNG.choice(np.float32([-1, 1]), shape)
+
+
+def conv(x, weights=None):
+    weights = signs(7, 20, 3, 3) if weights is None else weights
+    return op.nn.conv2d(x, relax.const(weights.astype("float32")), padding=(1, 1, 0, 2))
+
+
+def find(mod, target=GENERIC):
+    """(the module, the table)."""
+    finder = FindBinary(target)
+    mod = finder(sink_transposes(MarkLayers({})(mod)))
+    return mod, finder.table
+
+
+def image(shape=SHAPE):
+    """Normal numbers, an eighth of them 0."""
+    return RNG.normal(size=shape).astype("float32") * (RNG.random(shape) > 0.125)
+
+
+def bit(emit, x, compare="greater_equal", yes=1.0, no=-1.0, at=0.0):
+    return emit(op.where(emit(getattr(op, compare)(x, number(at))), number(yes), number(no)))
+
+
+# Exactly the values of the network, at 0 too.
+TWO_VALUED = {
+    **{compare: lambda emit, x, compare=compare: bit(emit, x, compare)
+       for compare in ("greater_equal", "greater", "less_equal", "less")},
+    **{f"{yes} or {no}": lambda emit, x, yes=yes, no=no: bit(emit, x, "greater", yes, no)
+       for yes, no in ((-1, 1), (0.25, -0.25), (0, 1), (1, 0), (0, -2), (-2, 0))},
+    "a number compared with": lambda emit, x: emit(op.where(
+        emit(op.less(number(0.5), x)), number(1), number(-1))),
+    "a threshold per channel": lambda emit, x: emit(op.where(
+        emit(op.greater_equal(x, relax.const(image((20, 1, 1))))), number(1), number(-1))),
+    "equal": lambda emit, x: emit(op.astype(emit(op.equal(x, number(0))), "float32")),
+    "astype": lambda emit, x: emit(op.astype(emit(op.greater(x, number(0))), "float32")),
+    "2 b - 1": lambda emit, x: emit(op.subtract(emit(op.multiply(number(2), emit(op.astype(
+        emit(op.greater(x, number(0))), "float32")))), number(1))),
+    "1 - 2 b": lambda emit, x: emit(op.subtract(number(1), emit(op.multiply(emit(op.astype(
+        emit(op.greater(x, number(0))), "float32")), number(2))))),
+    "(b - 0.5) / -0.5": lambda emit, x: emit(op.divide(emit(op.subtract(emit(op.astype(
+        emit(op.greater(x, number(0))), "float32")), number(0.5))), number(-0.5))),
+    "negative": lambda emit, x: emit(op.negative(bit(emit, x))),
+    "scaled": lambda emit, x: emit(op.multiply(bit(emit, x), number(-0.3))),
+    "by way of int8": lambda emit, x: emit(op.astype(emit(op.astype(bit(emit, x), "int8")), "float32")),
+    "max_pool": lambda emit, x: emit(op.nn.max_pool2d(bit(emit, x), (3, 3), (1, 1), (1, 1))),
+    "sign of relu": lambda emit, x: emit(op.sign(emit(op.nn.relu(x)))),
+    "sign of a clip from 0": lambda emit, x: emit(op.sign(emit(op.clip(x, 0, 3)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TWO_VALUED)
+def test_two_valued_activations(build, run, operators, name):
+    before = build(lambda emit, x: emit(conv(TWO_VALUED[name](emit, x))), SHAPE)
+    after, [layer] = find(before)
+    assert layer.binarized, layer.reason
+    assert "bibench.convolution" not in operators(after)
+    x = image()
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_sign_is_1_at_0_and_the_table_says_so(build, run, moved):
+    def body(emit, x):
+        if moved:  # what the permutations of an image leave behind, where they do not meet
+            return emit(conv(emit(op.permute_dims(emit(op.sign(x)), [0, 1, 3, 2]))))
+        return emit(conv(emit(op.sign(x))))
+
+    before = build(body, (2, 20, 6, 5) if moved else SHAPE)
+    after, [layer] = find(before)
+    assert layer.binarized and layer.notes == "sign(0) is 0 in the source network and +1 here"
+    x = image((2, 20, 6, 5) if moved else SHAPE)
+    assert (x == 0).any()
+    [got] = run(after, x)
+    np.testing.assert_array_equal(got, run(before, np.where(x == 0, 1, x).astype("float32"))[0])
+
+
+NOT_BINARY = {
+    "relu": (lambda emit, x: emit(op.nn.relu(x)), "is not binary: it comes from relu, not from a sign"),
+    "the input": (lambda emit, x: x, "its input is the network's input, which is not binary"),
+    "three values": (lambda emit, x: emit(op.add(bit(emit, x), bit(emit, x, at=1.0))), "comes from add"),
+    "one value": (lambda emit, x: bit(emit, x, "greater", 1.0, 1.0), "comes from where"),
+    "-1 and 2": (lambda emit, x: bit(emit, x, "greater", 2.0, -1.0), "takes the values -1 and 2; only"),
+    "1 and 2": (lambda emit, x: bit(emit, x, "greater", 2.0, 1.0), "takes the values 1 and 2; only"),
+    "times a vector": (lambda emit, x: emit(op.multiply(bit(emit, x), relax.const(image((6,))))), "multiply"),
+    "lost in bool": (lambda emit, x: emit(op.astype(
+        emit(op.astype(bit(emit, x), "bool")), "float32")), "comes from astype"),
+    "lost in a sum": (lambda emit, x: emit(op.add(bit(emit, x), number(1e9))), "comes from add"),
+    "0 times a sign": (lambda emit, x: emit(op.multiply(bit(emit, x), number(0))), "comes from multiply"),
+    "padded with 0 in a channel": (lambda emit, x: emit(op.concat(
+        [bit(emit, x), relax.const(np.zeros((2, 20, 5, 6), "float32"))], 0)), "comes from concat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_BINARY)
+def test_other_activations_have_a_reason(build, run, name):
+    make, reason = NOT_BINARY[name]
+    before = build(lambda emit, x: emit(conv(make(emit, x))), SHAPE)
+    after, [layer] = find(before)
+    assert not layer.binarized and reason in layer.reason
+    x = image()
+    [expected] = run(before, x)
+    np.testing.assert_allclose(run(after, x)[0], expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_where_whose_condition_is_broadcast(build, run):
+    """The condition has fewer elements than the activation: its bits are no packing of it."""
+    ones = relax.const(np.ones(SHAPE, "float32"))
+
+    def body(emit, x):
+        rows = emit(op.max(x, [1, 3], keepdims=True))
+        return emit(conv(emit(op.where(emit(op.greater(rows, number(2))), ones, number(-1)))))
+
+    before = build(body, SHAPE)
+    after, _ = find(before)
+    x = image()
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_one_magnitude_per_channel(build, run):
+    """A channel of zeros among them, and one whose zero is negative."""
+    weights = signs(7, 20, 3, 3) * np.float32([0.5, 1, 2, 0, 3, 2.0**-66, -0.0])[:, None, None, None]
+    before = build(lambda emit, x: emit(conv(bit(emit, x), weights)), SHAPE)
+    after, [layer] = find(before)
+    assert layer.binarized
+    assert layer.macs == 2 * 4 * 7 * 7 * 9 * 20
+    assert layer.weight_bytes == 7 * 9 * 3
+    x = image()
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5)
+
+
+def test_other_weights_have_a_reason(build):
+    zero = signs(7, 20, 3, 3)
+    zero[4, 3, 2, 1] = 0
+    for weights, reason in (
+        (zero, "output channel 4 has 2 different magnitudes, 0 among them"),
+        (RNG.normal(size=(7, 20, 3, 3)), "output channel 0 has 180 different magnitudes"),
+    ):
+        _, [layer] = find(build(lambda emit, x, w=weights: emit(conv(bit(emit, x), w)), SHAPE))
+        assert layer.reason == f"its weights are not +-alpha: {reason}"
+        assert layer.weight_bytes == 4 * 7 * 180
+    _, [layer] = find(build(lambda emit, x: emit(conv(x, zero)), SHAPE))
+    assert layer.reason.count(";") == 1  # both the input and the weights
+
+
+def test_layers_without_a_kernel_have_a_reason(build):
+    weights = relax.const(signs(20, 3, 2, 2))
+    _, [layer] = find(build(lambda emit, x: emit(op.nn.conv2d_transpose(bit(emit, x), weights)), SHAPE))
+    assert (layer.op, layer.reason) == ("conv2d_transpose", "conv2d_transpose has no binary kernel")
+    assert layer.macs == 2 * 20 * 5 * 6 * 3 * 4
+    _, [layer] = find(build(lambda emit, x, w: emit(op.nn.conv2d(bit(emit, x), w)), SHAPE, (7, 20, 3, 3)))
+    assert layer.reason == "its weights are computed at run time"
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 4, 5), (2, 3, 4, 5)])
+def test_linear_layers(build, run, shape):
+    weights = relax.const(signs(5, 40))
+    before = build(lambda emit, x: emit(op.matmul(bit(emit, x), weights)), shape)
+    after, [layer] = find(before)
+    assert layer.binarized and layer.op == "linear"
+    x = image(shape)
+    np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
+
+
+@pytest.mark.parametrize("leading, depth, columns", [((), 3, 5), ((3,), 40, 70), ((2, 3), 40, 33)])
+@pytest.mark.parametrize("target", [GENERIC, X86_AVX512], ids=lambda t: t.name)
+def test_products_of_two_signs(build, run, operators, leading, depth, columns, target):
+    shapes = (*leading, 4, depth), (*leading, depth, columns)
+
+    def body(emit, x, y):
+        return emit(op.matmul(bit(emit, x, "greater", -0.5, 0.5), bit(emit, y, "less", 3.0, -3.0)))
+
+    before = build(body, *shapes)
+    after, [layer] = find(before, target)
+    assert layer.binarized and "matmul" not in operators(after)
+    inputs = [image(shape) for shape in shapes]
+    np.testing.assert_allclose(run(after, *inputs)[0], run(before, *inputs)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "left, right, shape, reason",
+    [
+        ((1, 0), (1, -1), (3, 5, 4), "not for 0 and a"),
+        ((0, -1), (1, -1), (3, 5, 4), "not for 0 and a"),
+        ((1, -1), (0, -2), (3, 5, 4), "not for 0 and a"),
+        ((1, -1), (2, -1), (3, 5, 4), "its second operand takes the values -1 and 2"),
+        ((1, -1), (1, -1), (5, 4), "equal leading extents"),
+    ],
+)
+def test_other_products_stay_float(build, run, left, right, shape, reason):
+    def body(emit, x, y):
+        return emit(op.matmul(bit(emit, x, "greater", *left), bit(emit, y, "greater", *right)))
+
+    before = build(body, (3, 4, 5), shape)
+    after, [layer] = find(before)
+    assert not layer.binarized and reason in layer.reason
+    inputs = image((3, 4, 5)), image(shape)
+    np.testing.assert_array_equal(run(after, *inputs)[0], run(before, *inputs)[0])
+
+
+def test_one_packing_for_layers_that_read_alike(build, run, operators):
+    """Two convolutions of one group share it, that of two groups has its own."""
+    grouped = relax.const(signs(4, 10, 3, 3))
+
+    def body(emit, x):
+        bits = bit(emit, emit(op.permute_dims(x, [0, 3, 1, 2])))  # which meets those of the convolutions
+        return emit(conv(bits)), emit(conv(bits)), emit(op.nn.conv2d(bits, grouped, groups=2))
+
+    shape = (2, 5, 6, 20)
+    before = build(body, shape)
+    after, table = find(before)
+    assert [layer.binarized for layer in table] == [True] * 3
+    assert operators(after).count("bibench.pack") == 2
+    x = image(shape)
+    for ours, plain in zip(run(after, x), run(before, x), strict=True):
+        np.testing.assert_array_equal(ours, plain)

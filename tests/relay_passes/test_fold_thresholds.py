@@ -1,0 +1,180 @@
+"""The folded comparison and the float chain agree on every value that a sum can take."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import relax
+
+from relay_passes.find_binary import FindBinary
+from relay_passes.fold_thresholds import fold_thresholds
+from relay_passes.mark_layers import MarkLayers
+from relay_passes.rewrite import bindings, constant_value, is_call
+from relay_passes.sink_transposes import sink_transposes
+from schedules.targets.generic import GENERIC
+
+DEPTH, CHANNELS = 10, 4
+SUMS = np.arange(-DEPTH, DEPTH + 1, dtype="float32")[:, None]  # every sum, beside each channel
+op = relax.op
+
+NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-3, -7.0, 1e6, -1e30, 3e38]) | st.floats(-20, 20, width=32)
+PER_CHANNEL = st.lists(NUMBERS, min_size=CHANNELS, max_size=CHANNELS).map(lambda v: np.array(v, "float32"))
+
+
+def constant(values):
+    return relax.const(values.reshape(-1, 1, 1))
+
+
+# name -> (in Relax, on an image in NCHW; in numpy, channels last)
+LINKS = {
+    "multiply": (lambda x, c: op.multiply(x, constant(c)), lambda x, c: x * c),
+    "multiply from the left": (lambda x, c: op.multiply(constant(c), x), lambda x, c: c * x),
+    "add": (lambda x, c: op.add(x, constant(c)), lambda x, c: x + c),
+    "subtract": (lambda x, c: op.subtract(x, constant(c)), lambda x, c: x - c),
+    "subtract from": (lambda x, c: op.subtract(constant(c), x), lambda x, c: c - x),
+    "divide": (lambda x, c: op.divide(x, constant(c)), lambda x, c: x / c),
+    "maximum": (lambda x, c: op.maximum(x, constant(c)), np.maximum),
+    "minimum": (lambda x, c: op.minimum(x, constant(c)), np.minimum),
+    "hardtanh": (lambda x, c: op.clip(x, -1, 1), lambda x, c: np.clip(x, np.float32(-1), np.float32(1))),
+    "relu": (lambda x, c: op.nn.relu(x), lambda x, c: np.maximum(x, np.float32(0))),
+    "negative": (lambda x, c: op.negative(x), lambda x, c: -x),
+    "tanh": (lambda x, c: op.tanh(x), lambda x, c: np.tanh(x)),
+}
+COMPARISONS = {
+    "greater_equal": np.greater_equal,
+    "greater": np.greater,
+    "less_equal": np.less_equal,
+    "less": np.less,
+}
+CHAIN = st.lists(st.tuples(st.sampled_from(sorted(LINKS)), PER_CHANNEL), max_size=5)
+
+
+def network(build, links, comparison, threshold, pool_after=None, swapped=False):
+    """sign -> 1x1 convolution -> links -> comparison -> 1x1 convolution, folded where that can be."""
+    weights = np.ones((CHANNELS, DEPTH, 1, 1), "float32")
+
+    def body(emit, x):
+        signs = emit(op.where(emit(op.greater(x, relax.const(0.0))), relax.const(1.0), relax.const(-1.0)))
+        x = emit(op.nn.conv2d(signs, relax.const(weights)))
+        for i, (name, values) in enumerate(links):
+            if i == pool_after:
+                x = emit(op.nn.max_pool2d(x, (2, 2), (2, 2)))
+            x = emit(LINKS[name][0](x, values))
+        sides = (constant(threshold), x) if swapped else (x, constant(threshold))
+        bits = emit(op.where(emit(getattr(op, comparison)(*sides)), relax.const(1.0), relax.const(-1.0)))
+        return emit(op.nn.conv2d(bits, relax.const(np.ones((2, CHANNELS, 1, 1), "float32"))))
+
+    return FindBinary(GENERIC)(sink_transposes(MarkLayers({})(build(body, (1, DEPTH, 4, 4)))))
+
+
+def folded_truth(mod):
+    """What is packed second, as a function of the sums; None where it is not a comparison of integers."""
+    made = {b.var: b.value for b in bindings(mod)}
+    _, pack = (value for value in made.values() if is_call(value, "bibench.pack"))
+    value, turned = made[pack.args[0]], False
+    if is_call(value, "relax.logical_xor"):
+        value, turned = made[value.args[0]], constant_value(value.args[1])
+    sums = made.get(value.args[0])
+    if is_call(sums, "relax.nn.max_pool2d"):
+        sums = made[sums.args[0]]
+    if not is_call(sums, "bibench.binary_convolution"):
+        return None
+    assert is_call(value, "relax.greater_equal")
+    return (constant_value(value.args[1]) <= SUMS.astype(int)) ^ turned
+
+
+@given(
+    links=CHAIN, comparison=st.sampled_from(sorted(COMPARISONS)), threshold=PER_CHANNEL, swapped=st.booleans()
+)
+@settings(deadline=None, max_examples=250)
+def test_the_bit_of_every_sum(build, links, comparison, threshold, swapped):
+    folded = folded_truth(fold_thresholds(network(build, links, comparison, threshold, swapped=swapped)))
+    with np.errstate(all="ignore"):
+        x, numbers = np.broadcast_to(SUMS, (len(SUMS), CHANNELS)), True
+        for name, values in links:
+            numbers &= name != "divide" or bool(values.all())
+            x = LINKS[name][1](x, values)
+            numbers &= not np.isnan(x).any()
+        sides = (threshold, x) if swapped else (x, threshold)
+        expected = COMPARISONS[comparison](*sides)
+    if folded is None:
+        # Only a chain that overflows may stay; the pass looks a little further than the sums here reach.
+        assert not numbers or any(np.abs(values).max() > 1e5 for _, values in links)
+    else:
+        np.testing.assert_array_equal(folded, expected)
+
+
+def test_overflow_is_not_folded(build):
+    """(sum * 3e38) * 0 is 0 for the sum 0 and NaN for others: the same at both ends, another between."""
+    links = [("multiply", np.full(CHANNELS, 3e38, "float32")), ("multiply", np.zeros(CHANNELS, "float32"))]
+    assert (
+        folded_truth(fold_thresholds(network(build, links, "greater_equal", np.zeros(CHANNELS, "float32"))))
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "scale, folds", [([1, 2, 0, 3], True), ([1, -2, 3, 4], False)], ids=["rises", "falls in a channel"]
+)
+def test_max_pool_between(build, run, operators, scale, folds):
+    links = [
+        ("multiply", np.float32(scale)),
+        ("add", np.float32([1, -3, 0, 2])),
+        ("subtract", np.float32([0, 1, 2, 3])),
+    ]
+    before = network(build, links, "greater", np.float32([1, -1, 0, 4]), pool_after=2)
+    after = fold_thresholds(before)
+    assert (folded_truth(after) is not None) == folds
+    assert operators(after).count("max_pool2d") == 1
+    x = np.random.default_rng(0).normal(size=(1, DEPTH, 4, 4)).astype("float32")
+    np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
+
+
+def plain_chain(build, make):
+    """As `network`, with `make(emit, x)` between the convolution and the sign."""
+    weights = np.ones((CHANNELS, DEPTH, 1, 1), "float32")
+
+    def body(emit, x):
+        signs = emit(op.where(emit(op.greater(x, relax.const(0.0))), relax.const(1.0), relax.const(-1.0)))
+        x = make(emit, emit(op.nn.conv2d(signs, relax.const(weights))))
+        bits = emit(
+            op.where(emit(op.greater_equal(x, relax.const(0.0))), relax.const(1.0), relax.const(-1.0))
+        )
+        return emit(op.nn.conv2d(bits, relax.const(np.ones((2, CHANNELS, 1, 1), "float32"))))
+
+    return FindBinary(GENERIC)(sink_transposes(MarkLayers({})(build(body, (1, DEPTH, 4, 4)))))
+
+
+NOT_MONOTONE = {
+    "leaky relu": lambda emit, x: emit(op.nn.leakyrelu(x, -0.5)),
+    "abs": lambda emit, x: emit(op.abs(x)),
+    "square": lambda emit, x: emit(op.multiply(x, x)),
+    "a constant of every pixel": lambda emit, x: emit(op.add(x, relax.const(np.float32([[1, 2, 3, 4]] * 4)))),
+    "int8": lambda emit, x: emit(op.astype(emit(op.astype(
+        emit(op.multiply(x, relax.const(100.0))), "int8")), "float32")),
+    "an average": lambda emit, x: emit(op.nn.avg_pool2d(x, (2, 2))),
+    "two poolings": lambda emit, x: emit(op.nn.max_pool2d(emit(op.nn.max_pool2d(x, (2, 2))), (2, 2))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_MONOTONE)
+def test_what_may_turn_or_mix_sums_is_not_folded(build, name):
+    assert folded_truth(fold_thresholds(plain_chain(build, NOT_MONOTONE[name]))) is None
+
+
+def test_a_chain_that_grows_by_broadcasting_is_not_folded(build, run):
+    """One output channel plus a constant along the channels."""
+    first = np.ones((1, DEPTH, 1, 1), "float32")
+
+    def body(emit, x):
+        signs = emit(op.where(emit(op.greater(x, relax.const(0.0))), relax.const(1.0), relax.const(-1.0)))
+        x = emit(op.add(emit(op.nn.conv2d(signs, relax.const(first))), constant(np.float32([-3, 0, 3, 5]))))
+        bits = emit(
+            op.where(emit(op.greater_equal(x, relax.const(0.0))), relax.const(1.0), relax.const(-1.0))
+        )
+        return emit(op.nn.conv2d(bits, relax.const(np.ones((2, CHANNELS, 1, 1), "float32"))))
+
+    before = build(body, (1, DEPTH, 4, 4))
+    after = fold_thresholds(FindBinary(GENERIC)(sink_transposes(MarkLayers({})(before))))
+    x = np.random.default_rng(0).normal(size=(1, DEPTH, 4, 4)).astype("float32")
+    np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])

@@ -1,0 +1,213 @@
+"""Groups become kernels, and small networks compute the same before and after the whole pipeline."""
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+from relay_passes import finish, lower
+from schedules.targets.generic import GENERIC
+from schedules.targets.x86_avx512 import X86_AVX512
+
+RNG = np.random.default_rng(0)
+op = relax.op
+SHAPE = (2, 20, 6, 5)
+
+
+def number(value):
+    return relax.const(value, "float32")
+
+
+def per_channel(channels):
+    return relax.const(RNG.integers(-4, 5, (channels, 1, 1)).astype("float32"))
+
+
+def sign(emit, x):
+    return emit(op.where(emit(op.greater_equal(x, number(0))), number(1), number(-1)))
+
+
+def binary(emit, x, out, kernel=3, **options):
+    """A binary convolution that keeps the image's size."""
+    channels = int(x.ty.shape[1]) // options.get("groups", 1)
+    weights = RNG.choice(np.float32([-1, 1]), (out, channels, kernel, kernel))
+    weights *= RNG.choice(np.float32([0.5, 1, 2]), (out, 1, 1, 1))
+    return emit(op.nn.conv2d(x, relax.const(weights), padding=(kernel // 2,) * 2, **options))
+
+
+def norm(emit, x):
+    channels = int(x.ty.shape[1])
+    return emit(op.add(emit(op.multiply(x, per_channel(channels))), per_channel(channels)))
+
+
+def stem(emit, x, out=20):
+    weights = RNG.integers(-3, 4, (out, int(x.ty.shape[1]), 3, 3)).astype("float32")
+    return norm(emit, emit(op.nn.conv2d(x, relax.const(weights), padding=(1, 1))))
+
+
+# --------------------------------------------------------------------------- networks, of small integers
+
+
+def residual_block(emit, x):
+    x = stem(emit, x)
+    y = emit(op.add(norm(emit, binary(emit, sign(emit, x), 20)), x))
+    y = emit(op.clip(y, -9, 9))
+    return emit(op.add(norm(emit, binary(emit, sign(emit, y), 20)), y))
+
+
+def straight(emit, x):
+    """Activations stay packed between the two."""
+    x = norm(emit, binary(emit, sign(emit, stem(emit, x)), 40))
+    return norm(emit, binary(emit, sign(emit, emit(op.clip(x, -1, 1))), 7))
+
+
+def downsample(emit, x):
+    """Two convolutions read the same signs and feed one addition."""
+    bits = sign(emit, stem(emit, x))
+    left = norm(emit, binary(emit, bits, 40, strides=(2, 2)))
+    right = norm(emit, binary(emit, bits, 40, 1, strides=(2, 2)))
+    return sign(emit, emit(op.add(left, right)))
+
+
+def scaled_by_position(emit, x):
+    """XNOR-Net's K, from the mean of the absolute input."""
+    scale = emit(op.mean(emit(op.abs(x)), [1], keepdims=True))
+    scale = emit(op.nn.conv2d(scale, relax.const(np.ones((1, 1, 3, 3), "float32")), padding=(1, 1)))
+    return norm(emit, emit(op.multiply(binary(emit, sign(emit, x), 33), scale)))
+
+
+def pooled(emit, x):
+    x = norm(emit, binary(emit, sign(emit, x), 40))
+    x = emit(op.nn.max_pool2d(x, (3, 3), (2, 2), (1, 1), ceil_mode=True))
+    return binary(emit, sign(emit, x), 8)
+
+
+def pooled_after_the_sign(emit, x):
+    bits = sign(emit, norm(emit, binary(emit, sign(emit, x), 40)))
+    return binary(emit, emit(op.nn.max_pool2d(bits, (2, 2), (2, 2))), 8)
+
+
+def groups_of_many_widths(emit, x):
+    for out, groups, kernel in ((40, 4, 3), (40, 40, 3), (24, 8, 1), (24, 24, 5), (48, 3, 3)):
+        x = norm(emit, binary(emit, sign(emit, x), out, kernel, groups=groups))
+    return x
+
+
+def two_signs_of_one_tensor(emit, x):
+    x = stem(emit, x)
+    return binary(emit, sign(emit, x), 5, groups=5), binary(emit, sign(emit, x), 5)
+
+
+def float_depthwise(emit, x):
+    weights = RNG.integers(-3, 4, (20, 1, 3, 3)).astype("float32")
+    return emit(op.nn.conv2d(x, relax.const(weights), padding=(1, 1), groups=20))
+
+
+def several_results(emit, x):
+    """The input itself, a value inside a kernel, its sign, a comparison; and a layer that nobody reads."""
+    y = norm(emit, binary(emit, sign(emit, x), 20))
+    binary(emit, sign(emit, y), 3)
+    return x, y, sign(emit, y), emit(op.greater(y, number(1))), binary(emit, sign(emit, y), 3)
+
+
+def only_the_input(emit, x):
+    return x
+
+
+def one_pixel(emit, x):
+    x = emit(op.mean(x, [2, 3], keepdims=True))
+    return binary(emit, sign(emit, norm(emit, binary(emit, sign(emit, x), 40))), 7)
+
+
+def classifier(emit, x):
+    x = emit(op.reshape(norm(emit, binary(emit, sign(emit, x), 4)), (2, -1)))
+    weights = relax.const(RNG.choice(np.float32([-1, 1]), (120, 33)))
+    hidden = emit(
+        op.add(emit(op.matmul(sign(emit, x), weights)), relax.const(np.arange(33, dtype="float32") - 16))
+    )
+    last = relax.const(RNG.integers(-3, 4, (33, 10)).astype("float32"))
+    return emit(op.matmul(sign(emit, hidden), last))
+
+
+def attention(emit, x):
+    """Three-dimensional: a linear layer, and a product of two activations."""
+    tokens = emit(op.reshape(x, (2, 20, 30)))
+    weights = relax.const(RNG.choice(np.float32([-1, 1]), (30, 12)))
+    keys = emit(op.matmul(sign(emit, tokens), weights))
+    scores = emit(op.matmul(sign(emit, tokens), emit(op.permute_dims(sign(emit, tokens), [0, 2, 1]))))
+    return emit(op.matmul(sign(emit, scores), sign(emit, keys)))
+
+
+def zero_one(emit, x):
+    """DoReFa's activations, padded with a 0 that they do have."""
+    bits = emit(op.astype(emit(op.greater(x, number(0))), "float32"))
+    x = norm(emit, binary(emit, bits, 40))
+    return binary(emit, emit(op.astype(emit(op.less(x, number(3))), "float32")), 8)
+
+
+NETWORKS = [
+    residual_block, straight, downsample, scaled_by_position, pooled, pooled_after_the_sign,
+    groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results, only_the_input,
+    one_pixel, classifier, attention, zero_one,
+]  # fmt: skip
+BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
+
+
+def compiled(mod):
+    executable = tvm.compile(mod, target=tvm.target.Target({"kind": "llvm"}))
+    return relax.VirtualMachine(executable, tvm.cpu())["main"]
+
+
+def call(main, *arrays):
+    result = main(*map(tvm.runtime.tensor, arrays))
+    return [result] if hasattr(result, "numpy") else list(result)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)
+def test_a_network_computes_the_same(build, network):
+    """With words of 32 bits and of 8; the other kernels have 8 alone."""
+    before = build(network, SHAPE)
+    lowered = lower(before, {}, X86_AVX512)
+    after = finish(lowered.module, tvm.target.Target({"kind": "llvm"}))
+    x = RNG.integers(-3, 4, SHAPE).astype("float32")
+    for ours, plain in zip(call(compiled(after), x), call(compiled(before), x), strict=True):
+        np.testing.assert_allclose(ours.numpy(), plain.numpy(), rtol=1e-6)
+
+
+KERNELS = {
+    straight: ["float_convolution", "binary_convolution", "binary_convolution"],
+    # Each convolution writes the float that the residual needs and the bits that the next one reads.
+    residual_block: ["float_convolution", "binary_convolution", "binary_convolution"],
+    # The first of two writes for itself, the second adds.
+    downsample: ["float_convolution", "binary_convolution", "binary_convolution"],
+}
+
+
+@pytest.mark.parametrize("network", KERNELS, ids=lambda n: n.__name__)
+def test_kernels_take_in_what_is_element_wise(build, operators, network):
+    lowered = lower(build(network, SHAPE), {}, GENERIC)
+    plain = {"permute_dims", "reshape"}
+    names = [name.rstrip("0123456789") for name in operators(lowered.module) if name not in plain]
+    assert names == KERNELS[network]
+
+
+@pytest.mark.parametrize("network", BINARY, ids=lambda n: n.__name__)
+def test_a_probe_sees_what_its_reference_computes(build, network):
+    """Of each kernel `main` returns inputs, outputs and sums; plain numpy makes the same of the inputs."""
+    lowered = lower(build(network, SHAPE), {}, GENERIC, probe=True)
+    main = compiled(finish(lowered.module, tvm.target.Target({"kind": "llvm"})))
+    _, *seen = call(main, RNG.integers(-3, 4, SHAPE).astype("float32"))
+    seen = [tensor.numpy() for tensor in seen]
+    assert {c.layer for c in lowered.kernel_calls} == {
+        layer.name for layer in lowered.layers if layer.binarized
+    }
+    for kernel in lowered.kernel_calls:
+        inputs, seen = seen[: len(kernel.inputs)], seen[len(kernel.inputs) :]
+        outputs, sums, seen = (
+            seen[: len(kernel.outputs)],
+            seen[len(kernel.outputs)],
+            seen[len(kernel.outputs) + 1 :],
+        )
+        np.testing.assert_array_equal(sums, kernel.reference_sums(inputs))
+        for got, twin in zip(outputs, kernel.reference(inputs), strict=True):
+            np.testing.assert_array_equal(got, twin)
+    assert not seen

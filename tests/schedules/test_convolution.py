@@ -1,0 +1,356 @@
+"""Binary and float convolution against their plain references, and these against the definition."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from tvm import tirx
+
+from schedules import depthwise
+from schedules.bits import Packing, pack
+from schedules.convolution import (
+    Convolution,
+    Ending,
+    binary_convolution,
+    binary_convolution_reference,
+    border_tables,
+    float_convolution,
+    lay_out,
+    limit_table,
+    pack_weights,
+)
+from schedules.epilogue import SUM, Epilogue, Output, Step, Value, plain
+from schedules.targets.choose import ALL
+from schedules.targets.kernel_target import KernelTarget
+
+HALO = st.tuples(*[st.integers(0, 3)] * 4)
+SEED = st.integers(0, 2**32 - 1)
+CHANNELS = [1, 3, 8, 20, 32, 40, 96, 130]
+GROUPS = st.sampled_from([1, 1, 1, 2, 3])
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, groups=GROUPS) -> Convolution:
+    count = draw(groups)
+    kernel = draw(st.tuples(*[st.sampled_from([1, 2, 3, 3, 5, 7])] * 2))
+    conv = Convolution(
+        batch=draw(st.integers(1, 3)),
+        height=draw(st.integers(1, 9)),
+        width=draw(st.integers(1, 9)),
+        channels=count * draw(st.sampled_from(CHANNELS)),
+        out_channels=count * draw(st.sampled_from(CHANNELS)),
+        kernel=kernel,
+        strides=draw(st.tuples(*[st.integers(1, 3)] * 2)),
+        padding=draw(HALO),
+        dilation=draw(st.tuples(*[st.integers(1, 2)] * 2)),
+        groups=count,
+    )
+    assume(conv.out_height > 0 and conv.out_width > 0)
+    return conv
+
+
+def depthwise_convolutions(per_group: st.SearchStrategy[int]) -> st.SearchStrategy[Convolution]:
+    """One output channel a group."""
+    groups = st.sampled_from([2, 3, 20, 64, 130])
+    return st.builds(
+        lambda conv, groups, per_group: replace(
+            conv, groups=groups, channels=groups * per_group, out_channels=groups
+        ),
+        convolutions(groups=st.just(1)),
+        groups,
+        per_group,
+    )
+
+
+def random_bits(seed: int, conv: Convolution) -> tuple[np.ndarray, np.ndarray]:
+    """Activations [N, H, W, C] and weights [O, KH, KW, C / groups]."""
+    rng = np.random.default_rng(seed)
+    weights = (conv.out_channels, *conv.kernel, conv.channels // conv.groups)
+    return rng.random((conv.batch, conv.height, conv.width, conv.channels)) < 0.5, rng.random(weights) < 0.5
+
+
+def expected_sums(
+    bits: np.ndarray, weights: np.ndarray, conv: Convolution, zero_one: bool = False
+) -> np.ndarray:
+    """What a kernel's epilogue gets; over {0, 1} it is doubled."""
+    activations = bits.astype(int) if zero_one else 2 * bits.astype(int) - 1
+    return binary_convolution_reference(activations, 2 * weights.astype(int) - 1, conv) * (
+        2 if zero_one else 1
+    )
+
+
+def binary_kernel(
+    conv: Convolution,
+    packing: Packing,
+    weights: np.ndarray,
+    kernels: KernelTarget,
+    epilogue: Epilogue,
+    ending: Ending,
+) -> tuple[tirx.PrimFunc, np.ndarray]:
+    """The kernel that this layer gets, and its weights as they lie in memory."""
+    packed = pack_weights(weights, packing.word)
+    if depthwise.is_depthwise(conv, packed=True):
+        return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending), depthwise.lay_out(
+            packed
+        )
+    tile = kernels.binary_tile(conv)
+    kernel = binary_convolution(conv, packing, tile, kernels, epilogue, ending=ending)
+    return kernel, lay_out(packed, conv.groups, tile)
+
+
+def check_sums(
+    machine, kernels: KernelTarget, conv: Convolution, more: tuple, zero_one: bool, seed: int
+) -> None:
+    """`more`: halo beyond the padding, as another reader of the same activations might need it."""
+    bits, weights = random_bits(seed, conv)
+    halo = tuple(p + m for p, m in zip(conv.padding, more, strict=True))
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, halo)
+    ending: Ending = "bordered dot" if zero_one or any(conv.padding) else "dot"
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain(conv.out_shape, "int32"), ending)
+    tables = border_tables(conv, weights, zero_one) if ending == "bordered dot" else ()
+    [sums] = machine.call(kernel, [pack(bits, packing), laid_out, *tables], [(conv.out_shape, "int32")])
+    np.testing.assert_array_equal(sums, expected_sums(bits, weights, conv, zero_one))
+
+
+@given(kernels=st.sampled_from(ALL), conv=convolutions(), zero_one=st.booleans(), seed=SEED)
+@settings(deadline=None, max_examples=60)
+def test_binary_truth(host, kernels, conv, zero_one, seed):
+    """Counts against limits, for thresholds in, at the ends of, and beyond the range of the sums."""
+    bits, weights = random_bits(seed, conv)
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
+    sums = expected_sums(bits, weights, conv, zero_one)
+    reach = 2 * conv.products + 1
+    rng = np.random.default_rng(seed)
+    ends = np.asarray([-reach, reach, sums.min(), sums.max(), sums.max() + 1, 0])
+    thresholds = np.where(
+        rng.random(conv.out_channels) < 0.5,
+        rng.choice(ends, conv.out_channels),
+        rng.integers(-reach, reach + 1, conv.out_channels),
+    )
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain(conv.out_shape, "bool"), "truth")
+    base, *classes = border_tables(conv, weights, zero_one)
+    limits = limit_table(base, thresholds, conv)
+    [truth] = host.call(kernel, [pack(bits, packing), laid_out, limits, *classes], [(conv.out_shape, "bool")])
+    np.testing.assert_array_equal(truth, sums >= thresholds)
+
+
+PER_GROUP = st.sampled_from([1, 1, 2, 3, 8])
+TARGETS = st.sampled_from(ALL)
+
+
+@given(kernels=TARGETS, conv=convolutions(), more=HALO, zero_one=st.booleans(), seed=SEED)
+@example(ALL[0], Convolution(1, 1, 1, 64, 64, (3, 3), padding=(1, 1, 1, 1)), (0, 0, 0, 0), False, 0)
+@example(ALL[0], Convolution(1, 7, 7, 512, 512, (3, 3), padding=(1, 1, 1, 1)), (0, 0, 0, 0), False, 0)
+@settings(deadline=None, max_examples=100)
+def test_binary(host, kernels, conv, more, zero_one, seed):
+    check_sums(host, kernels, conv, more, zero_one, seed)
+
+
+@given(kernels=TARGETS, conv=depthwise_convolutions(PER_GROUP), more=HALO, zero_one=st.booleans(), seed=SEED)
+@settings(deadline=None, max_examples=40)
+def test_binary_depthwise(host, kernels, conv, more, zero_one, seed):
+    check_sums(host, kernels, conv, more, zero_one, seed)
+
+
+@pytest.mark.parametrize("channels", [65535, 65536])
+@pytest.mark.parametrize("kernels", ALL, ids=lambda k: k.name)
+def test_sums_that_16_bits_hold_just_or_just_not(host, kernels, channels):
+    conv = Convolution(1, 1, 1, channels, 2)
+    packing = Packing(channels, kernels.word_for(conv))
+    weights = np.stack([np.ones((1, 1, channels), bool), np.zeros((1, 1, channels), bool)])
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain((2,), "int32"), "dot")
+    bits = np.ones((1, 1, 1, channels), bool)
+    [sums] = host.call(kernel, [pack(bits, packing), laid_out], [((2,), "int32")])
+    assert sums.tolist() == [channels, -channels]
+
+
+FIXED = [
+    Convolution(1, 7, 7, 64, 64, (3, 3), padding=(1, 1, 1, 1)),
+    Convolution(2, 5, 6, 20, 35, (3, 2), (2, 1), (1, 0, 2, 1), (1, 2)),
+    Convolution(1, 5, 5, 48, 96, (3, 3), padding=(1, 1, 1, 1), groups=4),
+    Convolution(1, 6, 6, 130, 130, (3, 3), padding=(1, 1, 1, 1), groups=130),
+    Convolution(1, 1, 2, 300, 10),
+]
+
+
+@pytest.mark.parametrize("zero_one", [False, True], ids=["signs", "zero_one"])
+@pytest.mark.parametrize("conv", FIXED, ids=str)
+def test_binary_on_arm(arm, conv, zero_one):
+    check_sums(arm, arm.kernels, conv, (0, 1, 0, 2), zero_one, seed=0)
+
+
+# --------------------------------------------------------------------------- what is written
+
+
+@given(
+    kernels=TARGETS,
+    conv=convolutions(),
+    halo=HALO,
+    out_groups=st.integers(1, 2),
+    wide=st.booleans(),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=50)
+def test_numbers_and_packed_truth_at_once(host, kernels, conv, halo, out_groups, wide, seed):
+    word = kernels.word if wide else 8
+    ends = {conv.out_channels // conv.groups if conv.groups > 1 else word}
+    ends |= {conv.out_channels // out_groups if out_groups > 1 else word}
+    assume(conv.out_channels % out_groups == 0 and all(end % word == 0 for end in ends))
+    check_outputs(host, kernels, conv, Packing(conv.out_channels, word, out_groups, halo), seed)
+
+
+@pytest.mark.parametrize("conv", FIXED[:2], ids=str)
+def test_numbers_and_packed_truth_on_arm(arm, conv):
+    check_outputs(arm, arm.kernels, conv, Packing(conv.out_channels, 8, halo=(1, 0, 2, 1)), seed=0)
+
+
+def check_outputs(machine, kernels: KernelTarget, conv: Convolution, out_packing: Packing, seed: int) -> None:
+    """sum * scale[c] + residual, and sum >= threshold[c], turned for some channels."""
+    bits, weights = random_bits(seed, conv)
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
+    channels = conv.out_channels
+    rng = np.random.default_rng(seed)
+    scale = rng.permutation(channels).astype("float32")
+    residual = rng.permutation(int(np.prod(conv.out_shape))).reshape(conv.out_shape).astype("float32")
+    thresholds = rng.integers(-conv.products, conv.products + 1, channels).astype("int32")
+    turned = rng.random(channels) < 0.5
+    operands = [scale, residual, thresholds, turned]
+    epilogue = Epilogue(
+        tuple((o.shape, str(o.dtype)) for o in operands),
+        (
+            Step("relax.astype", (SUM,), {"dtype": "float32"}),
+            Step("relax.multiply", (Value("step", 0), Value("operand", 0))),
+            Step("relax.add", (Value("step", 1), Value("operand", 1))),
+            Step("relax.greater_equal", (SUM, Value("operand", 2))),
+            Step("relax.logical_xor", (Value("step", 3), Value("operand", 3))),
+        ),
+        (
+            Output(Value("step", 2), conv.out_shape, "float32"),
+            Output(Value("step", 4), out_packing.shape(*conv.out_shape[:3]), out_packing.dtype, out_packing),
+        ),
+    )
+    ending: Ending = "bordered dot" if any(conv.padding) else "dot"
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, epilogue, ending)
+    tables = border_tables(conv, weights, False) if ending == "bordered dot" else ()
+    specs = [(output.shape, output.dtype) for output in epilogue.outputs]
+    numbers, words = machine.call(kernel, [pack(bits, packing), laid_out, *operands, *tables], specs)
+
+    sums = expected_sums(bits, weights, conv)
+    np.testing.assert_array_equal(numbers, sums * scale + residual)
+    np.testing.assert_array_equal(words, pack((sums >= thresholds) ^ turned, out_packing))
+    for got, twin in zip((numbers, words), epilogue.evaluate(sums, operands), strict=True):
+        np.testing.assert_array_equal(got, twin)
+
+
+@given(
+    kernels=TARGETS,
+    leading=st.tuples(*[st.integers(1, 3)] * 2),
+    rows=st.integers(1, 9),
+    depth=st.sampled_from(CHANNELS),
+    columns=st.sampled_from(CHANNELS),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=30)
+def test_weights_per_row(host, kernels, leading, rows, depth, columns, seed):
+    """A product of two activations: [a, b, rows, depth] @ [a, b, depth, columns]."""
+    rng = np.random.default_rng(seed)
+    left = rng.random((*leading, rows, depth)) < 0.5
+    right = rng.random((*leading, columns, depth)) < 0.5
+    conv = Convolution(*leading, rows, depth, columns)
+    packing, tile = Packing(depth, kernels.word), kernels.binary_tile(conv)
+    sets = pack_weights(right.reshape(-1, 1, 1, depth), packing.word).reshape(
+        -1, columns, 1, 1, packing.words
+    )
+    kernel = binary_convolution(
+        conv, packing, tile, kernels, plain(conv.out_shape, "int32"), ending="dot", weights_per_row=True
+    )
+    laid_out = np.concatenate([lay_out(one, 1, tile) for one in sets])
+    [product] = host.call(kernel, [pack(left, packing), laid_out], [(conv.out_shape, "int32")])
+    signs = [2 * side.astype(int) - 1 for side in (left, right)]
+    np.testing.assert_array_equal(product, signs[0] @ signs[1].swapaxes(2, 3))
+
+
+def test_a_halo_that_does_not_cover_the_padding_is_refused():
+    conv = Convolution(1, 3, 3, 8, 8, (3, 3), padding=(1, 1, 1, 1))
+    packing = Packing(8, 8, halo=(1, 1, 0, 1))
+    tile = ALL[0].binary_tile(conv)
+    with pytest.raises(ValueError, match="does not cover the padding"):
+        binary_convolution(conv, packing, tile, ALL[0], plain(conv.out_shape, "int32"), ending="bordered dot")
+
+
+# --------------------------------------------------------------------------- float
+
+
+def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int) -> None:
+    """On small integers, of which every sum is exact in any order."""
+    rng = np.random.default_rng(seed)
+    shape = (conv.batch, conv.height, conv.width, conv.channels)
+    activations = rng.integers(-8, 9, shape).astype("float32")
+    weights = rng.integers(-8, 9, (conv.out_channels, *conv.kernel, conv.channels // conv.groups)).astype(
+        "float32"
+    )
+    epilogue = plain(conv.out_shape, "float32")
+    if depthwise.is_depthwise(conv, packed=False):
+        kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
+        laid_out = depthwise.lay_out(weights)
+    else:
+        tile = kernels.float_tile(conv)
+        kernel = float_convolution(conv, shape, tile, kernels, epilogue)
+        laid_out = lay_out(weights, conv.groups, tile)
+    [sums] = machine.call(kernel, [activations, laid_out], [(conv.out_shape, "float32")])
+    np.testing.assert_array_equal(sums, binary_convolution_reference(activations, weights, conv))
+
+
+@given(kernels=TARGETS, conv=convolutions(), seed=SEED)
+@settings(deadline=None, max_examples=50)
+def test_float(host, kernels, conv, seed):
+    check_float(host, kernels, conv, seed)
+
+
+@given(kernels=TARGETS, conv=depthwise_convolutions(st.just(1)), seed=SEED)
+@settings(deadline=None, max_examples=25)
+def test_float_depthwise(host, kernels, conv, seed):
+    check_float(host, kernels, conv, seed)
+
+
+@pytest.mark.parametrize("conv", FIXED, ids=str)
+def test_float_on_arm(arm, conv):
+    check_float(arm, arm.kernels, conv, seed=0)
+
+
+# --------------------------------------------------------------------------- what is made at compile time
+
+
+@given(conv=convolutions(), seed=SEED)
+@settings(deadline=None, max_examples=30)
+def test_the_reference_is_the_definition(conv, seed):
+    """One output element, as a sum over the taps inside the image."""
+    bits, weights = random_bits(seed, conv)
+    rng = np.random.default_rng(seed)
+    n, oh, ow, o = (int(rng.integers(extent)) for extent in conv.out_shape)
+    group = o // (conv.out_channels // conv.groups)
+    depth = conv.channels // conv.groups
+    total = 0
+    for kh, kw in np.ndindex(conv.kernel):
+        y = oh * conv.strides[0] + kh * conv.dilation[0] - conv.padding[0]
+        x = ow * conv.strides[1] + kw * conv.dilation[1] - conv.padding[1]
+        if 0 <= y < conv.height and 0 <= x < conv.width:
+            seen = bits[n, y, x, group * depth : (group + 1) * depth]
+            total += depth - 2 * int((seen ^ weights[o, kh, kw]).sum())
+    assert expected_sums(bits, weights, conv)[n, oh, ow, o] == total
+
+
+@given(conv=convolutions(), zero_one=st.booleans(), seed=SEED)
+@settings(deadline=None, max_examples=50)
+def test_border_tables_make_the_sums_of_counts(conv, zero_one, seed):
+    """dot = base - 2 * count, where count takes the padding for bits 0."""
+    bits, weights = random_bits(seed, conv)
+    top, left, bottom, right = conv.padding
+    padded = np.pad(bits, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    enlarged = replace(conv, height=padded.shape[1], width=padded.shape[2], padding=(0, 0, 0, 0))
+    counts = (conv.products - expected_sums(padded, weights, enlarged)) // 2
+    base, rows, columns = border_tables(conv, weights, zero_one)
+    sums = base[rows][:, columns] - 2 * counts
+    np.testing.assert_array_equal(sums, expected_sums(bits, weights, conv, zero_one))

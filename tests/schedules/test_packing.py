@@ -1,0 +1,86 @@
+"""The packing kernel against `bits.pack`, each of its three ways, and eight bits gathered into a byte."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from schedules.bits import Packing, pack
+from schedules.epilogue import Epilogue, Output, Step, Value
+from schedules.packing import packing_kernel
+from schedules.write_back import bits_of
+
+HALO = st.tuples(*[st.integers(0, 3)] * 4)
+SEED = st.integers(0, 2**32 - 1)
+EXTENTS = st.tuples(*[st.integers(1, 4)] * 3)
+
+
+def check(machine, extents: tuple[int, int, int], packing: Packing, seed: int) -> None:
+    """x * scale[c] >= 0, packed."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(*extents, packing.channels)).astype("float32")
+    scale = rng.choice([-1, 0, 1], packing.channels).astype("float32")
+    steps = (
+        Step("relax.multiply", (Value("operand", 0), Value("operand", 1))),
+        Step("relax.greater_equal", (Value("step", 0), Value("number", number=0.0))),
+    )
+    spec = (packing.shape(*extents), packing.dtype)
+    epilogue = Epilogue(
+        ((x.shape, "float32"), (scale.shape, "float32")), steps, (Output(Value("step", 1), *spec, packing),)
+    )
+    [words] = machine.call(packing_kernel((*extents, packing.channels), epilogue), [x, scale], [spec])
+    np.testing.assert_array_equal(words, pack(x * scale >= 0, packing))
+
+
+@given(extents=EXTENTS, channels=st.integers(1, 300), word=st.sampled_from([8, 16, 32]), halo=HALO, seed=SEED)
+@settings(deadline=None, max_examples=40)
+def test_one_group(host, extents, channels, word, halo, seed):
+    check(host, extents, Packing(channels, word, halo=halo), seed)
+
+
+@given(
+    extents=EXTENTS,
+    groups=st.integers(2, 5),
+    per_group=st.integers(1, 70),
+    word=st.sampled_from([8, 16, 32]),
+    halo=HALO,
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=40)
+def test_groups(host, extents, groups, per_group, word, halo, seed):
+    check(host, extents, Packing(groups * per_group, word, groups, halo), seed)
+
+
+@given(extents=EXTENTS, groups=st.integers(2, 300), halo=HALO, seed=SEED)
+@settings(deadline=None, max_examples=20)
+def test_a_byte_a_channel(host, extents, groups, halo, seed):
+    check(host, extents, Packing(groups, 8, groups, halo), seed)
+
+
+@pytest.mark.parametrize(
+    "packing",
+    [
+        Packing(130, 8, halo=(1, 0, 2, 1)),
+        Packing(130, 32, halo=(1, 1, 1, 1)),
+        Packing(60, 8, groups=3),
+        Packing(130, 8, groups=130),
+    ],
+    ids=str,
+)
+def test_on_arm(arm, packing):
+    check(arm, (2, 3, 5), packing, seed=0)
+
+
+def test_bits_of_every_byte(host):
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        flags = T.arg("flags", T.buffer((256 * 8,), "uint8"))
+        words = T.arg("words", T.buffer((256,), "uint8"))
+        with T.sblock("root"), T.serial(0, 256) as i:
+            truth = flags[T.ramp(i * 8, 1, 8)] > T.broadcast(tirx.const(0, "uint8"), 8)
+            T.buffer_store(words, bits_of(truth, "uint8"), [i])
+    bits = np.unpackbits(np.arange(256, dtype="uint8")[:, None], axis=1, bitorder="little").ravel()
+    [gathered] = host.call(builder.get(), [bits], [((256,), "uint8")])
+    np.testing.assert_array_equal(gathered, np.arange(256))

@@ -1,0 +1,42 @@
+"""One direction: what knows what, as the design says."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TRAINING = {"torch", "torchvision", "onnx", "onnxscript", "onnxruntime"}
+FORBIDDEN = {
+    "trainers": {"bibench_tvm", "relay_passes", "schedules", "rpc", "tvm"},
+    "relay_passes": {"bibench_tvm", "trainers", "rpc"} | TRAINING,
+    "schedules": {"bibench_tvm", "trainers", "relay_passes", "rpc"} | TRAINING,
+    "rpc": {"bibench_tvm", "trainers", "relay_passes", "schedules"} | TRAINING,
+}
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere, functions included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_knows_only_what_it_may(package):
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    assert {str(f): imported(f) & FORBIDDEN[package] for f in files if imported(f) & FORBIDDEN[package]} == {}
+
+
+@pytest.mark.parametrize("module", ["bibench_tvm.run", "rpc", "rpc.emulated", "rpc.emulated32"])
+def test_what_runs_on_a_board_needs_neither_torch_nor_onnx(module):
+    code = f"import sys, {module}; print(*({TRAINING!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
