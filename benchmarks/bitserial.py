@@ -12,7 +12,8 @@ def bitserial_convolution(
 
     What is computed is the sum of (x >= 0) * w: topi has {0, 1} activations with +-1 weights, but not +-1 with +-1.
     It packs the weights in every call, a small part of its time; its form for packed weights reads their extents in
-    another order than its loops.
+    another order than its loops. Its sums are int32: with int16, its default, the code that TVM makes is wrong for some
+    shapes.
     """
     import tvm
     from tvm import te, topi
@@ -22,6 +23,6 @@ def bitserial_convolution(
     x, kernel = te.placeholder(shape, "float32", "x"), te.placeholder(kernel_shape, "uint8", "kernel")
     one, zero = (tvm.tirx.const(value, "uint8") for value in (1, 0))
     bits = te.compute(shape, lambda *i: tvm.tirx.Select(x(*i) >= 0, one, zero))
-    sums = topi.nn.bitserial_conv2d_nhwc(bits, kernel, stride, padding, 1, 1, "uint32", "int16", True)
+    sums = topi.nn.bitserial_conv2d_nhwc(bits, kernel, stride, padding, 1, 1, "uint32", "int32", True)
     function = te.create_prim_func([x, kernel, topi.cast(sums, "float32")])
     return tvm.compile(function, target=resolve_target("host").tvm)

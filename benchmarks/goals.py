@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,18 @@ class Goal:
         """"aim", "must" or "missed"."""
         reached = [value <= bound if self.lower else value >= bound for bound in (self.must, self.aim)]
         return "aim" if reached[1] else "must" if reached[0] else "missed"
+
+    def promised(self, value: float) -> dict[str, float | str]:
+        """What a report says of this goal beside a figure."""
+        return {"must": self.must, "aim": self.aim, "reached": self.met(value)}
+
+
+def cells(figure: Mapping[str, Any]) -> tuple[str, str, str]:
+    """must, aim and what was reached, for a table; empty where nothing was promised."""
+    if "must" not in figure:
+        return "", "", ""
+    colour = {"aim": "green", "must": "yellow", "missed": "red"}[figure["reached"]]
+    return f"{figure['must']:g}", f"{figure['aim']:g}", f"[{colour}]{figure['reached']}[/]"
 
 
 BINARY, INT8, FLOAT = "OpenVINO binary", "best int8", "ONNX Runtime fp32"

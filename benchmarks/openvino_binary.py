@@ -21,20 +21,17 @@ def to_binary(model: openvino.Model) -> None:
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
-    quantized: dict[str, Any] = {}
+    replaced = 0
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Convolution":
             continue
         source, weights = (node.input_value(i).get_node() for i in range(2))
         if source.get_type_name() != "Select":
             continue
-        key = source.get_friendly_name()
-        if key not in quantized:
-            quantized[key] = _sign(source)
         scale = _scale(weights.data)
         attributes = node.get_attributes()
         result: Any = opset1.binary_convolution(
-            quantized[key],
+            _sign(source, replaced),
             _packed(weights.data),
             attributes["strides"],
             attributes["pads_begin"],
@@ -46,19 +43,24 @@ def to_binary(model: openvino.Model) -> None:
         if (scale != 1).any():  # a batch norm that was folded into the weights
             result = opset8.multiply(result, opset8.constant(scale))
         node.output(0).replace(result.output(0))
+        replaced += 1
     model.validate_nodes_and_infer_types()
-    if not quantized:
+    if not replaced:
         raise BibenchError("The network has no layer that OpenVINO could binarize: nothing to compare with.")
 
 
-def _sign(select: Any) -> Any:
-    """`where(x >= 0, 1, -1)` as a FakeQuantize of two levels."""
+def _sign(select: Any, number: int) -> Any:
+    """`where(x >= 0, 1, -1)` as a FakeQuantize of two levels, no two alike.
+
+    Where two convolutions read one sign, each gets its own: were they equal, OpenVINO would make one of them and
+    compute it in the convolution before, and there it is wrong when a residual is added too.
+    """
     compare = select.input_value(0).get_node()
     values = [float(compare.input_value(1).get_node().data), *(float(select.input_value(i).get_node().data) for i in (1, 2))]
     if compare.get_type_name() != "GreaterEqual" or values != [0.0, 1.0, -1.0]:
         raise BibenchError("The sign in this network is not where(x >= 0, 1, -1).")
     # Its levels are 0 and 1, bits: with -1 and +1 the CPU plugin computes floats and converts those, wrongly.
-    threshold, low, high = (opset8.constant(np.float32(v)) for v in (JUST_BELOW_ZERO, 0, 1))
+    threshold, low, high = (opset8.constant(np.float32(v)) for v in (JUST_BELOW_ZERO * (1 + number), 0, 1))
     return opset8.fake_quantize(compare.input_value(0), threshold, threshold, low, high, 2)
 
 

@@ -198,7 +198,7 @@ def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: 
 
 
 def _figure(report: dict[str, Any], title: str, value: dict[str, float], goal: Goal | None) -> None:
-    promised = {"must": goal.must, "aim": goal.aim, "reached": goal.met(value["median"])} if goal else {}
+    promised = goal.promised(value["median"]) if goal else {}
     report["figures"].append({"figure": title, **value, **promised})
 
 
@@ -207,16 +207,12 @@ def _print(report: dict[str, Any]) -> None:
     table = Table(title=f"Ratios of {kind}, {report['threads']} thread(s), {report['repeats']} rounds")
     for column in ("peer / ours", "median", "quartiles", "must", "aim", ""):
         table.add_column(column, justify="left" if column in ("peer / ours", "") else "right")
-    colours = {"aim": "green", "must": "yellow", "missed": "red"}
     for figure in report["figures"]:
-        reached = figure.get("reached", "")
         table.add_row(
             figure["figure"],
             f"{figure['median']:.2f}",
             f"{figure['low']:.2f} to {figure['high']:.2f}",
-            f"{figure['must']:g}" if reached else "",
-            f"{figure['aim']:g}" if reached else "",
-            f"[{colours[reached]}]{reached}[/]" if reached else "",
+            *goals.cells(figure),
         )
     stderr.print(table)
     times = Table(title="Milliseconds")

@@ -22,8 +22,7 @@ def prepare_layer(case: Path, shape: Shape) -> None:
 
     binary, x = shapes.binary_layer(shape), shapes.example(shape)
     _prepare(case, binary, shapes.float_layer(shape), x)
-    last = _channels_last(binary)
-    turned = x.permute(0, 2, 3, 1).contiguous()
+    last, turned = shapes.channels_last(binary), x.permute(0, 2, 3, 1).contiguous()
     with torch.inference_mode():
         np.save(case / "expected channels last.npy", last(turned).numpy())
     _compile(last, turned, case / "ours_channels_last")
@@ -120,18 +119,3 @@ def _prepare_bitserial(case: Path, binary: Any, x: Any, shape: Shape) -> None:
         padding=padding,
         out_shape=np.moveaxis(expected.numpy(), 1, -1).shape,
     )
-
-
-def _channels_last(network: Any) -> Any:
-    """The network between two transposes, so that its input and its output are channels last."""
-    from torch import nn
-
-    class ChannelsLast(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: Any) -> Any:
-            return self.network(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-    return ChannelsLast().eval()

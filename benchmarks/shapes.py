@@ -67,6 +67,21 @@ def binary_layer(shape: Shape) -> nn.Module:
     return _sequence([_layer(shape)])
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network between two transposes, so that its input and its output are channels last."""
+    from torch import nn
+
+    class ChannelsLast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    return ChannelsLast().eval()
+
+
 def chain(shape: Shape) -> nn.Module:
     """The layer as it stands inside a network, so that its kernel goes from bits to bits: batch norm and another
     binary layer follow."""

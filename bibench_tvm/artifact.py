@@ -97,15 +97,15 @@ class Artifact:
         there = {"arm64": "aarch64"}.get(there, "armv7l" if there.startswith("arm") else there)
         if there != here:
             raise BibenchError(
-                f"{self.folder} is for {target['name']} ({there}), and this machine is {here}. Run it on such "
-                "a board, or compile again with --target host."
+                f"{self.folder} is for {target['name']} ({there}), and this machine is {here}. Run it on "
+                "such a board, or compile again with --target host."
             )
         from bibench_tvm.presets import host_features
 
         if lacking := sorted(set(target["features"]) - host_features()):
             raise BibenchError(
-                f"{self.folder} is for {target['name']}, and this processor lacks {', '.join(lacking)}. Compile "
-                "again with a --target that fits it."
+                f"{self.folder} is for {target['name']}, and this processor lacks {', '.join(lacking)}. "
+                "Compile again with a --target that fits it."
             )
 
 
@@ -117,8 +117,8 @@ def _runs(array: np.ndarray, spec: Mapping[str, Any]) -> int:
     fits = array.ndim == len(shape) and array.shape[1:] == shape[1:]
     if not fits or (shape and (array.shape[0] % shape[0] or not array.shape[0])):
         raise UsageError(
-            f"Input {name!r} has shape {array.shape}, and the network takes {shape}, or several of these in a "
-            "row."
+            f"Input {name!r} has shape {array.shape}, and the network takes {shape}, or several of these in "
+            "a row."
         )
     return array.shape[0] // shape[0] if shape else 1
 
@@ -159,8 +159,8 @@ def load(folder: str | os.PathLike[str]) -> Artifact:
     built = manifest["versions"].get("tvm")
     if built != tvm.__version__:
         raise BibenchError(
-            f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. Compile it "
-            "again, or install that version."
+            f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. Compile "
+            "it again, or install that version."
         )
     library = folder / MODEL
     if not library.is_file():
@@ -187,8 +187,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BibenchError(
-            f"{path} has schema version {version!r}, and this program reads version {SCHEMA_VERSION}. Compile "
-            "the network again with this program, or use the program that wrote it."
+            f"{path} has schema version {version!r}, and this program reads version {SCHEMA_VERSION}. "
+            "Compile the network again with this program, or use the program that wrote it."
         )
     for field, kind in _FIELDS.items():
         if not isinstance(manifest.get(field), kind):

@@ -145,15 +145,14 @@ def _print_summary(manifest: dict[str, Any]) -> None:
 
 def _print_layers(manifest: dict[str, Any]) -> None:
     """For a terminal of 80 columns."""
-    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     checks = {check["name"]: check for check in manifest["verification"].get("layers", [])}
-    table = Table(title=f"{manifest['model']} for {manifest['target']['name']}", box=SIMPLE_HEAD)
+    table = Table(title=f"{manifest['model']} for {manifest['target']['name']}", box=None, pad_edge=False)
     table.add_column("layer", overflow="fold")
     table.add_column("operator")
     table.add_column("binary")
-    for column in ("MMAC", "bytes", *(["wrong sums", "flipped signs"] if checks else [])):
+    for column in ("MMAC", "bytes", *(["wrong sums", "flipped"] if checks else [])):
         table.add_column(column, justify="right")
     for layer in manifest["layers"]:
         check = checks.get(layer["name"])

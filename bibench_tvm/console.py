@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.errors import BibenchError
 
 # Without markup, since square brackets are common in the names of layers.
 stderr = Console(stderr=True, highlight=False, markup=False)
@@ -53,7 +53,7 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
         stderr.print(f"Error: {sentence}", style="red", soft_wrap=True)
         if as_json:
             print_json({"error": sentence})
-        raise typer.Exit(2 if isinstance(error, (UsageError, ValueError)) else 1) from None
+        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ class BibenchError(Exception):
     """The work failed: exit code 1."""
 
 
-class UsageError(BibenchError):
-    """What was asked for is wrong: exit code 2."""
+class UsageError(BibenchError, ValueError):
+    """What was asked for is wrong: exit code 2, as any ValueError."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -18,7 +18,7 @@ def linker() -> list[str]:
     if path := shutil.which("ld.lld"):
         return [path]
     raise BibenchError(
-        "There is no linker for the artifact. Type: pip install 'ziglang==0.17.*' (or install your system's lld)."
+        "There is no linker for the artifact. Type: pip install 'ziglang==0.17.*' (or install ld.lld)."
     )
 
 

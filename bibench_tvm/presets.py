@@ -91,7 +91,7 @@ class CompileTarget:
 
 
 def resolve_target(name: str) -> CompileTarget:
-    """`host`, a name in `PRESETS`, or a TVM target tag such as `raspberry-pi/4b-aarch64`. Raises UsageError."""
+    """`host`, a name in `PRESETS`, or a TVM target tag such as `raspberry-pi/4b-aarch64`, or UsageError."""
     import tvm
     from tvm.target import codegen
 

@@ -3,13 +3,15 @@
 The bundled network was written by the command in its checkpoint's extra["command"].
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, stderr
+from bibench_tvm.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,69 +42,58 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data set, if it is not at its usual place.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object to standard output.")
-    ] = False,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
-    import torch
+    with reporting(as_json=as_json, debug=debug):
+        import torch
 
-    from trainers import binarize, create_model
-    from trainers.fit import CHECKPOINT, fit
-    from trainers.tasks import tasks
+        from trainers import binarize, create_model
+        from trainers.fit import CHECKPOINT, fit
+        from trainers.tasks import DataError, tasks
 
-    try:
         task_class = tasks[task]
         torch.manual_seed(seed)  # the fresh weights
         model = create_model(arch, task_class.num_classes, task_class.input_shape[0])
         model = binarize(model, algorithm, variant, keep or None)
         if model.input_shape != task_class.input_shape:
-            raise ValueError(
+            raise UsageError(
                 f"{arch} is for inputs {model.input_shape}, but {task} has {task_class.input_shape}; "
                 "name a network for that size."
             )
-    except ValueError as error:
-        _fail(error, 2, debug)
-    metadata = {
-        "arch": arch,
-        "algorithm": algorithm,
-        "variant": variant,
-        "num_classes": task_class.num_classes,
-        "in_channels": task_class.input_shape[0],
-        "input_shape": task_class.input_shape,
-        "keep": keep or None,
-        "extra": {"task": task, "command": "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])},
-    }
-    try:
-        accuracy = fit(
-            model,
-            task_class(data),
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            threads=threads,
-            limit_train=limit_train,
-            out=out,
-            metadata=metadata,
-        )
-    except KeyboardInterrupt:
-        _fail(RuntimeError("Stopped. The same command goes on after the last whole epoch."), 1, debug)
-    except (ValueError, OSError, RuntimeError) as error:
-        _fail(error, 1, debug)
-    if as_json:
-        result = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
-        print(json.dumps({**result, "test_accuracy": accuracy, "checkpoint": str(out / CHECKPOINT)}))
-    else:
-        print(f"{out / CHECKPOINT}: {accuracy:.2%} of the {task} test set")
-
-
-def _fail(error: Exception, code: int, debug: bool) -> NoReturn:
-    if debug:
-        raise error
-    print(f"error: {error}", file=sys.stderr)
-    raise typer.Exit(code)
+        metadata = {
+            "arch": arch,
+            "algorithm": algorithm,
+            "variant": variant,
+            "num_classes": task_class.num_classes,
+            "in_channels": task_class.input_shape[0],
+            "input_shape": task_class.input_shape,
+            "keep": keep or None,
+            "extra": {"task": task, "command": "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])},
+        }
+        try:
+            accuracy = fit(
+                model,
+                task_class(data),
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                seed=seed,
+                threads=threads,
+                limit_train=limit_train,
+                out=out,
+                metadata=metadata,
+            )
+        except DataError as error:
+            raise BibenchError(str(error)) from error
+        except KeyboardInterrupt:
+            stderr.print("The same command goes on after the last whole epoch.")
+            raise
+        stderr.print(f"{out / CHECKPOINT}: {accuracy:.2%} of the {task} test set")
+        if as_json:
+            result = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
+            print_json({**result, "test_accuracy": accuracy, "checkpoint": str(out / CHECKPOINT)})
 
 
 if __name__ == "__main__":

@@ -247,12 +247,10 @@ def _check_layer(
     """Whether a sign that this layer read was flipped, or may have been since the source does not show it."""
     inputs = arrays[: len(call.inputs)]
     outputs = arrays[len(call.inputs) : -1]
-    sums, expected = arrays[-1], call.reference_sums(inputs)
+    sums = arrays[-1]
     check.sums += sums.size
-    check.wrong_sums += int((sums != expected).sum())
-    operands = [inputs[o] if isinstance(o, int) else o for o in call.operands]
-    written = call.epilogue.evaluate(expected, operands)
-    for ours, theirs, output in zip(outputs, written, call.epilogue.outputs, strict=True):
+    check.wrong_sums += int((sums != call.reference_sums(inputs)).sum())
+    for ours, theirs, output in zip(outputs, call.reference(inputs), call.epilogue.outputs, strict=True):
         if output.packing is None:
             check.max_abs_error = max(check.max_abs_error, _largest(ours, theirs) / _scale(theirs))
         elif call.epilogue.is_integer(output.value):

@@ -17,7 +17,13 @@ from relay_passes.operators import packing_of
 from relay_passes.rewrite import bindings, is_call, is_tensor, shape_of, users
 from schedules.epilogue import OPERATORS
 
-SUMS = ("bibench.binary_convolution", "bibench.binary_product", "bibench.convolution", "bibench.matmul")
+SUMS = (
+    "bibench.binary_convolution",
+    "bibench.binary_product",
+    "bibench.convolution",
+    "bibench.matmul",
+    "bibench.pool",
+)
 
 
 class Group:

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, tirx
 
 from relay_passes.group_kernels import Group, group_kernels, read_vars
-from relay_passes.operators import convolution_of, image, packing_of
+from relay_passes.operators import convolution_of, image, packing_of, pooling_of
 from relay_passes.rewrite import (
     bindings,
     constant_value,
@@ -31,6 +31,7 @@ from schedules.bits import Packing, unpack
 from schedules.convolution import Convolution, Ending, border_tables, limit_table, pack_weights
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
 from schedules.packing import packing_kernel
+from schedules.pooling import pooling_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
 
 
@@ -93,7 +94,7 @@ class LowerKernels:
         groups = group_kernels(mod)
         group_of = {member.var: group for group in groups for member in group.members}
         order = bindings(mod)
-        definition = {b.var: b for b in order}
+        self.definition = definition = {b.var: b for b in order}
         outside = _read_outside(mod, groups)
         bound: set[relax.Var] = set()
         main = mod["main"]
@@ -139,6 +140,10 @@ class LowerKernels:
             self._binary_convolution(anchor, epilogue, operands, written)
         elif is_call(anchor, "bibench.binary_product"):
             self._binary_product(anchor, epilogue, operands, written)
+        elif is_call(anchor, "bibench.pool"):
+            x = self.env.get(anchor.args[0], anchor.args[0])
+            pool = pooling_of(anchor.attrs, shape_of(x), dtype_of(x))
+            self._emit("pool", pooling_kernel(pool, epilogue), [x, *operands], epilogue, written)
         else:
             self._float(anchor, epilogue, operands, written)
 
@@ -328,6 +333,16 @@ class LowerKernels:
                 inputs = [*inputs, operand]
         self.calls.append(KernelCall(*layer, inputs=tuple(inputs), operands=tuple(where), **known))
 
+    def _planar(self, x: relax.Expr, conv: Convolution) -> relax.Expr | None:
+        """The image [N, C, H, W] that x was turned from, if it has so few channels that turning costs more than
+        reading it plane by plane."""
+        made = self.definition[x].value if x in self.definition else None
+        if conv.channels > FEW_CHANNELS or conv.groups > 1 or conv.dilation[1] > 1:
+            return None
+        if not is_call(made, "relax.permute_dims") or [int(a) for a in made.attrs.axes or ()] != [0, 2, 3, 1]:
+            return None
+        return self.env.get(made.args[0], made.args[0])
+
     def _float(
         self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]
     ) -> None:
@@ -341,10 +356,18 @@ class LowerKernels:
             laid_out = depthwise.lay_out(weights)
         else:
             tile = self.target.float_tile(conv)
-            kernel = convolution.float_convolution(conv, shape, tile, self.target, epilogue)
+            planar = self._planar(anchor.args[0], conv)
+            if planar is not None:
+                x, shape, weights = planar, shape_of(planar), weights.transpose(0, 3, 1, 2)
+            kernel = convolution.float_convolution(
+                conv, shape, tile, self.target, epilogue, planar=planar is not None
+            )
             laid_out = convolution.lay_out(weights, conv.groups, tile)
         name = "float_dense" if geometry is _DENSE else "float_convolution"
         self._emit(name, kernel, [x, relax.const(laid_out), *operands], epilogue, written)
+
+
+FEW_CHANNELS = 4
 
 
 def split_threshold(
@@ -371,7 +394,12 @@ def split_threshold(
     if thresholds is None or not np.issubdtype(thresholds.dtype, np.integer):
         return None
     truth, falls = Value("step", 0), np.asarray([False])
-    if len(steps) > 1 and steps[1].op == "relax.logical_xor" and steps[1].inputs[0] == truth and readers(truth) == 1:
+    if (
+        len(steps) > 1
+        and steps[1].op == "relax.logical_xor"
+        and steps[1].inputs[0] == truth
+        and readers(truth) == 1
+    ):
         turned = constant(steps[1].inputs[1])
         if turned is not None:
             truth, falls = Value("step", 1), turned.astype(bool)

@@ -7,6 +7,7 @@ read as an image with leading extents of 1.
     bibench.matmul(x, w)                  float32 [.., M, K], [N, K] constant -> float32
     bibench.product(x, y)                 float32, two activations
     bibench.named(y)                      y, which a layer without an operator of ours computed
+    bibench.pool(x)                       the maximum or average of windows
     bibench.pack(truth)                   bool -> words (see schedules/bits.py)
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
     bibench.binary_product(words, words)  [.., M, K], [.., N, K] -> int32 [.., M, N]
@@ -21,6 +22,7 @@ from tvm import relax
 
 from schedules.bits import Packing
 from schedules.convolution import Convolution
+from schedules.pooling import Pooling
 
 
 def call(operator: str, /, *args: relax.Expr, **attributes: Any) -> relax.Call:
@@ -72,6 +74,18 @@ def _named_type(c: relax.Call, _: Any) -> relax.TensorType:
     return c.args[0].ty
 
 
+def pooling_of(attrs: Any, in_shape: tuple[int, ...], dtype: str) -> Pooling:
+    channels = in_shape[-1]
+    window = convolution_of({**dict(attrs.items()), "groups": channels}, in_shape, channels)
+    return Pooling(window, dtype, bool(int(attrs["average"])), bool(int(attrs["count_padding"])))
+
+
+def _pool_type(c: relax.Call, _: Any) -> relax.TensorType:
+    (x,) = c.args
+    pool = pooling_of(c.attrs, _ints(x.ty.shape), str(x.ty.dtype))
+    return relax.TensorType(pool.window.out_shape, pool.dtype)
+
+
 def _pack_type(c: relax.Call, _: Any) -> relax.TensorType:
     packing = packing_of(c.attrs)
     return relax.TensorType(packing.shape(*image(_ints(c.args[0].ty.shape))[:3]), packing.dtype)
@@ -86,6 +100,7 @@ for _name, _infer in {
     "bibench.matmul": _matmul_type,
     "bibench.product": _product_type,
     "bibench.named": _named_type,
+    "bibench.pool": _pool_type,
     "bibench.pack": _pack_type,
     "bibench.binary_convolution": _declared_type,
     "bibench.binary_product": _declared_type,

@@ -15,6 +15,7 @@ from relay_passes.grow_halos import grow_halos
 from relay_passes.layers import Layer
 from relay_passes.lower_kernels import KernelCall, LowerKernels
 from relay_passes.mark_layers import MarkLayers
+from relay_passes.mark_pools import mark_pools
 from relay_passes.merge_scales import merge_scales
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
@@ -52,6 +53,7 @@ def lower(
         fold_thresholds,
         grow_halos,
         merge_scales,
+        mark_pools,
         # 4. Kernels.
         kernels,
     ):

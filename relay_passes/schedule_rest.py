@@ -49,7 +49,9 @@ def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
             outer = _vectorize(schedule, schedule.fuse(*spatial))
         if outer and math.prod(extents) >= _WORTH_THREADS:
             schedule.parallel(schedule.fuse(*outer))
-        if reduced:  # last: a block without its initial value is no reduction any more, and may not be touched
+        if (
+            reduced
+        ):  # last: a block without its initial value is no reduction any more, and may not be touched
             schedule.decompose_reduction(block, reduced[0])
     return schedule.mod["main"]
 

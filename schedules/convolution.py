@@ -41,7 +41,7 @@ from tvm.script.ir_builder import tirx as T
 from schedules.bits import Packing
 from schedules.epilogue import Epilogue
 from schedules.targets.kernel_target import KernelTarget, Tile
-from schedules.write_back import SCHEDULED, Writer, each, flat, load, store, vector
+from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store, vector
 
 # What the epilogue gets for a count: `products - 2 * count` (no padding), `base - 2 * count` by the three
 # `border_tables`, or the truth of `dot >= threshold` by the `limit_table` in the place of base.
@@ -239,15 +239,25 @@ def binary_convolution(
     activations, whose rows are its leading extents).
     """
     shape = packing.shape(conv.batch, conv.height, conv.width)
-    return _tiled(conv, packing, shape, tile, target, epilogue, ending, weights_per_row)
+    return _tiled(conv, packing, shape, tile, target, epilogue, ending, weights_per_row=weights_per_row)
 
 
 def float_convolution(
-    conv: Convolution, in_shape: tuple[int, ...], tile: Tile, target: KernelTarget, epilogue: Epilogue
+    conv: Convolution,
+    in_shape: tuple[int, ...],
+    tile: Tile,
+    target: KernelTarget,
+    epilogue: Epilogue,
+    *,
+    planar: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: activations float32 (`in_shape`: [N, H, W, C], or the last of these extents
-    where the first are 1), weights as `lay_out` gives them, the epilogue's operands, and the outputs."""
-    return _tiled(conv, None, in_shape, tile, target, epilogue, "dot", False)
+    where the first are 1), weights as `lay_out` gives them, the epilogue's operands, and the outputs.
+
+    planar: the activations are [N, C, H, W], and the weights were laid out from [O, C, KH, KW]; for the few
+    channels of a network's input, and without groups or dilation.
+    """
+    return _tiled(conv, None, in_shape, tile, target, epilogue, "dot", planar=planar)
 
 
 def _tiled(
@@ -258,29 +268,29 @@ def _tiled(
     target: KernelTarget,
     epilogue: Epilogue,
     ending: Ending,
-    weights_per_row: bool,
+    *,
+    weights_per_row: bool = False,
+    planar: bool = False,
 ) -> tirx.PrimFunc:
-    words = packing.words_per_group if packing else conv.channels // conv.groups
-    top, left, bottom, right = packing.halo if packing else (0, 0, 0, 0)
+    planes = conv.channels if planar else 1
+    words = packing.words_per_group if packing else conv.channels // conv.groups // planes
+    pitch = packing.words if packing else conv.channels // planes
+    top, left, bottom, right = packing.halo if packing else conv.padding
+    height, row_pitch = conv.height + top + bottom, (conv.width + left + right) * pitch
     if packing and any(h < p for h, p in zip(packing.halo, conv.padding, strict=True)):
         raise ValueError(
             f"the halo {packing.halo} of the activations does not cover the padding {conv.padding}"
         )
-    in_shape: tuple[int, ...] = (
-        packing.shape(conv.batch, conv.height, conv.width)
-        if packing
-        else (conv.batch, conv.height, conv.width, conv.channels)
-    )
     in_dtype = packing.dtype if packing else "float32"
     out_group = conv.out_channels // conv.groups
     blocks = blocks_of_group(out_group, tile.lanes, tile.quantum)
-    products = conv.kernel[0] * conv.kernel[1] * words  # words per lane of one block
+    products = planes * conv.kernel[0] * conv.kernel[1] * words  # words per lane of one block
     lanes_per_group = sum(b.width for b in blocks)
     full = [b for b in blocks if b.valid == tile.lanes]
     tail = [b for b in blocks if b.valid != tile.lanes]
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True, SCHEDULED: True})
+        T.func_attr(KERNEL_ATTRIBUTES)
         source = T.arg("activations", T.buffer(declared, in_dtype))
         sets = conv.batch * conv.height if weights_per_row else 1
         set_size = conv.groups * lanes_per_group * products
@@ -291,11 +301,8 @@ def _tiled(
         borders = Borders(conv, ending)
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
         with T.sblock("root"):  # TVM's passes look for one in every kernel
-            if packing is None and any(conv.padding):
-                source, in_shape = pad_in_kernel(source, conv)
-                top, left = conv.padding[:2]
-            activations = flat(source)
-            pitch, row_pitch = in_shape[3], in_shape[2] * in_shape[3]
+            padded = packing is None and any(conv.padding)
+            activations = pad_in_kernel(source, conv, planar) if padded else flat(source)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
@@ -303,6 +310,7 @@ def _tiled(
             contiguous = conv.dilation[1] == 1 and conv.groups == 1
             kh_extent, kw_extent = conv.kernel
             runs, run_words = (kh_extent, kw_extent * words) if contiguous else (kh_extent * kw_extent, words)
+            runs *= planes
 
             def compute(n, oh, ow, pixels: int, group, block_start, block: Block, offset):
                 """One tile: `pixels` outputs from (oh, ow) on, times the lanes of one block."""
@@ -313,20 +321,25 @@ def _tiled(
                 sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
                 part = T.alloc_buffer((pixels * width,), "uint8", scope="local") if narrow else sums
                 for m in range(pixels):
-                    store(sums, m * width, width, T.broadcast(tirx.const(0, sum_dtype), width))
+                    store(sums, m * width, width, spread(tirx.const(0, sum_dtype), width))
 
                 def run(i):
-                    kh, kw = (i, 0) if contiguous else (i // conv.kernel[1], i % conv.kernel[1])
-                    row = oh * conv.strides[0] + kh * conv.dilation[0] + (top - conv.padding[0])
+                    kh, kw = (i % kh_extent, 0) if contiguous else (i // kw_extent, i % kw_extent)
+                    row = (
+                        (i // kh_extent * height if planar else 0)
+                        + oh * conv.strides[0]
+                        + kh * conv.dilation[0]
+                        + (top - conv.padding[0])
+                    )
                     column = ow * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
-                    a_start = (n * in_shape[1] + row) * row_pitch + column * pitch + group * words
+                    a_start = (n * planes * height + row) * row_pitch + column * pitch + group * words
                     w_start = offset + i * (run_words * width)
 
                     def steps(first, count: int):
                         def step(k, activation):
                             w = load(weights, w_start + k * width, width)
                             for m in range(pixels):
-                                a = T.broadcast(activation(m), width)
+                                a = spread(activation(m), width)
                                 new = tirx.popcount(a ^ w) if packing else a * w
                                 store(part, m * width, width, load(part, m * width, width) + new)
 
@@ -342,7 +355,7 @@ def _tiled(
 
                         if narrow:
                             for m in range(pixels):
-                                store(part, m * width, width, T.broadcast(tirx.const(0, "uint8"), width))
+                                store(part, m * width, width, spread(tirx.const(0, "uint8"), width))
                         size = target.together
                         each(count // size, lambda i: together(first + i * size, size))
                         done = count - count % size
@@ -424,7 +437,7 @@ class Borders:
     def settle(self, count: Any, oh: Any, ow: Any, channel: Any, lanes: int) -> Any:
         """A vector of counts -> dot products int32, or the truth of dot >= threshold."""
         if self.ending == "dot":
-            return _spread(tirx.const(self.conv.products, "int32"), lanes) - _twice(count, "int32", lanes)
+            return spread(tirx.const(self.conv.products, "int32"), lanes) - _twice(count, "int32", lanes)
         table = vector(self.table, [self.row_class[oh], self.column_class[ow], channel], lanes)
         if self.ending == "truth":
             dtype = str(self.table.dtype)
@@ -439,23 +452,38 @@ def _cast(value: Any, dtype: str, lanes: int) -> Any:
     return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
 
 
-def _spread(value: Any, lanes: int) -> Any:
-    return T.broadcast(value, lanes) if lanes > 1 else value
-
-
 def _twice(count: Any, dtype: str, lanes: int) -> Any:
-    return _cast(count, dtype, lanes) * _spread(tirx.const(2, dtype), lanes)
+    return _cast(count, dtype, lanes) * spread(tirx.const(2, dtype), lanes)
 
 
-def pad_in_kernel(source: tirx.Buffer, conv: Convolution) -> tuple[tirx.Buffer, tuple[int, int, int, int]]:
-    """Copy float activations between zeros; the copy is small beside the products of the layer."""
+def pad_in_kernel(source: tirx.Buffer, conv: Convolution, planar: bool = False) -> tirx.Buffer:
+    """Copy float activations between zeros, row by row; small beside the products of the layer. Flat."""
     top, left, bottom, right = conv.padding
-    shape = (conv.batch, conv.height + top + bottom, conv.width + left + right, conv.channels)
-    padded = T.alloc_buffer(shape, "float32")
-    with T.parallel(0, shape[0] * shape[1]) as r:
-        n, y = r // shape[1], r % shape[1]
-        with T.serial(0, shape[2]) as x, T.serial(0, shape[3]) as c:
-            inside = tirx.all(y >= top, y < top + conv.height, x >= left, x < left + conv.width)
-            value = tirx.if_then_else(inside, source[n, y - top, x - left, c], tirx.const(0, "float32"))
-            T.buffer_store(padded, value, [n, y, x, c])
-    return padded, shape
+    planes, depth = (conv.channels, 1) if planar else (1, conv.channels)
+    height, row = conv.height + top + bottom, (conv.width + left + right) * depth
+    copied, before = conv.width * depth, left * depth
+    images = flat(source)
+    padded = T.alloc_buffer((conv.batch * planes * height * row,), "float32")
+    zero = tirx.const(0, "float32")
+
+    def fill(start, count: int, value):
+        """value(offset, lanes) for `count` elements from start on."""
+        whole, rest = divmod(count, 16)
+        each(whole, lambda i: store(padded, start + i * 16, 16, value(i * 16, 16)))
+        if rest:
+            store(padded, start + whole * 16, rest, value(whole * 16, rest))
+
+    def zeros(offset, lanes):
+        return spread(zero, lanes)
+
+    with T.parallel(0, conv.batch * planes * height) as r:
+        plane, y = r // height, r % height
+        with T.If(tirx.all(y >= top, y < top + conv.height)):
+            with T.Then():
+                fill(r * row, before, zeros)
+                start = (plane * conv.height + y - top) * copied
+                fill(r * row + before, copied, lambda offset, lanes: load(images, start + offset, lanes))
+                fill(r * row + before + copied, row - before - copied, zeros)
+            with T.Else():
+                fill(r * row, row, zeros)
+    return padded

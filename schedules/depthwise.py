@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 from schedules.bits import Packing
 from schedules.convolution import Borders, Convolution, Ending, pad_in_kernel
 from schedules.epilogue import Epilogue
-from schedules.write_back import SCHEDULED, Writer, each, flat, vector
+from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, vector
 
 LANES = 64
 
@@ -37,6 +37,7 @@ def depthwise_convolution(
     channels = conv.out_channels
     halo = packing.halo if packing else conv.padding
     top, left = halo[0] - conv.padding[0], halo[1] - conv.padding[1]
+    height, width = conv.height + halo[0] + halo[2], conv.width + halo[1] + halo[3]
     in_shape = (
         packing.shape(conv.batch, conv.height, conv.width)
         if packing
@@ -45,7 +46,7 @@ def depthwise_convolution(
     dtype = packing.dtype if packing else "float32"
     sum_dtype = "float32" if packing is None else "uint16" if conv.products <= 65535 else "uint32"
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True, SCHEDULED: True})
+        T.func_attr(KERNEL_ATTRIBUTES)
         source = T.arg("activations", T.buffer(in_shape, dtype))
         weights = T.arg("weights", T.buffer((conv.kernel[0] * conv.kernel[1] * channels,), dtype))
         operands = [
@@ -54,9 +55,8 @@ def depthwise_convolution(
         borders = Borders(conv, ending)
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
         with T.sblock("root"):  # TVM's passes look for one in every kernel
-            if packing is None and any(conv.padding):
-                source, in_shape = pad_in_kernel(source, conv)
-            activations = flat(source)
+            padded = packing is None and any(conv.padding)
+            activations = pad_in_kernel(source, conv) if padded else flat(source)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
@@ -69,7 +69,7 @@ def depthwise_convolution(
                     kh, kw = i // conv.kernel[1], i % conv.kernel[1]
                     y = oh * conv.strides[0] + kh * conv.dilation[0] + top
                     x = ow * conv.strides[1] + kw * conv.dilation[1] + left
-                    first = ((n * in_shape[1] + y) * in_shape[2] + x) * channels + start
+                    first = ((n * height + y) * width + x) * channels + start
                     with T.vectorized(0, valid) as lane:
                         a, w = activations[first + lane], weights[i * channels + start + lane]
                         new = tirx.popcount(a ^ w).astype(sum_dtype) if packing else a * w

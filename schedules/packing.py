@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.epilogue import Epilogue
-from schedules.write_back import SCHEDULED, Writer, each, flat
+from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat
 
 BLOCK = 64
 
@@ -26,7 +26,7 @@ def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> ti
     assert packing is not None
     group = channels // packing.groups
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True, SCHEDULED: True})
+        T.func_attr(KERNEL_ATTRIBUTES)
         operands = [
             T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
         ]

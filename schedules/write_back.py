@@ -12,21 +12,27 @@ from tvm.script.ir_builder import tirx as T
 from schedules.bits import Packing
 from schedules.epilogue import Epilogue
 
-SCHEDULED = "bibench.is_scheduled"  # attribute of a kernel that no other schedule may touch
-
-
-def load(buffer: tirx.Buffer, start: Any, lanes: int) -> Any:
-    return buffer[T.ramp(start, 1, lanes)]
-
-
-def store(buffer: tirx.Buffer, start: Any, lanes: int, value: Any) -> None:
-    T.buffer_store(buffer, value, [T.ramp(start, 1, lanes)])
+SCHEDULED = "bibench.is_scheduled"
+# Buffers do not overlap; no other schedule may touch a kernel, and TVM's fusion must not take it apart (8: opaque).
+KERNEL_ATTRIBUTES = {"tirx.noalias": True, SCHEDULED: True, "op_pattern": 8}
 
 
 def vector(buffer: tirx.Buffer, index: list[Any], lanes: int) -> Any:
     """`lanes` elements along the last axis from index on; the element itself for one."""
     *outer, last = index
     return buffer[(*outer, T.ramp(last, 1, lanes) if lanes > 1 else last)]
+
+
+def spread(value: Any, lanes: int) -> Any:
+    return T.broadcast(value, lanes) if lanes > 1 else value
+
+
+def load(buffer: tirx.Buffer, start: Any, lanes: int) -> Any:
+    return vector(buffer, [start], lanes)
+
+
+def store(buffer: tirx.Buffer, start: Any, lanes: int, value: Any) -> None:
+    T.buffer_store(buffer, value, [T.ramp(start, 1, lanes) if lanes > 1 else start])
 
 
 def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:

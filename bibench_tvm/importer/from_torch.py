@@ -155,7 +155,7 @@ def _algorithm_of(model: torch.nn.Module) -> str | None:
     """The name of the algorithm, where all binary layers of `trainers` in the module are of one."""
     from trainers.algorithms import algorithms
 
-    names = {algorithms[name]: name for name in algorithms.names()}
+    names: dict[type, str] = {algorithms[name]: name for name in algorithms.names()}
     found = {names[type(module)] for module in model.modules() if type(module) in names}
     return found.pop() if len(found) == 1 else None
 

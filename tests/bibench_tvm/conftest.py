@@ -1,5 +1,10 @@
 """What these tests share: images, networks, commands as a user types them."""
 
+import importlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import trainers
-from bibench_tvm.artifact import Artifact
+from bibench_tvm.artifact import Artifact, load
 from bibench_tvm.bundled import IMAGES
 from bibench_tvm.compiler import compile_model
 from rpc import emulated
@@ -73,3 +79,56 @@ def small_file(small: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("onnx") / "small.onnx"
     torch.onnx.export(small, (torch.zeros(1, 4, 8, 8),), path, dynamo=False)
     return path
+
+
+class Result:
+    """What a command did: exit code, standard output and standard error, which never has a traceback."""
+
+    def __init__(self, code: int, stdout: str, stderr: str):
+        assert "Traceback" not in stdout + stderr, stderr
+        self.code, self.stdout, self.stderr = code, stdout, stderr
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.stdout)
+
+
+@pytest.fixture
+def command() -> Callable[..., Result]:
+    """Run `python -m bibench_tvm.NAME ARGUMENTS`, as a user does; keywords are environment variables."""
+
+    def run(name: str, *arguments: object, **environment: str) -> Result:
+        line = [sys.executable, "-m", f"bibench_tvm.{name}", *map(str, arguments)]
+        done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **environment})
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Result]:
+    """The same within this process, which is faster."""
+
+    def run(name: str, *arguments: object) -> Result:
+        app = importlib.import_module(f"bibench_tvm.{name}").app
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return Result(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def assert_verified(board: None, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Compile for each target and compare with the source: integers are exact. Gives the last manifest."""
+
+    def check(model: object, example: object = None, runs: int = 2, **options: Any) -> dict[str, Any]:
+        for target in ("host", "arm_cpu"):
+            compile_model(model, example, target=target, out=tmp_path / target, verify=runs, **options)
+            manifest = load(tmp_path / target).manifest
+            record = manifest["verification"]
+            assert record["samples"] == runs
+            assert record["integers_exact"] is True
+            assert record["passed"] is True, record["reason"]
+        return manifest
+
+    return check

@@ -1,0 +1,90 @@
+"""Counts the instructions that one call of a kernel executes, on an emulated 64-bit Arm processor.
+
+A kernel is linked with native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c, once with one
+call and once with two: the difference is one call and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.inner_loop import Executed, read_counts
+from benchmarks.kernels import Kernel, built
+from bibench_tvm.errors import BibenchError
+from bibench_tvm.presets import CompileTarget
+from rpc import qemu, tensor_file
+from rpc.qemu import EmulationUnavailable
+
+NATIVE = Path(__file__).parent / "native"
+TIMEOUT_S = 300.0
+
+
+def executed_instructions(kernel: Kernel, target: CompileTarget) -> list[Executed]:
+    """By address, those of one call; checked to be the same in two runs, and the kernel's output to be right.
+
+    Raises EmulationUnavailable with the line to type, EmulationFailed, BibenchError.
+    """
+    emulator = qemu.emulator("qemu-aarch64")
+    plugin = _plugin(emulator)
+    sysroot = qemu.sysroot("aarch64-linux-gnu", ["ld-linux-aarch64.so.1", "libc.so.6"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program = _program(kernel, target, folder)
+        tensor_file.write(folder / "inputs", [kernel.arguments])
+
+        def counts(calls: int) -> dict[tuple[int, int], int]:
+            # The stack starts at another place when the command line is longer, so all runs have the same.
+            command = [emulator, "-cpu", target.emulated_cpu, "-plugin", f"{plugin},out={folder / 'counts'}"]
+            command += ["-L", str(sysroot), str(program), str(calls), str(folder / "inputs"), str(folder / "outputs")]
+            qemu.run(command, {"LD_LIBRARY_PATH": str(sysroot / "lib")}, TIMEOUT_S)
+            return read_counts(folder / "counts")
+
+        one, two, again = counts(1), counts(2), counts(2)
+        kernel.check(qemu.received(folder / "outputs", 1)[0])
+    if _total(two) != _total(again):
+        raise BibenchError(f"Two runs of {kernel.title} executed different numbers of instructions.")
+    # Shared libraries may lie elsewhere in each run; the program itself does not move.
+    fixed = [
+        Executed(address, code, count - one.get((address, code), 0))
+        for (address, code), count in sorted(two.items())
+        if count > one.get((address, code), 0)
+    ]
+    return fixed
+
+
+def _total(counts: dict[tuple[int, int], int]) -> int:
+    return sum(counts.values())
+
+
+def _program(kernel: Kernel, target: CompileTarget, folder: Path) -> Path:
+    compiled = folder / "kernel.o"
+    built([kernel], target).mod.write_to_file(str(compiled), "o")
+    compiler = qemu.compiler("aarch64-linux-gnu-gcc", ["aarch64-linux-gnu.2.28"])
+    includes = [*qemu.ffi_headers(), "-I", str(qemu.NATIVE)]
+    flags = [*includes, f"-DKERNEL=__tvm_ffi_{kernel.symbol}", "-no-pie", "-lm"]
+    return qemu.build(compiler, [NATIVE / "call_kernel.c", compiled], folder, flags)
+
+
+def _plugin(emulator: str) -> Path:
+    """The plugin, built for this machine and this QEMU."""
+    words = subprocess.run([emulator, "--version"], capture_output=True, text=True).stdout
+    major = int(match[1]) if (match := re.search(r"version (\d+)", words)) else 0
+    flags = ["-shared", "-fPIC", f"-DPLUGIN_VERSION={2 if major >= 9 else 1}"]
+    with qemu.locked("benchmarks"):
+        return qemu.build(_host_compiler(), [NATIVE / "count.c"], qemu.cache_folder() / "benchmarks", flags)
+
+
+def _host_compiler() -> Sequence[str]:
+    if path := shutil.which("gcc") or shutil.which("cc"):
+        return [path]
+    if importlib.util.find_spec("ziglang") is None:
+        line = f"{sys.executable} -m pip install 'ziglang==0.17.*'"
+        raise EmulationUnavailable(f"There is no C compiler for the plugin of QEMU. Type: {line}")
+    return [sys.executable, "-m", "ziglang", "cc"]

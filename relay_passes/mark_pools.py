@@ -1,0 +1,48 @@
+"""Pools that are channels last by now get our operator, so that their epilogue and packing become part of them.
+
+Left to TVM are those with few channels, which do not fill a vector (the K of XNOR-Net has one), and averages whose
+last window was widened by `ceil_mode`, for which the frameworks divide by different counts.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from relay_passes.operators import call
+from relay_passes.rewrite import is_call, rewrite, shape_of
+
+FEWEST_CHANNELS = 4
+
+
+def mark_pools(mod: tvm.IRModule) -> tvm.IRModule:
+    return rewrite(mod, _visit)
+
+
+def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+    if not is_call(value, "relax.nn.max_pool2d", "relax.nn.avg_pool2d") or value.attrs.layout != "NHWC":
+        return value
+    _, height, width, channels = shape_of(value.args[0])
+    _, out_height, out_width, _ = shape_of(var)
+    kernel, strides, dilation, given = (
+        [int(v) for v in getattr(value.attrs, name)]
+        for name in ("pool_size", "strides", "dilation", "padding")
+    )
+    top, left = given[:2]
+    # What the windows span says where the image ends; ceil_mode adds to it, and floor leaves some of it out.
+    bottom = max(0, (out_height - 1) * strides[0] + dilation[0] * (kernel[0] - 1) + 1 - height - top)
+    right = max(0, (out_width - 1) * strides[1] + dilation[1] * (kernel[1] - 1) + 1 - width - left)
+    average = value.op.name == "relax.nn.avg_pool2d"
+    widened = bottom > given[2] or right > given[3]
+    if channels < FEWEST_CHANNELS or (average and widened):
+        return value
+    return call(
+        "bibench.pool",
+        value.args[0],
+        kernel=kernel,
+        strides=strides,
+        dilation=dilation,
+        padding=[top, left, bottom, right],
+        average=int(average),
+        count_padding=int(bool(value.attrs.count_include_pad)),
+    )
