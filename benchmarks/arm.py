@@ -141,7 +141,7 @@ def _print(report: dict[str, Any]) -> None:
     for name, figures in report["instructions_per_1000_macs"].items():
         cells = [f"{figures[kind]:.2f}" if kind in figures else "" for kind in kinds]
         table.add_row(name, *cells, f"{figures['layer']:.2f}", *goals.cells(figures))
-    stderr.print(table)
+    stderr.print(table, width=goals.TABLE_WIDTH)
     if not report["macs_per_cycle"]:
         return
     table = Table(title="Products a cycle in the inner loop, by llvm-mca")
@@ -151,7 +151,7 @@ def _print(report: dict[str, Any]) -> None:
         for cpu, figures in cores.items():
             row = f"{figures['macs_per_cycle']:.1f}", str(figures["instructions"]), str(figures["macs"])
             table.add_row(name, cpu, *row, f"{figures['share_of_layer']:.0%}", *goals.cells(figures))
-    stderr.print(table)
+    stderr.print(table, width=goals.TABLE_WIDTH)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Counts the instructions that one call of a kernel executes, on an emulated 64-bit Arm processor.
 
-A kernel is linked with native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c, once with one
-call and once with two: the difference is one call and nothing else.
+A kernel is linked with native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c, with two calls and
+with three: the difference is one call and nothing else, and in the steady state.
 """
 
 from __future__ import annotations
@@ -40,27 +40,18 @@ def executed_instructions(kernel: Kernel, target: CompileTarget) -> list[Execute
         tensor_file.write(folder / "inputs", [kernel.arguments])
 
         def counts(calls: int) -> dict[tuple[int, int], int]:
-            # The stack starts at another place when the command line is longer, so all runs have the same.
             command = [emulator, "-cpu", target.emulated_cpu, "-plugin", f"{plugin},out={folder / 'counts'}"]
             command += ["-L", str(sysroot), str(program), str(calls), str(folder / "inputs"), str(folder / "outputs")]
             qemu.run(command, {"LD_LIBRARY_PATH": str(sysroot / "lib")}, TIMEOUT_S)
             return read_counts(folder / "counts")
 
-        one, two, again = counts(1), counts(2), counts(2)
+        two, three, again = counts(2), counts(3), counts(3)
         kernel.check(qemu.received(folder / "outputs", 1)[0])
-    if _total(two) != _total(again):
-        raise BibenchError(f"Two runs of {kernel.title} executed different numbers of instructions.")
-    # Shared libraries may lie elsewhere in each run; the program itself does not move.
-    fixed = [
-        Executed(address, code, count - one.get((address, code), 0))
-        for (address, code), count in sorted(two.items())
-        if count > one.get((address, code), 0)
-    ]
-    return fixed
-
-
-def _total(counts: dict[tuple[int, int], int]) -> int:
-    return sum(counts.values())
+    if three != again:
+        raise BibenchError(f"Two runs of {kernel.title} executed different instructions.")
+    # Below zero where malloc took another path in the third call than in the second.
+    difference = {at: three.get(at, 0) - two.get(at, 0) for at in sorted(two.keys() | three.keys())}
+    return [Executed(address, code, count) for (address, code), count in difference.items() if count]
 
 
 def _program(kernel: Kernel, target: CompileTarget, folder: Path) -> Path:

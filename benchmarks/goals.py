@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 
+TABLE_WIDTH = 120  # also where the output is a file, for which rich takes 80
+
+
 @dataclass(frozen=True)
 class Goal:
     """lower: whether smaller figures are better."""

@@ -214,7 +214,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{figure['low']:.2f} to {figure['high']:.2f}",
             *goals.cells(figure),
         )
-    stderr.print(table)
+    stderr.print(table, width=goals.TABLE_WIDTH)
     times = Table(title="Milliseconds")
     for column in ("case", "contestant", "processor", "wall", "difference"):
         times.add_column(column)
@@ -224,7 +224,7 @@ def _print(report: dict[str, Any]) -> None:
             times.add_row(name, title, *both, f"{record['difference']:.1e}")
         for title, why in case["failed"].items():
             times.add_row(name, title, "failed", "", why)
-    stderr.print(times)
+    stderr.print(times, width=goals.TABLE_WIDTH)
 
 
 if __name__ == "__main__":

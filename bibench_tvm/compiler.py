@@ -62,7 +62,7 @@ def compile_model(
     linker()
     out = Path(out)
     if verify < 0:
-        raise UsageError(f"The number of runs to verify on cannot be {verify}.")
+        raise UsageError(f"The number of runs to verify on is {verify}, and cannot be less than 0.")
     is_file = isinstance(model, (str, Path))
     with scratch_beside(out) as scratch:
         with phase("importing"):

@@ -52,15 +52,13 @@ def run(
 
 def _read(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, EOFError) as error:
-        reason = str(error).rstrip(".")
+    except (ValueError, EOFError, MemoryError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"{path} is not a whole .npy file of numbers: {reason}.") from error
-    if not isinstance(array, np.ndarray):
-        raise UsageError(f"{path} holds several arrays; give each input a .npy file of its own.")
-    return array
 
 
 def _write(path: Path, array: np.ndarray) -> None:

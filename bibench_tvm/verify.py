@@ -147,8 +147,11 @@ class Comparison:
             self.max_abs_error = max(self.max_abs_error, difference)
             close &= difference <= END_TO_END_TOLERANCE * _scale(theirs)
         self.unexplained += not close and not flipped
-        top_ours, top_theirs = _top(outputs[0]), _top(reference.outputs[0])
-        self.agreeing += int((top_ours == top_theirs).sum())
+        scores = reference.outputs[0]
+        top_ours, top_theirs = _top(outputs[0]), _top(scores)
+        # Where two scores are equal but for rounding, either is the top.
+        lead = _at(scores, top_theirs) - _at(scores, top_ours)
+        self.agreeing += int(((top_ours == top_theirs) | (lead <= TOLERANCE * _scale(scores))).sum())
         if labels is not None:
             expected = labels[self.tops : self.tops + top_ours.size]
             self.right_after += int((top_ours == expected).sum())
@@ -225,6 +228,12 @@ def _top(output: np.ndarray) -> np.ndarray:
     return np.argmax(output, -1).ravel() if output.ndim else output.reshape(1)
 
 
+def _at(output: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """The entries of `output` at the indices that `_top` gave, in float64."""
+    rows = output.astype(np.float64).reshape(len(top), -1)
+    return rows[np.arange(len(top)), top if output.ndim else 0]
+
+
 def _scale(values: np.ndarray) -> float:
     """The largest finite magnitude, and not less than 0.01, where rounding is of what cancelled out."""
     magnitudes = np.abs(values.astype(np.float64))
@@ -258,17 +267,12 @@ def _check_layer(
     if source is None:
         return True
     bits = call.activations(inputs[0]) > 0
-    signs = _as_bits(source[0], call)
-    if signs.size != bits.size:
+    theirs = np.moveaxis(source[0], 1, -1) if call.op.startswith("conv") else source[0]
+    if theirs.size != bits.size:
         return True
-    flipped = int((signs.reshape(bits.shape) != bits).sum())
+    # ONNX's Sign has a third value, 0 at 0.
+    expected = np.where(bits, 1, 0 if call.zero_one else -1)
+    flipped = int((theirs.reshape(bits.shape) != expected).sum())
     check.signs += bits.size
     check.flipped_signs += flipped
     return flipped > 0
-
-
-def _as_bits(activation: np.ndarray, call: KernelCall) -> np.ndarray:
-    """The source framework's activation, channels last, as the bits that stand for it."""
-    if call.op.startswith("conv"):
-        activation = np.moveaxis(activation, 1, -1)
-    return activation != 0 if call.zero_one else activation >= 0

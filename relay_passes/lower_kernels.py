@@ -334,9 +334,9 @@ class LowerKernels:
         self.calls.append(KernelCall(*layer, inputs=tuple(inputs), operands=tuple(where), **known))
 
     def _planar(self, x: relax.Expr, conv: Convolution) -> relax.Expr | None:
-        """The image [N, C, H, W] that x was turned from, if it has so few channels that turning costs more than
-        reading it plane by plane."""
-        made = self.definition[x].value if x in self.definition else None
+        """The image [N, C, H, W] that x was turned from, if it has so few channels that turning costs more
+        than reading it plane by plane."""
+        made: Any = self.definition[x].value if x in self.definition else None
         if conv.channels > FEW_CHANNELS or conv.groups > 1 or conv.dilation[1] > 1:
             return None
         if not is_call(made, "relax.permute_dims") or [int(a) for a in made.attrs.axes or ()] != [0, 2, 3, 1]:
@@ -373,8 +373,9 @@ FEW_CHANNELS = 4
 def split_threshold(
     epilogue: Epilogue, operands: list[relax.Expr]
 ) -> tuple[Epilogue, list[relax.Expr], np.ndarray, np.ndarray] | None:
-    """Take `sum >= T`, or `(sum >= T) xor falls`, with constants off the start of an epilogue that reads the sum for
-    nothing else: (the rest, which gets that truth for its sum; its operands; T; falls). None for any other."""
+    """Take `sum >= T`, or `(sum >= T) xor falls`, with constants off the start of an epilogue that reads the
+    sum for nothing else: (the rest, which gets that truth for its sum; its operands; T; falls). None for any
+    other."""
 
     def constant(value: Value) -> np.ndarray | None:
         if value.kind == "number":

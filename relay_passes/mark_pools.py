@@ -1,7 +1,7 @@
-"""Pools that are channels last by now get our operator, so that their epilogue and packing become part of them.
+"""Pools that are channels last by now get our operator, so that their epilogue and packing join them.
 
-Left to TVM are those with few channels, which do not fill a vector (the K of XNOR-Net has one), and averages whose
-last window was widened by `ceil_mode`, for which the frameworks divide by different counts.
+Left to TVM are those with few channels, which do not fill a vector (the K of XNOR-Net has one), and averages
+whose last window was widened by `ceil_mode`, for which the frameworks divide by different counts.
 """
 
 from __future__ import annotations

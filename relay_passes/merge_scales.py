@@ -1,7 +1,8 @@
-"""x * a * b -> x * (a * b), x + a + b -> x + (a + b), where a and b are constants and nothing else reads what is between.
+"""x * a * b -> x * (a * b), x + a + b -> x + (a + b), for constants a, b and no other reader between.
 
-One constant less per channel in the artifact, and one operation less per element. The product is rounded once more or
-less than in the source network, so this comes after thresholds were folded, which keep the source's order.
+One constant less per channel in the artifact, and one operation less per element. The product is rounded once
+more or less than in the source network, so this comes after thresholds were folded, which keep the source's
+order.
 """
 
 from __future__ import annotations

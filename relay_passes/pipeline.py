@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 
 from relay_passes.expand_prelu import expand_prelu
+from relay_passes.expand_quantize import expand_quantize
 from relay_passes.find_binary import FindBinary
 from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
@@ -45,6 +46,7 @@ def lower(
         MarkLayers(layer_names),
         fold_batch_norm,
         expand_prelu,
+        expand_quantize,
         relax.transform.FoldConstant(),
         # 2. Channels last from end to end.
         sink_transposes,

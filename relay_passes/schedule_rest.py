@@ -1,7 +1,8 @@
 """A schedule for every kernel that is not ours: rows in parallel, channels in vectors.
 
-Pools and element-wise work are channels last by now, so the last axis of what a block writes is the one that lies
-together in memory. A reduction over other axes is turned inside out: its loops go around the vector, not into it.
+Pools and element-wise work are channels last by now, so the last axis of what a block writes is the one that
+lies together in memory. A reduction over other axes is turned inside out: its loops go around the vector, not
+into it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
         extents = [int(schedule.get(loop).extent) for loop in loops]
         if len(loops) != len(axes) or not loops:
             continue
-        spatial = [loop for loop, axis in zip(loops, axes) if axis.iter_type == _SPATIAL]
-        reduced = [loop for loop, axis in zip(loops, axes) if axis.iter_type != _SPATIAL]
+        spatial = [loop for loop, axis in zip(loops, axes, strict=True) if axis.iter_type == _SPATIAL]
+        reduced = [loop for loop, axis in zip(loops, axes, strict=True) if axis.iter_type != _SPATIAL]
         if not spatial:
             continue
         if reduced:

@@ -1,8 +1,8 @@
 """Which activations take only two values, and which weights are +-alpha per output channel.
 
 An activation is judged by how it is made, never by its name: a `where` between two numbers, a comparison that
-was cast to a number, `sign`, and whatever keeps two values two: scaling and shifting by one number,
-reshaping, pooling by maximum. A weight is judged by its values.
+was cast to a number, `sign`, what is clipped to a range with two integers in it and rounded, and whatever
+keeps two values two: scaling and shifting by one number, reshaping, pooling by maximum. A weight is judged by its values.
 
 `sign` is +1 at 0 here, as everywhere in this project (a bit has no third value); over what can not be
 negative it takes 0 and 1, and is exact.
@@ -17,6 +17,7 @@ import numpy as np
 from tvm import relax
 
 from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, made_by, shape_of
+from schedules.epilogue import OPERATORS, evaluate_operator
 
 _COMPARISONS = {
     "relax.greater_equal",
@@ -78,33 +79,46 @@ def two_values(builder: relax.BlockBuilder, expr: relax.Expr) -> TwoValued | Non
         return inner_values and _both(inner_values, lambda v: v.astype(dtype_of(expr)))
     if name in MOVES:
         return two_values(builder, value.args[0])
-    if name == "relax.negative":
-        inner_values = two_values(builder, value.args[0])
-        return inner_values and TwoValued(-inner_values.high, -inner_values.low)
-    if name in _AFFINE:
-        return _affine(builder, value)
-    return None
+    if name == "relax.round" and (ends := bounds(builder, value.args[0])):
+        low, high = np.rint(ends)
+        return TwoValued(float(low), float(high)) if high - low == 1 else None
+    return _mapped(builder, value) if name in OPERATORS else None
 
 
-_AFFINE = {
-    "relax.add": lambda a, b: a + b,
-    "relax.subtract": lambda a, b: a - b,
-    "relax.multiply": lambda a, b: a * b,
-    "relax.divide": lambda a, b: a / b if b else float("nan"),
-}
+_AFFINE = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
 
-def _affine(builder: relax.BlockBuilder, value: relax.Call) -> TwoValued | None:
-    left, right = value.args
-    apply = _AFFINE[value.op.name]
-    if (by := number(right)) is not None:
-        inner, images = two_values(builder, left), lambda v: apply(v, by)
-    elif (by := number(left)) is not None and value.op.name != "relax.divide":
-        inner, images = two_values(builder, right), lambda v: apply(by, v)
-    else:
+def _mapped(builder: relax.BlockBuilder, value: relax.Call) -> TwoValued | None:
+    """The two values after an operator whose other operands are numbers."""
+    moving = [i for i, arg in enumerate(value.args) if number(arg) is None]
+    if len(moving) != 1 or shape_of(value.args[moving[0]]) != shape_of(value):
         return None
-    moving = right if number(right) is None else left
-    return _both(inner, images) if inner and shape_of(moving) == shape_of(value) else None
+    inner = two_values(builder, value.args[moving[0]])
+
+    def image(v: np.float32) -> float:
+        operands = [v if i in moving else np.float32(number(arg)) for i, arg in enumerate(value.args)]
+        return evaluate_operator(value, operands).item()
+
+    return _both(inner, image) if inner else None
+
+
+def bounds(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[float, float] | None:
+    """Numbers that an activation cannot leave, where an operator says so."""
+    value = made_by(builder, expr)
+    if not is_call(value):
+        return None
+    if value.op.name == "relax.clip":
+        low, high = number(value.args[1]), number(value.args[2])
+        return None if low is None or high is None else (low, high)
+    if value.op.name in MOVES:
+        return bounds(builder, value.args[0])
+    if value.op.name in _AFFINE:
+        numbers = [number(arg) for arg in value.args]
+        inner = [bounds(builder, arg) for arg, known in zip(value.args, numbers, strict=True) if known is None]
+        if len(inner) == 1 and inner[0] and number(value.args[1]) is not None:
+            ends = [evaluate_operator(value, [np.float32(v), np.float32(numbers[1])]).item() for v in inner[0]]
+            return (min(ends), max(ends))
+    return {"relax.sigmoid": (0.0, 1.0), "relax.tanh": (-1.0, 1.0)}.get(value.op.name)
 
 
 def _both(values: TwoValued, image: Callable[[np.float32], float]) -> TwoValued | None:

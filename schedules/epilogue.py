@@ -22,7 +22,7 @@ from schedules.bits import Packing, pack
 class _OnArrays:
     """numpy, with float32 kept float32 (a Python scalar does not widen an array under NEP 50)."""
 
-    maximum, minimum, where, exp, tanh, sqrt, abs = (
+    maximum, minimum, where, exp, tanh, sqrt, abs, rint = (
         np.maximum,
         np.minimum,
         np.where,
@@ -30,6 +30,7 @@ class _OnArrays:
         np.tanh,
         np.sqrt,
         np.abs,
+        np.rint,
     )
     logical_not = staticmethod(np.logical_not)
 
@@ -49,6 +50,7 @@ class _InKernel:
         staticmethod(tirx.abs),
     )
     logical_not = staticmethod(tirx.Not)
+    rint = staticmethod(tirx.nearbyint)
 
     @staticmethod
     def where(condition, yes, no):
@@ -82,6 +84,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "relax.exp": lambda m, a: m.exp(a),
     "relax.tanh": lambda m, a: m.tanh(a),
     "relax.sigmoid": lambda m, a: _as(a, 1) / (_as(a, 1) + m.exp(-a)),
+    "relax.round": lambda m, a: m.rint(a),
     "relax.astype": lambda m, a, dtype: m.cast(a, dtype),
     "relax.clip": lambda m, a, lower, upper: m.minimum(m.maximum(a, lower), upper),
     "relax.nn.relu": lambda m, a: m.maximum(a, _as(a, 0)),

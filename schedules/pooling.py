@@ -1,7 +1,7 @@
 """Pooling of images, channels last: the maximum, or the average of what lies inside, in registers.
 
-Taps outside the image are skipped, so nothing is padded: the maximum ignores them, and the average divides by the
-number of taps inside or, with `count_padding`, by that of all.
+Taps outside the image are skipped, so nothing is padded: the maximum ignores them, and the average divides by
+the number of taps inside or, with `count_padding`, by that of all.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from schedules.bits import Packing
 from schedules.epilogue import Epilogue
 
 SCHEDULED = "bibench.is_scheduled"
-# Buffers do not overlap; no other schedule may touch a kernel, and TVM's fusion must not take it apart (8: opaque).
+# Buffers do not overlap; no other schedule may touch a kernel, nor TVM's fusion take it apart (8: opaque).
 KERNEL_ATTRIBUTES = {"tirx.noalias": True, SCHEDULED: True, "op_pattern": 8}
 
 

@@ -36,7 +36,7 @@ def refused(done: object, code: int, *sentences: str) -> None:
         (["--algorithm", "bnn"], "name it with --arch"),
         (["--input-shape", "3xx"], "'3xx' is not an input shape"),
         (["--verify", "301"], "comes with 300 images; --verify 301 asks for more"),
-        (["--verify", "-1"], "-1"),
+        (["--verify", "-1"], "--verify -1 makes no sense"),
         (["missing.pt2"], "missing.pt2 cannot be read: No such file or directory."),
         ([NETWORK, "--checkpoint", NETWORK], "give one of them"),
         ([NETWORK, "--arch", "resnet18"], "with arch 'resnet20', not 'resnet18'"),

@@ -283,8 +283,8 @@ def test_a_halo_that_does_not_cover_the_padding_is_refused():
 # --------------------------------------------------------------------------- float
 
 
-def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int) -> None:
-    """On small integers, of which every sum is exact in any order."""
+def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int, planar: bool = False) -> None:
+    """On small integers, of which every sum is exact in any order. planar: activations [N, C, H, W]."""
     rng = np.random.default_rng(seed)
     shape = (conv.batch, conv.height, conv.width, conv.channels)
     activations = rng.integers(-8, 9, shape).astype("float32")
@@ -295,11 +295,13 @@ def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int) ->
     if depthwise.is_depthwise(conv, packed=False):
         kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
         laid_out = depthwise.lay_out(weights)
+        [sums] = machine.call(kernel, [activations, laid_out], [(conv.out_shape, "float32")])
     else:
         tile = kernels.float_tile(conv)
-        kernel = float_convolution(conv, shape, tile, kernels, epilogue)
-        laid_out = lay_out(weights, conv.groups, tile)
-    [sums] = machine.call(kernel, [activations, laid_out], [(conv.out_shape, "float32")])
+        read = activations.transpose(0, 3, 1, 2) if planar else activations
+        kernel = float_convolution(conv, read.shape, tile, kernels, epilogue, planar=planar)
+        laid_out = lay_out(weights.transpose(0, 3, 1, 2) if planar else weights, conv.groups, tile)
+        [sums] = machine.call(kernel, [read, laid_out], [(conv.out_shape, "float32")])
     np.testing.assert_array_equal(sums, binary_convolution_reference(activations, weights, conv))
 
 
@@ -307,6 +309,14 @@ def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int) ->
 @settings(deadline=None, max_examples=50)
 def test_float(host, kernels, conv, seed):
     check_float(host, kernels, conv, seed)
+
+
+@given(kernels=TARGETS, conv=convolutions(st.just(1)), channels=st.integers(1, 4), seed=SEED)
+@settings(deadline=None, max_examples=30)
+def test_float_plane_by_plane(host, kernels, conv, channels, seed):
+    check_float(
+        host, kernels, replace(conv, channels=channels, dilation=(conv.dilation[0], 1)), seed, planar=True
+    )
 
 
 @given(kernels=TARGETS, conv=depthwise_convolutions(st.just(1)), seed=SEED)

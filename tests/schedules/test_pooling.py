@@ -18,9 +18,8 @@ def poolings(draw, dtype: str) -> Pooling:
     padding = tuple(draw(st.integers(0, k - 1)) for k in (*kernel, *kernel))
     channels = draw(st.sampled_from([1, 4, 20, 64, 67]))
     height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    window = Convolution(
-        draw(st.integers(1, 2)), height, width, channels, channels, kernel, draw(PAIR), padding, (1, 1), channels
-    )
+    batch, strides = draw(st.integers(1, 2)), draw(PAIR)
+    window = Convolution(batch, height, width, channels, channels, kernel, strides, padding, groups=channels)
     assume(window.out_height > 0 and window.out_width > 0)
     average = dtype == "float32" and draw(st.booleans())
     return Pooling(window, dtype, average, draw(st.booleans()))
