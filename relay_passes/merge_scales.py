@@ -28,7 +28,8 @@ def merge_scales(mod: tvm.IRModule) -> tvm.IRModule:
         if constant is None or not isinstance(source, relax.Var):
             return value
         combine = np.multiply if value.op.name == "relax.multiply" else np.add
-        merged = combine(constant_value(constant), constant_value(outer))
+        with np.errstate(over="ignore"):
+            merged = combine(constant_value(constant), constant_value(outer))
         if not np.isfinite(merged).all():
             return value
         return relax.Call(value.op, [source, relax.const(merged)], value.attrs, value.ty_args)

@@ -143,7 +143,7 @@ TARGETS = st.sampled_from(ALL)
 @given(kernels=TARGETS, conv=convolutions(), more=HALO, zero_one=st.booleans(), seed=SEED)
 @example(ALL[0], Convolution(1, 1, 1, 64, 64, (3, 3), padding=(1, 1, 1, 1)), (0, 0, 0, 0), False, 0)
 @example(ALL[0], Convolution(1, 7, 7, 512, 512, (3, 3), padding=(1, 1, 1, 1)), (0, 0, 0, 0), False, 0)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=70)
 def test_binary(host, kernels, conv, more, zero_one, seed):
     check_sums(host, kernels, conv, more, zero_one, seed)
 
