@@ -8,6 +8,7 @@ in takes in the element-wise work before it. No group may come to depend on itse
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import tvm
@@ -118,11 +119,20 @@ def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     return True
 
 
+def _work(binding: relax.VarBinding) -> int:
+    """Products in a layer with weights."""
+    value = binding.value
+    if not is_call(value, *SUMS) or len(value.args) < 2:
+        return 0
+    return math.prod(shape_of(binding.var)) * math.prod(shape_of(value.args[1])[1:])
+
+
 def group_kernels(mod: tvm.IRModule) -> list[Group]:
     """All groups with more to them than one plain operator, in the order of their anchors."""
     plan = _Plan(mod)
     groups = []
-    for binding in plan.bindings:
+    # Two convolutions that meet in an addition: the one with more work takes it, where it weighs less.
+    for binding in sorted(plan.bindings, key=_work, reverse=True):
         if is_call(binding.value, *SUMS):
             group = plan.unit[binding.var]
             _take_followers(plan, group)
