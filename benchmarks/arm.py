@@ -1,8 +1,8 @@
 """`python -m benchmarks.arm`: executed instructions and modelled cycles on 64-bit Arm, without a board.
 
-Instructions are counted under QEMU and are exact; cycles are those of LLVM's models of four cores, for the innermost
-loop alone. Judge by both: a count hides the stalls of a core that works in order, and a model hides the rest of the
-kernel.
+Instructions are counted under QEMU and are exact; cycles are those of LLVM's models of four cores, for the
+innermost loop alone. Judge by both: a count hides the stalls of a core that works in order, and a model hides
+the rest of the kernel.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks import goals, shapes
 from benchmarks.shapes import LAYERS, chosen
-from bibench_tvm.console import phase, print_json, reporting, stderr
+from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, stderr
 from bibench_tvm.errors import BibenchError
 
 if TYPE_CHECKING:
@@ -34,15 +34,16 @@ def arm_command(
     stem: Annotated[bool, typer.Option(help="Count the float stem of a ResNet too.")] = True,
     models: Annotated[bool, typer.Option(help="Model the inner loops with llvm-mca.")] = True,
     assembly: Annotated[bool, typer.Option(help="Print the inner loops.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures to standard output.")] = False,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Count the instructions of the kernels on an emulated Cortex-A72, and model their inner loops."""
     with reporting(as_json=as_json, debug=debug):
         from rpc.qemu import EmulationFailed, EmulationUnavailable
 
         picked = chosen("layer", layers, tuple(LAYERS))
-        report: dict[str, Any] = {"counted_on": COUNTED_ON, "instructions_per_1000_macs": {}, "macs_per_cycle": {}}
+        report: dict[str, Any] = {"counted_on": COUNTED_ON}
+        report |= {"instructions_per_1000_macs": {}, "macs_per_cycle": {}}
         try:
             for name in picked:
                 with phase(f"layer {name}: counting"):
@@ -61,19 +62,19 @@ def arm_command(
 
 
 def _count(name: str) -> dict[str, Any]:
-    """Executed instructions per 1000 products; `layer` is packing of floats, products and write-back of floats."""
+    """Executed instructions per 1000 products; `layer`: floats packed, multiplied and written as floats."""
     shape = LAYERS[name]
-    alone = _executed(shapes.channels_last(shapes.binary_layer(shape)), shapes.example(shape).permute(0, 2, 3, 1))
-    inside = _executed(shapes.chain(shape), shapes.example(shape))
+    x = shapes.example(shape)
+    alone = _executed(shapes.channels_last(shapes.binary_layer(shape)), x.permute(0, 2, 3, 1))
+    inside = _executed(shapes.chain(shape), x)
     macs = next(kernel.macs for kernel, _ in alone if kernel.binary)
 
     def per_1000(pairs: list[tuple[Kernel, list[Executed]]], binary: bool) -> float:
         return 1000 * sum(i.count for k, executed in pairs if k.binary == binary for i in executed) / macs
 
-    to_bits = [pair for pair in inside if pair[0].layer == "0"]
     figures = {
         "bits to float": per_1000(alone, True),
-        "bits to bits": per_1000(to_bits, True),
+        "bits to bits": per_1000([next(pair for pair in inside if pair[0].binary)], True),
         "float to bits": per_1000(alone, False),
     }
     total = figures["bits to float"] + figures["float to bits"]
@@ -115,10 +116,10 @@ def _model(name: str, assembly: bool) -> dict[str, Any]:
         if target_name not in loops:
             target = resolve_target(target_name)
             found = kernels_of(shapes.chain(shape), shapes.example(shape), target)
-            kernel = next(k for k in found if k.binary and k.layer == "0")
+            kernel = next(k for k in found if k.binary)
             loops[target_name] = inner_loop(executed_instructions(kernel, target))
             if assembly:
-                stderr.print(disassemble(loops[target_name], cpu), markup=False)
+                stderr.print(disassemble(loops[target_name], cpu))
         body = loops[target_name]
         products = sum(i.products for i in body)
         share = sum(i.products * i.count for i in body) / kernel.macs
@@ -145,7 +146,8 @@ def _print(report: dict[str, Any]) -> None:
     if not report["macs_per_cycle"]:
         return
     table = Table(title="Products a cycle in the inner loop, by llvm-mca")
-    for column in ("layer", "core", "products a cycle", "instructions", "products", "of the layer", "must", "aim", ""):
+    what = ("products a cycle", "instructions", "products", "of the layer")
+    for column in ("layer", "core", *what, "must", "aim", ""):
         table.add_column(column, justify="right")
     for name, cores in report["macs_per_cycle"].items():
         for cpu, figures in cores.items():

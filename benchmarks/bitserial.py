@@ -8,12 +8,12 @@ from typing import Any
 def bitserial_convolution(
     shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, padding: int
 ) -> Any:
-    """A function of float32 [N, H, W, C], uint8 [KH, KW, C, O] of 0 and 1 for -1 and +1, and float32 [N, OH, OW, O].
+    """A function of x float32 [N, H, W, C], w uint8 [KH, KW, C, O], 0 and 1 for -1 and +1, and y float32.
 
-    What is computed is the sum of (x >= 0) * w: topi has {0, 1} activations with +-1 weights, but not +-1 with +-1.
-    It packs the weights in every call, a small part of its time; its form for packed weights reads their extents in
-    another order than its loops. Its sums are int32: with int16, its default, the code that TVM makes is wrong for some
-    shapes.
+    It computes the sum of (x >= 0) * w: topi has {0, 1} activations with +-1 weights, but not +-1 with +-1.
+    The weights are packed in every call, a small part of its time: the form for packed weights takes their
+    extents in another order than its loops. Sums are int32: with int16, the default, the code that TVM 0.27
+    makes is wrong for some shapes.
     """
     import tvm
     from tvm import te, topi

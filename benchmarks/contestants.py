@@ -8,8 +8,8 @@ A case is a folder, written by `prepare.py`:
     ours, ours_channels_last       artifacts; the second takes and gives channels last (layers only)
     bitserial.npz                  operands of TVM's own bit-serial kernel (layers only)
 
-A contestant takes the folder and the number of threads and gives (run, read): `run()` is one inference as a caller
-would do it, with inputs already in place; `read(run())` is the output as an array.
+A contestant takes the folder and the number of threads and gives (run, read): `run()` is one inference as a
+caller would do it, with inputs already in place; `read(run())` is the output as an array.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Running = tuple[Callable[[], Any], Callable[[Any], np.ndarray]]
 
 @dataclass(frozen=True)
 class Contestant:
-    """library: contestants of one library share a process; pip: what to install; computes: "binary" or "float",
-    the network whose output it must give; tolerance: relative to the largest output, None where it is not checked
-    because int8 differs by design; needs: the file of the case without which it does not take part."""
+    """library: its module; contestants of one library share a process. package: what pip calls it. computes:
+    the output it must give, `expected *.npy` of the case. needs: the file without which it takes no part.
+    tolerance of a float network: relative to the largest output; None for int8, which differs by design."""
 
     library: str
-    pip: str
+    package: str
     computes: str
     open: Callable[[Path, int], Running]
     needs: str
@@ -92,7 +92,8 @@ def _openvino(file: str, *, binary: bool = False) -> Callable[[Path, int], Runni
             to_binary(model)
         # Without the hint its float layers are computed in bfloat16 where the processor can.
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        request = core.compile_model(model, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+        compiled = core.compile_model(model, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
+        request = compiled.create_infer_request()
         request.set_input_tensor(openvino.Tensor(_input(case)))
 
         def run() -> Any:
@@ -146,7 +147,9 @@ CONTESTANTS = {
         _OPENVINO, "openvino", "binary", _openvino("binary.onnx", binary=True), "binary.onnx"
     ),
     "OpenVINO int8": Contestant(_OPENVINO, "openvino", "float", _openvino("int8.onnx"), "int8.onnx", None),
-    "ONNX Runtime int8": Contestant(_ORT, "onnxruntime", "float", _onnx_runtime("int8.onnx"), "int8.onnx", None),
+    "ONNX Runtime int8": Contestant(
+        _ORT, "onnxruntime", "float", _onnx_runtime("int8.onnx"), "int8.onnx", None
+    ),
     "OpenVINO fp32": Contestant(_OPENVINO, "openvino", "float", _openvino("float.onnx"), "float.onnx"),
     "ONNX Runtime fp32": Contestant(_ORT, "onnxruntime", "float", _onnx_runtime("float.onnx"), "float.onnx"),
     "PyTorch fp32": Contestant("torch", "torch", "float", _pytorch, "float.pt"),

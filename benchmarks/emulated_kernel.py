@@ -1,7 +1,7 @@
 """Counts the instructions that one call of a kernel executes, on an emulated 64-bit Arm processor.
 
-A kernel is linked with native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c, with two calls and
-with three: the difference is one call and nothing else, and in the steady state.
+A kernel is linked with native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c, with
+two calls and with three: the difference is one call and nothing else, in the steady state.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def executed_instructions(kernel: Kernel, target: CompileTarget) -> list[Execute
 
         def counts(calls: int) -> dict[tuple[int, int], int]:
             command = [emulator, "-cpu", target.emulated_cpu, "-plugin", f"{plugin},out={folder / 'counts'}"]
-            command += ["-L", str(sysroot), str(program), str(calls), str(folder / "inputs"), str(folder / "outputs")]
+            command += ["-L", str(sysroot), str(program), str(calls)]
+            command += [str(folder / "inputs"), str(folder / "outputs")]
             qemu.run(command, {"LD_LIBRARY_PATH": str(sysroot / "lib")}, TIMEOUT_S)
             return read_counts(folder / "counts")
 

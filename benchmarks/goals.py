@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.text import Text
 
 TABLE_WIDTH = 120  # also where the output is a file, for which rich takes 80
 
@@ -19,7 +20,7 @@ class Goal:
     lower: bool = False
 
     def met(self, value: float) -> str:
-        """"aim", "must" or "missed"."""
+        """What this value reaches: "aim", "must" or, if neither, "missed"."""
         reached = [value <= bound if self.lower else value >= bound for bound in (self.must, self.aim)]
         return "aim" if reached[1] else "must" if reached[0] else "missed"
 
@@ -28,12 +29,12 @@ class Goal:
         return {"must": self.must, "aim": self.aim, "reached": self.met(value)}
 
 
-def cells(figure: Mapping[str, Any]) -> tuple[str, str, str]:
+def cells(figure: Mapping[str, Any]) -> tuple[str, str, Text]:
     """must, aim and what was reached, for a table; empty where nothing was promised."""
     if "must" not in figure:
-        return "", "", ""
+        return "", "", Text()
     colour = {"aim": "green", "must": "yellow", "missed": "red"}[figure["reached"]]
-    return f"{figure['must']:g}", f"{figure['aim']:g}", f"[{colour}]{figure['reached']}[/]"
+    return f"{figure['must']:g}", f"{figure['aim']:g}", Text(figure["reached"], colour)
 
 
 BINARY, INT8, FLOAT = "OpenVINO binary", "best int8", "ONNX Runtime fp32"

@@ -1,22 +1,24 @@
 """`python -m benchmarks.limit`: how many products a second one core can do when nothing leaves its registers.
 
-Chains of `sum = sum + popcount(sum ^ weight)`, as many as hide the latency, are what every kernel of ours is made
-of, without a load or a store; `sum = sum * weight + sum` for float layers. No layer can be faster.
+Chains of `sum = sum + popcount(sum ^ weight)`, as many as hide the latency, are what every kernel of ours is
+made of, without a load or a store; `sum = sum * weight + sum` for float layers. No layer can be faster.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from bibench_tvm.console import print_json, reporting, stderr
+from benchmarks.goals import TABLE_WIDTH
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, stderr
 
 if TYPE_CHECKING:
     from bibench_tvm.presets import CompileTarget
 
-# Bytes of a vector, and as many chains as hide the latency of three operations and leave registers for the rest.
+# Bytes of a vector, and as many chains as hide the latency of three operations and leave some registers free.
 VECTORS = {"x86_avx512": (64, 20), "x86_avx2": (32, 8), "aarch64_neon": (16, 20)}
 UNROLLED = 8
 STEPS = 1 << 12
@@ -32,8 +34,9 @@ def products_a_call(kind: str, target: CompileTarget) -> int:
     return STEPS * UNROLLED * chains * (8 * size if kind == "binary" else size // 4)
 
 
-def roof_kernel(kind: str, target: CompileTarget) -> Any:
-    """(kernel, (extent, dtype) of its one argument: what the sums start and end with, and the weight)."""
+def roof(kind: str, target: CompileTarget) -> Callable[[], Any]:
+    """A call of it does `products_a_call` products."""
+    import numpy as np
     import tvm
     from tvm import tirx
     from tvm.script.ir_builder import IRBuilder
@@ -59,18 +62,9 @@ def roof_kernel(kind: str, target: CompileTarget) -> Any:
                         T.buffer_store(sums, new, [at])
             for i in range(chains):
                 T.buffer_store(memory, sums[T.ramp(i * lanes, 1, lanes)], [T.ramp(i * lanes, 1, lanes)])
-    return tvm.compile(tvm.IRModule({"roof": builder.get()}), target=target.tvm), ((chains + 1) * lanes, dtype)
-
-
-def roof(kind: str, target: CompileTarget) -> Any:
-    """() -> None, which does `products_a_call` products."""
-    import numpy as np
-    import tvm
-
-    module, (extent, dtype) = roof_kernel(kind, target)
-    memory = tvm.runtime.tensor(np.zeros(extent, dtype))
-    function = module["roof"]
-    return lambda: function(memory)
+    function = tvm.compile(tvm.IRModule({"roof": builder.get()}), target=target.tvm)["roof"]
+    sums_and_weight = tvm.runtime.tensor(np.zeros((chains + 1) * lanes, dtype))
+    return lambda: function(sums_and_weight)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -79,8 +73,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def limit_command(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is what counts.")] = 15,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures to standard output.")] = False,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Measure what one core of this machine can do in its registers, in G products a second."""
     with reporting(as_json=as_json, debug=debug):
@@ -102,9 +96,9 @@ def limit_command(
         for column in ("in registers", "median", "quartiles"):
             table.add_column(column)
         for kind, rate in rates.items():
-            row = f"{kind}: {ROOFS[kind]}", f"{rate['median']:,.0f}", f"{rate['low']:,.0f} to {rate['high']:,.0f}"
-            table.add_row(*row)
-        stderr.print(table)
+            between = f"{rate['low']:,.0f} to {rate['high']:,.0f}"
+            table.add_row(f"{kind}: {ROOFS[kind]}", f"{rate['median']:,.0f}", between)
+        stderr.print(table, width=TABLE_WIDTH)
         if as_json:
             print_json({"cpu": target.cpu, "kernels": target.kernels.name, "gmacs_per_s": rates})
 

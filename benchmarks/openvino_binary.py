@@ -11,8 +11,8 @@ from openvino.passes import ConstantFolding, Manager
 
 from bibench_tvm.errors import BibenchError
 
-# FakeQuantize gives 1 above its threshold and 0 at it, and the sign of 0 is +1: hence the float just below 0 that is
-# not subnormal.
+# FakeQuantize gives 1 above its threshold and 0 at it, and the sign of 0 is +1: hence the float just below 0
+# that is not subnormal.
 JUST_BELOW_ZERO = -np.finfo(np.float32).tiny
 
 
@@ -52,11 +52,12 @@ def to_binary(model: openvino.Model) -> None:
 def _sign(select: Any, number: int) -> Any:
     """`where(x >= 0, 1, -1)` as a FakeQuantize of two levels, no two alike.
 
-    Where two convolutions read one sign, each gets its own: were they equal, OpenVINO would make one of them and
-    compute it in the convolution before, and there it is wrong when a residual is added too.
+    Where two convolutions read one sign, each gets its own: were they equal, OpenVINO would make one of them
+    and compute it in the convolution before, and there it is wrong when a residual is added too.
     """
     compare = select.input_value(0).get_node()
-    values = [float(compare.input_value(1).get_node().data), *(float(select.input_value(i).get_node().data) for i in (1, 2))]
+    constants = (compare.input_value(1), select.input_value(1), select.input_value(2))
+    values = [float(constant.get_node().data) for constant in constants]
     if compare.get_type_name() != "GreaterEqual" or values != [0.0, 1.0, -1.0]:
         raise BibenchError("The sign in this network is not where(x >= 0, 1, -1).")
     # Its levels are 0 and 1, bits: with -1 and +1 the CPU plugin computes floats and converts those, wrongly.

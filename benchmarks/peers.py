@@ -1,8 +1,9 @@
 """`python -m benchmarks.peers`: the same layers and networks in every library, in turns, as ratios.
 
-Every library has a process of its own. They take turns: in each round, each contestant of a case runs one burst while
-all others wait, and the ratio to ours is taken within the round, so that what the machine does meanwhile touches both.
-On one thread the ratios are of processor time, on more of wall time. What is timed was checked before.
+Every library has a process of its own. They take turns: in each round, each contestant of a case runs one
+burst while all others wait, and the ratio to ours is taken within the round, so that what the machine does
+meanwhile touches both. On one thread the ratios are of processor time, on more of wall time. Outputs are
+checked before anything is timed.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from benchmarks.goals import Goal
 from benchmarks.shapes import EXTRA, LAYERS, NETWORKS, chosen
 from benchmarks.timing import Timing, ratios, spread
 from benchmarks.workers import Failed, Worker, missing
-from bibench_tvm.console import phase, print_json, reporting, stderr
+from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, stderr
 from bibench_tvm.errors import UsageError
 
 BURST_S = 0.02
+PIP = "pip install -c constraints.txt "
 INT8 = ("OpenVINO int8", "ONNX Runtime int8")
 LAST = "ours, channels last"
 
@@ -63,12 +65,18 @@ class Measurement:
 
 @app.command()
 def peers_command(
-    layers: Annotated[str, typer.Option(help="Of A, B, C and D; extra for the odd shapes; empty for none.")] = "A,B,C,D",
-    networks: Annotated[str, typer.Option(help="Of resnet18, resnet34 and vgg_small; empty for none.")] = ",".join(NETWORKS),
-    threads: Annotated[int, typer.Option(min=1, help="For every library; ratios are of wall time from 2 on.")] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians and quartiles are over these.")] = 15,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures to standard output.")] = False,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    layers: Annotated[
+        str, typer.Option(help="A,B,C,D; with extra, the rates of odd shapes and of all layers.")
+    ] = "A,B,C,D",
+    networks: Annotated[str, typer.Option(help="resnet18,resnet34,vgg_small; '' for none.")] = ",".join(
+        NETWORKS
+    ),
+    threads: Annotated[
+        int, typer.Option(min=1, help="For each library; 2 or more are timed by the wall.")
+    ] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds, over which medians and quartiles are.")] = 15,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Time ours beside ONNX Runtime, OpenVINO, PyTorch and TVM's own bit-serial kernels."""
     with reporting(as_json=as_json, debug=debug):
@@ -76,19 +84,19 @@ def peers_command(
         nets = chosen("network", networks, NETWORKS)
         if not picked and not nets:
             raise UsageError("There is nothing to measure: name a layer or a network.")
-        absent = {name: f"pip install {c.pip}" for name, c in CONTESTANTS.items() if missing(c.library)}
+        absent = {name: PIP + c.package for name, c in CONTESTANTS.items() if missing(c.library)}
         for name, line in absent.items():
-            stderr.print(f"[yellow]{name} is not installed.[/yellow] Type: {line}")
-        report: dict[str, Any] = {"threads": threads, "repeats": repeats, "not_installed": absent, "figures": []}
-        report |= {"layers": {}, "networks": {}, "kernels": {}}
+            stderr.print(f"{name} is not installed. Type: {line}", style="yellow")
+        report: dict[str, Any] = {"threads": threads, "repeats": repeats, "not_installed": absent}
+        report |= {"figures": [], "layers": {}, "networks": {}, "kernels": {}}
         measurement = Measurement(threads, repeats)
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 shown = [name for name in picked if name in LAYERS]
-                for name in shown:
-                    report["layers"][name] = _case(measurement, Path(scratch), "layer", name, absent, report)
-                for name in nets:
-                    report["networks"][name] = _case(measurement, Path(scratch), "network", name, absent, report)
+                for kind, names in ("layer", shown), ("network", nets):
+                    for name in names:
+                        case = Path(scratch) / f"{kind}-{name}"
+                        report[f"{kind}s"][name] = _case(measurement, case, kind, name, report)
                 if shown or "extra" in picked:
                     odd = list(EXTRA) if "extra" in picked else []
                     _kernels(measurement, "layer", [*shown, *odd], report)
@@ -103,12 +111,11 @@ def peers_command(
 
 
 def _case(
-    measurement: Measurement, scratch: Path, kind: str, name: str, absent: dict[str, str], report: dict[str, Any]
+    measurement: Measurement, case: Path, kind: str, name: str, report: dict[str, Any]
 ) -> dict[str, Any]:
     """Prepare, check and time one layer or network; its figures go to `report`."""
     from benchmarks import prepare
 
-    case = scratch / f"{kind}-{name}"
     with phase(f"{kind} {name}: exporting, quantizing and compiling"):
         if kind == "layer":
             prepare.prepare_layer(case, LAYERS[name])
@@ -127,14 +134,14 @@ def _case(
             if failure.fatal:
                 measurement.workers.pop(worker).close()
                 entries[:] = [entry for entry in entries if entry[0] != worker]
-            stderr.print(f"[red]{title} failed:[/red] {failure}")
+            stderr.print(f"{title} failed: {failure}", style="red")
             return
         found[title] = opened
         entries.append((worker, key))
 
     with phase(f"{kind} {name}: checking outputs"):
         for title, contestant in CONTESTANTS.items():
-            if title not in absent and (case / contestant.needs).exists():
+            if title not in report["not_installed"] and (case / contestant.needs).exists():
                 open_one(contestant.library, title, "contestant", title, str(case))
         if kind == "network" and measurement.threads == 1 and (os.cpu_count() or 1) > 1:
             open_one("tvm on 2 threads", "ours on 2 threads", "contestant", "ours", str(case), threads=2)
@@ -168,10 +175,13 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
 
 
 def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: dict[str, Any]) -> None:
-    """The binary kernels alone, bits to bits where the layer is one: share of the roof, and of layer C's rate."""
+    """The binary kernels alone, a layer's from bits to bits: share of the roof, and of layer C's rate."""
     worker = measurement.worker("tvm")
-    entries, macs, titles = [("tvm", "roof")], {}, {}
-    with phase(f"kernels of {', '.join(names)}"):
+    entries: list[Entry] = [("tvm", "roof")]
+    macs: dict[str, int] = {}
+    titles: dict[str, str] = {}
+    slow: list[tuple[float, str, dict[str, float]]] = []
+    with phase(f"kernels of {names[0] if len(names) == 1 else f'{len(names)} layers'}"):
         macs["roof"] = worker.open("roof", "roof", "binary", seconds=BURST_S)["macs"]
         wanted = [(kind, name) for name in names]
         if ("layer", "C") not in wanted:
@@ -189,11 +199,16 @@ def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: 
     for key, title in titles.items():
         share, of = ratios(per_mac["roof"], per_mac[key]), ratios(of_c, per_mac[key])
         rate = spread([1e-9 / s for s in per_mac[key]])
-        report["kernels"][title] = {"gmacs_per_s": rate, "of_roof": share, "of_layer_c": of, **timings[key].record()}
-        if kind == "layer" and title in LAYERS:
+        report["kernels"][title] = {"gmacs_per_s": rate, "of_roof": share, "of_layer_c": of}
+        report["kernels"][title] |= timings[key].record()
+        if title in LAYERS and title in names:
             _figure(report, f"{title}: kernel, bits to bits, share of the roof", share, goals.ROOF)
-        elif title in names or kind == "network":
+        elif title in EXTRA:
             _figure(report, f"{title}: rate per product, of layer C's", of, goals.SHARE_OF_C)
+        elif title not in LAYERS:
+            slow.append((of["median"], title, of))
+    for _, title, of in sorted(slow)[:3]:
+        _figure(report, f"{title}, among the slowest: rate per product, of layer C's", of, goals.SHARE_OF_C)
     report["roof_gmacs_per_s"] = spread([1e-9 / s for s in per_mac["roof"]])
 
 

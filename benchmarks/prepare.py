@@ -1,4 +1,4 @@
-"""Writes the files of a case, so that each library can read it in a process of its own. See contestants.py."""
+"""Writes the files of a case, which each library reads in a process of its own. See contestants.py."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _export(network: Any, x: Any, file: Path) -> None:
 
 
 def _quantize(case: Path, x: np.ndarray) -> None:
-    """ONNX Runtime's recipe: shapes and fusions first, then uint8 activations and int8 weights per channel."""
+    """ONNX Runtime's recipe: shapes and fusions, then uint8 activations and int8 weights per channel."""
     try:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process

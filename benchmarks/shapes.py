@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bibench_tvm.errors import unknown
 
@@ -83,14 +83,15 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 
 def chain(shape: Shape) -> nn.Module:
-    """The layer as it stands inside a network, so that its kernel goes from bits to bits: batch norm and another
-    binary layer follow."""
+    """The layer as it stands inside a network, so that its kernel goes from bits to bits: batch norm and
+    another binary layer follow."""
     from torch import nn
 
     if shape.rows:
-        return _sequence([_layer(shape), nn.BatchNorm1d(shape.out_channels), nn.Linear(shape.out_channels, 32, bias=False)])
-    after = Shape(shape.out_channels, 32, shape.height, shape.width, shape.kernel)
-    return _sequence([_layer(shape), nn.BatchNorm2d(shape.out_channels), _layer(after)])
+        after: nn.Module = nn.Linear(shape.out_channels, 32, bias=False)
+        return _sequence([_layer(shape), nn.BatchNorm1d(shape.out_channels), after])
+    after = _layer(Shape(shape.out_channels, 32, shape.height, shape.width, shape.kernel))
+    return _sequence([_layer(shape), nn.BatchNorm2d(shape.out_channels), after])
 
 
 def float_layer(shape: Shape) -> nn.Module:
@@ -126,7 +127,7 @@ def network(name: str, algorithm: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     made = trainers.create_model(name)
     _vary_batch_norms(made)
-    shape = tuple(made.input_shape)
+    shape: Any = made.input_shape
     made = trainers.binarize(made, algorithm)
     torch.manual_seed(1)
     return made.eval(), torch.randn(1, *shape)
@@ -156,12 +157,12 @@ def _layer(shape: Shape) -> nn.Module:
 
 def _vary_batch_norms(module: nn.Module) -> None:
     """Statistics as after training, where no two channels are alike; fresh ones would fold to nothing."""
-    import torch
     from torch import nn
 
     for part in module.modules():
         if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            torch.nn.init.normal_(part.running_mean)
-            torch.nn.init.uniform_(part.running_var, 0.5, 2.0)
-            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
-            torch.nn.init.normal_(part.bias, std=0.2)
+            statistics: Any = part
+            nn.init.normal_(statistics.running_mean)
+            nn.init.uniform_(statistics.running_var, 0.5, 2.0)
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.2)

@@ -1,4 +1,4 @@
-"""Time per call, in bursts: the cores are shared, so contestants take turns and ratios are taken within a turn."""
+"""Time per call, in bursts. Cores are shared: contestants take turns, and ratios are taken within a turn."""
 
 from __future__ import annotations
 

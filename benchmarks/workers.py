@@ -1,5 +1,5 @@
-"""One process for each library, which runs its contestants when it is told to: no library's threads spin while
-another is measured, and a crash is a line in the report."""
+"""One process for each library, which runs its contestants when it is told to: no library's threads spin
+while another is measured, and a crash is a line in the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.timing import Burst, burst_of, calls_within
 from bibench_tvm.errors import BibenchError
 
 TIMEOUT_S = 600.0
-# A float layer in front of a sign rounds differently in each library, and a sign that flips is seen in the output.
+# A float layer before a sign rounds differently in each library, and a sign that flips is seen in the output.
 FLIPS = 0.1
 
 
@@ -42,7 +42,7 @@ class Worker:
         theirs.close()
 
     def open(self, key: str, how: str, *arguments: Any, seconds: float) -> Any:
-        """Open what `OPENERS[how]` opens, check it, and find out how many calls fill a burst. Raises Failed."""
+        """Open what `OPENERS[how]` opens, check it, and see how many calls fill a burst. Raises Failed."""
         return self._ask("open", key, how, arguments, seconds)
 
     def burst(self, key: str) -> tuple[float, float]:
@@ -89,7 +89,8 @@ def _serve(pipe: Any, threads: int) -> None:
                 pipe.send(("done", burst(calls)))
         except Exception as error:
             words = str(error).strip().splitlines() or ["no message"]
-            pipe.send(("failed", words[0] if isinstance(error, (BibenchError, ValueError)) else f"{type(error).__name__}: {words[0]}"))
+            known = isinstance(error, (BibenchError, ValueError))
+            pipe.send(("failed", words[0] if known else f"{type(error).__name__}: {words[0]}"))
 
 
 def _open_contestant(name: str, case: str, threads: int) -> tuple[Burst, dict[str, float]]:
@@ -131,7 +132,7 @@ def _kernels(kind: str, name: str) -> tuple[dict[str, Any], Any]:
         model, x = shapes.chain(shape), shapes.example(shape)
     found = kernels.kernels_of(model, x, target)
     if kind == "layer":
-        found = [kernel for kernel in found if kernel.layer == "0"]
+        found = [kernel for kernel in found if kernel.binary][:1]
     distinct = {kernel.symbol: kernel for kernel in found if kernel.binary}
     return distinct, kernels.built(list(distinct.values()), target)
 

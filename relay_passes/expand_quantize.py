@@ -1,7 +1,7 @@
 """dequantize(quantize(x)) with one scale and zero point -> clip(round(x / scale), ends) * scale, in float.
 
-Some exporters write a sign, or a rounding to two levels, between such a pair. As plain arithmetic it shows how many
-values it has left, and where there are more than two it may still be fused.
+Some exporters write a sign, or a rounding to two levels, between such a pair. As plain arithmetic it shows
+how many values it has left, and where there are more than two it may still be fused.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ def expand_quantize(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-    inner = made_by(builder, value.args[0]) if is_call(value, "relax.dequantize") else None
-    if not is_call(inner, "relax.quantize") or dtype_of(var) != "float32" or dtype_of(inner.args[0]) != "float32":
+    if not is_call(value, "relax.dequantize"):
         return value
-    parameters = [number(arg) for arg in (*inner.args[1:], *value.args[1:])]
-    if None in parameters or parameters[:2] != parameters[2:] or not parameters[0]:
+    inner = made_by(builder, value.args[0])
+    if not is_call(inner, "relax.quantize") or {dtype_of(var), dtype_of(inner.args[0])} != {"float32"}:
         return value
-    scale, zero = parameters[:2]
+    scale, zero = (number(arg) for arg in inner.args[1:])
+    if not scale or zero is None or [number(arg) for arg in value.args[1:]] != [scale, zero]:
+        return value
     limits = np.iinfo(dtype_of(value.args[0]))
     scaled = builder.emit(relax.op.divide(inner.args[0], relax.const(scale, "float32")))
     rounded = builder.emit(relax.op.round(scaled))

@@ -2,7 +2,8 @@
 
 An activation is judged by how it is made, never by its name: a `where` between two numbers, a comparison that
 was cast to a number, `sign`, what is clipped to a range with two integers in it and rounded, and whatever
-keeps two values two: scaling and shifting by one number, reshaping, pooling by maximum. A weight is judged by its values.
+keeps two values two: scaling and shifting by one number, reshaping, pooling by maximum. A weight is judged by
+its values.
 
 `sign` is +1 at 0 here, as everywhere in this project (a bit has no third value); over what can not be
 negative it takes 0 and 1, and is exact.
@@ -113,10 +114,10 @@ def bounds(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[float, float]
     if value.op.name in MOVES:
         return bounds(builder, value.args[0])
     if value.op.name in _AFFINE:
-        numbers = [number(arg) for arg in value.args]
-        inner = [bounds(builder, arg) for arg, known in zip(value.args, numbers, strict=True) if known is None]
-        if len(inner) == 1 and inner[0] and number(value.args[1]) is not None:
-            ends = [evaluate_operator(value, [np.float32(v), np.float32(numbers[1])]).item() for v in inner[0]]
+        by = number(value.args[1])
+        inner = bounds(builder, value.args[0])
+        if inner and by is not None:
+            ends = [evaluate_operator(value, [np.float32(end), np.float32(by)]).item() for end in inner]
             return (min(ends), max(ends))
     return {"relax.sigmoid": (0.0, 1.0), "relax.tanh": (-1.0, 1.0)}.get(value.op.name)
 

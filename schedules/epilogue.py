@@ -208,7 +208,7 @@ def plain(shape: tuple[int, ...], dtype: str) -> Epilogue:
     return Epilogue((), (), (Output(SUM, shape, dtype),))
 
 
-def evaluate_operator(call: tvm.ir.Expr, arrays: Sequence[np.ndarray]) -> np.ndarray:
+def evaluate_operator(call: tvm.ir.Expr, arrays: Sequence[Any]) -> np.ndarray:
     """One Relax call of `OPERATORS` on arrays that stand for all of its operands, numbers included."""
     with np.errstate(all="ignore"):
         return OPERATORS[call.op.name](_OnArrays, *arrays, **attributes_of(call))

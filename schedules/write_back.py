@@ -82,10 +82,11 @@ class Writer:
         for size in (self.WIDEST, self.WIDEST // 2):
             if size % word == 0:
                 count = (valid - done) // size
-                each(
-                    count,
-                    lambda p, size=size, done=done: self._piece(n, y, x, start, done + p * size, size, total),
-                )
+
+                def piece(p, size=size, done=done):
+                    self._piece(n, y, x, start, done + p * size, size, total)
+
+                each(count, piece)
                 done += count * size
         step = word if self.packed else self.WIDEST
         for first in range(done, valid, step):

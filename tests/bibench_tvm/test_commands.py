@@ -1,16 +1,12 @@
-"""What all commands share, and who imports whom."""
+"""What all commands share."""
 
-import ast
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from bibench_tvm.__main__ import COMMANDS
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -40,29 +36,3 @@ def test_targets(invoke: Callable) -> None:
     names = [target["name"] for target in done.json["targets"]]
     assert {"host", "arm_cpu", "armv7", "rpi3b+", "rpi4b", "rpi5", "kirin970", "apple-m1"} <= set(names)
     assert "rpi4b" in invoke("targets").stdout
-
-
-def imported(path: Path) -> set[str]:
-    """The top-level packages that a file imports, wherever in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add((node.module or "").split(".")[0])
-    return names
-
-
-@pytest.mark.parametrize(
-    ("folder", "forbidden"),
-    [
-        ("trainers", {"tvm", "tvm_ffi", "bibench_tvm", "relay_passes", "schedules", "rpc"}),
-        ("relay_passes", {"torch", "onnx", "bibench_tvm", "trainers", "rpc"}),
-        ("schedules", {"torch", "onnx", "bibench_tvm", "trainers", "rpc", "relay_passes"}),
-        ("rpc", {"torch", "onnx", "bibench_tvm", "trainers", "relay_passes"}),
-    ],
-)
-def test_imports_go_one_way(folder: str, forbidden: set[str]) -> None:
-    files = list((ROOT / folder).rglob("*.py"))
-    assert files
-    assert {str(path): found for path in files if (found := imported(path) & forbidden)} == {}

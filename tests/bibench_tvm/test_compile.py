@@ -44,7 +44,7 @@ def test_the_bundled_network_for_arm(command: Callable, board: None, tmp_path: P
     assert record["passed"] is True and record["agreement"] == 1 and record["max_abs_error"] < 1e-4
     assert record["accuracy"]["source"] == record["accuracy"]["compiled"]
     assert manifest["tuning"] == {"records": []}
-    assert {"tvm", "torch", "bibench-tvm", "python"} <= set(manifest["versions"])
+    assert {"tvm", "torch", "python"} <= set(manifest["versions"])
 
     lines = done.stderr.splitlines()
     assert all(len(line) <= 80 for line in lines if not line.startswith("Written"))
