@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks import goals, shapes
 from benchmarks.shapes import LAYERS, chosen
+from benchmarks.tables import promised, show
 from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, stderr
 from bibench_tvm.errors import BibenchError
 
@@ -141,8 +142,8 @@ def _print(report: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     for name, figures in report["instructions_per_1000_macs"].items():
         cells = [f"{figures[kind]:.2f}" if kind in figures else "" for kind in kinds]
-        table.add_row(name, *cells, f"{figures['layer']:.2f}", *goals.cells(figures))
-    stderr.print(table, width=goals.TABLE_WIDTH)
+        table.add_row(name, *cells, f"{figures['layer']:.2f}", *promised(figures))
+    show(table)
     if not report["macs_per_cycle"]:
         return
     table = Table(title="Products a cycle in the inner loop, by llvm-mca")
@@ -152,8 +153,8 @@ def _print(report: dict[str, Any]) -> None:
     for name, cores in report["macs_per_cycle"].items():
         for cpu, figures in cores.items():
             row = f"{figures['macs_per_cycle']:.1f}", str(figures["instructions"]), str(figures["macs"])
-            table.add_row(name, cpu, *row, f"{figures['share_of_layer']:.0%}", *goals.cells(figures))
-    stderr.print(table, width=goals.TABLE_WIDTH)
+            table.add_row(name, cpu, *row, f"{figures['share_of_layer']:.0%}", *promised(figures))
+    show(table)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from rich.text import Text
-
-TABLE_WIDTH = 120  # also where the output is a file, for which rich takes 80
 
 
 @dataclass(frozen=True)
@@ -27,14 +21,6 @@ class Goal:
     def promised(self, value: float) -> dict[str, float | str]:
         """What a report says of this goal beside a figure."""
         return {"must": self.must, "aim": self.aim, "reached": self.met(value)}
-
-
-def cells(figure: Mapping[str, Any]) -> tuple[str, str, Text]:
-    """must, aim and what was reached, for a table; empty where nothing was promised."""
-    if "must" not in figure:
-        return "", "", Text()
-    colour = {"aim": "green", "must": "yellow", "missed": "red"}[figure["reached"]]
-    return f"{figure['must']:g}", f"{figure['aim']:g}", Text(figure["reached"], colour)
 
 
 BINARY, INT8, FLOAT = "OpenVINO binary", "best int8", "ONNX Runtime fp32"

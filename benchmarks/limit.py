@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from benchmarks.goals import TABLE_WIDTH
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, stderr
+from benchmarks.tables import show
+from bibench_tvm.console import AsJson, Debug, print_json, reporting
 
 if TYPE_CHECKING:
     from bibench_tvm.presets import CompileTarget
@@ -98,7 +98,7 @@ def limit_command(
         for kind, rate in rates.items():
             between = f"{rate['low']:,.0f} to {rate['high']:,.0f}"
             table.add_row(f"{kind}: {ROOFS[kind]}", f"{rate['median']:,.0f}", between)
-        stderr.print(table, width=TABLE_WIDTH)
+        show(table)
         if as_json:
             print_json({"cpu": target.cpu, "kernels": target.kernels.name, "gmacs_per_s": rates})
 

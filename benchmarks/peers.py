@@ -21,6 +21,7 @@ from benchmarks import goals
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.goals import Goal
 from benchmarks.shapes import EXTRA, LAYERS, NETWORKS, chosen
+from benchmarks.tables import promised, show
 from benchmarks.timing import Timing, ratios, spread
 from benchmarks.workers import Failed, Worker, missing
 from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, stderr
@@ -159,12 +160,12 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
         pair = [measurement.seconds(timings[t]) for t in (theirs, ours)]
         _figure(report, f"{name}: {title}", ratios(*pair), goal)
 
-    promised = goals.RATIOS.get(name, {})
+    wanted = goals.RATIOS.get(name, {})
     int8 = [title for title in INT8 if title in timings]
     best = min(int8, key=lambda title: spread(measurement.seconds(timings[title]))["median"], default=None)
     for title in CONTESTANTS:
         if title in timings and not title.startswith("ours"):
-            goal = promised.get(goals.INT8 if title == best else title)
+            goal = wanted.get(goals.INT8 if title == best else title)
             figure(f"{title} / ours", title, "ours", goal)
             if LAST in timings and goal:
                 figure(f"{title} / {LAST}", title, LAST, goal)
@@ -213,8 +214,8 @@ def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: 
 
 
 def _figure(report: dict[str, Any], title: str, value: dict[str, float], goal: Goal | None) -> None:
-    promised = goal.promised(value["median"]) if goal else {}
-    report["figures"].append({"figure": title, **value, **promised})
+    wanted = goal.promised(value["median"]) if goal else {}
+    report["figures"].append({"figure": title, **value, **wanted})
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -227,9 +228,9 @@ def _print(report: dict[str, Any]) -> None:
             figure["figure"],
             f"{figure['median']:.2f}",
             f"{figure['low']:.2f} to {figure['high']:.2f}",
-            *goals.cells(figure),
+            *promised(figure),
         )
-    stderr.print(table, width=goals.TABLE_WIDTH)
+    show(table)
     times = Table(title="Milliseconds")
     for column in ("case", "contestant", "processor", "wall", "difference"):
         times.add_column(column)
@@ -239,7 +240,7 @@ def _print(report: dict[str, Any]) -> None:
             times.add_row(name, title, *both, f"{record['difference']:.1e}")
         for title, why in case["failed"].items():
             times.add_row(name, title, "failed", "", why)
-    stderr.print(times, width=goals.TABLE_WIDTH)
+    show(times)
 
 
 if __name__ == "__main__":

@@ -221,6 +221,21 @@ def split_run(length: int, limit: int) -> tuple[int, int, int]:
     return piece, length // piece, length % piece
 
 
+def rows_together(conv: Convolution, pixels: int) -> int:
+    """2 where tiles of two half rows fit an image that whole tiles of one row do not, else 1."""
+    halves = pixels % 2 == 0 and conv.out_height % 2 == 0 and conv.out_width % (pixels // 2) == 0
+    return 2 if halves and conv.out_width % pixels else 1
+
+
+def split_row(width: int, most: int) -> tuple[int, int, int]:
+    """A row in the fewest tiles of at most `most` pixels, nearly alike, for a narrow rest would waste registers:
+    `larger` of `pixels`, then `smaller` of one less. (larger, pixels, smaller)."""
+    count = -(-width // most)
+    pixels = -(-width // count)
+    larger = width - count * (pixels - 1)
+    return larger, pixels, count - larger
+
+
 def binary_convolution(
     conv: Convolution,
     packing: Packing,
@@ -306,15 +321,17 @@ def _tiled(
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
+            rows = 1 if weights_per_row else rows_together(conv, tile.pixels)
+
             # Taps of one kernel row are neighbours in memory when nothing is skipped between them.
             contiguous = conv.dilation[1] == 1 and conv.groups == 1
             kh_extent, kw_extent = conv.kernel
             runs, run_words = (kh_extent, kw_extent * words) if contiguous else (kh_extent * kw_extent, words)
             runs *= planes
 
-            def compute(n, oh, ow, pixels: int, group, block_start, block: Block, offset):
-                """One tile: `pixels` outputs from (oh, ow) on, times the lanes of one block."""
-                width = block.width
+            def compute(n, oh, ow, columns: int, group, block_start, block: Block, offset):
+                """One tile: rows x columns outputs from (oh, ow) on, times the lanes of one block."""
+                width, pixels = block.width, rows * columns
                 sum_dtype = target.sum_dtype(packing.word, conv.products) if packing else "float32"
                 # A byte counts at most 8 a step; 31 steps fit into its 255.
                 narrow = packing is not None and packing.word == 8
@@ -345,7 +362,11 @@ def _tiled(
 
                         def together(k, count: int):
                             """Steps k to k + count, whose activations are read at once for each pixel."""
-                            starts = [a_start + (m * conv.strides[1]) * pitch + k for m in range(pixels)]
+                            down, right = conv.strides[0] * row_pitch, conv.strides[1] * pitch
+                            starts = [
+                                a_start + (m // columns) * down + (m % columns) * right + k
+                                for m in range(pixels)
+                            ]
                             if count == 1:
                                 step(k, lambda m: activations[starts[m]])
                                 return
@@ -383,29 +404,34 @@ def _tiled(
                     store(settled, m * width, width, load(sums, m * width, width))
 
                 def pixel(m):
+                    y, x = oh + m // columns, ow + m % columns
+
                     def total(lane, channel, lanes):
                         count = vector(settled, [m * width + lane], lanes)
                         if packing is None:
                             return count
-                        return borders.settle(count, oh, ow + m, channel, lanes)
+                        return borders.settle(count, y, x, channel, lanes)
 
-                    writer.write(n, oh, ow + m, block_start, block.valid, total)
+                    writer.write(n, y, x, block_start, block.valid, total)
 
                 each(pixels, pixel)
 
             def row_of_block(n, oh, group, block: Block, index):
-                """All tiles of one output row for one block."""
+                """All tiles of one output row, or of `rows` of them, for one block."""
                 start = group * out_group + block.start + index * tile.lanes
                 offset = (group * lanes_per_group + block.start + index * tile.lanes) * products
                 if weights_per_row:
                     offset += (n * conv.out_height + oh) * set_size
-                count, rest = divmod(conv.out_width, tile.pixels)
-                each(
-                    count,
-                    lambda t: compute(n, oh, t * tile.pixels, tile.pixels, group, start, block, offset),
-                )
-                if rest:
-                    compute(n, oh, count * tile.pixels, rest, group, start, block, offset)
+                larger, columns, smaller = split_row(conv.out_width, tile.pixels // rows)
+
+                def tiles(count: int, columns: int, first: int):
+                    each(
+                        count,
+                        lambda t: compute(n, oh, first + t * columns, columns, group, start, block, offset),
+                    )
+
+                tiles(larger, columns, 0)
+                tiles(smaller, columns - 1, larger * columns)
 
             def rows_of(n, oh):
                 def of_group(group):
@@ -416,8 +442,9 @@ def _tiled(
 
                 each(conv.groups, of_group)
 
-            with T.parallel(0, conv.batch * conv.out_height) as r:
-                rows_of(r // conv.out_height, r % conv.out_height)
+            bands = conv.out_height // rows
+            with T.parallel(0, conv.batch * bands) as r:
+                rows_of(r // bands, r % bands * rows)
     return builder.get()
 
 

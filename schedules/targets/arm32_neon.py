@@ -1,15 +1,15 @@
 """32-bit NEON: 16 registers of 16 bytes, otherwise as aarch64_neon."""
 
 from schedules.convolution import Convolution
-from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for
+from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
 def binary_tile(conv: Convolution) -> Tile:
-    return Tile(pixels_for(conv.out_width, 2), lanes_for(conv.out_channels // conv.groups, 32, 8), 8)
+    return Tile(2, lanes_for(conv.out_channels // conv.groups, 32, 8), 8)
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
+    return Tile(4, lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
 
 
 ARM32_NEON = KernelTarget("arm32_neon", 16, 4, binary_tile, float_tile)

@@ -1,7 +1,7 @@
 """No assumption but that the compiler can count the bits of a byte: right everywhere, fast nowhere."""
 
 from schedules.convolution import Convolution
-from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for
+from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
 def binary_tile(conv: Convolution) -> Tile:
@@ -9,7 +9,7 @@ def binary_tile(conv: Convolution) -> Tile:
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(pixels_for(conv.out_width, 2), lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
+    return Tile(2, lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
 
 
 GENERIC = KernelTarget("generic", 8, 1, binary_tile, float_tile)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tile:
-    """pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`."""
+    """At most pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`."""
 
     pixels: int
     lanes: int
@@ -40,12 +40,6 @@ class KernelTarget:
     def sum_dtype(self, word: int, products: int) -> str:
         """Wide enough for a count of all products."""
         return "uint16" if word < 32 and products <= 65535 else "uint32"
-
-
-def pixels_for(out_width: int, most: int) -> int:
-    """At most `most` pixels a tile; a divisor of the row where one is not much smaller: it leaves no rest."""
-    divisors = [p for p in range(1, min(most, out_width) + 1) if out_width % p == 0]
-    return divisors[-1] if divisors[-1] * 2 > most else min(most, out_width)
 
 
 def lanes_for(out_channels: int, most: int, quantum: int) -> int:

@@ -1,15 +1,15 @@
 """AVX2: 16 registers of 32 bytes; LLVM makes two table look-ups (`vpshufb`) of the popcount of a byte."""
 
 from schedules.convolution import Convolution
-from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for
+from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
 def binary_tile(conv: Convolution) -> Tile:
-    return Tile(pixels_for(conv.out_width, 2), lanes_for(conv.out_channels // conv.groups, 64, 32), 32)
+    return Tile(2, lanes_for(conv.out_channels // conv.groups, 64, 32), 32)
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 16, 8), 8)
+    return Tile(4, lanes_for(conv.out_channels // conv.groups, 16, 8), 8)
 
 
 X86_AVX2 = KernelTarget("x86_avx2", 8, 1, binary_tile, float_tile)

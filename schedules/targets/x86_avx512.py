@@ -1,21 +1,21 @@
 """AVX-512 with VPOPCNTDQ: 32 registers of 16 words; a broadcast folds into the xor as a memory operand."""
 
 from schedules.convolution import Convolution
-from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for, pixels_for
+from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
 def binary_tile(conv: Convolution) -> Tile:
     out_channels = conv.out_channels // conv.groups
     if conv.channels // conv.groups <= 8:  # bytes
-        return Tile(pixels_for(conv.out_width, 4), lanes_for(out_channels, 64, 16), 16)
-    pixels = pixels_for(conv.out_width, 7)
+        return Tile(4, lanes_for(out_channels, 64, 16), 16)
+    pixels = min(conv.out_width, 7)
     # Few pixels leave registers for more channels, and need them to hide the latency of a sum.
     most = 32 if pixels > 2 else 64
     return Tile(pixels, lanes_for(out_channels, most, 16), 16)
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(pixels_for(conv.out_width, 4), lanes_for(conv.out_channels // conv.groups, 64, 16), 16)
+    return Tile(4, lanes_for(conv.out_channels // conv.groups, 64, 16), 16)
 
 
 X86_AVX512 = KernelTarget("x86_avx512", 32, 1, binary_tile, float_tile)
