@@ -121,12 +121,11 @@ def _print_summary(manifest: dict[str, Any]) -> None:
     for note in manifest["notes"]:
         stderr.print(note)
     binary = sum(layer["binarized"] for layer in layers)
-    stderr.print(f"{binary} of {len(layers)} layers are binary.", end=" ")
     if not binary:
-        stderr.print("Nothing in this network is binary: it was compiled in float.", style="yellow", end=" ")
-    ratio = size["float32"] / size["deployed"]
+        stderr.print("Nothing in this network is binary: it was compiled in float.", style="yellow")
     stderr.print(
-        f"{size['deployed']:,} bytes deployed, {size['float32']:,} as float32: {ratio:.1f} times smaller."
+        f"{binary} of {len(layers)} layers are binary. {size['deployed']:,} bytes deployed, "
+        f"{size['float32']:,} as float32: a factor of {size['float32'] / size['deployed']:.1f}."
     )
     if record["passed"] is None:
         stderr.print(f"Not verified. {record['reason']}")

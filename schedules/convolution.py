@@ -46,6 +46,7 @@ from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, sp
 # What the epilogue gets for a count: `products - 2 * count` (no padding), `base - 2 * count` by the three
 # `border_tables`, or the truth of `dot >= threshold` by the `limit_table` in the place of base.
 Ending = Literal["dot", "bordered dot", "truth"]
+CLASS_DTYPE = "uint16"  # there are at most two more classes than taps in a row or column
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def border_dtype(conv: Convolution) -> str:
 def border_tables(
     conv: Convolution, weights: np.ndarray, zero_one: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """base [row classes, column classes, O] of `border_dtype`, row_class int32 [OH], column_class int32 [OW].
+    """base [row classes, column classes, O] of `border_dtype`, row_class [OH], column_class [OW].
 
     weights: bool [O, KH, KW, C / groups].
     """
@@ -164,7 +165,7 @@ def border_tables(
     base = channels * valid.sum((2, 3))[..., None] + 2 * np.einsum("rcij,oij->rco", 1 - valid, ones)
     if zero_one:
         base = base + np.einsum("rcij,oij->rco", valid, 2 * ones - channels)
-    classes = (row_class.ravel().astype(np.int32), column_class.ravel().astype(np.int32))
+    classes = (row_class.ravel().astype(CLASS_DTYPE), column_class.ravel().astype(CLASS_DTYPE))
     return base.astype(border_dtype(conv)), *classes
 
 
@@ -219,6 +220,12 @@ def split_run(length: int, limit: int) -> tuple[int, int, int]:
     count = -(-length // limit)
     piece = -(-length // count)
     return piece, length // piece, length % piece
+
+
+def read_together(words: int, most: int) -> int:
+    """How many words of a run to read at a time: a power of two that leaves no rest, if there is one worth it."""
+    even = next(n for n in (most, most // 2, 1) if n <= 1 or words % n == 0)
+    return even if even > 1 else most
 
 
 def rows_together(conv: Convolution, pixels: int) -> int:
@@ -377,7 +384,7 @@ def _tiled(
                         if narrow:
                             for m in range(pixels):
                                 store(part, m * width, width, spread(tirx.const(0, "uint8"), width))
-                        size = target.together
+                        size = read_together(count, target.together)
                         each(count // size, lambda i: together(first + i * size, size))
                         done = count - count % size
                         while done < count:
@@ -458,14 +465,15 @@ class Borders:
         (rows, _), (columns, _) = _border_classes(conv)
         dtype = border_dtype(conv) if ending == "bordered dot" else count_dtype(conv)
         self.table = T.arg("table", T.buffer((len(rows), len(columns), conv.out_channels), dtype))
-        self.row_class = T.arg("row_class", T.buffer((conv.out_height,), "int32"))
-        self.column_class = T.arg("column_class", T.buffer((conv.out_width,), "int32"))
+        self.row_class = T.arg("row_class", T.buffer((conv.out_height,), CLASS_DTYPE))
+        self.column_class = T.arg("column_class", T.buffer((conv.out_width,), CLASS_DTYPE))
 
     def settle(self, count: Any, oh: Any, ow: Any, channel: Any, lanes: int) -> Any:
         """A vector of counts -> dot products int32, or the truth of dot >= threshold."""
         if self.ending == "dot":
             return spread(tirx.const(self.conv.products, "int32"), lanes) - _twice(count, "int32", lanes)
-        table = vector(self.table, [self.row_class[oh], self.column_class[ow], channel], lanes)
+        row, column = (c.astype("int32") for c in (self.row_class[oh], self.column_class[ow]))
+        table = vector(self.table, [row, column, channel], lanes)
         if self.ending == "truth":
             dtype = str(self.table.dtype)
             return (count if str(count.ty).startswith(dtype) else _cast(count, dtype, lanes)) < table
