@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import tvm
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV
 
@@ -42,19 +42,27 @@ def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
         reduced = [loop for loop, axis in zip(loops, axes, strict=True) if axis.iter_type != _SPATIAL]
         if not spatial:
             continue
+        vectors = not _touches_truths(schedule.get(block))
         if reduced:
             schedule.reorder(*spatial[:-1], *reduced, spatial[-1])
-            _vectorize(schedule, spatial[-1])
             outer = spatial[:-1]
+            if vectors:
+                _vectorize(schedule, spatial[-1])
         else:
-            outer = _vectorize(schedule, schedule.fuse(*spatial))
+            outer = [schedule.fuse(*spatial)]
+            if vectors:
+                outer = _vectorize(schedule, outer[0])
         if outer and math.prod(extents) >= _WORTH_THREADS:
             schedule.parallel(schedule.fuse(*outer))
-        if (
-            reduced
-        ):  # last: a block without its initial value is no reduction any more, and may not be touched
+        # Last: a block without its initial value is no reduction any more, and may not be touched.
+        if reduced:
             schedule.decompose_reduction(block, reduced[0])
     return schedule.mod["main"]
+
+
+def _touches_truths(block: s_tir.SBlock) -> bool:
+    """TVM 0.27 loads vectors of bool as bytes and does not make truths of them."""
+    return any(str(region.source.dtype) == "bool" for region in (*block.reads, *block.writes))
 
 
 def _vectorize(schedule: Schedule, loop: LoopRV) -> list[LoopRV]:

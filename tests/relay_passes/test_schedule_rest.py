@@ -1,0 +1,49 @@
+"""What is not a layer computes the same with and without a schedule."""
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+from relay_passes.pipeline import finish
+
+RNG = np.random.default_rng(0)
+HOST = tvm.target.Target({"kind": "llvm"})
+op = relax.op
+
+
+def compute(mod, x):
+    machine = relax.VirtualMachine(tvm.compile(mod, target=HOST), tvm.cpu())
+    return machine["main"](tvm.runtime.tensor(x)).numpy()
+
+
+def truths(emit, x):
+    above, below = emit(op.greater(x, relax.const(0.5))), emit(op.less(x, relax.const(-0.5)))
+    both = emit(op.concat([above, below], 1))
+    return emit(op.astype(emit(op.logical_xor(both, emit(op.logical_not(both)))), "float32"))
+
+
+WORK = {
+    "element by element": lambda emit, x: emit(op.nn.gelu(emit(op.add(x, x)))),
+    "rows": lambda emit, x: emit(op.mean(x, [3])),
+    "columns": lambda emit, x: emit(op.sum(x, [1, 2])),
+    "everything": lambda emit, x: emit(op.max(x)),
+    "softmax": lambda emit, x: emit(op.nn.softmax(x, -1)),
+    "permutation": lambda emit, x: emit(op.permute_dims(x, [0, 3, 1, 2])),
+    "pool": lambda emit, x: emit(op.nn.avg_pool2d(x, (3, 3), padding=(1, 1, 1, 1))),
+    "truths": truths,
+}
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 7), (2, 24, 20, 32)], ids=str)
+@pytest.mark.parametrize("name", WORK)
+def test_computes_the_same(build, name, shape):
+    mod = build(WORK[name], shape)
+    x = RNG.normal(size=shape).astype("float32")
+    np.testing.assert_allclose(compute(finish(mod, HOST), x), compute(mod, x), rtol=1e-4, atol=1e-5)
+
+
+def test_uses_vectors_and_threads(build):
+    mod = build(WORK["element by element"], (2, 24, 20, 32))
+    [kernel] = [f for name, f in finish(mod, HOST).functions.items() if name.name_hint != "main"]
+    assert "T.parallel" in kernel.script() and "T.vectorized" in kernel.script()
