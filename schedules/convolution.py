@@ -223,7 +223,7 @@ def split_run(length: int, limit: int) -> tuple[int, int, int]:
 
 
 def read_together(words: int, most: int) -> int:
-    """How many words of a run to read at a time: a power of two that leaves no rest, if there is one worth it."""
+    """How many words of a run to read at a time: so that no rest is left, if half of `most` does that."""
     even = next(n for n in (most, most // 2, 1) if n <= 1 or words % n == 0)
     return even if even > 1 else most
 
@@ -235,8 +235,8 @@ def rows_together(conv: Convolution, pixels: int) -> int:
 
 
 def split_row(width: int, most: int) -> tuple[int, int, int]:
-    """A row in the fewest tiles of at most `most` pixels, nearly alike, for a narrow rest would waste registers:
-    `larger` of `pixels`, then `smaller` of one less. (larger, pixels, smaller)."""
+    """A row in the fewest tiles of at most `most` pixels, nearly alike, as a narrow rest would waste registers:
+    `larger` of them of `pixels`, then `smaller` of one less. Returns (larger, pixels, smaller)."""
     count = -(-width // most)
     pixels = -(-width // count)
     larger = width - count * (pixels - 1)
