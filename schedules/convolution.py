@@ -235,7 +235,7 @@ def rows_together(conv: Convolution, pixels: int) -> int:
 
 
 def split_row(width: int, most: int) -> tuple[int, int, int]:
-    """A row in the fewest tiles of at most `most` pixels, nearly alike, as a narrow rest would waste registers:
+    """A row in the fewest tiles of at most `most` pixels, nearly alike, as a narrow rest wastes registers:
     `larger` of them of `pixels`, then `smaller` of one less. Returns (larger, pixels, smaller)."""
     count = -(-width // most)
     pixels = -(-width // count)
