@@ -4,7 +4,7 @@ convolution(x, w), x in {low, high}, w = +-alpha[o]
     ->  scale[o] * astype(binary_convolution(pack(x is high), sign w))
 
 {-h, +h}: scale = h * alpha.   {0, h} and {l, 0}: the integer part is 2 * sum over {0, 1} (see
-schedules/convolution.py), so scale = h / 2 * alpha, or l / 2 * alpha over the bits "x is low".
+schedules/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the bits "x is low".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relay_passes.layers import Layer
 from relay_passes.operators import call, convolution_of, image
 from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
 from relay_passes.two_valued import MOVES, BinaryWeights, TwoValued, binary_weights, truth, two_values
-from schedules.convolution import Convolution
+from schedules.geometry import Convolution
 from schedules.targets import KernelTarget
 
 

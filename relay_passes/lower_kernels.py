@@ -28,11 +28,13 @@ from relay_passes.rewrite import (
 )
 from schedules import convolution, depthwise
 from schedules.bits import Packing, unpack
-from schedules.convolution import Convolution, Ending, border_tables, limit_table, pack_weights
+from schedules.borders import Ending, border_tables, limit_table
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
+from schedules.geometry import Convolution
 from schedules.packing import packing_kernel
 from schedules.pooling import pooling_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.weights import lay_out, pack_weights
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ class LowerKernels:
             name, laid_out = "binary_depthwise_convolution", depthwise.lay_out(packed)
         else:
             name, tile = "binary_convolution", self.target.binary_tile(conv)
-            laid_out = convolution.lay_out(packed, conv.groups, tile)
+            laid_out = lay_out(packed, conv.groups, tile)
 
         def kernel(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
             if depthwise.is_depthwise(conv, packed=True):
@@ -362,7 +364,7 @@ class LowerKernels:
             kernel = convolution.float_convolution(
                 conv, shape, tile, self.target, epilogue, planar=planar is not None
             )
-            laid_out = convolution.lay_out(weights, conv.groups, tile)
+            laid_out = lay_out(weights, conv.groups, tile)
         name = "float_dense" if geometry is _DENSE else "float_convolution"
         self._emit(name, kernel, [x, relax.const(laid_out), *operands], epilogue, written)
 

@@ -21,7 +21,7 @@ import tvm
 from tvm import relax
 
 from schedules.bits import Packing
-from schedules.convolution import Convolution
+from schedules.geometry import Convolution
 from schedules.pooling import Pooling
 
 

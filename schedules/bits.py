@@ -4,7 +4,7 @@ Bit 1 stands for +1, bit 0 for -1. Channel c is bit c % 8 of byte c // 8; words 
 32-bit word is four such bytes. The channels of each group start a new word. What fills up the last word is 0
 in activations and in weights alike, so `activation ^ weight` is 0 there and counts nothing. The same holds
 for the halo, the rows and columns that stand around a packed image for the padding of the convolution that
-reads it; `border_tables` in convolution.py takes out again what a 0 in the halo counts.
+reads it; `border_tables` in borders.py takes out again what a 0 in the halo counts.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     sum[channel] += popcount(activation[channel] ^ weight[channel])    a byte a channel, at most 8 in a group
     sum[channel] += activation[channel] * weight[channel]              float, one input in a group
 
-The plain reference is that of convolution.py; so are the border tables.
+The plain reference is that of convolution.py; the borders are those of borders.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.bits import Packing
-from schedules.convolution import Borders, Convolution, Ending, pad_in_kernel
+from schedules.borders import Borders, Ending
+from schedules.convolution import pad_in_kernel
 from schedules.epilogue import Epilogue
+from schedules.geometry import Convolution
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, vector
 
 LANES = 64

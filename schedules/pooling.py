@@ -13,8 +13,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from schedules.convolution import Convolution
 from schedules.epilogue import Epilogue
+from schedules.geometry import Convolution
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, load, spread, store, vector
 
 LANES = 64

@@ -1,6 +1,6 @@
 """64-bit NEON: 32 registers of 16 bytes. `ld1r` broadcasts an activation's byte, then `eor`, `cnt`, `add`."""
 
-from schedules.convolution import Convolution
+from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 

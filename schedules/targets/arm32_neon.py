@@ -1,6 +1,6 @@
 """32-bit NEON: 16 registers of 16 bytes, otherwise as aarch64_neon."""
 
-from schedules.convolution import Convolution
+from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 

@@ -1,6 +1,6 @@
 """No assumption but that the compiler can count the bits of a byte: right everywhere, fast nowhere."""
 
-from schedules.convolution import Convolution
+from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 

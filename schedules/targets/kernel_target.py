@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schedules.convolution import Convolution
+    from schedules.geometry import Convolution
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """AVX2: 16 registers of 32 bytes; LLVM makes two table look-ups (`vpshufb`) of the popcount of a byte."""
 
-from schedules.convolution import Convolution
+from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 

@@ -1,6 +1,6 @@
 """AVX-512 with VPOPCNTDQ: 32 registers of 16 words; a broadcast folds into the xor as a memory operand."""
 
-from schedules.convolution import Convolution
+from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 

@@ -10,20 +10,13 @@ from tvm import tirx
 
 from schedules import depthwise
 from schedules.bits import Packing, pack
-from schedules.convolution import (
-    Convolution,
-    Ending,
-    binary_convolution,
-    binary_convolution_reference,
-    border_tables,
-    float_convolution,
-    lay_out,
-    limit_table,
-    pack_weights,
-)
+from schedules.borders import Ending, border_tables, limit_table
+from schedules.convolution import binary_convolution, binary_convolution_reference, float_convolution
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, plain
+from schedules.geometry import Convolution
 from schedules.targets.choose import ALL
 from schedules.targets.kernel_target import KernelTarget
+from schedules.weights import lay_out, pack_weights
 
 HALO = st.tuples(*[st.integers(0, 3)] * 4)
 SEED = st.integers(0, 2**32 - 1)

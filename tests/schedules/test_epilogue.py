@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from schedules.convolution import Convolution, float_convolution, lay_out
+from schedules.convolution import float_convolution
 from schedules.epilogue import OPERATORS, SUM, Epilogue, Output, Step, Value
+from schedules.geometry import Convolution
 from schedules.targets.generic import GENERIC
+from schedules.weights import lay_out
 
 X, Y, A, B = (Value("operand", i) for i in range(4))
 COMPARISONS = [f"relax.{name}" for name in ("greater_equal", "greater", "less_equal", "less")]

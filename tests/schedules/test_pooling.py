@@ -5,8 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from schedules.bits import Packing, pack
-from schedules.convolution import Convolution
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, plain
+from schedules.geometry import Convolution
 from schedules.pooling import Pooling, pooling_kernel, pooling_reference
 
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))

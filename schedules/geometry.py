@@ -1,0 +1,50 @@
+"""The geometry of a layer, which kernels, tiles and tables are made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Extents without padding; padding: top, left, bottom, right. A dense layer is height 1, width = rows."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def out_height(self) -> int:
+        top, _, bottom, _ = self.padding
+        return (self.height + top + bottom - self.dilation[0] * (self.kernel[0] - 1) - 1) // self.strides[
+            0
+        ] + 1
+
+    @property
+    def out_width(self) -> int:
+        _, left, _, right = self.padding
+        return (self.width + left + right - self.dilation[1] * (self.kernel[1] - 1) - 1) // self.strides[
+            1
+        ] + 1
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return (self.batch, self.out_height, self.out_width, self.out_channels)
+
+    @property
+    def products(self) -> int:
+        """K, the number of products in one output element."""
+        return self.kernel[0] * self.kernel[1] * self.channels // self.groups
+
+    @property
+    def macs(self) -> int:
+        return int(np.prod(self.out_shape)) * self.products

@@ -1,0 +1,46 @@
+"""Weights as a kernel reads them: packed at compile time, and laid out for its tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from schedules.targets.kernel_target import Tile
+
+
+def pack_weights(weights: np.ndarray, word: int) -> np.ndarray:
+    """bool [O, KH, KW, C / groups], true where +1 -> words [O, KH, KW, words per group]."""
+    out_channels, kh, kw, channels = weights.shape
+    filled = np.zeros((out_channels, kh, kw, -(-channels // word) * word), bool)
+    filled[..., :channels] = weights
+    return np.packbits(filled, axis=-1, bitorder="little").view(f"uint{word}")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Output channels that are computed together: `width` lanes, of which the first `valid` exist."""
+
+    start: int
+    width: int
+    valid: int
+
+
+def blocks_of_group(out_channels: int, lanes: int, quantum: int) -> list[Block]:
+    """Full blocks of `lanes`, then one for the rest, its width rounded up to whole vectors of `quantum`."""
+    full, rest = divmod(out_channels, lanes)
+    blocks = [Block(i * lanes, lanes, lanes) for i in range(full)]
+    if rest:
+        blocks.append(Block(full * lanes, -(-rest // quantum) * quantum, rest))
+    return blocks
+
+
+def lay_out(weights: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
+    """[O, KH, KW, C] -> flat, in the kernel's order: group, block, kh, kw, c, lane; missing lanes are 0."""
+    pieces = []
+    for group in np.split(weights, groups):
+        for block in blocks_of_group(len(group), tile.lanes, tile.quantum):
+            piece = np.zeros((block.width, *weights.shape[1:]), weights.dtype)
+            piece[: block.valid] = group[block.start : block.start + block.valid]
+            pieces.append(np.moveaxis(piece, 0, -1).ravel())
+    return np.concatenate(pieces)
