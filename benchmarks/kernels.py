@@ -80,7 +80,7 @@ def _kernel(
         if record.signs is not None:
             given = [(a, x) for a, x in zip(arguments, inputs, strict=True) if isinstance(a, relax.Var)]
             read = [next(x for a, x in given if var.same_as(a)) for var in record.inputs]
-            expected = tuple(record.reference(read))
+            expected = tuple(record.reference(read, record.reference_sums(read)))
     elif "float" in layer:
         found = next(floats)
         layer, macs = found.name, found.macs
