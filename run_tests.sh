@@ -6,8 +6,10 @@ BIBENCH_VENV=${BIBENCH_VENV:-.venv}
 export BIBENCH_VENV
 ./install.sh test
 
-# The Arm tests fail, and do not skip, without an emulator and the system libraries of Arm. One source for the names.
+# The Arm tests fail, and do not skip, without an emulator and the system libraries of Arm; one test reads the whole
+# of Fashion-MNIST.
 packages=$("$BIBENCH_VENV/bin/python" -c 'from rpc.qemu import DEBIAN_PACKAGES; print(DEBIAN_PACKAGES)')
+packages="$packages dataset-fashion-mnist"
 # shellcheck disable=SC2086
 if ! dpkg --status $packages >/dev/null 2>&1; then
     line="apt-get install -y --no-install-recommends $packages"
@@ -16,7 +18,7 @@ if ! dpkg --status $packages >/dev/null 2>&1; then
     elif sudo -n true 2>/dev/null; then
         sudo=sudo
     else
-        echo "The Arm tests need Debian packages. Type: sudo $line" >&2
+        echo "The tests need Debian packages. Type: sudo $line" >&2
         exit 1
     fi
     $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive $line

@@ -1,4 +1,4 @@
-"""What was promised (issue 3), as data: a figure is met from `must` on; `aim` is what is wanted."""
+"""What this project promises of its speed, as data: a figure is met from `must` on, and `aim` is wanted."""
 
 from __future__ import annotations
 

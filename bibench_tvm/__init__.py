@@ -1,4 +1,4 @@
-"""Compile binarized networks to bit-serial code for Arm boards, and measure them.
+"""Compile binarized networks to bit-serial code for Arm boards, and verify them.
 
 from bibench_tvm import compile_model, load
 artifact = compile_model(model, example_inputs, target="rpi4b", out="build/")

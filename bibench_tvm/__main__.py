@@ -24,11 +24,17 @@ def main() -> None:
             print(usage)
         case [name, *arguments] if name in COMMANDS:
             sys.argv = [f"bibench {name}", *arguments]
-            importlib.import_module(f"bibench_tvm.{name}").app()
+            from bibench_tvm.console import run_command
+
+            run_command(importlib.import_module(f"bibench_tvm.{name}").app, sys.argv[0])
         case [name, *_]:
+            from bibench_tvm.console import print_json
             from bibench_tvm.errors import unknown
 
-            _refuse(f"Error: {unknown('command', name, COMMANDS)}")
+            sentence = str(unknown("command", name, COMMANDS))
+            if "--json" in sys.argv:
+                print_json({"error": sentence})
+            _refuse(f"Error: {sentence}")
 
 
 def _refuse(words: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, stderr
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
 from bibench_tvm.errors import UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -169,4 +169,4 @@ def _print_layers(manifest: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m bibench_tvm.compile")
+    run_command(app, "python -m bibench_tvm.compile")

@@ -147,6 +147,7 @@ def sample_inputs(imported: Imported, count: int, samples: np.ndarray | None) ->
             ]
             for _ in range(count)
         ]
+    samples = np.asarray(samples)
     if len(imported.inputs) != 1:
         raise UsageError(f"Samples are for networks of one input, and this one has {len(imported.inputs)}.")
     (spec,) = imported.inputs

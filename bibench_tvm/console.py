@@ -23,6 +23,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to s
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+# What an installation for a board leaves out, and the extra of the project that has it.
+_EXTRAS = {"torch": "compile", "onnx": "compile", "ziglang": "compile", "onnxruntime": "test"}
+
+
 def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
@@ -45,6 +49,8 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
             sentence = "Stopped."
         elif isinstance(error, (BibenchError, ValueError, OSError)):
             sentence = str(error)
+        elif isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(error.name or "")):
+            sentence = f"This needs the package {error.name}. Type: ./install.sh {extra}"
         else:
             first = (str(error).strip() or "no message").splitlines()[0]
             sentence = (
@@ -54,6 +60,24 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
         if as_json:
             print_json({"error": sentence})
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+def run_command(app: typer.Typer, name: str) -> NoReturn:
+    """Run a command. Arguments that cannot be parsed end as every other error does: in a sentence, and with
+    `--json` in an object."""
+    command = typer.main.get_command(app)
+    try:
+        sys.exit(command.main(prog_name=name, standalone_mode=False) or 0)
+    except typer.Abort:
+        sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # the parser's own errors have it
+            raise
+        sentence = f"{error.format_message().rstrip('.')}."
+        stderr.print(f"Error: {sentence} `{name} --help` says more.", style="red", soft_wrap=True)
+        if "--json" in sys.argv:
+            print_json({"error": sentence})
+        sys.exit(2)
 
 
 @contextlib.contextmanager
@@ -79,7 +103,7 @@ def phase(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
 
     A terminal shows the steps and the time left meanwhile; elsewhere there is one line at the end.
     """
-    # Slow to import, and a board does without.
+    # Slow to import, and what runs on a board has no phases.
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
     from rich.progress import TimeElapsedColumn as Elapsed
     from rich.progress import TimeRemainingColumn as Remaining

@@ -17,6 +17,6 @@ class UsageError(BibenchError, ValueError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """A sentence with the names nearest to one that does not exist."""
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(names)}."
     return UsageError(f"There is no {kind} {name!r}. {hint}")

@@ -1,4 +1,4 @@
-"""The processors that have a name here: the paper's fourteen boards and more.
+"""The processors that have a name here: the fourteen boards of the BiBench paper (ICML 2023) and more.
 
 `cpu` is LLVM's name for the cores that count, the big ones. Features are those that every core of the chip
 has. Phones run Android and Apple's chips are taken as running Linux: the artifact is an ELF library in each
@@ -115,7 +115,7 @@ def resolve_target(name: str) -> CompileTarget:
         if preset.triple.startswith("armv7"):
             # Else floats reach libm in the wrong registers, without a word.
             description["mfloat-abi"] = "hard"
-    elif key in (tags := tvm.target.list_tags()):
+    elif key in tvm.target.list_tags():
         tag = tvm.target.Target(key)
         if tag.kind.name != "llvm":
             raise unknown("target for a CPU", name, ["host", *PRESETS])
@@ -125,7 +125,7 @@ def resolve_target(name: str) -> CompileTarget:
         description["kind"] = "llvm"
         emulated = "max" if str(description.get("mtriple", "")).startswith("aarch64") else ""
     else:
-        raise unknown("target", name, ["host", *PRESETS, *tags])
+        raise unknown("target", name, ["host", *PRESETS])
     target = tvm.target.Target(description)
     features = {str(f) for f in codegen.llvm_get_cpu_features(target)}
     triple = str(description.get("mtriple") or codegen.llvm_get_system_triple())

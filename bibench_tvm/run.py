@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, stderr
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
 from bibench_tvm.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -78,4 +78,4 @@ def _write(path: Path, array: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m bibench_tvm.run")
+    run_command(app, "python -m bibench_tvm.run")

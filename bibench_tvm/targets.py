@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -30,4 +30,4 @@ def targets(as_json: AsJson = False, debug: Debug = False) -> None:
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m bibench_tvm.targets")
+    run_command(app, "python -m bibench_tvm.targets")

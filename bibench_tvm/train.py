@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, stderr
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
 from bibench_tvm.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -50,7 +50,7 @@ def train(
         import torch
 
         from trainers import binarize, create_model
-        from trainers.fit import CHECKPOINT, fit
+        from trainers.fit import CHECKPOINT, STATE, fit
         from trainers.tasks import DataError, tasks
 
         task_class = tasks[task]
@@ -88,7 +88,12 @@ def train(
         except DataError as error:
             raise BibenchError(str(error)) from error
         except KeyboardInterrupt:
-            stderr.print("The same command goes on after the last whole epoch.")
+            whole = (out / STATE).exists()
+            stderr.print(
+                "The same command goes on after the last whole epoch."
+                if whole
+                else "No epoch was whole yet, so nothing was saved."
+            )
             raise
         stderr.print(f"{out / CHECKPOINT}: {accuracy:.2%} of the {task} test set")
         if as_json:
@@ -97,4 +102,4 @@ def train(
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m bibench_tvm.train")
+    run_command(app, "python -m bibench_tvm.train")

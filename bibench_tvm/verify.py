@@ -11,8 +11,8 @@ binary kernel and what came out. From that:
   round differently and flip one, and the number of flips is reported.
 
 End to end, the outputs of the artifact itself are compared with the source framework's: the share of samples
-with the same top-1, which has to be 99 %, and the largest difference, which has to be rounding on samples
-where no sign flipped.
+with the same top-1, which has to be 99 %, and the largest difference, which has to be rounding on 99 % of the
+samples where every layer's signs could be compared and none flipped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Relax -> Relax: what is binary is found, folded, laid out, packed and lowered.
 
 The folder keeps the name that it was commissioned with. TVM no longer has Relay; the graph IR is Relax.
-`pipeline.py` lists the phases in order.
+`pipeline.py` lists the phases in order. A file named by a verb is a pass; besides, `operators.py` has the
+operators between the imported and the lowered network, `two_valued.py` the analysis behind `find_binary`,
+`layers.py` the table of what was found, and `rewrite.py` the way in which every pass walks.
 """
 
 from relay_passes.layers import Layer

@@ -1,4 +1,5 @@
-"""Everything remote: boards that are emulated on this machine, and boards on a network.
+"""Arm processors that one does not have: QEMU's user mode on this machine.
 
-This package knows TVM and the artifact only. It runs on boards, so it imports neither torch nor onnx.
+Boards on a network will join them here. This package knows TVM and numpy only, and imports neither torch nor
+onnx.
 """

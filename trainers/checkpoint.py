@@ -169,7 +169,7 @@ def _read_state_dict(
     state = _as_state_dict(path, content.get("state_dict", content))
     if asked["arch"] is None:
         raise CheckpointError(
-            f"{path} is a plain state dict, which does not say what network it is; give its arch."
+            f"{path} is a plain state dict, which does not say what network it is; give its arch (--arch)."
         )
     convolutions = [value for value in state.values() if value.dim() == 4]
     matrices = [value for value in state.values() if value.dim() == 2]

@@ -5,6 +5,7 @@ A plain loop: what a framework would add to it here is more than the loop is.
 
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,11 +49,17 @@ def fit(
         metadata: the keyword arguments of `save_checkpoint`; the accuracy joins its "extra".
 
     Raises:
-        ValueError: `out` holds the state of a training with other arguments.
+        ValueError: `out` cannot be written, or holds the state of a training with other arguments.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     out = Path(out)
+    try:  # before the first epoch rather than after it
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
     arguments = {
         "epochs": epochs,
         "batch_size": batch_size,

@@ -1,4 +1,8 @@
-"""The network and the images that come with the package, made by the commands in the README."""
+"""The network and the images that come with the package.
+
+The README has the command that trains the network, trainers/tasks/fashion_mnist.py the one that writes the
+images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""64-bit NEON: 32 registers of 16 bytes. `ld1r` broadcasts an activation's byte, then `eor`, `cnt`, `add`."""
+"""64-bit NEON: 32 registers of 16 bytes, a lane of 16 bits an output channel: `dup`, `eor`, `cnt`, `uadalp`.
+
+`uadalp` adds the counts of two neighbouring bytes to a 16-bit sum: nothing overflows and nothing is widened.
+A tile of 4 x 32 holds 16 sums, 4 weights and 4 times 8 activations in registers; `dup` broadcasts one of
+those.
+"""
 
 from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
