@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.threads import use_threads
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -150,8 +151,13 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(folder: str | os.PathLike[str]) -> Artifact:
-    """Read an artifact. Raises BibenchError where the folder is not a whole artifact of this version."""
+def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Artifact:
+    """Read an artifact. Raises BibenchError where the folder is not a whole artifact of this version.
+
+    threads: see `threads.use_threads`; left out, TVM decides.
+    """
+    if threads is not None:
+        use_threads(threads)
     folder = Path(folder)
     manifest = _read_manifest(folder)
     import tvm

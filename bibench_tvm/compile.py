@@ -125,7 +125,8 @@ def _print_summary(manifest: dict[str, Any]) -> None:
         stderr.print("Nothing in this network is binary: it was compiled in float.", style="yellow")
     stderr.print(
         f"{binary} of {len(layers)} layers are binary. {size['deployed']:,} bytes deployed, "
-        f"{size['float32']:,} as float32: a factor of {size['float32'] / size['deployed']:.1f}."
+        f"{size['float32']:,} as float32: a factor of {size['float32'] / size['deployed']:.1f}. "
+        f"A run takes {manifest['memory_bytes']['peak_activations']:,} bytes beside the weights."
     )
     if record["passed"] is None:
         stderr.print(f"Not verified. {record['reason']}")

@@ -76,7 +76,7 @@ def compile_model(
             )
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
-            lowered = build(imported, resolved, scratch / MODEL)
+            lowered, activations = build(imported, resolved, scratch / MODEL)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
@@ -96,6 +96,7 @@ def compile_model(
             "layers": [vars(layer) for layer in lowered.layers],
             "notes": list(imported.sign_notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
+            "memory_bytes": {"peak_activations": activations},
             "verification": verification,
             "tuning": {"records": []},
             "versions": _versions(),
@@ -103,18 +104,22 @@ def compile_model(
         return install(scratch, out, manifest)
 
 
-def build(imported: Imported, target: CompileTarget, library: Path, *, probe: bool = False) -> Any:
-    """Lower, generate code and link to `library`; returns what was lowered (`relay_passes.Lowered`)."""
+def build(
+    imported: Imported, target: CompileTarget, library: Path, *, probe: bool = False
+) -> tuple[Any, int]:
+    """Lower, generate code and link to `library`; returns what was lowered (`relay_passes.Lowered`), and the
+    bytes that a run takes for activations at most."""
     import tvm
 
-    from relay_passes import finish, lower
+    from relay_passes import activation_bytes, finish, lower
 
     lowered = lower(imported.module, imported.layer_names, target.kernels, probe=probe)
     # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
-        executable = tvm.compile(finish(lowered.module, target.tvm), target=target.tvm)
+        finished = finish(lowered.module, target.tvm)
+        executable = tvm.compile(finished, target=target.tvm)
     executable.export_library(str(library), fcompile=link_shared)
-    return lowered
+    return lowered, activation_bytes(finished)
 
 
 def _verification(
@@ -128,7 +133,8 @@ def _verification(
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    calls = build(imported, target, scratch / PROBE, probe=True).kernel_calls
+    lowered, _ = build(imported, target, scratch / PROBE, probe=True)
+    calls = lowered.kernel_calls
     return verify(imported, scratch / MODEL, scratch / PROBE, calls, backend, inputs, labels, advance)
 
 

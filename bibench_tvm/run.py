@@ -26,12 +26,19 @@ def run(
     outputs: Annotated[
         list[Path], typer.Option("--output", help="A .npy file; again for each further output.")
     ],
+    threads: Annotated[
+        int | None, typer.Option(help="How many threads to run on; TVM decides where it is left out.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Run an artifact on arrays from files."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.artifact import load
+        from bibench_tvm.threads import use_threads
+
+        if threads is not None:
+            use_threads(threads)
 
         compiled = load(artifact)
         names = [spec["name"] for spec in compiled.manifest["outputs"]]

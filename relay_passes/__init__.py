@@ -8,5 +8,6 @@ operators between the imported and the lowered network, `two_valued.py` the anal
 
 from relay_passes.layers import Layer
 from relay_passes.pipeline import Lowered, finish, lower
+from relay_passes.plan_memory import activation_bytes
 
-__all__ = ["Layer", "Lowered", "finish", "lower"]
+__all__ = ["Layer", "Lowered", "activation_bytes", "finish", "lower"]

@@ -18,6 +18,7 @@ from relay_passes.lower_kernels import KernelCall, LowerKernels
 from relay_passes.mark_layers import MarkLayers
 from relay_passes.mark_pools import mark_pools
 from relay_passes.merge_scales import merge_scales
+from relay_passes.plan_memory import plan_memory
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.kernel_target import KernelTarget
@@ -64,7 +65,7 @@ def lower(
 
 
 def finish(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """TVM's own lowering and fusion for what is not a layer, and a schedule for it."""
+    """TVM's own lowering and fusion for what is not a layer, a schedule for it, and a plan of the memory."""
     with target:
         return tvm.transform.Sequential(
             [
@@ -75,5 +76,6 @@ def finish(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
                 relax.transform.FuseTIR(),
                 relax.transform.DeadCodeElimination(),
                 schedule_rest,
+                plan_memory,
             ]
         )(module)

@@ -1,0 +1,41 @@
+"""Give every tensor between two kernels its place in memory, once and for all runs."""
+
+from __future__ import annotations
+
+import math
+
+import tvm
+from tvm import relax
+
+from relay_passes.rewrite import bindings, dtype_of, is_call, shape_of
+
+plan_memory = tvm.transform.Sequential(
+    [
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+    ]
+)
+
+
+def activation_bytes(mod: tvm.IRModule) -> int:
+    """The most memory that a run takes besides inputs and constants, in bytes, of a module after
+    `plan_memory`: the planned places, the results, and the largest workspace of a kernel. Kernels run one
+    after another; what they keep in registers or on the stack is not counted."""
+    planned = 0
+    for binding in bindings(mod):
+        value = binding.value
+        if is_call(value, "relax.memory.alloc_storage"):
+            planned += int(value.args[0].values[0])
+        elif is_call(value, "relax.builtin.alloc_tensor"):
+            items = tvm.DataType(dtype_of(binding.var)).itemsize
+            planned += items * math.prod(shape_of(binding.var))
+    kernels = [f for f in mod.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
+    return planned + max(map(_workspace, kernels), default=0)
+
+
+def _workspace(kernel: tvm.tirx.PrimFunc) -> int:
+    scopes = tvm.s_tir.analysis.calculate_allocated_bytes(kernel)
+    return sum(int(of_function.get("global", 0)) for of_function in scopes.values())

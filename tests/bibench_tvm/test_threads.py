@@ -1,0 +1,45 @@
+"""The number of threads changes the time and nothing else; a run that is not the first takes no new memory."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from bibench_tvm.artifact import Artifact
+
+IN_A_PROCESS_OF_ITS_OWN = """
+import json, resource, sys
+import numpy as np, tvm_ffi
+from bibench_tvm import BibenchError, load
+artifact = load(sys.argv[1])
+x = np.random.default_rng(0).standard_normal((8, *artifact.manifest["inputs"][0]["shape"][1:]), np.float32)
+results, threads = [], []
+for count in (1, 2):
+    results.append(load(sys.argv[1], threads=count).run(x).tolist())
+    threads.append(tvm_ffi.get_global_func("runtime.NumThreads")())
+faults = []
+for _ in range(30):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    artifact.run(x[:1])
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(json.dumps([results, threads, faults]))
+"""
+
+
+def test_threads_and_memory(artifact: Artifact) -> None:
+    command = [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN, str(artifact.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    results, threads, faults = json.loads(done.stdout)
+    assert threads == [1, 2]
+    np.testing.assert_array_equal(*results)
+    assert np.median(faults[10:]) == 0, "a page that is touched for the first time faults"
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**6])
+def test_refuses_a_count_that_cannot_run(invoke: Callable, artifact: Artifact, count: int) -> None:
+    result = invoke("run", artifact.folder, "--input", "x", "--output", "y", "--threads", count)
+    assert result.code == 2
+    assert f"{count} threads were asked for; from 1 to " in " ".join(result.stderr.split())
