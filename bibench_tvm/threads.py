@@ -25,5 +25,6 @@ def use_threads(count: int) -> None:
     made = tvm_ffi.get_global_func("runtime.NumThreads")()
     if made != count:
         raise BibenchError(
-            f"{count} threads were asked for, and this process has {made}: set the number before the first run."
+            f"{count} threads were asked for, and this process has {made}: say the number before the first "
+            "run."
         )

@@ -1,13 +1,13 @@
 """Convolution, binary and float, channels last, in register tiles; a dense layer is its 1x1 case.
 
 A tile is `pixels` neighbours of one output row times `lanes` output channels. Its sums live in vector
-registers while the kernel walks over the taps and input channels: one word of an activation (8, 16 or 32
-channels of one pixel) is broadcast, xor'ed with the word of every output channel, counted, and added:
+registers while the kernel walks over the taps and input channels (sums.py): a word of an activation is 8, 16
+or 32 channels of one pixel, and
 
-    sum[pixel, channel] += popcount(broadcast(activation[pixel]) ^ weight[channel])
+    sum[pixel, channel] += popcount(activation[pixel] ^ weight[channel])
 
-and, for float layers, `sum += broadcast(activation) * weight`. Weights are laid out at compile time in the
-order in which the kernel reads them (`lay_out`), so the inner loop has no strides to compute.
+and, for float layers, `sum += activation * weight`. Weights are laid out at compile time in the order in
+which the kernel reads them (`lay_out`), so the inner loop has no strides to compute.
 
 A border of zeros is exact: see borders.py.
 """
@@ -23,6 +23,7 @@ from schedules.bits import Packing
 from schedules.borders import Borders, Ending
 from schedules.epilogue import Epilogue
 from schedules.geometry import Convolution
+from schedules.sums import Runs, across, along
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import Block, blocks_of_group
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store, vector
@@ -52,19 +53,6 @@ def binary_convolution_reference(
                 tap = weights[o, i, j].astype(np.float32)
                 out[..., o] += seen[..., g * group_in : (g + 1) * group_in] @ tap.T
     return out.astype(np.int32)
-
-
-def split_run(length: int, limit: int) -> tuple[int, int, int]:
-    """Cut a run of words into `count` equal pieces of at most `limit` and a rest: (piece, count, rest)."""
-    count = -(-length // limit)
-    piece = -(-length // count)
-    return piece, length // piece, length % piece
-
-
-def read_together(words: int, most: int) -> int:
-    """How many words of a run to read at a time: so that no rest is left, if half of `most` does that."""
-    even = next(n for n in (most, most // 2, 1) if n <= 1 or words % n == 0)
-    return even if even > 1 else most
 
 
 def rows_together(conv: Convolution, pixels: int) -> int:
@@ -172,21 +160,19 @@ def _tiled(
             # Taps of one kernel row are neighbours in memory when nothing is skipped between them.
             contiguous = conv.dilation[1] == 1 and conv.groups == 1
             kh_extent, kw_extent = conv.kernel
-            runs, run_words = (kh_extent, kw_extent * words) if contiguous else (kh_extent * kw_extent, words)
-            runs *= planes
+            run_count, run_words = (
+                (planes * kh_extent, kw_extent * words) if contiguous else (kh_extent * kw_extent, words)
+            )
+            sum_dtype = target.sum_dtype(packing.word, conv.products) if packing else "float32"
+            if run_words % tile.depth or tile.depth > 1 and in_dtype != sum_dtype:
+                raise ValueError(f"a depth of {tile.depth} does not fit a run of {run_words} {in_dtype}")
 
             def compute(n, oh, ow, columns: int, group, block_start, block: Block, offset):
                 """One tile: rows x columns outputs from (oh, ow) on, times the lanes of one block."""
                 width, pixels = block.width, rows * columns
-                sum_dtype = target.sum_dtype(packing.word, conv.products) if packing else "float32"
-                # A byte counts at most 8 a step; 31 steps fit into its 255.
-                narrow = packing is not None and packing.word == 8
-                sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
-                part = T.alloc_buffer((pixels * width,), "uint8", scope="local") if narrow else sums
-                for m in range(pixels):
-                    store(sums, m * width, width, spread(tirx.const(0, sum_dtype), width))
+                down, right = conv.strides[0] * row_pitch, conv.strides[1] * pitch
 
-                def run(i):
+                def starts(i):
                     kh, kw = (i % kh_extent, 0) if contiguous else (i // kw_extent, i % kw_extent)
                     row = (
                         (i // kh_extent * height if planar else 0)
@@ -195,65 +181,21 @@ def _tiled(
                         + (top - conv.padding[0])
                     )
                     column = ow * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
-                    a_start = (n * planes * height + row) * row_pitch + column * pitch + group * words
-                    w_start = offset + i * (run_words * width)
+                    first = (n * planes * height + row) * row_pitch + column * pitch + group * words
+                    return [first + (m // columns) * down + (m % columns) * right for m in range(pixels)]
 
-                    def steps(first, count: int):
-                        def step(k, activation):
-                            w = load(weights, w_start + k * width, width)
-                            for m in range(pixels):
-                                a = spread(activation(m), width)
-                                new = tirx.popcount(a ^ w) if packing else a * w
-                                store(part, m * width, width, load(part, m * width, width) + new)
-
-                        def together(k, count: int):
-                            """Steps k to k + count, whose activations are read at once for each pixel."""
-                            down, right = conv.strides[0] * row_pitch, conv.strides[1] * pitch
-                            starts = [
-                                a_start + (m // columns) * down + (m % columns) * right + k
-                                for m in range(pixels)
-                            ]
-                            if count == 1:
-                                step(k, lambda m: activations[starts[m]])
-                                return
-                            read = [T.Bind(load(activations, start, count)) for start in starts]
-                            for j in range(count):
-                                step(k + j, lambda m, j=j: tirx.Shuffle([read[m]], [j]))
-
-                        if narrow:
-                            for m in range(pixels):
-                                store(part, m * width, width, spread(tirx.const(0, "uint8"), width))
-                        size = read_together(count, target.together)
-                        each(count // size, lambda i: together(first + i * size, size))
-                        done = count - count % size
-                        while done < count:
-                            size = 1 << (count - done).bit_length() - 1
-                            together(first + done, size)
-                            done += size
-                        if narrow:
-                            for m in range(pixels):
-                                wide = load(part, m * width, width).astype(f"{sum_dtype}x{width}")
-                                store(sums, m * width, width, load(sums, m * width, width) + wide)
-
-                    if narrow:
-                        piece, count, rest = split_run(run_words, 31)
-                        each(count, lambda p: steps(p * piece, piece))
-                        if rest:
-                            steps(count * piece, rest)
-                    else:
-                        steps(0, run_words)
-
-                each(runs, run)
-                # The epilogue reads the sums from memory, so that its loops need not be unrolled.
-                settled = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
-                for m in range(pixels):
-                    store(settled, m * width, width, load(sums, m * width, width))
+                runs = Runs(activations, weights, run_count, run_words, starts, offset, packing is not None)
+                sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
+                if tile.depth > 1:
+                    along(runs, sums, pixels, width, tile)
+                else:
+                    across(runs, sums, pixels, width, target.together)
 
                 def pixel(m):
                     y, x = oh + m // columns, ow + m % columns
 
                     def total(lane, channel, lanes):
-                        count = vector(settled, [m * width + lane], lanes)
+                        count = vector(sums, [m * width + lane], lanes)
                         if packing is None:
                             return count
                         return borders.settle(count, y, x, channel, lanes)

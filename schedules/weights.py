@@ -36,11 +36,19 @@ def blocks_of_group(out_channels: int, lanes: int, quantum: int) -> list[Block]:
 
 
 def lay_out(weights: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
-    """[O, KH, KW, C] -> flat, in the kernel's order: group, block, kh, kw, c, lane; missing lanes are 0."""
+    """[O, KH, KW, C] -> flat, in the kernel's order: group, block, kh, kw, c, lane; missing lanes are 0.
+
+    With a depth: group, block, its parts of `quantum` lanes, (kh, kw, c) by the depth, lane, word of the
+    depth.
+    """
     pieces = []
     for group in np.split(weights, groups):
         for block in blocks_of_group(len(group), tile.lanes, tile.quantum):
             piece = np.zeros((block.width, *weights.shape[1:]), weights.dtype)
             piece[: block.valid] = group[block.start : block.start + block.valid]
-            pieces.append(np.moveaxis(piece, 0, -1).ravel())
+            if tile.depth == 1:
+                pieces.append(np.moveaxis(piece, 0, -1).ravel())
+            else:
+                vectors = piece.reshape(block.width // tile.quantum, tile.quantum, -1, tile.depth)
+                pieces.append(np.moveaxis(vectors, 1, 2).ravel())
     return np.concatenate(pieces)

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tile:
-    """At most pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`."""
+    """At most pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`.
+
+    depth: where it is not 1, a vector holds so many words of one output and not one of so many outputs;
+    its sums are added up at the end, and `quantum` outputs share the activations that were read."""
 
     pixels: int
     lanes: int
     quantum: int
+    depth: int = 1
 
 
 @dataclass(frozen=True)

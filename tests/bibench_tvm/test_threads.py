@@ -1,4 +1,4 @@
-"""The number of threads changes the time and nothing else; a run that is not the first takes no new memory."""
+"""The number of threads changes the time and nothing else; later runs take no new memory."""
 
 import json
 import subprocess

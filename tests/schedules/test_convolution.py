@@ -15,7 +15,7 @@ from schedules.convolution import binary_convolution, binary_convolution_referen
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, plain
 from schedules.geometry import Convolution
 from schedules.targets.choose import ALL
-from schedules.targets.kernel_target import KernelTarget
+from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import lay_out, pack_weights
 
 HALO = st.tuples(*[st.integers(0, 3)] * 4)
@@ -131,6 +131,7 @@ def test_binary_truth(host, kernels, conv, zero_one, seed):
 
 PER_GROUP = st.sampled_from([1, 1, 2, 3, 8])
 TARGETS = st.sampled_from(ALL)
+POWERS = st.sampled_from([2, 4, 8])
 
 
 @given(kernels=TARGETS, conv=convolutions(), more=HALO, zero_one=st.booleans(), seed=SEED)
@@ -139,6 +140,32 @@ TARGETS = st.sampled_from(ALL)
 @settings(deadline=None, max_examples=70)
 def test_binary(host, kernels, conv, more, zero_one, seed):
     check_sums(host, kernels, conv, more, zero_one, seed)
+
+
+@given(
+    kernels=st.sampled_from([k for k in ALL if k.word > 8]),
+    conv=convolutions(),
+    vectors=st.integers(1, 14),
+    tile=st.builds(
+        Tile, st.integers(1, 5), st.just(0), st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, 4, 8])
+    ),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=40)
+def test_binary_along_the_channels(host, kernels, conv, vectors, tile, seed):
+    """A run of words fills `vectors` vectors, or as many for each tap."""
+    conv = replace(conv, channels=conv.groups * vectors * tile.depth * kernels.word)
+    lanes = tile.quantum * (1 + seed % 5)
+    kernels = replace(kernels, binary_tile=lambda _: replace(tile, lanes=lanes))
+    check_sums(host, kernels, conv, (0, 0, 0, 0), False, seed)
+
+
+@pytest.mark.parametrize(("word", "depth"), [(16, 8), (8, 2)], ids=["half a vector", "bytes"])
+def test_a_depth_that_does_not_fit(word, depth):
+    conv = Convolution(1, 4, 4, 64, 32)
+    tile, epilogue = Tile(4, 32, 4, depth), plain(conv.out_shape, "int32")
+    with pytest.raises(ValueError, match=f"a depth of {depth} "):
+        binary_convolution(conv, Packing(64, word), tile, ALL[0], epilogue, ending="dot")
 
 
 @given(kernels=TARGETS, conv=depthwise_convolutions(PER_GROUP), more=HALO, zero_one=st.booleans(), seed=SEED)
@@ -165,6 +192,7 @@ FIXED = [
     Convolution(1, 5, 5, 48, 96, (3, 3), padding=(1, 1, 1, 1), groups=4),
     Convolution(1, 6, 6, 130, 130, (3, 3), padding=(1, 1, 1, 1), groups=130),
     Convolution(1, 1, 2, 300, 10),
+    Convolution(1, 7, 7, 256, 40, (3, 3), padding=(1, 1, 1, 1)),
 ]
 
 
