@@ -14,6 +14,9 @@ A border of zeros is exact: see borders.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -59,6 +62,19 @@ def split_run(length: int, limit: int) -> tuple[int, int, int]:
     count = -(-length // limit)
     piece = -(-length // count)
     return piece, length // piece, length % piece
+
+
+def unrolled(extent: int, factor: int, body: Callable[[Any], None]) -> None:
+    """A loop of `extent` steps, `factor` of them written out at a time, and then the rest."""
+
+    def several(i) -> None:
+        for j in range(factor):
+            body(i * factor + j)
+
+    whole = extent // factor
+    each(whole, several)
+    for i in range(whole * factor, extent):
+        body(i)
 
 
 def read_together(words: int, most: int) -> int:
@@ -134,8 +150,15 @@ def _tiled(
     planar: bool = False,
 ) -> tirx.PrimFunc:
     planes = conv.channels if planar else 1
-    words = packing.words_per_group if packing else conv.channels // conv.groups // planes
-    pitch = packing.words if packing else conv.channels // planes
+    word = (tile.word or packing.word) if packing else 0
+    if packing and packing.words_per_group * packing.word % word:
+        raise ValueError(
+            f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
+        )
+    words = (
+        packing.words_per_group * packing.word // word if packing else conv.channels // conv.groups // planes
+    )
+    pitch = words * packing.groups if packing else conv.channels // planes
     top, left, bottom, right = packing.halo if packing else conv.padding
     height, row_pitch = conv.height + top + bottom, (conv.width + left + right) * pitch
     if packing and any(h < p for h, p in zip(packing.halo, conv.padding, strict=True)):
@@ -155,7 +178,7 @@ def _tiled(
         source = T.arg("activations", T.buffer(declared, in_dtype))
         sets = conv.batch * conv.height if weights_per_row else 1
         set_size = conv.groups * lanes_per_group * products
-        weights = T.arg("weights", T.buffer((sets * set_size,), in_dtype))
+        weights = T.arg("weights", T.buffer((sets * set_size,), f"uint{word}" if packing else in_dtype))
         operands = [
             T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
         ]
@@ -163,11 +186,12 @@ def _tiled(
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             padded = packing is None and any(conv.padding)
-            activations = pad_in_kernel(source, conv, planar) if padded else flat(source)
+            activations = pad_in_kernel(source, conv, planar) if padded else flat(source, str(weights.dtype))
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
-            rows = 1 if weights_per_row else rows_together(conv, tile.pixels)
+            rows = 1 if weights_per_row else tile.rows or rows_together(conv, tile.pixels)
+            at_once = tile.together or target.together
 
             # Taps of one kernel row are neighbours in memory when nothing is skipped between them.
             contiguous = conv.dilation[1] == 1 and conv.groups == 1
@@ -178,9 +202,9 @@ def _tiled(
             def compute(n, oh, ow, columns: int, group, block_start, block: Block, offset):
                 """One tile: rows x columns outputs from (oh, ow) on, times the lanes of one block."""
                 width, pixels = block.width, rows * columns
-                sum_dtype = target.sum_dtype(packing.word, conv.products) if packing else "float32"
+                sum_dtype = target.sum_dtype(word, conv.products) if packing else "float32"
                 # A byte counts at most 8 a step; 31 steps fit into its 255.
-                narrow = packing is not None and packing.word == 8
+                narrow = word == 8
                 sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
                 part = T.alloc_buffer((pixels * width,), "uint8", scope="local") if narrow else sums
                 for m in range(pixels):
@@ -223,8 +247,8 @@ def _tiled(
                         if narrow:
                             for m in range(pixels):
                                 store(part, m * width, width, spread(tirx.const(0, "uint8"), width))
-                        size = read_together(count, target.together)
-                        each(count // size, lambda i: together(first + i * size, size))
+                        size = read_together(count, at_once)
+                        unrolled(count // size, tile.unroll, lambda i: together(first + i * size, size))
                         done = count - count % size
                         while done < count:
                             size = 1 << (count - done).bit_length() - 1
@@ -279,6 +303,8 @@ def _tiled(
                 tiles(larger, columns, 0)
                 tiles(smaller, columns - 1, larger * columns)
 
+            bands = conv.out_height // rows
+
             def rows_of(n, oh):
                 def of_group(group):
                     if full:
@@ -288,9 +314,22 @@ def _tiled(
 
                 each(conv.groups, of_group)
 
-            bands = conv.out_height // rows
-            with T.parallel(0, conv.batch * bands) as r:
-                rows_of(r // bands, r % bands * rows)
+            def all_rows(group, block: Block, index):
+                each(
+                    conv.batch * bands,
+                    lambda r: row_of_block(r // bands, r % bands * rows, group, block, index),
+                )
+
+            if tile.blocks_outside:
+                if full:
+                    with T.parallel(0, conv.groups * len(full)) as b:
+                        all_rows(b // len(full), full[0], b % len(full))
+                for block in tail:
+                    with T.parallel(0, conv.groups) as group:
+                        all_rows(group, block, 0)
+            else:
+                with T.parallel(0, conv.batch * bands) as r:
+                    rows_of(r // bands, r % bands * rows)
     return builder.get()
 
 

@@ -12,11 +12,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tile:
-    """At most pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`."""
+    """At most pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`.
+
+    The rest is for tuning (schedules/space.py); None is what the kernel and its target do by themselves.
+
+    rows: over how many output rows a tile lies, a divisor of their number. together: how many activations of
+    a pixel are read at a time. word: bits of a lane, which is the form of its sums: 8 are added as bytes and
+    widened at times, 16 and 32 are wide at once. unroll: steps of the inner loop that are written out.
+    blocks_outside: all rows of one block of channels before the next block, else all blocks of one row; it is
+    also what threads share out.
+    """
 
     pixels: int
     lanes: int
     quantum: int
+    rows: int | None = None
+    together: int | None = None
+    word: int | None = None
+    unroll: int = 1
+    blocks_outside: bool = False
 
 
 @dataclass(frozen=True)
