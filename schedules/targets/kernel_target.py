@@ -37,13 +37,16 @@ class Tile:
 class KernelTarget:
     """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
     together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
-    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry."""
+    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry, where
+    no record of a tuning has a better one. vector_bits, registers: of the vector registers."""
 
     name: str
     word: int
     together: int
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
+    vector_bits: int = 128
+    registers: int = 16
 
     def word_for(self, conv: Convolution) -> int:
         """Few channels in a group leave most of a wide word empty; a lane of 16 bits counts up to 65535."""
