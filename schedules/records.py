@@ -75,7 +75,7 @@ def read(path: Path) -> Records:
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         found = content.get("schema_version") if isinstance(content, dict) else None
         raise ValueError(
-            f"{path} has schema version {found!r}, and this program reads version {SCHEMA_VERSION}. Tune again."
+            f"{path} has schema version {found!r}, and this program reads {SCHEMA_VERSION}. Tune again."
         )
     try:
         processor = Processor(**_texts(content["processor"], ("kernels", "cpu")))
@@ -98,7 +98,7 @@ def _texts(value: Any, names: Iterable[str]) -> dict[str, str]:
 def _record(entry: Any) -> tuple[str, Record]:
     if not isinstance(entry, dict) or not isinstance(entry.get("task"), dict):
         raise ValueError("a record does not say what it is for")
-    costs = [entry.get("cost"), entry.get("default_cost")]
+    costs: list[Any] = [entry.get("cost"), entry.get("default_cost")]
     if not all(type(c) in (int, float) and math.isfinite(c) and c > 0 for c in costs):
         raise ValueError("the cost of a record is not a number above 0")
     key = json.dumps(entry["task"], sort_keys=True, separators=(",", ":"))
@@ -149,8 +149,8 @@ def tuned(folder: Path, processor: Processor) -> Chooser:
     records = read(path)
     if records.tvm != tvm.__version__:
         raise ValueError(
-            f"{path} was made with TVM {records.tvm}, and this is TVM {tvm.__version__}, which makes other code "
-            "of the same schedule. Tune again."
+            f"{path} was made with TVM {records.tvm}, and this is TVM {tvm.__version__}, which makes other "
+            "code of the same schedule. Tune again."
         )
     if records.processor != processor:
         made, asked = (f"{p.cpu} ({p.kernels} kernels)" for p in (records.processor, processor))
