@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.link import link_shared, linker
 from bibench_tvm.presets import CompileTarget, resolve_target
 from bibench_tvm.verify import Samples, runner_for, skipped, verify
+
+if TYPE_CHECKING:
+    from schedules.records import Chooser
 
 PROBE = "probe.so"
 
@@ -32,6 +35,7 @@ def compile_model(
     arch: str | None = None,
     algorithm: str | None = None,
     variant: str | None = None,
+    tuned: str | Path | None = None,
     input_shapes: Mapping[str | None, tuple[int, ...]] | None = None,
     verify: int = 0,
     samples: np.ndarray | None = None,
@@ -46,6 +50,8 @@ def compile_model(
         name: what the manifest calls the model.
         arch, algorithm, variant: of a checkpoint that does not say. For a module, `algorithm` is what the
             manifest says where its layers do not.
+        tuned: a folder that `tune` wrote for this target, whose records choose the schedules; else those
+            that come with this program do, where there are some for the target.
         input_shapes: name -> shape, for a file with dynamic shapes.
         verify: how many runs to compare with the source framework; under QEMU for an Arm target.
         samples: what to verify on, [N, ...] of the network's one input, N at least `verify` batches; random
@@ -60,6 +66,7 @@ def compile_model(
     """
     resolved = resolve_target(target)
     linker()
+    choose = chooser(resolved, tuned)
     out = Path(out)
     if verify < 0:
         raise UsageError(f"The number of runs to verify on is {verify}, and cannot be less than 0.")
@@ -76,11 +83,11 @@ def compile_model(
             )
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
-            lowered, activations = build(imported, resolved, scratch / MODEL)
+            lowered, activations = build(imported, resolved, scratch / MODEL, choose)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
-                verification = _verification(imported, resolved, scratch, inputs, labels, advance)
+                verification = _verification(imported, resolved, scratch, choose, inputs, labels, advance)
         manifest: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "model": name or imported.arch or (Path(model).stem if is_file else type(model).__name__),
@@ -98,14 +105,22 @@ def compile_model(
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
             "memory_bytes": {"peak_activations": activations},
             "verification": verification,
-            "tuning": {"records": []},
+            "tuning": {"records": list(choose.used.values())},
             "versions": _versions(),
         }
         return install(scratch, out, manifest)
 
 
+def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
+    """The records of a folder, else those that ship for this target. Raises ValueError."""
+    from schedules import records
+
+    processor = records.Processor(target.kernels.name, target.cpu)
+    return records.shipped(processor) if tuned is None else records.tuned(Path(tuned), processor)
+
+
 def build(
-    imported: Imported, target: CompileTarget, library: Path, *, probe: bool = False
+    imported: Imported, target: CompileTarget, library: Path, choose: Chooser, *, probe: bool = False
 ) -> tuple[Any, int]:
     """Lower, generate code and link to `library`; returns what was lowered (`relay_passes.Lowered`), and the
     bytes that a run takes for activations at most."""
@@ -113,7 +128,7 @@ def build(
 
     from relay_passes import activation_bytes, finish, lower
 
-    lowered = lower(imported.module, imported.layer_names, target.kernels, probe=probe)
+    lowered = lower(imported.module, imported.layer_names, target.kernels, choose, probe=probe)
     # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         finished = finish(lowered.module, target.tvm)
@@ -126,6 +141,7 @@ def _verification(
     imported: Imported,
     target: CompileTarget,
     scratch: Path,
+    choose: Chooser,
     inputs: Samples,
     labels: np.ndarray | None,
     advance: Callable[[], None],
@@ -133,7 +149,7 @@ def _verification(
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    lowered, _ = build(imported, target, scratch / PROBE, probe=True)
+    lowered, _ = build(imported, target, scratch / PROBE, choose, probe=True)
     calls = lowered.kernel_calls
     return verify(imported, scratch / MODEL, scratch / PROBE, calls, backend, inputs, labels, advance)
 
