@@ -16,7 +16,7 @@ from tvm import relax
 from relay_passes.layers import Layer
 from relay_passes.operators import call, convolution_of, image
 from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
-from relay_passes.two_valued import MOVES, BinaryWeights, TwoValued, binary_weights, truth, two_values
+from relay_passes.two_valued import MOVES, TwoValued, binary_weights, truth, two_values
 from schedules.geometry import Convolution
 from schedules.targets import KernelTarget
 
@@ -77,11 +77,6 @@ class FindBinary:
         taken = f"{what} takes the values {values.low:g} and {values.high:g}"
         return f"{taken}; only -a and a, or 0 and a, have a kernel"
 
-    def _weights(self, weights: relax.Expr) -> BinaryWeights | str:
-        if not is_constant(weights):
-            return "its weights are computed at run time"
-        return binary_weights(constant_value(weights))
-
     def _pack(
         self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued, groups: int, word: int
     ) -> relax.Expr:
@@ -107,7 +102,7 @@ class FindBinary:
     ) -> relax.Expr:
         x, w = value.args
         conv = convolution_of(geometry, shape_of(x), shape_of(w)[0])
-        weights, values = self._weights(w), self._activation(builder, x)
+        weights, values = binary_weights(constant_value(w)), self._activation(builder, x)
         reasons = [r for r in (values, weights) if isinstance(r, str)]
         if reasons or isinstance(weights, str) or isinstance(values, str):
             self._note(value, op, "; ".join(reasons), conv.macs, w)
