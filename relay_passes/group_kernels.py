@@ -78,7 +78,8 @@ class _Plan:
         if len(self.unit[binding.var].members) > 1 or not is_call(value):
             return False
         if is_call(value, "bibench.pack"):
-            if shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
+            planar = int(value.attrs["planar"])  # and a group of sums is channels last
+            if planar or shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
                 return False
         elif value.op.name not in OPERATORS or not _same_elements(binding, group.shape):
             return False

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, tirx
 
 from relay_passes.group_kernels import Group, group_kernels, read_vars
-from relay_passes.operators import convolution_of, image, packing_of, pooling_of
+from relay_passes.operators import convolution_of, packed_image, packing_of, pooling_of
 from relay_passes.rewrite import (
     bindings,
     constant_value,
@@ -32,6 +32,7 @@ from schedules.borders import Ending, border_tables, limit_table
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
 from schedules.geometry import Convolution
 from schedules.packing import packing_kernel
+from schedules.planar_packing import planar_packing_kernel
 from schedules.pooling import pooling_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import lay_out, pack_weights
@@ -135,7 +136,11 @@ class LowerKernels:
         anchor = group.anchor.value
         epilogue, operands, written = self._epilogue(group, outside)
         if is_call(anchor, "bibench.pack"):
-            kernel = packing_kernel(image(group.shape), epilogue)
+            kernel = (
+                planar_packing_kernel(group.shape, epilogue)
+                if int(anchor.attrs["planar"])
+                else packing_kernel(packed_image(anchor), epilogue)
+            )
             self._emit("pack", kernel, operands, epilogue, written)
         elif is_call(anchor, "bibench.binary_convolution"):
             self._binary_convolution(anchor, epilogue, operands, written)
@@ -208,7 +213,8 @@ class LowerKernels:
         for var in written:
             if var in packs:
                 truth, packing = packs[var]
-                outputs.append(Output(truth, packing.shape(*image(group.shape)[:3]), packing.dtype, packing))
+                shape = packing.shape(*packed_image(self.definition[var].value)[:3])
+                outputs.append(Output(truth, shape, packing.dtype, packing))
             else:
                 outputs.append(Output(values[var], shape_of(var), dtype_of(var)))
         shapes = tuple((shape_of(o), dtype_of(o)) for o in operands)

@@ -13,6 +13,7 @@ from schedules.bits import Packing
 from schedules.epilogue import Epilogue
 
 SCHEDULED = "bibench.is_scheduled"
+BAND = 64
 # Buffers do not overlap; no other schedule may touch a kernel, nor TVM's fusion take it apart (8: opaque).
 KERNEL_ATTRIBUTES = {"tirx.noalias": True, SCHEDULED: True, "op_pattern": 8}
 
@@ -46,6 +47,11 @@ def each(extent: int, body: Callable[[Any], None]) -> None:
     elif extent:
         with T.serial(0, extent) as i:
             body(i)
+
+
+def band_of_rows(height: int, width: int) -> int:
+    """The fewest rows that an image divides into with at least `BAND` pixels together, else all of them."""
+    return next((r for r in range(1, height) if height % r == 0 and r * width >= BAND), height)
 
 
 class Writer:
