@@ -7,7 +7,7 @@ artifact can be checked kernel by kernel on the very inputs that each kernel got
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -183,6 +183,7 @@ class LowerKernels:
         operands: list[relax.Expr] = []
         steps: list[Step] = []
         packs: dict[relax.Var, tuple[Value, Packing]] = {}
+        turned: dict[relax.Var, Value] = {}
 
         def value(arg: relax.Expr, like: relax.Call) -> Value:
             if isinstance(arg, relax.Var) and arg in values:
@@ -203,6 +204,8 @@ class LowerKernels:
             call = member.value
             if is_call(call, "bibench.pack"):
                 packs[member.var] = (value(call.args[0], call), packing_of(call.attrs))
+            elif is_call(call, "relax.permute_dims"):
+                turned[member.var] = value(call.args[0], call)
             elif member is not group.anchor:
                 steps.append(
                     Step(call.op.name, tuple(value(a, call) for a in call.args), attributes_of(call))
@@ -216,7 +219,8 @@ class LowerKernels:
                 shape = packing.shape(*packed_image(self.definition[var].value)[:3])
                 outputs.append(Output(truth, shape, packing.dtype, packing))
             else:
-                outputs.append(Output(values[var], shape_of(var), dtype_of(var)))
+                source = turned.get(var) or values[var]
+                outputs.append(Output(source, shape_of(var), dtype_of(var), planar=var in turned))
         shapes = tuple((shape_of(o), dtype_of(o)) for o in operands)
         return Epilogue(shapes, tuple(steps), tuple(outputs)), operands, written
 
@@ -424,7 +428,7 @@ def split_threshold(
     rest = Epilogue(
         tuple(epilogue.operands[i] for i in used),
         tuple(Step(s.op, tuple(map(moved, s.inputs)), s.attributes) for s in steps[dropped:]),
-        tuple(Output(moved(o.value), o.shape, o.dtype, o.packing) for o in epilogue.outputs),
+        tuple(replace(o, value=moved(o.value)) for o in epilogue.outputs),
     )
     return rest, [operands[i] for i in used], thresholds, falls
 

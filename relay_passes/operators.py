@@ -45,8 +45,8 @@ def packed_image(pack: relax.Call) -> tuple[int, int, int, int]:
     shape = _ints(pack.args[0].ty.shape)
     if not int(pack.attrs["planar"]):
         return image(shape)
-    n, c, *rows, w = shape
-    return n, *(rows or [1]), w, c
+    n, c, h, w = (*shape[:2], *((1, *shape[2:])[-2:]))
+    return n, h, w, c
 
 
 def packing_of(attrs: Any) -> Packing:

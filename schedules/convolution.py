@@ -23,6 +23,7 @@ from schedules.bits import Packing
 from schedules.borders import Borders, Ending
 from schedules.epilogue import Epilogue
 from schedules.geometry import Convolution
+from schedules.planes import Planes, band_of_rows
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import Block, blocks_of_group
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store, vector
@@ -288,9 +289,27 @@ def _tiled(
 
                 each(conv.groups, of_group)
 
-            bands = conv.out_height // rows
-            with T.parallel(0, conv.batch * bands) as r:
-                rows_of(r // bands, r % bands * rows)
+            def bands_of(block: Block, count: int):
+                """All bands of rows, of `count` blocks alike of each group."""
+                tall = band_of_rows(conv.out_height // rows, conv.out_width * rows) * rows
+                bands = conv.out_height // tall
+                with T.parallel(0, conv.batch * bands * conv.groups * count) as r:
+                    n, band = r // (bands * conv.groups * count), r // (conv.groups * count) % bands
+                    group, index = r // count % conv.groups, r % count
+                    channel, top = group * out_group + block.start + index * tile.lanes, band * tall
+                    written = list(zip(epilogue.outputs, outputs, strict=True))
+                    planes = Planes(written, n, top, tall, channel, block.valid, block.width, target.floats)
+                    writer.planes = planes
+                    each(tall // rows, lambda y: row_of_block(n, top + y * rows, group, block, index))
+                    planes.write()
+
+            if any(output.planar for output in epilogue.outputs):
+                for block in [*full[:1], *tail]:
+                    bands_of(block, len(full) if block.valid == tile.lanes else 1)
+            else:
+                bands = conv.out_height // rows
+                with T.parallel(0, conv.batch * bands) as r:
+                    rows_of(r // bands, r % bands * rows)
     return builder.get()
 
 

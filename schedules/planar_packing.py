@@ -16,10 +16,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.epilogue import Epilogue
-from schedules.write_back import KERNEL_ATTRIBUTES, Writer, band_of_rows, each, flat, load, spread, store
+from schedules.planes import band_of_rows, square
+from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store
 
 LANES = 16
-CHAINS = 4  # one after the other, 32 bits would wait for each other
+TOGETHER = 4  # vectors of one plane that are read after each other; their words do not wait for each other
 
 
 def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.PrimFunc:
@@ -39,7 +40,7 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
     joined = all(np.prod(shape[2:]) == 1 or shape[2:] == (*plane,) for shape in shapes)
     rows = band_of_rows(height, width) if joined else 1
     count = rows * width
-    lanes = min(LANES, 1 << count.bit_length() - 1)
+    lanes = square(count, LANES)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         operands = [
@@ -56,22 +57,17 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
                 view = (*shape[:2], int(np.prod(shape[2:]))) if joined else shape
                 views.append(T.decl_buffer(view, operand.dtype, data=operand.data))
 
-            def word_at(n, band, pixel, channel, bits: int) -> Any:
-                """The words of `lanes` pixels, of which `bits` channels from this one on are taken."""
-                at = [band * count + pixel] if joined else [band, pixel]
-                chains: list[Any] = []
+            def words_at(n, band, pixels, channel, bits: int) -> list[Any]:
+                """The words of `lanes` pixels from each of these on, of `bits` channels from this one on."""
+                values: list[Any] = [spread(tirx.const(0, packing.dtype), lanes)] * len(pixels)
+                zero = values[0]
                 for j in range(bits):
-                    truth = epilogue.emit(None, [n, channel + j, *at], views, lanes)[0]
-                    one, zero = (spread(tirx.const(value, packing.dtype), lanes) for value in (1 << j, 0))
-                    bit = tirx.Select(truth, one, zero)
-                    if j < CHAINS:
-                        chains.append(bit)
-                    else:
-                        chains[j % CHAINS] = chains[j % CHAINS] | bit
-                value = chains[0]
-                for chain in chains[1:]:
-                    value = value | chain
-                return value
+                    one = spread(tirx.const(1 << j, packing.dtype), lanes)
+                    for i, pixel in enumerate(pixels):
+                        at = [band * count + pixel] if joined else [band, pixel]
+                        truth = epilogue.emit(None, [n, channel + j, *at], views, lanes)[0]
+                        values[i] = values[i] | tirx.Select(truth, one, zero)
+                return values
 
             with T.parallel(0, batch * (height // rows)) as r:
                 n, band = r // (height // rows), r % (height // rows)
@@ -80,20 +76,30 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
                 def word(word_, channel, bits: int):
                     """One word of each pixel of the band."""
 
-                    def piece(pixel):
-                        store(row, pixel, lanes, word_at(n, band, pixel, channel, bits))
+                    def pieces(pixels):
+                        values = words_at(n, band, pixels, channel, bits)
+                        for pixel, value in zip(pixels, values, strict=True):
+                            store(row, pixel, lanes, value)
 
-                    each(count // lanes, lambda i: piece(i * lanes))
+                    def run(first):
+                        pieces([first + i * lanes for i in range(TOGETHER)])
+
+                    length = TOGETHER * lanes
+                    each(count // length, lambda i: run(i * length))
+                    done = count - count % length
+                    rest = [*range(done, count - lanes + 1, lanes)]
                     if count % lanes:
-                        piece(count - lanes)
+                        rest.append(count - lanes)
+                    if rest:
+                        pieces(rest)
                     with T.serial(0, rows) as y, T.serial(0, width) as x:
                         place = ((n * out_height + band * rows + y + top) * out_width + x + left) * pitch
                         T.buffer_store(words, load(row, y * width + x, 1), [place + word_])
 
-                whole, rest = divmod(group, packing.word)
+                whole, left_over = divmod(group, packing.word)
                 with T.serial(0, packing.groups) as g:
                     first = g * packing.words_per_group
                     each(whole, lambda w: word(first + w, g * group + w * packing.word, packing.word))
-                    if rest:
-                        word(first + whole, g * group + whole * packing.word, rest)
+                    if left_over:
+                        word(first + whole, g * group + whole * packing.word, left_over)
     return builder.get()

@@ -17,4 +17,4 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(4, lanes_for(conv.out_channels // conv.groups, 16, 4), 4)
 
 
-AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile)
+AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, 4, binary_tile, float_tile)

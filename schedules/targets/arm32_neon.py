@@ -12,4 +12,4 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(4, lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
 
 
-ARM32_NEON = KernelTarget("arm32_neon", 16, 4, binary_tile, float_tile)
+ARM32_NEON = KernelTarget("arm32_neon", 16, 4, 4, binary_tile, float_tile)

@@ -12,4 +12,4 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(2, lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
 
 
-GENERIC = KernelTarget("generic", 8, 1, binary_tile, float_tile)
+GENERIC = KernelTarget("generic", 8, 1, 4, binary_tile, float_tile)

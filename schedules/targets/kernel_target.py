@@ -23,11 +23,13 @@ class Tile:
 class KernelTarget:
     """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
     together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
-    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry."""
+    broadcast from memory is as good. floats: 32-bit numbers in a vector register. binary_tile, float_tile:
+    the tile for a layer of this geometry."""
 
     name: str
     word: int
     together: int
+    floats: int
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
 

@@ -164,8 +164,8 @@ def zero_one(emit, x):
 
 NETWORKS = [
     lone, on_a_line, of_two_layouts, residual_block, straight, downsample, scaled_by_position, pooled,
-    pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results, only_the_input,
-    one_pixel, classifier, attention, zero_one,
+    pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results,
+    only_the_input, one_pixel, classifier, attention, zero_one,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
