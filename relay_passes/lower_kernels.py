@@ -26,7 +26,7 @@ from relay_passes.rewrite import (
     shape_of,
     substitute,
 )
-from schedules import convolution, depthwise
+from schedules import convolution, depthwise, winograd
 from schedules.bits import Packing, unpack
 from schedules.borders import Ending, border_tables, limit_table
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
@@ -355,9 +355,13 @@ class LowerKernels:
         if depthwise.is_depthwise(conv, packed=False):
             kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
             laid_out = depthwise.lay_out(weights)
+        elif (planar := self._planar(anchor.args[0], conv)) is not None and winograd.saves_products(conv):
+            x, tile = planar, self.target.winograd_tile(conv)
+            kernel = winograd.winograd_convolution(conv, tile, self.target, epilogue)
+            transformed = winograd.transformed_weights(weights.transpose(0, 3, 1, 2), conv)
+            laid_out = lay_out(transformed, 1, tile)
         else:
             tile = self.target.float_tile(conv)
-            planar = self._planar(anchor.args[0], conv)
             if planar is not None:
                 x, shape, weights = planar, shape_of(planar), weights.transpose(0, 3, 1, 2)
             kernel = convolution.float_convolution(

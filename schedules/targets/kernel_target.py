@@ -23,13 +23,15 @@ class Tile:
 class KernelTarget:
     """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
     together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
-    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry."""
+    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry;
+    winograd_tile: the same for winograd.py."""
 
     name: str
     word: int
     together: int
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
+    winograd_tile: Callable[[Convolution], Tile]
 
     def word_for(self, conv: Convolution) -> int:
         """Few channels in a group leave most of a wide word empty; a lane of 16 bits counts up to 65535."""
