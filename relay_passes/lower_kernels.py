@@ -358,7 +358,7 @@ class LowerKernels:
         elif (planar := self._planar(anchor.args[0], conv)) is not None and winograd.saves_products(conv):
             x, tile = planar, self.target.winograd_tile(conv)
             kernel = winograd.winograd_convolution(conv, tile, self.target, epilogue)
-            transformed = winograd.transformed_weights(weights.transpose(0, 3, 1, 2), conv)
+            transformed = winograd.transform_weights(weights.transpose(0, 3, 1, 2), conv)
             laid_out = lay_out(transformed, 1, tile)
         else:
             tile = self.target.float_tile(conv)

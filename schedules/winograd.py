@@ -1,30 +1,31 @@
-"""Float convolution of a network's input with fewer products: Winograd's method along the rows.
+"""Float convolution of a network's input with half the products: Winograd's method along the rows.
 
-A row of `outputs` neighbours y[j] = sum_k g[k] x[j + k], k < taps, is a part of a product of polynomials. It is
-found from n = outputs + taps - 1 products of values at n points instead of outputs * taps products (Winograd,
-Arithmetic Complexity of Computations, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks,
-CVPR 2016, eq. 7, in one dimension):
+OUTPUTS neighbours of a row, y[j] = sum_k g[k] x[j + k] with k < taps, are found from n = OUTPUTS + taps - 1
+products instead of OUTPUTS * taps (Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray,
+Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4, in one dimension):
 
     y = A^T [(G g) * (B^T x)]
 
-Toom and Cook: the product of a polynomial with `taps` coefficients and one with `outputs` is known from its
-values at n - 1 points a_i and its leading coefficient, the value "at infinity". Lagrange's interpolation gives
-it back, and transposing that algorithm turns the product into the sums above. With N_i = prod_{k != i} (a_i - a_k),
+The matrices are those of Toom and Cook. The product of two polynomials with `taps` and OUTPUTS coefficients
+is known from its values at n - 1 points a_i and from its leading coefficient, its value "at infinity".
+Lagrange's interpolation gives the coefficients back, and the transpose of that algorithm makes the sums
+above. With N_i = prod_{k != i} (a_i - a_k),
 
-    A^T[j, i] = a_i^j           G[i, k] = a_i^k / N_i       B^T[i] = coefficients of prod_{k != i} (x - a_k)
+    A^T[j, i] = a_i^j        G[i, k] = a_i^k / N_i        B^T[i] = coefficients of prod_{k != i} (x - a_k)
 
 and at infinity unit vectors in A^T and G, and the coefficients of prod_k (x - a_k) in B^T.
 
-A stride s > 1 along the rows is s convolutions of stride 1, one for each phase of the taps (k = s i + phase), whose
-values at the points are added up before A^T. The products at one point are those of a matrix product, [tiles of
-a row, rows * channels * phases] x [the same, output channels]. It is direct over the rows of the kernel and the
-input channels, so little is transformed: each row of the input once in a band, vectors over the tiles.
+A stride s along the rows makes s convolutions of stride 1, one for each phase of the taps, k = s i + phase,
+whose products at a point are added up before A^T. So the sums at one point are a product of matrices,
+[tiles of a row, kernel rows * channels * phases] x [the same, output channels]. Down the columns and over the
+channels the method is the direct one: a row of the input is transformed once for all that read it.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
 from math import prod
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -38,43 +39,43 @@ from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import Block, blocks_of_group
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store
 
+# Of the sizes tried, the fastest whose rounding errors are still about twice those of the direct method.
 OUTPUTS = 4
 MOST_TAPS = 5
-# Measured: of small fractions, those whose rounding errors are the smallest. A pair +-a shares half its work.
-POINTS = (Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), Fraction(1, 2), Fraction(-1, 2))
+# Of small fractions those that round best. A pair +-a shares half of its work.
+PAIRS = (Fraction(1), Fraction(1, 2), Fraction(2))
+# What a band of output rows reads stays in the cache; the bands keep the cores of a board busy alike.
 ROWS_OF_BAND = 8
-BANDS = 4  # a multiple of the cores of a board
+CORES = 4
+
 Matrix = list[list[Fraction]]
 
 
 def points(count: int) -> list[Fraction]:
-    """The finite ones."""
-    even = count - count % 2
-    return [Fraction(0)] * (count % 2) + [*POINTS[:even]]
+    """The finite ones, pair by pair, and 0 where their number is odd."""
+    return [sign * a for a in PAIRS[: count // 2] for sign in (1, -1)] + [Fraction(0)] * (count % 2)
 
 
-def matrices(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """A^T [outputs, n], G [n, taps] and B^T [n, n], exactly."""
-    at = points(outputs + taps - 2)
+def matrices(taps: int) -> tuple[Matrix, Matrix, Matrix]:
+    """A^T [OUTPUTS, n], G [n, taps] and B^T [n, n], exactly."""
+    at = points(OUTPUTS + taps - 2)
+    others = [[b for b in at if b != a] for a in at]
 
     def polynomial(roots: list[Fraction]) -> list[Fraction]:
-        coefficients = [Fraction(1)]
+        """Coefficients of prod (x - root), from that of x^0 on."""
+        made = [Fraction(1)]
         for root in roots:
-            shifted = [Fraction(0), *coefficients]
-            coefficients = [s - root * c for s, c in zip(shifted, [*coefficients, Fraction(0)], strict=True)]
-        return coefficients
+            made = [a - root * b for a, b in zip([Fraction(0), *made], [*made, Fraction(0)], strict=True)]
+        return made
 
-    def unit(length: int) -> list[Fraction]:
-        return [Fraction(0)] * (length - 1) + [Fraction(1)]
+    def last(extent: int) -> list[Fraction]:
+        return [Fraction(0)] * (extent - 1) + [Fraction(1)]
 
-    others = [[b for b in at if b != a] for a in at]
-    output = [[a**j for a in at] + [unit(outputs)[j]] for j in range(outputs)]
-    kernel = [
-        [a**k / prod((a - b for b in rest), start=Fraction(1)) for k in range(taps)]
-        for a, rest in zip(at, others, strict=True)
-    ]
-    rows = [[*polynomial(rest), Fraction(0)] for rest in others]
-    return output, [*kernel, unit(taps)], [*rows, polynomial(at)]
+    output = [[*(a**j for a in at), end] for j, end in enumerate(last(OUTPUTS))]
+    scales = [prod(a - b for b in rest) for a, rest in zip(at, others, strict=True)]
+    kernel = [[a**k / scale for k in range(taps)] for a, scale in zip(at, scales, strict=True)]
+    values = [[*polynomial(rest), Fraction(0)] for rest in others]
+    return output, [*kernel, last(taps)], [*values, polynomial(at)]
 
 
 def taps_of(conv: Convolution) -> int:
@@ -83,64 +84,57 @@ def taps_of(conv: Convolution) -> int:
 
 
 def saves_products(conv: Convolution) -> bool:
-    """A third of them at least, and without many points, which cost accuracy."""
-    if taps_of(conv) > MOST_TAPS:
-        return False
-    count = OUTPUTS + taps_of(conv) - 1
-    made = -(-conv.out_width // OUTPUTS) * count * conv.strides[1]
-    return 3 * made <= 2 * conv.out_width * conv.kernel[1]
+    """A third of them at least; more taps need more points, which round worse."""
+    made = -(-conv.out_width // OUTPUTS) * (OUTPUTS + taps_of(conv) - 1) * conv.strides[1]
+    return taps_of(conv) <= MOST_TAPS and 3 * made <= 2 * conv.out_width * conv.kernel[1]
 
 
-def transformed_weights(weights: np.ndarray, conv: Convolution) -> np.ndarray:
-    """float32 [O, C, KH, KW] -> [O, points, KH, C * phases], rounded once; for `lay_out`."""
+def transform_weights(weights: np.ndarray, conv: Convolution) -> np.ndarray:
+    """float32 [O, C, KH, KW] -> [O, n, KH, C * phases], rounded once; for `lay_out`."""
     phases, taps = conv.strides[1], taps_of(conv)
     out_channels, channels, rows, columns = weights.shape
     filled = np.zeros((out_channels, channels, rows, taps * phases))
     filled[..., :columns] = weights
-    by_phase = filled.reshape(out_channels, channels, rows, taps, phases)
-    kernel = np.asarray(matrices(OUTPUTS, taps)[1], np.float64)
-    values = np.einsum("pk,ochks->ophcs", kernel, by_phase)
-    return values.reshape(out_channels, len(kernel), rows, channels * phases).astype(np.float32)
+    kernel = np.asarray(matrices(taps)[1], np.float64)
+    made = np.einsum("pk,ochks->ophcs", kernel, filled.reshape(out_channels, channels, rows, taps, phases))
+    return made.reshape(out_channels, len(kernel), rows, channels * phases).astype(np.float32)
 
 
 def winograd_convolution(
     conv: Convolution, tile: Tile, target: KernelTarget, epilogue: Epilogue
 ) -> tirx.PrimFunc:
-    """Parameters of the kernel: activations float32 [N, C, H, W], `transformed_weights` as `lay_out` gives
-    them, the epilogue's operands, and the outputs. Without groups, and without dilation along the rows.
+    """Parameters of the kernel: activations float32 [N, C, H, W], weights as `lay_out` gives them from
+    `transform_weights`, the epilogue's operands, and the outputs. For a convolution of up to MOST_TAPS taps a
+    phase, without groups, and without dilation along the rows.
 
-    tile: its pixels are those of whole tiles of OUTPUTS.
+    tile: of OUTPUTS pixels for each of its columns of values.
     """
-    taps, phases = taps_of(conv), conv.strides[1]
-    output, _, rows_of_input = matrices(OUTPUTS, taps)
-    count = len(rows_of_input)
-    at = points(count - 1)
-    span = OUTPUTS * phases  # from one tile to the next, in columns of the input
-    tiles = -(-conv.out_width // OUTPUTS)
-    lanes = tile.quantum
-    pitch = -(-tiles // lanes) * lanes
-    reach = pitch + -(-count // OUTPUTS) - 1  # tiles whose columns are read
-    steps = conv.channels * phases
+    phases, steps = conv.strides[1], conv.channels * conv.strides[1]
+    output, _, values_of = matrices(taps_of(conv))
+    count, lanes = len(values_of), tile.quantum
     depth = conv.kernel[0] * steps
+    tiles = -(-conv.out_width // OUTPUTS)
+    pitch = -(-tiles // lanes) * lanes
+    span = OUTPUTS * phases  # columns of the input from one tile to the next
+    reach = pitch + (count - 1) // OUTPUTS  # tiles whose columns are read
 
-    bands = BANDS * -(-conv.out_height // (BANDS * ROWS_OF_BAND))
+    bands = CORES * -(-conv.out_height // (CORES * ROWS_OF_BAND))
     band = -(-conv.out_height // bands)
     bands = -(-conv.out_height // band)
     height = (band - 1) * conv.strides[0] + (conv.kernel[0] - 1) * conv.dilation[0] + 1
     blocks = blocks_of_group(conv.out_channels, tile.lanes, tile.quantum)
     full = [b for b in blocks if b.valid == tile.lanes]
     tail = [b for b in blocks if b.valid != tile.lanes]
-    together = tile.pixels // OUTPUTS
+    larger, most, smaller = split_row(tiles, tile.pixels // OUTPUTS)
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         shape = (conv.batch, conv.channels, conv.height, conv.width)
         images = T.arg("activations", T.buffer(shape, "float32"))
-        size = sum(b.width for b in blocks) * count * depth
-        weights = T.arg("weights", T.buffer((size,), "float32"))
+        weights = T.arg("weights", T.buffer((sum(b.width for b in blocks) * count * depth,), "float32"))
         operands = [T.arg(f"operand{i}", T.buffer(*spec)) for i, spec in enumerate(epilogue.operands)]
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
-        with T.sblock("root"):
+        with T.sblock("root"):  # TVM's passes look for one in every kernel
             pixels = flat(images)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
@@ -148,198 +142,161 @@ def winograd_convolution(
             with T.parallel(0, conv.batch * bands) as r:
                 n, first = r // bands, r % bands * band
                 columns = T.alloc_buffer((span * reach,), "float32")
-                values = T.alloc_buffer((count * height * steps * pitch,), "float32")
-                products = T.alloc_buffer((count * together * tile.lanes,), "float32")
+                # A vector that begins in the last row may end beyond it.
+                values = T.alloc_buffer((count * height * steps * pitch + lanes,), "float32")
+                products = T.alloc_buffer((count * most * tile.lanes,), "float32")
 
-                with T.serial(0, height) as y, T.serial(0, conv.channels) as c:
+                def transform(y, c):
+                    """Row y of the band, channel c: its values at the points."""
                     row = first * conv.strides[0] + y - conv.padding[0]
-                    with T.If(tirx.all(row >= 0, row < conv.height)):
-                        with T.Then():
-                            start = ((n * conv.channels + c) * conv.height + row) * conv.width
-                            _sort_columns(pixels, start, columns, conv, span, reach, lanes)
-                        with T.Else():
-                            _clear(columns, span * reach, lanes)
-                    for phase in range(phases):
+                    _clear(columns, lanes)
+                    with T.If(tirx.all(row >= 0, row < conv.height)), T.Then():
+                        start = ((n * conv.channels + c) * conv.height + row) * conv.width
+                        _sort_columns(pixels, start, columns, conv, span)
+
+                    def of_vector(v, phase: int):
+                        first_of = [
+                            k % span * reach + k // span for k in range(phase, phase + phases * count, phases)
+                        ]
+                        read = [T.Bind(load(columns, k + v * lanes, lanes)) for k in first_of]
                         step = (y * conv.channels + c) * phases + phase
+                        for p, value in enumerate(_values(values_of, read, lanes)):
+                            store(values, (p * height * steps + step) * pitch + v * lanes, lanes, value)
 
-                        def transform(v, phase=phase, step=step):
-                            def column(k):
-                                at_column = phase + phases * k
-                                where = at_column % span * reach + at_column // span + v * lanes
-                                return T.Bind(load(columns, where, lanes))
+                    for phase in range(phases):
+                        each(pitch // lanes, lambda v, phase=phase: of_vector(v, phase))
 
-                            read = [column(k) for k in range(count)]
-                            for p, value in enumerate(_at_points(rows_of_input, at, read, lanes)):
-                                where = (p * height * steps + step) * pitch + v * lanes
-                                store(values, where, lanes, value)
-
-                        each(pitch // lanes, transform)
-
-                def multiply(oh, block: Block, offset, tile_start, width_in_tiles: int):
-                    """The products at each point, of some tiles and the lanes of one block."""
+                def multiply(p, oh, block: Block, offset, first_tile, width_in_tiles: int):
+                    """The sums at point p for some tiles and the lanes of one block."""
                     width = block.width
+                    sums = T.alloc_buffer((width_in_tiles * width,), "float32", scope="local")
+                    for t in range(width_in_tiles):
+                        store(sums, t * width, width, spread(tirx.const(0, "float32"), width))
 
-                    def of_point(p):
-                        sums = T.alloc_buffer((width_in_tiles * width,), "float32", scope="local")
-                        for t in range(width_in_tiles):
-                            store(sums, t * width, width, spread(tirx.const(0, "float32"), width))
+                    def row_of_kernel(kh):
+                        row = (oh - first) * conv.strides[0] + kh * conv.dilation[0]
+                        a_start = (p * height + row) * steps * pitch + first_tile
+                        w_start = offset + (p * depth + kh * steps) * width
+                        for k in range(steps):
+                            w = T.Bind(load(weights, w_start + k * width, width))
+                            for t in range(width_in_tiles):
+                                a = a_start + k * pitch + t
+                                if target.together == 1:
+                                    value = values[a]
+                                else:
+                                    if t % lanes == 0:
+                                        read = T.Bind(load(values, a, lanes))
+                                    value = tirx.Shuffle([read], [t % lanes])
+                                new = load(sums, t * width, width) + spread(value, width) * w
+                                store(sums, t * width, width, new)
 
-                        def row_of_kernel(kh):
-                            row = (oh - first) * conv.strides[0] + kh * conv.dilation[0]
-                            a_start = (p * height + row) * steps * pitch + tile_start
-                            w_start = offset + (p * depth + kh * steps) * width
-                            for k in range(steps):
-                                w = T.Bind(load(weights, w_start + k * width, width))
-                                done = 0
-                                while done < width_in_tiles:
-                                    some = min(target.together, 4, width_in_tiles - done)
-                                    some = 1 << some.bit_length() - 1
-                                    start = a_start + k * pitch + done
-                                    if some > 1:
-                                        seen = T.Bind(load(values, start, some))
-                                    for t in range(done, done + some):
-                                        a = tirx.Shuffle([seen], [t - done]) if some > 1 else values[start]
-                                        new = load(sums, t * width, width) + spread(a, width) * w
-                                        store(sums, t * width, width, new)
-                                    done += some
+                    each(conv.kernel[0], row_of_kernel)
+                    for t in range(width_in_tiles):
+                        store(products, (p * most + t) * tile.lanes, width, load(sums, t * width, width))
 
-                        each(conv.kernel[0], row_of_kernel)
-                        for t in range(width_in_tiles):
-                            where = (p * together + t) * tile.lanes
-                            store(products, where, width, load(sums, t * width, width))
-
-                    each(count, of_point)
-
-                def write(oh, block: Block, start, ow, t):
-                    """The outputs of one tile."""
+                def write(oh, ow, block: Block, start, t):
+                    """The outputs of tile t of `products`, which begin at column ow."""
+                    # The epilogue reads them from memory, so that its loops need not be unrolled.
                     settled = T.alloc_buffer((OUTPUTS * block.width,), "float32", scope="local")
 
                     def of_vector(v):
-                        read = [
-                            T.Bind(load(products, (p * together + t) * tile.lanes + v * lanes, lanes))
-                            for p in range(count)
-                        ]
-                        for j, value in enumerate(_outputs(output, at, read, lanes)):
+                        where = [(p * most + t) * tile.lanes + v * lanes for p in range(count)]
+                        read = [T.Bind(load(products, w, lanes)) for w in where]
+                        for j, value in enumerate(_outputs(output, read, lanes)):
                             store(settled, j * block.width + v * lanes, lanes, value)
 
                     each(block.width // lanes, of_vector)
-
                     with T.serial(0, tirx.min(OUTPUTS, conv.out_width - ow)) as j:
-                        writer.write(
-                            n,
-                            oh,
-                            ow + j,
-                            start,
-                            block.valid,
-                            lambda lane, channel, width: load(settled, j * block.width + lane, width),
-                        )
 
-                def row_of_block(oh, block: Block, index):
-                    start = block.start + index * tile.lanes
-                    larger, most, smaller = split_row(tiles, together)
+                        def total(lane, channel, extent):
+                            return load(settled, j * block.width + lane, extent)
 
-                    def some(count_of_groups: int, width_in_tiles: int, first_tile: int):
+                        writer.write(n, oh, ow + j, start, block.valid, total)
+
+                def row_of_block(oh, block: Block, start):
+                    def groups(number: int, extent: int, first_tile: int):
+                        """`number` times `extent` tiles."""
+
                         def group(g):
-                            tile_start = first_tile + g * width_in_tiles
-                            multiply(oh, block, start * count * depth, tile_start, width_in_tiles)
-                            each(
-                                width_in_tiles,
-                                lambda t: write(oh, block, start, (tile_start + t) * OUTPUTS, t),
-                            )
+                            tile = first_tile + g * extent
+                            each(count, lambda p: multiply(p, oh, block, start * count * depth, tile, extent))
+                            each(extent, lambda t: write(oh, (tile + t) * OUTPUTS, block, start, t))
 
-                        each(count_of_groups, group)
+                        each(number, group)
 
-                    some(larger, most, 0)
-                    some(smaller, most - 1, larger * most)
+                    groups(larger, most, 0)
+                    groups(smaller, most - 1, larger * most)
 
-                def rows_of_block(block: Block, index):
+                def rows_of_block(block: Block, start):
                     with T.serial(first, tirx.min(first + band, conv.out_height)) as oh:
-                        row_of_block(oh, block, index)
+                        row_of_block(oh, block, start)
 
+                each(height, lambda y: each(conv.channels, lambda c: transform(y, c)))
                 if full:
-                    each(len(full), lambda b: rows_of_block(full[0], b))
+                    each(len(full), lambda b: rows_of_block(full[0], b * tile.lanes))
                 for block in tail:
-                    rows_of_block(block, 0)
+                    rows_of_block(block, block.start)
     return builder.get()
 
 
-def _clear(buffer: tirx.Buffer, extent: int, lanes: int) -> None:
-    whole, rest = divmod(extent, lanes)
+def _clear(buffer: tirx.Buffer, lanes: int) -> None:
+    whole, rest = divmod(int(buffer.shape[0]), lanes)
     zero = tirx.const(0, "float32")
     each(whole, lambda i: store(buffer, i * lanes, lanes, spread(zero, lanes)))
     if rest:
         store(buffer, whole * lanes, rest, spread(zero, rest))
 
 
-def _sort_columns(pixels: tirx.Buffer, start, columns: tirx.Buffer, conv: Convolution, span: int, reach: int, lanes: int):
-    """One padded row of the input -> [span, reach], so that neighbours are a tile apart."""
-    left = conv.padding[1]
+def _sort_columns(pixels: tirx.Buffer, start, columns: tirx.Buffer, conv: Convolution, span: int) -> None:
+    """One row of the input, from `start` on -> [span, tiles]: neighbours in `columns` are a tile apart."""
+    reach, left = int(columns.shape[0]) // span, conv.padding[1]
     end = min(left + conv.width, span * reach)
-    _clear(columns, span * reach, lanes)
+    first, last = -(-left // span), end // span
 
-    def copy(position):
-        T.buffer_store(columns, pixels[start + position - left], [position % span * reach + position // span])
-
-    whole_from, whole_to = -(-left // span), end // span
-    if whole_from >= whole_to:
-        for position in range(left, end):
-            copy(position)
-        return
-    for position in range(left, whole_from * span):
-        copy(position)
+    def copy(tile, column: int):
+        """Counted with the padding."""
+        T.buffer_store(columns, pixels[start + tile * span + column - left], [column * reach + tile])
 
     def whole(t):
-        for q in range(span):
-            where = start + (whole_from + t) * span + q - left
-            T.buffer_store(columns, pixels[where], [q * reach + whole_from + t])
+        for column in range(span):
+            copy(first + t, column)
 
-    each(whole_to - whole_from, whole)
-    for position in range(whole_to * span, end):
-        copy(position)
+    each(max(0, last - first), whole)
+    for position in range(left, end):
+        if not first <= position // span < last:
+            copy(position // span, position % span)
 
 
-def _weighted(coefficients: list[Fraction], values: list, lanes: int) -> object:
-    """Sum of coefficient * value; None for no terms."""
-    total = None
-    for coefficient, value in zip(coefficients, values, strict=True):
-        if not coefficient:
-            continue
-        factor = spread(tirx.const(float(coefficient), "float32"), lanes)
-        term = value if coefficient == 1 else value * factor
-        total = term if total is None else total + term
+def _weighted(coefficients: list[Fraction], values: list[Any], lanes: int) -> Any:
+    terms = [
+        value if coefficient == 1 else value * spread(tirx.const(float(coefficient), "float32"), lanes)
+        for coefficient, value in zip(coefficients, values, strict=True)
+        if coefficient
+    ]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
     return total
 
 
-def _at_points(rows: Matrix, at: list[Fraction], read: list, lanes: int) -> list:
-    """B^T x: what two points +-a have in common is computed once."""
-    made: dict[int, object] = {}
-    for i, a in enumerate(at):
-        if i in made:
-            continue
-        if a == 0 or -a not in at:
-            made[i] = _weighted(rows[i], read, lanes)
-            continue
-        other = at.index(-a)
-        half = [(x + y) / 2 for x, y in zip(rows[i], rows[other], strict=True)]
-        rest = [(x - y) / 2 for x, y in zip(rows[i], rows[other], strict=True)]
-        common, turned = T.Bind(_weighted(half, read, lanes)), T.Bind(_weighted(rest, read, lanes))
-        made[i], made[other] = common + turned, common - turned
-    made[len(at)] = _weighted(rows[-1], read, lanes)
-    return [made[i] for i in range(len(rows))]
+def _values(rows: Matrix, read: list[Any], lanes: int) -> list[Any]:
+    """B^T x. The rows of a pair are even and odd polynomials, added and subtracted."""
+    paired = len(rows) - 1 - (len(rows) - 1) % 2
+    made = []
+    for plus, minus in zip(rows[:paired:2], rows[1:paired:2], strict=True):
+        even = [(a + b) / 2 for a, b in zip(plus, minus, strict=True)]
+        odd = [(a - b) / 2 for a, b in zip(plus, minus, strict=True)]
+        same, other = T.Bind(_weighted(even, read, lanes)), T.Bind(_weighted(odd, read, lanes))
+        made += [same + other, same - other]
+    return made + [_weighted(row, read, lanes) for row in rows[paired:]]
 
 
-def _outputs(rows: Matrix, at: list[Fraction], read: list, lanes: int) -> list:
-    """A^T m: the powers of +-a differ in their sign alone."""
-    sums, differences, powers = [], [], []
-    for i, a in enumerate(at):
-        if a < 0 and -a in at:
-            continue
-        pair = a != 0 and -a in at
-        other = read[at.index(-a)] if pair else None
-        sums.append(T.Bind(read[i] + other) if pair else read[i])
-        differences.append(T.Bind(read[i] - other) if pair else read[i])
-        powers.append(i)
+def _outputs(rows: Matrix, read: list[Any], lanes: int) -> list[Any]:
+    """A^T m. The powers of a pair differ in the sign of the odd ones."""
+    paired = len(read) - 1 - (len(read) - 1) % 2
+    pairs = list(zip(read[:paired:2], read[1:paired:2], strict=True))
+    sums, differences = [T.Bind(a + b) for a, b in pairs], [T.Bind(a - b) for a, b in pairs]
     return [
-        _weighted([*(row[i] for i in powers), row[-1]], [*(differences if j % 2 else sums), read[-1]], lanes)
+        _weighted(row[:paired:2] + row[paired:], (differences if j % 2 else sums) + read[paired:], lanes)
         for j, row in enumerate(rows)
     ]

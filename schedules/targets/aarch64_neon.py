@@ -18,7 +18,7 @@ def float_tile(conv: Convolution) -> Tile:
 
 
 def winograd_tile(conv: Convolution) -> Tile:
-    return Tile(24, lanes_for(conv.out_channels, 16, 4), 4)
+    return Tile(16, lanes_for(conv.out_channels, 16, 4), 4)
 
 
 AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile, winograd_tile)

@@ -13,7 +13,7 @@ def float_tile(conv: Convolution) -> Tile:
 
 
 def winograd_tile(conv: Convolution) -> Tile:
-    return Tile(8, lanes_for(conv.out_channels, 8, 4), 4)
+    return Tile(8, lanes_for(conv.out_channels, 16, 4), 4)
 
 
 GENERIC = KernelTarget("generic", 8, 1, binary_tile, float_tile, winograd_tile)
