@@ -24,6 +24,7 @@ channels the method is the direct one: a row of the input is transformed once fo
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -154,7 +155,7 @@ def winograd_convolution(
                         start = ((n * conv.channels + c) * conv.height + row) * conv.width
                         _sort_columns(pixels, start, columns, conv, span)
 
-                    def of_vector(v, phase: int):
+                    def of_vector(phase: int, v):
                         first_of = [
                             k % span * reach + k // span for k in range(phase, phase + phases * count, phases)
                         ]
@@ -164,7 +165,7 @@ def winograd_convolution(
                             store(values, (p * height * steps + step) * pitch + v * lanes, lanes, value)
 
                     for phase in range(phases):
-                        each(pitch // lanes, lambda v, phase=phase: of_vector(v, phase))
+                        each(pitch // lanes, partial(of_vector, phase))
 
                 def multiply(p, oh, block: Block, offset, first_tile, width_in_tiles: int):
                     """The sums at point p for some tiles and the lanes of one block."""
