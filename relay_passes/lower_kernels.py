@@ -26,7 +26,7 @@ from relay_passes.rewrite import (
     shape_of,
     substitute,
 )
-from schedules import convolution, depthwise
+from schedules import convolution, depthwise, winograd
 from schedules.bits import Packing, unpack
 from schedules.borders import Ending, border_tables, limit_table
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
@@ -405,12 +405,18 @@ class LowerKernels:
         geometry: Any = anchor.attrs if is_call(anchor, "bibench.convolution") else _DENSE
         conv = convolution_of(geometry, shape, shape_of(w)[0])
         weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
+        planar = self._planar(anchor.args[0], conv)
+        writes_planes = any(output.planar for output in epilogue.outputs)
         if depthwise.is_depthwise(conv, packed=False):
             kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
             args = [x, relax.const(depthwise.lay_out(weights)), *operands]
+        elif planar is not None and winograd.saves_products(conv) and not writes_planes:
+            tile = self.target.winograd_tile(conv)
+            kernel = winograd.winograd_convolution(conv, tile, self.target, epilogue)
+            transformed = winograd.transform_weights(weights.transpose(0, 3, 1, 2), conv)
+            args = [planar, relax.const(lay_out(transformed, 1, tile)), *operands]
         else:
             default = self.target.float_tile(conv)
-            planar = self._planar(anchor.args[0], conv)
             if planar is not None:
                 x, shape, weights = planar, shape_of(planar), weights.transpose(0, 3, 1, 2)
 

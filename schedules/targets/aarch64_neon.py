@@ -26,4 +26,8 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(4, lanes_for(conv.out_channels // conv.groups, 16, 4), 4)
 
 
-AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile, registers=32)
+def winograd_tile(conv: Convolution) -> Tile:
+    return Tile(16, lanes_for(conv.out_channels, 16, 4), 4)
+
+
+AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile, winograd_tile, registers=32)

@@ -9,7 +9,11 @@ def binary_tile(conv: Convolution) -> Tile:
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(4, lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
+    return Tile(1, lanes_for(conv.out_channels // conv.groups, 16, 4), 4)
 
 
-ARM32_NEON = KernelTarget("arm32_neon", 16, 4, binary_tile, float_tile)
+def winograd_tile(conv: Convolution) -> Tile:
+    return Tile(8, lanes_for(conv.out_channels, 16, 4), 4)
+
+
+ARM32_NEON = KernelTarget("arm32_neon", 16, 4, binary_tile, float_tile, winograd_tile)

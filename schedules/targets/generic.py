@@ -12,4 +12,8 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(2, lanes_for(conv.out_channels // conv.groups, 8, 4), 4)
 
 
-GENERIC = KernelTarget("generic", 8, 1, binary_tile, float_tile)
+def winograd_tile(conv: Convolution) -> Tile:
+    return Tile(8, lanes_for(conv.out_channels, 16, 4), 4)
+
+
+GENERIC = KernelTarget("generic", 8, 1, binary_tile, float_tile, winograd_tile)
