@@ -24,6 +24,7 @@ from tvm.rpc import _ffi_api
 from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC, TrackerCode, random_key
 
 from rpc import wire
+from rpc.qemu import death_of
 from rpc.wire import Address, Tracker, TrackerGone
 
 # Runs one session in a child: serves the client at a file descriptor, with the current folder for its files.
@@ -359,12 +360,4 @@ def _meaning(status: int) -> str | None:
         return None
     if status > 0:
         return f"The board's process ended with status {status}."
-    crash = signal.Signals(-status)
-    words = {
-        signal.SIGILL: "it used an instruction that this processor does not have",
-        signal.SIGSEGV: "it reached for memory that is not its own",
-        signal.SIGABRT: "it gave up",
-        signal.SIGKILL: "it was killed, perhaps for want of memory",
-    }
-    what = words.get(crash, signal.strsignal(crash) or "it was stopped")
-    return f"The board's process died of {crash.name}: {what}."
+    return f"The board's process {death_of(-status)}"
