@@ -39,7 +39,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t* info, int
   for (int i = 0; i < argc; i++)
     if (strncmp(argv[i], "page=", 5) == 0) path = argv[i] + 5;
   int file = path ? open(path, O_RDWR | O_CREAT | O_TRUNC, 0600) : -1;
-  if (file < 0 || ftruncate(file, kPage) != 0) {
+  if (file < 0 || posix_fallocate(file, 0, kPage) != 0) {
     fputs("The plugin needs page=FILE, which it can write.\n", stderr);
     return -1;
   }
