@@ -22,10 +22,11 @@ def tracker(
 ) -> None:
     """Run a tracker, until Ctrl-C."""
     with reporting(as_json=as_json, debug=debug):
-        from rpc.tracker import serve
         from rpc.wire import listen, show, warn_of
 
         listener = listen(host, port)
+        from rpc.tracker import serve
+
         address = listener.getsockname()[:2]
         stderr.print(f"The tracker listens at {show(address)}.", soft_wrap=True)
         if warning := warn_of(listener):

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tvm.rpc import _ffi_api
-from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC, TrackerCode, random_key
+from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC, random_key
 
 from rpc import wire
 from rpc.qemu import death_of
-from rpc.wire import Address, Tracker, TrackerGone
+from rpc.wire import Address, Tracker, TrackerCode, TrackerGone
 
 # Runs one session in a child: serves the client at a file descriptor, with the current folder for its files.
 RunSession = Callable[[int], None]

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tvm.rpc.base import TrackerCode
-
-from rpc.wire import Address, Tracker, TrackerGone, show
+from rpc.wire import Address, Tracker, TrackerCode, TrackerGone, show
 
 
 class RemoteError(RuntimeError):

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax, rpc
-from tvm.rpc.base import TrackerCode
 
 from rpc.boards import BoardInfo, RemoteError, boards_of, list_boards
 from rpc.local_board import local_board
-from rpc.wire import Address, Tracker, TrackerGone, parse_address, show
+from rpc.wire import Address, Tracker, TrackerCode, TrackerGone, parse_address, show
 
 __all__ = [
     "Address",

@@ -1,4 +1,7 @@
-"""What a tracker is asked, over TVM's own protocol: a magic number, then JSON behind its length."""
+"""What a tracker is asked, over TVM's own protocol: a magic number, then JSON behind its length.
+
+Without TVM itself, which takes seconds to import: a question to a tracker is answered at once.
+"""
 
 import errno
 import ipaddress
@@ -6,9 +9,8 @@ import json
 import socket
 import struct
 import time
+from enum import IntEnum
 from typing import Any
-
-from tvm.rpc.base import RPC_TRACKER_MAGIC, recvall, sendjson
 
 Address = tuple[str, int]
 
@@ -17,6 +19,19 @@ LOCAL = "127.0.0.1"
 TRACKER_PORT = 9190
 _MAX_REPLY_BYTES = 1 << 26
 _ANSWER_S = 10.0
+
+
+# As in tvm.rpc.base.
+_TRACKER_MAGIC = 0x2F271
+
+
+class TrackerCode(IntEnum):
+    PING = 1
+    PUT = 3
+    REQUEST = 4
+    UPDATE_INFO = 5
+    SUMMARY = 6
+    GET_PENDING_MATCHKEYS = 7
 
 
 class TrackerGone(RuntimeError):
@@ -66,11 +81,11 @@ class Tracker:
         try:
             self.socket.settimeout(_ANSWER_S)
             prepare(self.socket)
-            self.socket.sendall(struct.pack("<i", RPC_TRACKER_MAGIC))
-            answered = struct.unpack("<i", recvall(self.socket, 4))[0]
+            self.socket.sendall(struct.pack("<i", _TRACKER_MAGIC))
+            answered = struct.unpack("<i", receive(self.socket, 4))[0]
         except OSError:
             answered = None
-        if answered != RPC_TRACKER_MAGIC:
+        if answered != _TRACKER_MAGIC:
             self.close()
             raise TrackerGone(f"What listens at {show(address)} is not a tracker.")
 
@@ -79,12 +94,12 @@ class Tracker:
         end = time.monotonic() + wait_s
         try:
             self.socket.settimeout(max(wait_s, 0.001))
-            sendjson(self.socket, message)
-            (size,) = struct.unpack("<i", recvall(self.socket, 4))
+            send(self.socket, message)
+            (size,) = struct.unpack("<i", receive(self.socket, 4))
             if not 0 < size <= _MAX_REPLY_BYTES:
                 raise ValueError(f"a reply of {size} bytes")
             self.socket.settimeout(max(end - time.monotonic(), _ANSWER_S))
-            return json.loads(recvall(self.socket, size))
+            return json.loads(receive(self.socket, size))
         except TimeoutError:
             self.close()
             raise
@@ -94,6 +109,22 @@ class Tracker:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def send(connection: socket.socket, message: list[Any]) -> None:
+    text = json.dumps(message).encode()
+    connection.sendall(struct.pack("<i", len(text)) + text)
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """So many bytes. Raises OSError where the other side hangs up before."""
+    parts = bytearray()
+    while len(parts) < size:
+        part = connection.recv(min(size - len(parts), 1 << 16))
+        if not part:
+            raise ConnectionResetError("the connection was closed")
+        parts += part
+    return bytes(parts)
 
 
 def prepare(connection: socket.socket) -> None:
