@@ -7,17 +7,22 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, install, scratch_beside
+from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, digest, install, scratch_beside
 from bibench_tvm.console import phase
 from bibench_tvm.errors import UsageError
 from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.link import link_shared, linker
 from bibench_tvm.presets import CompileTarget, resolve_target
 from bibench_tvm.verify import Samples, runner_for, skipped, verify
+
+if TYPE_CHECKING:
+    import tvm
+
+    from relay_passes import Lowered
 
 PROBE = "probe.so"
 
@@ -59,6 +64,8 @@ def compile_model(
         BibenchError, ValueError: a sentence that says what was wrong.
     """
     resolved = resolve_target(target)
+    from relay_passes import activation_bytes, name_kernels
+
     linker()
     out = Path(out)
     if verify < 0:
@@ -76,7 +83,7 @@ def compile_model(
             )
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
-            lowered, activations = build(imported, resolved, scratch / MODEL)
+            lowered, finished = build(imported, resolved, scratch / MODEL)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
@@ -93,10 +100,12 @@ def compile_model(
             },
             "inputs": [_spec(s) for s in imported.inputs],
             "outputs": [_spec(s) for s in imported.outputs],
-            "layers": [vars(layer) for layer in lowered.layers],
+            "source": _source(model) if is_file else None,
+            "layers": [layer.record() for layer in lowered.layers],
+            "kernels": [{"kernel": kernel, "layer": layer} for kernel, layer in name_kernels(finished, lowered)],
             "notes": list(imported.sign_notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
-            "memory_bytes": {"peak_activations": activations},
+            "memory_bytes": {"peak_activations": activation_bytes(finished)},
             "verification": verification,
             "tuning": {"records": []},
             "versions": _versions(),
@@ -106,12 +115,11 @@ def compile_model(
 
 def build(
     imported: Imported, target: CompileTarget, library: Path, *, probe: bool = False
-) -> tuple[Any, int]:
-    """Lower, generate code and link to `library`; returns what was lowered (`relay_passes.Lowered`), and the
-    bytes that a run takes for activations at most."""
+) -> tuple[Lowered, tvm.IRModule]:
+    """Lower, generate code and link to `library`; returns what was lowered, and what code was made of."""
     import tvm
 
-    from relay_passes import activation_bytes, finish, lower
+    from relay_passes import finish, lower
 
     lowered = lower(imported.module, imported.layer_names, target.kernels, probe=probe)
     # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
@@ -119,7 +127,7 @@ def build(
         finished = finish(lowered.module, target.tvm)
         executable = tvm.compile(finished, target=target.tvm)
     executable.export_library(str(library), fcompile=link_shared)
-    return lowered, activation_bytes(finished)
+    return lowered, finished
 
 
 def _verification(
@@ -178,6 +186,11 @@ def float_bytes(imported: Imported) -> int:
 
     relax.analysis.post_order_visit(imported.module["main"], visit)
     return sum(seen.values())
+
+
+def _source(model: str | Path) -> dict[str, str]:
+    """The file that was compiled, so that it can be known again."""
+    return {"file": Path(model).name, "sha256": digest(Path(model))}
 
 
 def _spec(spec: Any) -> dict[str, Any]:

@@ -26,11 +26,12 @@ from schedules.targets.kernel_target import KernelTarget
 
 @dataclass(frozen=True)
 class Lowered:
-    """module: `call_tir` for every layer, Relax operators for the rest."""
+    """module: `call_tir` for every layer, Relax operators for the rest; emitted: see `LowerKernels`."""
 
     module: tvm.IRModule
     layers: tuple[Layer, ...]
     kernel_calls: tuple[KernelCall, ...]
+    emitted: tuple[tuple[str, str], ...]
 
 
 def lower(
@@ -61,7 +62,7 @@ def lower(
         kernels,
     ):
         module = phase(module)
-    return Lowered(module, tuple(find.table), tuple(kernels.calls))
+    return Lowered(module, tuple(find.table), tuple(kernels.calls), tuple(kernels.emitted))
 
 
 def finish(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
