@@ -99,9 +99,9 @@ def _fresh(
 
 def _bundled(verify: int) -> dict[str, Any]:
     from bibench_tvm.bundled import IMAGES, NETWORK
-    from trainers.tasks.fashion_mnist import load_sample_images
+    from bibench_tvm.images import load_images
 
-    images, labels = load_sample_images(IMAGES)
+    images, labels = load_images(IMAGES)
     if verify > len(images):
         raise UsageError(
             f"The bundled network comes with {len(images)} images; --verify {verify} asks for more."
