@@ -10,8 +10,8 @@ from schedules.geometry import Convolution
 
 @dataclass(frozen=True)
 class Layer:
-    """macs: products per run; weight_bytes: in the artifact; reason: empty where binarized; geometry: channels
-    last, None for what is neither a convolution of ours nor linear."""
+    """macs: products per run; weight_bytes: in the artifact; reason: empty where binarized; geometry:
+    channels last, None for what is neither a convolution of ours nor linear."""
 
     name: str
     op: str

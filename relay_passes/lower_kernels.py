@@ -85,8 +85,8 @@ class LowerKernels:
     verification looks at. The kernels are the same to the letter; the sums come from twins of theirs that
     differ in the epilogue alone.
 
-    emitted: filled with (kernel, name of its layer) for each call of a kernel in `main`, in order; the name is
-    empty where it computes no layer.
+    emitted: filled with (kernel, name of its layer) for each call of a kernel in `main`, in order; the name
+    is empty where it computes no layer.
     """
 
     def __init__(self, target: KernelTarget, *, probe: bool = False):
