@@ -1,0 +1,55 @@
+"""TVM's own bit-serial convolution, as it ships: a compute definition, compiled without a schedule.
+
+It computes the sum of (x >= 0) * w: topi has {0, 1} activations with +-1 weights, but not +-1 with +-1.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax, te, tirx, topi
+
+from schedules.geometry import Convolution
+
+
+def unsupported(conv: Convolution) -> str | None:
+    """Why TVM has no such kernel for this layer, in words; None where it has one."""
+    if conv.groups != 1:
+        return "it has no groups"
+    if conv.dilation != (1, 1):
+        return "it has no dilation"
+    if conv.channels % 8:
+        return "its channels have to be a multiple of 8"
+    return None
+
+
+def bitserial_function(conv: Convolution) -> tirx.PrimFunc:
+    """A function of x float32 [N, H, W, C], w uint8 [KH, KW, C, O], 0 and 1 for -1 and +1, and y float32.
+
+    The weights are packed in every call: the form for packed weights takes their extents in another order
+    than its loops. Sums are int32: with int16, the default, the code that TVM 0.27 makes is wrong for some
+    shapes.
+    """
+    shape = (conv.batch, conv.height, conv.width, conv.channels)
+    x = te.placeholder(shape, "float32", "x")
+    kernel = te.placeholder((*conv.kernel, conv.channels, conv.out_channels), "uint8", "kernel")
+    one, zero = (tirx.const(value, "uint8") for value in (1, 0))
+    bits = te.compute(shape, lambda *i: tirx.Select(x(*i) >= 0, one, zero))
+    word = next(f"uint{size}" for size in (32, 16, 8) if conv.channels % size == 0)
+    geometry = (list(conv.strides), list(conv.padding))
+    sums = topi.nn.bitserial_conv2d_nhwc(bits, kernel, *geometry, 1, 1, word, "int32", True)
+    return te.create_prim_func([x, kernel, topi.cast(sums, "float32")])
+
+
+def bitserial_module(conv: Convolution) -> tvm.IRModule:
+    """`main(x, w)` for the Relax virtual machine: the one kernel."""
+    builder = relax.BlockBuilder()
+    x_type = relax.TensorType((conv.batch, conv.height, conv.width, conv.channels), "float32")
+    w_type = relax.TensorType((*conv.kernel, conv.channels, conv.out_channels), "uint8")
+    x, w = relax.Var("x", x_type), relax.Var("w", w_type)
+    with builder.function("main", [x, w]):
+        with builder.dataflow():
+            kernel = builder.add_func(bitserial_function(conv), "bitserial_convolution")
+            y_type = relax.TensorType(conv.out_shape, "float32")
+            y = builder.emit_output(relax.call_tir(kernel, [x, w], y_type))
+        builder.emit_func_output(y)
+    return builder.get()
