@@ -176,10 +176,10 @@ class _Bench:
         self.onnx_on_board = "onnxruntime" in names and onnx_runtime.is_on(board)
         self.onnx = self.onnx_on_board or ("onnxruntime" in names and onnx_runtime.installed())
         if "onnxruntime" in names and not self.onnx:
-            left_out.append("ONNX Runtime is neither on the board nor here. Type: pip install onnxruntime")
+            left_out.append("ONNX Runtime is neither on the board nor here. Type: ./install.sh bench")
         elif self.onnx and not self.onnx_on_board:
             left_out.append(
-                "ONNX Runtime is not on the board: its times are this machine's, without a ratio."
+                "ONNX Runtime is not on the board: its times are this machine's and have no ratio."
             )
         if "default" in names:
             left_out.append("default: the artifact has no tuned records, so ours is the default.")

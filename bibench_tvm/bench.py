@@ -1,4 +1,4 @@
-"""`python -m bibench_tvm.bench ARTIFACT --board KEY`: what a compiled network costs on a board, and its accuracy.
+"""`python -m bibench_tvm.bench ARTIFACT --board KEY`: what a network costs on a board, and its accuracy.
 
 Without --against it needs neither torch nor onnx.
 """
@@ -19,8 +19,8 @@ from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, run
 from bibench_tvm.errors import BibenchError, UsageError
 
 if TYPE_CHECKING:
-    from bibench_tvm.artifact import Artifact
     from bibench_tvm.against import Source
+    from bibench_tvm.artifact import Artifact
     from bibench_tvm.measure import Images
     from rpc.session import Address, Board
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 MILLISECONDS, INSTRUCTIONS = "ms", "instructions"
 # The conditions of a measurement that may be trusted.
-BUSY = 0.3  # load average for each core, before anything was measured here
+BUSY = 0.3  # load average for each core, before anything was timed
 HOT = 80.0  # degrees Celsius; boards throttle from 80 to 85 on
-SLOWED = 0.95  # of the clock at its fastest
+SLOWED = 0.95  # of the clock before
+WIDE = 0.1  # spread of the runs
 
 Images = tuple[np.ndarray, np.ndarray]
 _TIMED_S = 2.0
@@ -58,9 +59,9 @@ def measure(
 ) -> dict[str, Any]:
     """The report of one artifact on one board.
 
-    images: float32 (N, ...) and the class of each, or the reason why there are none; runs: how many are timed,
-    by default those of about two seconds, between 10 and 200; progress: `console.phase`. Raises BibenchError,
-    UsageError, and what the board raises.
+    images: float32 (N, ...) and the class of each, or the reason why there are none; runs: how many are
+    timed, by default those of about two seconds, between 10 and 200; progress: `console.phase`. Raises
+    BibenchError, and what the board raises.
     """
     manifest, unit = artifact.manifest, unit_of(board)
     kernels = _kernel_layers(artifact)
@@ -105,30 +106,51 @@ def measure(
         "accuracy": accuracy,
         "accuracy_reason": reason,
         "conditions": {"before": before, "after": after},
-        "warnings": [] if board.info.emulated else warnings_of(before, after, total["spread"]),
+        "warnings": [] if board.info.emulated else warnings_of(
+            board.info.cores, before, after, total["spread"]
+        ),
     }
 
 
-def warnings_of(before: Mapping[str, Any], after: Mapping[str, Any], spread: float) -> list[str]:
-    """What spoils a timing, in sentences: `Board.conditions()` before and after it, and its spread."""
+def warnings_of(
+    cores: int, before: Mapping[str, Any], after: Mapping[str, Any], spread: float
+) -> list[str]:
+    """What spoils a timing, in sentences.
+
+    before, after: `Board.conditions()` around it, where None is unknown; spread: of its runs.
+    """
     found = []
-    governor = after.get("governor")
-    if governor not in (None, "", "performance"):
+    if (governor := after.get("governor")) not in (None, "performance"):
         found.append(
             f"The frequency governor is {governor}, so the clock changes while it is timed. Type on the "
             "board: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         )
-    if after.get("throttled"):
-        found.append("The board throttles itself: it is too hot or its supply too weak. Times are too long.")
+    if _throttled(before, after):
+        found.append("The board throttled itself: it is too hot, or its supply too weak. Times are too long.")
     temperature = after.get("temperature_c")
     if temperature is not None and temperature >= HOT:
         found.append(f"The board is at {temperature:.0f} degrees Celsius, where many throttle. Cool it.")
-    load, cores = before.get("load_average"), before.get("cores") or 1
-    if load is not None and load > BUSY * cores:
-        found.append(f"Other programs were running: the load average was {load:.2f} on {cores} cores.")
-    if spread > 0.1:
+    clocks = before.get("mhz"), after.get("mhz")
+    if None not in clocks and clocks[1] < SLOWED * clocks[0]:
+        found.append(f"The clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz while it was timed.")
+    load = before.get("load_average")
+    if load is not None and load > BUSY * max(cores, 1):
+        found.append(
+            f"The load average was {load:.2f} on {cores} cores before it was timed: other programs may have "
+            "run beside it."
+        )
+    if spread > WIDE:
         found.append(f"The runs differ: the middle half of them spreads over {spread:.0%} of the median.")
     return found
+
+
+def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """From the Raspberry Pi's word: bits 0 to 3 are now, 16 to 19 since it was started."""
+    try:
+        first, last = (int(state.get("throttled") or "0", 16) for state in (before, after))
+    except (TypeError, ValueError):
+        return False
+    return bool((first | last) & 0xF or last & ~first & 0xF0000)
 
 
 def sample_inputs(manifest: Mapping[str, Any], images: np.ndarray | None) -> list[np.ndarray]:
@@ -145,7 +167,7 @@ def sample_inputs(manifest: Mapping[str, Any], images: np.ndarray | None) -> lis
 
 
 def check_images(manifest: Mapping[str, Any], images: np.ndarray, path: object) -> None:
-    """Raise UsageError where the network does not take these images, float32 (N, ...), or gives no classes."""
+    """Raise UsageError where the network does not take these images, float32 (N, ...), or has no classes."""
     if len(manifest["inputs"]) != 1 or len(manifest["outputs"]) != 1:
         raise UsageError(
             f"Accuracy is of networks with one input and one output; {manifest['model']} has "

@@ -41,7 +41,7 @@ class OnnxRuntime:
         return taken
 
     def bound(self, inputs: Sequence[np.ndarray]) -> tuple[Callable[[], Any], Callable[[Any], np.ndarray]]:
-        """(run, read): `run()` is one inference with inputs already in place, `read(run())` its first output."""
+        """(run, read): `run()` is one inference, inputs already there; `read(run())` is its first output."""
         import onnxruntime
 
         binding = self.session.io_binding()

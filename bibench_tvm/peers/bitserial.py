@@ -10,6 +10,8 @@ from tvm import relax, te, tirx, topi
 
 from schedules.geometry import Convolution
 
+_NAME = "bitserial_convolution"
+
 
 def unsupported(conv: Convolution) -> str | None:
     """Why TVM has no such kernel for this layer, in words; None where it has one."""
@@ -37,7 +39,8 @@ def bitserial_function(conv: Convolution) -> tirx.PrimFunc:
     word = next(f"uint{size}" for size in (32, 16, 8) if conv.channels % size == 0)
     geometry = (list(conv.strides), list(conv.padding))
     sums = topi.nn.bitserial_conv2d_nhwc(bits, kernel, *geometry, 1, 1, word, "int32", True)
-    return te.create_prim_func([x, kernel, topi.cast(sums, "float32")])
+    function = te.create_prim_func([x, kernel, topi.cast(sums, "float32")])
+    return function.with_attr("global_symbol", _NAME)
 
 
 def bitserial_module(conv: Convolution) -> tvm.IRModule:
@@ -48,7 +51,7 @@ def bitserial_module(conv: Convolution) -> tvm.IRModule:
     x, w = relax.Var("x", x_type), relax.Var("w", w_type)
     with builder.function("main", [x, w]):
         with builder.dataflow():
-            kernel = builder.add_func(bitserial_function(conv), "bitserial_convolution")
+            kernel = builder.add_func(bitserial_function(conv), _NAME)
             y_type = relax.TensorType(conv.out_shape, "float32")
             y = builder.emit_output(relax.call_tir(kernel, [x, w], y_type))
         builder.emit_func_output(y)
