@@ -101,10 +101,15 @@ def compare(
     *,
     source: Source | None,
     threads: int,
+    in_place: Mapping[str, float],
     progress: Callable[[str, int], Any],
 ) -> dict[str, Any]:
     """The tables of layers and of the network, as the report has them; a contestant that fails is a sentence
-    there. Raises BibenchError where ours fails, and what the board raises."""
+    there.
+
+    in_place: what each layer costs within the network. Raises BibenchError where ours fails, and what the
+    board raises.
+    """
     left_out: list[str] = []
     kinds = _kinds(artifact.manifest, left_out)
     key = board.info.key
@@ -114,8 +119,10 @@ def compare(
         with progress(f"{key}: against {', '.join(names)}, {len(kinds)} kinds of layers", len(kinds)) as step:
             for (conv, op, binarized), like in kinds.items():
                 found = bench.layer(Standalone(conv, op == "linear", binarized))
-                about = {"name": like[0], "like": like[1:], "op": op, "binarized": binarized}
-                layers.append({**about, "macs": conv.macs, **found})
+                about: dict[str, Any] = {"name": like[0], "like": like[1:], "op": op, "binarized": binarized}
+                within = [in_place[name] for name in like if name in in_place]
+                about |= {"macs": conv.macs, "in_place": median(within) if within else None}
+                layers.append({**about, **found})
                 step()
         with progress(f"{key}: against {', '.join(names)}, the network", 1) as step:
             network = bench.network(source)

@@ -84,7 +84,7 @@ def bench(
                     report["results"].append({**result, "threads": count})
                     _save(out, report)
                     if names:
-                        compared = _compare(loaded[index], board, names, source, count)
+                        compared = _compare(loaded[index], board, result, names, source, count)
                         report["results"][-1]["against"] = compared
                         _save(out, report)
                         if out:
@@ -203,11 +203,17 @@ def _pairs(
 
 
 def _compare(
-    artifact: Artifact, board: Board, names: Sequence[str], source: Source | None, threads: int
+    artifact: Artifact,
+    board: Board,
+    result: dict[str, Any],
+    names: Sequence[str],
+    source: Source | None,
+    threads: int,
 ) -> dict[str, Any]:
     from bibench_tvm.against import compare
 
-    return compare(artifact, board, names, source=source, threads=threads, progress=phase)
+    in_place = {layer["name"]: layer["cost"] for layer in result["layers"]}
+    return compare(artifact, board, names, source=source, threads=threads, in_place=in_place, progress=phase)
 
 
 def _draw(result: dict[str, Any], file: Path) -> None:

@@ -112,7 +112,7 @@ def _against(result: Result) -> Table:
     entries = [*against["layers"], {"name": "the network", "like": [], **against["network"]}]
     titles = list(dict.fromkeys(title for entry in entries for title in (*entry["times"], *entry["failed"])))
     heading = f"On {_title(result, [result])}: {_unit(result)}, and how many times ours"
-    table = _table(heading, "layer", *titles)
+    table = _table(heading, "layer", "within the network", *titles)
     notes: dict[str, list[str]] = {}
     for entry in entries:
         like = f" and {len(entry['like'])} like it" if entry["like"] else ""
@@ -129,7 +129,8 @@ def _against(result: Result) -> Table:
                 shown += f" {time['unit']}"
             ratio = time["ratio"] if title != against["ours"] else None
             cells.append(f"{shown} ({ratio:.2f}x)" if ratio else shown)
-        table.add_row(entry["name"] + like, *cells)
+        within = entry.get("in_place")
+        table.add_row(entry["name"] + like, "" if within is None else cost(within, result["unit"]), *cells)
     for note, names in notes.items():
         stderr.print(f"{', '.join(names)}: {note}", style="yellow", soft_wrap=True)
     return table

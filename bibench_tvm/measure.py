@@ -102,19 +102,18 @@ def measure(
         "other_kernels": other,
         "layers_sum": sum(entry["cost"] for entry in (*layers, *other)),
         "peak_memory_bytes": memory,
+        "activation_bytes": manifest["memory_bytes"]["peak_activations"],
         "size_bytes": manifest["size_bytes"]["deployed"],
         "accuracy": accuracy,
         "accuracy_reason": reason,
         "conditions": {"before": before, "after": after},
-        "warnings": [] if board.info.emulated else warnings_of(
-            board.info.cores, before, after, total["spread"]
-        ),
+        "warnings": []
+        if board.info.emulated
+        else warnings_of(board.info.cores, before, after, total["spread"]),
     }
 
 
-def warnings_of(
-    cores: int, before: Mapping[str, Any], after: Mapping[str, Any], spread: float
-) -> list[str]:
+def warnings_of(cores: int, before: Mapping[str, Any], after: Mapping[str, Any], spread: float) -> list[str]:
     """What spoils a timing, in sentences.
 
     before, after: `Board.conditions()` around it, where None is unknown; spread: of its runs.
@@ -231,10 +230,10 @@ def _kernel_layers(artifact: Artifact) -> list[tuple[str, str]]:
     """(kernel, layer) in order, from the manifest. Raises BibenchError."""
     manifest = artifact.manifest
     kernels, layers = manifest.get("kernels"), manifest["layers"]
-    if kernels is None:
+    if kernels is None or not isinstance(manifest.get("memory_bytes"), dict):
         raise BibenchError(
-            f"{artifact.folder} does not say which kernel computes which layer: an older version of this "
-            "program compiled it. Compile it again."
+            f"{artifact.folder} does not say which kernel computes which layer, or what memory it takes: an "
+            "older version of this program compiled it. Compile it again."
         )
     fields = {"name": str, "op": str, "binarized": bool, "macs": int}
     sound = all(isinstance(x, dict) and all(type(x.get(k)) is t for k, t in fields.items()) for x in layers)
@@ -248,8 +247,9 @@ def _kernel_layers(artifact: Artifact) -> list[tuple[str, str]]:
         )
     ):
         raise BibenchError(f"{artifact.folder} is damaged: its manifest's layers and kernels disagree.")
-    if type(manifest["size_bytes"].get("deployed")) is not int:
-        raise BibenchError(f"{artifact.folder} is damaged: its manifest does not say its size.")
+    numbers = manifest["size_bytes"].get("deployed"), manifest["memory_bytes"].get("peak_activations")
+    if any(type(number) is not int for number in numbers):
+        raise BibenchError(f"{artifact.folder} is damaged: its manifest does not say its size and memory.")
     return [(entry["kernel"], entry["layer"]) for entry in kernels]
 
 
