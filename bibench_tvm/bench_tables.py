@@ -73,6 +73,7 @@ def _summary(results: Sequence[Result]) -> Table:
             lambda r: cost(r["instructions"]["median"], INSTRUCTIONS) if r["instructions"] else "-",
         )
     row("memory of the process, peak", lambda r: f"{r['peak_memory_bytes'] / 2**20:,.1f} MiB")
+    row("memory for activations", lambda r: f"{r['activation_bytes']:,} bytes")
     row("artifact", lambda r: f"{r['size_bytes']:,} bytes")
     row("accuracy", _accuracy)
     return table

@@ -102,9 +102,7 @@ def compile_model(
             "outputs": [_spec(s) for s in imported.outputs],
             "source": _source(model) if is_file else None,
             "layers": [layer.record() for layer in lowered.layers],
-            "kernels": [
-                {"kernel": kernel, "layer": layer} for kernel, layer in name_kernels(finished, lowered)
-            ],
+            "kernels": name_kernels(finished, lowered),
             "notes": list(imported.sign_notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
             "memory_bytes": {"peak_activations": activation_bytes(finished)},

@@ -19,8 +19,8 @@ from relay_passes.rewrite import bindings
 _TVM_LAYER = re.compile(r"(^|_)(conv[123]d|conv[123]d_transpose|matmul)\d*(_|$)")
 
 
-def name_kernels(finished: tvm.IRModule, lowered: Lowered) -> list[tuple[str, str]]:
-    """(kernel, layer) for each call in the finished `main` that computes a layer, in order.
+def name_kernels(finished: tvm.IRModule, lowered: Lowered) -> list[dict[str, str]]:
+    """`kernel` and `layer` of each call in the finished `main` that computes a layer, in order.
 
     Layers without a kernel of ours have one of TVM's, whose names begin with their operators; where these are
     not as many as such layers, they are left without a layer.
@@ -41,4 +41,4 @@ def name_kernels(finished: tvm.IRModule, lowered: Lowered) -> list[tuple[str, st
         for kernel, layer in zip(theirs, others, strict=True):
             waiting.setdefault(kernel, deque()).append(layer)
     named = [(call, waiting[call].popleft()) for call in calls if call in waiting]
-    return [(kernel, layer) for kernel, layer in named if layer]
+    return [{"kernel": kernel, "layer": layer} for kernel, layer in named if layer]

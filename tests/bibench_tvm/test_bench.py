@@ -1,0 +1,235 @@
+"""`python -m bibench_tvm.bench`, from the outside."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bibench_tvm import measure
+from bibench_tvm.artifact import Artifact
+from bibench_tvm.bundled import IMAGES, NETWORK
+from bibench_tvm.compiler import compile_model
+from bibench_tvm.peers import onnx_runtime
+from rpc.session import local_board
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return compile_model(NETWORK, target="host", out=tmp_path_factory.mktemp("bundled"))
+
+
+@pytest.fixture(scope="module")
+def from_file(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The small network of an ONNX file: (1, 4, 8, 8) -> (1, 5)."""
+    return compile_model(small_file, target="host", out=tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Seven images for the small network."""
+    generator = np.random.default_rng(0)
+    path = tmp_path / "images.npz"
+    pixels = generator.integers(0, 256, (7, 4, 8, 8), np.uint8)
+    np.savez(path, images=pixels, labels=np.arange(7) % 5, mean=np.full(4, 0.5), std=np.float32(0.25))
+    return path
+
+
+def test_the_bundled_network_on_this_machine(command: Callable, bundled: Artifact, tmp_path: Path) -> None:
+    done = command("bench", bundled.folder, "--json", "--out", tmp_path / "a/b")
+    assert done.code == 0, done.stderr
+    assert done.json == json.loads((tmp_path / "a/b/report.json").read_text())
+    assert done.json["complete"] is True
+    (result,) = done.json["results"]
+    assert (result["model"], result["unit"], result["emulated"]) == ("resnet20", "ms", False)
+    latency = result["latency_ms"]
+    assert 0 < latency["min"] <= latency["median"] <= latency["p90"] and latency["runs"] >= 10
+    assert result["instructions"] is None
+
+    assert [layer["name"] for layer in result["layers"]] == [x["name"] for x in bundled.manifest["layers"]]
+    assert all(layer["cost"] > 0 for layer in result["layers"])
+    parts = [*result["layers"], *result["other_kernels"]]
+    assert result["layers_sum"] == pytest.approx(sum(part["cost"] for part in parts))
+    assert 0.6 < result["layers_sum"] / latency["median"] < 1.6
+
+    assert result["accuracy"]["images"] == 300
+    assert 0.888 <= result["accuracy"]["top1"] <= 0.907
+    assert result["size_bytes"] == (bundled.folder / "model.so").stat().st_size
+    assert result["peak_memory_bytes"] > result["activation_bytes"] > 0
+    assert {"governor", "load_average"} <= set(result["conditions"]["before"])
+    assert re.search(r"latency, median +[\d.]+ ms", done.stderr)
+    assert re.search(r"layer1\.0\.conv1 +yes +2\.36 +[\d.]+", done.stderr)
+
+
+def test_accuracy_is_that_of_the_images(invoke: Callable, from_file: Artifact, images: Path) -> None:
+    done = invoke("bench", from_file.folder, "--images", images, "--runs", 2, "--json")
+    assert done.code == 0, done.stderr
+    (result,) = done.json["results"]
+    with np.load(images) as file:
+        x = ((file["images"] / np.float32(255) - 0.5) / 0.25).astype(np.float32)
+        right = from_file.run(x).argmax(-1) == file["labels"]
+    assert result["accuracy"] == {"top1": pytest.approx(right.mean()), "images": 7}
+
+
+def test_without_images_there_is_no_accuracy(invoke: Callable, from_file: Artifact) -> None:
+    (result,) = invoke("bench", from_file.folder, "--runs", 2, "--json").json["results"]
+    assert result["accuracy"] is None
+    assert result["accuracy_reason"] == "There are no images to classify: --images F.npz."
+
+
+def test_batches_are_filled_up(small: Any, invoke: Callable, images: Path, tmp_path: Path) -> None:
+    import torch
+
+    artifact = compile_model(small, torch.zeros(3, 4, 8, 8), target="host", out=tmp_path / "batch")
+    (result,) = invoke("bench", artifact.folder, "--images", images, "--runs", 2, "--json").json["results"]
+    assert result["accuracy"]["images"] == 7
+
+
+CALM = {
+    "governor": "performance",
+    "throttled": "0x0",
+    "load_average": 0.1,
+    "temperature_c": 50.0,
+    "mhz": 1500.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "spread", "sentence"),
+    [
+        ({}, {"governor": "ondemand"}, 0, "governor is ondemand"),
+        ({}, {"throttled": "0x4"}, 0, "throttled itself"),
+        ({}, {"throttled": "0x40000"}, 0, "throttled itself"),
+        ({}, {"temperature_c": 84.0}, 0, "84 degrees"),
+        ({}, {"mhz": 600.0}, 0, "fell from 1500 to 600 MHz"),
+        ({"load_average": 3.0}, {}, 0, "load average was 3.00 on 4 cores"),
+        ({}, {}, 0.3, "spreads over 30%"),
+    ],
+)
+def test_what_spoils_a_timing_is_said(before: dict, after: dict, spread: float, sentence: str) -> None:
+    (found,) = measure.warnings_of(4, {**CALM, **before}, {**CALM, **after}, spread)
+    assert sentence in found
+
+
+def test_a_calm_board_and_one_that_says_nothing_have_no_warnings() -> None:
+    since_yesterday = {**CALM, "throttled": "0x50000"}
+    assert measure.warnings_of(4, since_yesterday, since_yesterday, 0.02) == []
+    silent: dict[str, Any] = dict.fromkeys(CALM)
+    assert measure.warnings_of(4, silent, {**silent, "throttled": "no hexadecimal"}, 0.02) == []
+
+
+def test_a_layer_beside_libraries(
+    invoke: Callable, from_file: Artifact, small_file: Path, tmp_path: Path
+) -> None:
+    options = ["--against", "topi,onnxruntime,default", "--model", small_file, "--runs", 2]
+    done = invoke("bench", from_file.folder, *options, "--out", tmp_path, "--json")
+    assert done.code == 0, done.stderr
+    against = done.json["results"][0]["against"]
+    first, second, last = against["layers"]
+    libraries = {"ONNX Runtime fp32", "ONNX Runtime int8"}
+    assert set(first["times"]) == set(last["times"]) == {"bibench_tvm", *libraries}
+    assert set(second["times"]) == {"bibench_tvm", "TVM topi bit-serial", *libraries}
+    assert set(against["network"]["times"]) == {"bibench_tvm", *libraries}
+    for entry in (*against["layers"], against["network"]):
+        assert entry["failed"] == {}
+        assert all(time["cost"] > 0 and time["ratio"] > 0 for time in entry["times"].values())
+        assert entry["times"]["bibench_tvm"]["ratio"] == 1
+    assert any("no tuned records" in sentence for sentence in against["left_out"])
+    assert (tmp_path / "against-1.png").read_bytes()[:4] == b"\x89PNG"
+    assert "TVM topi bit-serial" in (tmp_path / "against-1.svg").read_text()
+
+
+def test_a_wrong_output_is_not_timed(
+    invoke: Callable, from_file: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = onnx_runtime.write_layer
+    monkeypatch.setattr(onnx_runtime, "write_layer", lambda f, c, w, **k: write(f, c, 2 * w, **k))
+    done = invoke("bench", from_file.folder, "--against", "onnxruntime", "--runs", 2, "--json")
+    against = done.json["results"][0]["against"]
+    for layer in against["layers"]:
+        assert set(layer["times"]) == {"bibench_tvm"}
+        assert "Its output is wrong: it differs by" in layer["failed"]["ONNX Runtime fp32"]
+    assert any("--model" in sentence for sentence in against["left_out"])
+
+
+def test_what_was_measured_is_kept_when_it_is_stopped(
+    invoke: Callable, from_file: Artifact, bundled: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = measure.measure
+
+    def stopped(artifact: Artifact, *args: Any, **options: Any) -> dict[str, Any]:
+        if artifact.folder == bundled.folder:
+            raise KeyboardInterrupt
+        return whole(artifact, *args, **options)
+
+    monkeypatch.setattr(measure, "measure", stopped)
+    done = invoke("bench", from_file.folder, bundled.folder, "--runs", 2, "--out", tmp_path)
+    assert (done.code, done.stderr.splitlines()[-1]) == (1, "Error: Stopped.")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["complete"] is False
+    assert [result["artifact"] for result in report["results"]] == [str(from_file.folder)]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["nowhere"], 2, "There is no folder nowhere"),
+        (
+            ["{small}", "--images", IMAGES],
+            2,
+            "has images of shape (1, 32, 32), and small takes float32 (4, 8, 8)",
+        ),
+        (["{small}", "--images", "nowhere.npz"], 2, "There is no file nowhere.npz"),
+        (["{small}", "--against", "topy"], 2, "There is no contestant 'topy'. Did you mean topi?"),
+        (["{small}", "--against", ","], 2, "names whom to compare with"),
+        (["{small}", "--board", "pi"], 2, "A board needs both --board KEY and --tracker HOST:PORT"),
+        (["{small}", "--model", "x.onnx"], 2, "--model is for --against"),
+        (["{small}", "--against", "topi", "--model", NETWORK], 2, "was compiled from another file than"),
+        (["{small}", "--runs", "1"], 2, "--runs"),
+        (["{small}", "--threads", "4096", "--runs", "2"], 2, "cores, and --threads asks for 4096"),
+        ([], 2, "ARTIFACT"),
+    ],
+)
+def test_errors_are_sentences(
+    command: Callable, from_file: Artifact, options: list, code: int, sentence: str
+) -> None:
+    done = command("bench", *[str(o).replace("{small}", str(from_file.folder)) for o in options], "--json")
+    assert done.code == code, done.stderr
+    assert sentence in done.json["error"]
+
+
+def test_an_artifact_for_another_processor(invoke: Callable, small_file: Path, tmp_path: Path) -> None:
+    compile_model(small_file, target="rpi4b", out=tmp_path / "arm")
+    done = invoke("bench", tmp_path / "arm", "--json")
+    assert done.code == 1
+    assert "is for rpi4b (aarch64), and the board 'local' is x86_64" in done.json["error"]
+
+
+def test_an_artifact_of_an_older_program(invoke: Callable, from_file: Artifact, tmp_path: Path) -> None:
+    old = {k: v for k, v in from_file.manifest.items() if k != "kernels"}
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    (tmp_path / "model.so").write_bytes((from_file.folder / "model.so").read_bytes())
+    done = invoke("bench", tmp_path, "--json")
+    assert done.code == 1
+    assert "Compile it again." in done.json["error"]
+
+
+def test_without_matplotlib_the_extra_is_named(
+    command: Callable, from_file: Artifact, tmp_path: Path
+) -> None:
+    absent = tmp_path / "absent/matplotlib"
+    absent.mkdir(parents=True)
+    (absent / "__init__.py").write_text("raise ModuleNotFoundError('absent', name='matplotlib')")
+    options = ["--against", "topi", "--out", tmp_path, "--json"]
+    done = command("bench", from_file.folder, *options, PYTHONPATH=str(absent.parent))
+    assert done.code == 1
+    assert done.json["error"] == "This needs the package matplotlib. Type: ./install.sh bench"
+
+
+@pytest.fixture(scope="module")
+def boards() -> Iterator[str]:
+    """HOST:PORT of a tracker with this machine as a board, `local`, and an emulated one, `arm`."""
+    yield ""
