@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,32 @@ class Artifact:
         tuple of them. Raises BibenchError where the artifact is for another processor, UsageError where the
         inputs do not fit.
         """
-        self._check_processor()
+        from bibench_tvm.presets import host_features
+
+        here = platform.machine().lower()
+        self.check_processor(_MACHINES.get(here, here), host_features(), "this machine")
+        return self._run_each(inputs, self._run_once)
+
+    def run_on(self, board: Any, *inputs: np.ndarray) -> Any:
+        """Run the network on a `rpc.session.Board`, as `run` does here. Raises RemoteError too."""
+        self.check_processor(board.info.machine, board.info.features, str(board))
+        self._arrays(inputs)  # before anything is sent
+        network = board.network(self.folder / MODEL)
+        return self._run_each(inputs, network.run)
+
+    def _run_each(
+        self, inputs: Sequence[np.ndarray], run_once: Callable[[list[np.ndarray]], list[np.ndarray]]
+    ) -> Any:
+        parts = self._arrays(inputs)
+        results = [run_once(list(arrays)) for arrays in zip(*parts, strict=True)]
+        joined = [
+            np.concatenate(columns) if len(results) != 1 else columns[0]
+            for columns in zip(*results, strict=True)
+        ]
+        return joined[0] if len(joined) == 1 else tuple(joined)
+
+    def _arrays(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """Each input cut into the arrays of its runs. Raises UsageError where the inputs do not fit."""
         specs = self.manifest["inputs"]
         if len(inputs) != len(specs):
             names = ", ".join(spec["name"] for spec in specs)
@@ -73,12 +98,7 @@ class Artifact:
         count = runs.pop()
         if count != 1 and not all(spec["shape"] for spec in self.manifest["outputs"]):
             raise UsageError("The network has an output without a batch; give it one batch at a time.")
-        parts = [np.split(array, count) if count != 1 else [array] for array in arrays]
-        results = [self._run_once([part[i] for part in parts]) for i in range(count)]
-        joined = [
-            np.concatenate(columns) if count != 1 else columns[0] for columns in zip(*results, strict=True)
-        ]
-        return joined[0] if len(joined) == 1 else tuple(joined)
+        return [np.split(array, count) if count != 1 else [array] for array in arrays]
 
     def _run_once(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         import tvm
@@ -91,22 +111,20 @@ class Artifact:
         except Exception as error:  # the virtual machine raises what it likes
             raise BibenchError(f"{self.folder} failed as it ran: {_last_line(error)}") from error
 
-    def _check_processor(self) -> None:
+    def check_processor(self, machine: str, features: Collection[str], where: str) -> None:
+        """Raise BibenchError where the artifact is for another processor than that of `where`."""
         target = self.manifest["target"]
-        here = _MACHINES.get(platform.machine().lower(), platform.machine().lower())
         there = target["triple"].split("-")[0]
         there = {"arm64": "aarch64"}.get(there, "armv7l" if there.startswith("arm") else there)
-        if there != here:
+        if machine not in (there, "unknown"):
             raise BibenchError(
-                f"{self.folder} is for {target['name']} ({there}), and this machine is {here}. Run it on "
-                "such a board, or compile again with --target host."
+                f"{self.folder} is for {target['name']} ({there}), and {where} is {machine}. Run it on "
+                "such a board, or compile it again with another --target."
             )
-        from bibench_tvm.presets import host_features
-
-        if lacking := sorted(set(target["features"]) - host_features()):
+        if machine != "unknown" and (lacking := sorted(set(target["features"]) - set(features))):
             raise BibenchError(
-                f"{self.folder} is for {target['name']}, and this processor lacks {', '.join(lacking)}. "
-                "Compile again with a --target that fits it."
+                f"{self.folder} is for {target['name']}, and the processor of {where} lacks "
+                f"{', '.join(lacking)}. Compile it again with a --target that fits it."
             )
 
 

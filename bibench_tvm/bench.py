@@ -79,12 +79,13 @@ def bench(
             pairs = _pairs(loaded, keys, address, report["left_out"])
             for index, key in pairs:
                 with session(address, key, wait_s=wait, limit_s=limit) as board:
-                    count = set_threads(board, threads)
+                    if threads:
+                        board.use_threads(threads)
                     result = measure(loaded[index], board, images=pictures[index], runs=runs, progress=phase)
-                    report["results"].append({**result, "threads": count})
+                    report["results"].append({**result, "threads": board.threads()})
                     _save(out, report)
                     if names:
-                        compared = _compare(loaded[index], board, result, names, source, count)
+                        compared = _compare(loaded[index], board, result, names, source)
                         report["results"][-1]["against"] = compared
                         _save(out, report)
                         if out:
@@ -208,29 +209,19 @@ def _compare(
     result: dict[str, Any],
     names: Sequence[str],
     source: Source | None,
-    threads: int,
 ) -> dict[str, Any]:
     from bibench_tvm.against import compare
 
     in_place = {layer["name"]: layer["cost"] for layer in result["layers"]}
-    return compare(artifact, board, names, source=source, threads=threads, in_place=in_place, progress=phase)
+    return compare(
+        artifact, board, names, source=source, threads=board.threads(), in_place=in_place, progress=phase
+    )
 
 
 def _draw(result: dict[str, Any], file: Path) -> None:
     from bibench_tvm.bench_picture import draw
 
     draw(result, file)
-
-
-def set_threads(board: Board, threads: int | None) -> int:
-    """Limit TVM on the board to so many threads; gives how many it takes."""
-    if threads is None:
-        return int(board.remote.get_function("runtime.NumThreads")())
-    if board.info.cores and threads > board.info.cores:
-        raise UsageError(f"{board} has {board.info.cores} cores, and --threads asks for {threads}.")
-    if not (board.info.emulated and threads == 1):
-        board.remote.get_function("runtime.config_threadpool")(1, threads)
-    return threads
 
 
 def _make_folder(out: Path) -> None:

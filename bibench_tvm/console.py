@@ -24,7 +24,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 # What an installation for a board leaves out, and the extra of the project that has it.
-_EXTRAS = {"torch": "compile", "onnx": "compile", "ziglang": "compile", "onnxruntime": "test"}
+_EXTRAS = {"torch": "compile", "onnx": "compile", "ziglang": "compile", "onnxruntime": "test"} | {
+    "tornado": "board",
+    "cloudpickle": "board",
+    "matplotlib": "bench",
+}
 
 
 def print_json(value: dict[str, Any]) -> None:

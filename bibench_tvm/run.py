@@ -1,4 +1,6 @@
-"""`python -m bibench_tvm.run ARTIFACT --input x.npy --output y.npy`: run a compiled network on this machine.
+"""`python -m bibench_tvm.run ARTIFACT --input x.npy --output y.npy`: run a compiled network.
+
+With `--board KEY --tracker HOST:PORT` it runs there, otherwise on this machine.
 
 Imports neither torch nor onnx: it runs on a board.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -29,16 +31,17 @@ def run(
     threads: Annotated[
         int | None, typer.Option(help="How many threads to run on; TVM decides where it is left out.")
     ] = None,
+    board: Annotated[str, typer.Option(help="The key of a board to run it on, at --tracker.")] = "",
+    tracker: Annotated[str, typer.Option(help="HOST:PORT of a tracker.")] = "",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")] = 60,
+    limit: Annotated[float, typer.Option(min=0.1, help="Seconds that the board may take.")] = 600,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run an artifact on arrays from files."""
+    """Run an artifact on arrays from files, on this machine or on a board."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.artifact import load
         from bibench_tvm.threads import use_threads
-
-        if threads is not None:
-            use_threads(threads)
 
         compiled = load(artifact)
         names = [spec["name"] for spec in compiled.manifest["outputs"]]
@@ -47,14 +50,33 @@ def run(
                 f"The network's outputs are {', '.join(names)}: give --output {len(names)} times, and not "
                 f"{len(outputs)} times."
             )
-        result = compiled.run(*[_read(path) for path in inputs])
+        arrays = [_read(path) for path in inputs]
+        if bool(board) != bool(tracker):
+            raise UsageError("A board needs both --board KEY and --tracker HOST:PORT.")
+        where: dict[str, Any] = {}
+        if board:
+            from rpc.session import RemoteError, parse_address, session
+
+            try:
+                with session(parse_address(tracker), board, wait_s=wait, limit_s=limit) as ours:
+                    where = {"board": ours.info.key, "emulated": ours.info.emulated}
+                    stderr.print(f"Running on {ours}.", soft_wrap=True)
+                    if threads is not None:
+                        ours.use_threads(threads)
+                    result = compiled.run_on(ours, *arrays)
+            except RemoteError as error:
+                raise BibenchError(str(error)) from error
+        else:
+            if threads is not None:
+                use_threads(threads)
+            result = compiled.run(*arrays)
         written = []
         for path, array in zip(outputs, result if isinstance(result, tuple) else [result], strict=True):
             _write(path, array)
             stderr.print(f"{path}: {array.dtype} {array.shape}")
             written.append({"path": str(path), "shape": list(array.shape), "dtype": str(array.dtype)})
         if as_json:
-            print_json({"artifact": str(artifact), "outputs": written})
+            print_json({"artifact": str(artifact), **where, "outputs": written})
 
 
 def _read(path: Path) -> np.ndarray:

@@ -118,7 +118,7 @@ def test_another_architecture(invoke: Callable, small_file: Path, tmp_path: Path
 
 def test_features_that_this_processor_lacks(copy: Path) -> None:
     edit(copy, "target", "features", value=["sve9"])
-    with pytest.raises(BibenchError, match="this processor lacks sve9. Compile again"):
+    with pytest.raises(BibenchError, match="this machine lacks sve9. Compile again"):
         load(copy).run(np.zeros((1, 4, 8, 8), np.float32))
 
 

@@ -1,0 +1,370 @@
+"""A board: registers at a tracker, and runs the work of one client at a time in a child with a time limit.
+
+TVM's own server ends when a child crashes, listens on every network and does not say what it is. This one
+speaks the same protocol, so TVM's clients and tuners work with it unchanged.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tvm.rpc import _ffi_api
+from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC, TrackerCode, random_key
+
+from rpc import wire
+from rpc.wire import Address, Tracker, TrackerGone
+
+# Runs one session in a child: serves the client at a file descriptor, with the current folder for its files.
+RunSession = Callable[[int], None]
+
+_PING_S = 2.0
+_UNUSED_KEY_S = 6.0
+_GREETING_S = 5.0
+_MAX_GREETINGS = 64
+_MAX_KEY_BYTES = 1024
+_PR_SET_PDEATHSIG = 1
+# Loaded here, since a child that was just forked must not load anything.
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+
+@dataclass
+class _Greeting:
+    """A connection that has not said yet whom it is for."""
+
+    connection: socket.socket
+    until: float
+    data: bytearray = field(default_factory=bytearray)
+
+
+@dataclass
+class _Session:
+    """A client whose work runs in the child `pid`, which holds the other end of the pipe `alive`."""
+
+    connection: socket.socket
+    pid: int
+    alive: int
+    folder: Path
+    limit_s: float
+    start: float
+    until: float
+    client_left: bool = False
+
+
+class Board:
+    """`description` is what `rpc.session.list_boards` reads; `say` gets a line for each event."""
+
+    def __init__(
+        self,
+        key: str,
+        tracker: Address,
+        listener: socket.socket,
+        *,
+        description: Mapping[str, Any],
+        run_session: RunSession,
+        time_limit_s: float,
+        say: Callable[[str], None],
+        stop: int | None = None,
+    ):
+        self._key = key
+        self._tracker_address = tracker
+        self._listener = listener
+        self._port = listener.getsockname()[1]
+        self._description = description
+        self._run_session = run_session
+        self._time_limit_s = time_limit_s
+        self._say = say
+        self._stop = stop
+        self._tracker: Tracker | None = None
+        self._tracker_missed = False
+        self._match_key: str | None = None
+        self._next_ping = 0.0
+        self._unused_since: float | None = None
+        self._greetings: dict[int, _Greeting] = {}
+        self._session: _Session | None = None
+
+    def serve(self) -> None:
+        """Serves until it is interrupted, or until `stop` can be read; then nothing of it is left."""
+        self._listener.setblocking(False)
+        with tempfile.TemporaryDirectory(prefix="bibench-board-") as folder:
+            try:
+                while self._step(Path(folder)):
+                    pass
+            finally:
+                if self._session:
+                    self._end_session(self._session, "The board was stopped.")
+                for greeting in self._greetings.values():
+                    greeting.connection.close()
+                if self._tracker:
+                    self._tracker.close()
+                self._listener.close()
+
+    def _step(self, folder: Path) -> bool:
+        now = time.monotonic()
+        if now >= self._next_ping:
+            self._tell_tracker(now)
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        if self._stop is not None:
+            poll.register(self._stop, select.POLLIN)
+        for descriptor in self._greetings:
+            poll.register(descriptor, select.POLLIN)
+        waits = [self._next_ping, *(greeting.until for greeting in self._greetings.values())]
+        if session := self._session:
+            poll.register(session.alive, select.POLLIN)
+            if not session.client_left:
+                poll.register(session.connection, select.POLLRDHUP)
+            waits.append(session.until)
+        ready = dict(poll.poll(max(0.0, min(waits) - time.monotonic()) * 1000))
+        now = time.monotonic()
+        if self._stop in ready:
+            return False
+        if session:
+            self._watch(session, ready, now)
+        for descriptor, greeting in list(self._greetings.items()):
+            if descriptor in ready:
+                self._hear(greeting, folder)
+            elif now >= greeting.until:
+                self._dismiss(greeting)
+        if self._listener.fileno() in ready:
+            self._accept(now)
+        return True
+
+    def _tell_tracker(self, now: float) -> None:
+        """Registers, says that one is still there, and gives the tracker a new key where one was not used."""
+        try:
+            if self._tracker is None:
+                self._tracker = Tracker(self._tracker_address)
+                self._match_key = None
+                self._update_info()
+                self._say(f"Registered at the tracker {wire.show(self._tracker_address)} as {self._key!r}.")
+                self._tracker_missed = False
+            elif self._match_key is not None:
+                pending = self._tracker.ask([TrackerCode.GET_PENDING_MATCHKEYS])
+                if not isinstance(pending, list):
+                    raise TrackerGone("The tracker does not say which keys are pending.")
+                if self._match_key in pending:
+                    self._unused_since = None
+                elif self._unused_since is None:
+                    self._unused_since = now
+                elif now - self._unused_since >= _UNUSED_KEY_S:
+                    self._match_key = None  # its client has died on the way
+            else:
+                self._tracker.ask([TrackerCode.PING])
+            if self._match_key is None and self._session is None:
+                self._offer()
+        except (TrackerGone, TimeoutError) as problem:
+            self._lose_tracker(problem)
+        self._next_ping = time.monotonic() + _PING_S
+
+    def _lose_tracker(self, problem: Exception) -> None:
+        if self._tracker:
+            self._tracker.close()
+        self._tracker = None
+        if not self._tracker_missed:
+            self._say(f"{str(problem) or 'The tracker does not answer.'} Trying again every {_PING_S:g} s.")
+        self._tracker_missed = True
+
+    def _update_info(self) -> None:
+        assert self._tracker
+        description = {**self._description, "free": self._session is None}
+        # Null is the address from which the tracker sees the board.
+        info = {"key": f"server:{self._key}", "addr": [None, self._port], "bibench": description}
+        self._tracker.ask([TrackerCode.UPDATE_INFO, info])
+
+    def _offer(self) -> None:
+        assert self._tracker
+        self._match_key = random_key(self._key)
+        self._unused_since = None
+        self._tracker.ask([TrackerCode.PUT, self._key, [self._port, self._match_key], None])
+
+    def _accept(self, now: float) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            if len(self._greetings) >= _MAX_GREETINGS:
+                connection.close()
+                return
+            connection.setblocking(False)
+            self._greetings[connection.fileno()] = _Greeting(connection, now + _GREETING_S)
+
+    def _dismiss(self, greeting: _Greeting) -> None:
+        del self._greetings[greeting.connection.fileno()]
+        greeting.connection.close()
+
+    def _hear(self, greeting: _Greeting, folder: Path) -> None:
+        """Takes in a part of a greeting: TVM's magic number, a length and the key with options."""
+        try:
+            wanted = 8 + (struct.unpack_from("<i", greeting.data, 4)[0] if len(greeting.data) >= 8 else 0)
+            part = greeting.connection.recv(wanted - len(greeting.data))
+            greeting.data += part
+            if not part or len(greeting.data) < 8:
+                wrong = not part
+            else:
+                magic, size = struct.unpack_from("<ii", greeting.data)
+                wrong = magic != RPC_MAGIC or not 0 < size <= _MAX_KEY_BYTES
+        except BlockingIOError:
+            return
+        except OSError:
+            wrong = True
+        if wrong:
+            self._dismiss(greeting)
+        elif len(greeting.data) >= 8 and len(greeting.data) == 8 + size:
+            self._answer(greeting, bytes(greeting.data[8:]).decode(errors="replace").split(), folder)
+
+    def _answer(self, greeting: _Greeting, words: list[str], folder: Path) -> None:
+        connection = greeting.connection
+        ours = self._match_key is not None and words[:1] == [f"client:{self._match_key}"]
+        key = f"server:{self._key}".encode()
+        try:
+            connection.settimeout(_GREETING_S)
+            if ours:
+                connection.sendall(struct.pack("<ii", RPC_CODE_SUCCESS, len(key)) + key)
+            else:
+                connection.sendall(struct.pack("<i", RPC_CODE_MISMATCH))
+        except OSError:
+            ours = False
+        if not ours:
+            self._dismiss(greeting)
+            return
+        del self._greetings[connection.fileno()]
+        connection.settimeout(None)
+        wire.prepare(connection)
+        self._match_key = None
+        self._start_session(connection, _limit(words[1:], self._time_limit_s), folder)
+
+    def _start_session(self, connection: socket.socket, limit_s: float, folder: Path) -> None:
+        alive, held = os.pipe()
+        start = time.monotonic()
+        sys.stderr.flush()
+        try:
+            own_folder = Path(tempfile.mkdtemp(dir=folder))
+            pid = os.fork()
+        except OSError as problem:
+            os.close(alive)
+            os.close(held)
+            _refuse(connection, f"The board cannot start a session: {wire.reason(problem)}.")
+            connection.close()
+            self._say(f"A session could not be started: {wire.reason(problem)}.")
+            self._next_ping = 0.0
+            return
+        if pid == 0:
+            self._become_session(connection.fileno(), held, own_folder)
+        os.close(held)
+        self._session = _Session(connection, pid, alive, own_folder, limit_s, start, start + limit_s)
+        self._tell_busy()
+
+    def _become_session(self, connection: int, held: int, folder: Path) -> NoReturn:
+        status = 1
+        try:
+            os.setsid()
+            for number in signal.SIGTERM, signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+            end_with_parent()
+            os.chdir(folder)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, 0)
+            os.dup2(2, 1)  # standard output is the board's own
+            self._listener.close()
+            for greeting in self._greetings.values():
+                greeting.connection.close()
+            if self._tracker:
+                self._tracker.close()
+            os.set_inheritable(connection, True)
+            os.set_inheritable(held, True)
+            self._run_session(connection)
+            status = 0
+        except BaseException as problem:
+            os.write(2, f"{type(problem).__name__}: {problem}\n".encode(errors="replace"))
+        finally:
+            os._exit(status)
+
+    def _watch(self, session: _Session, ready: Mapping[int, int], now: float) -> None:
+        # The pipe stays open where the work has started a process that outlives it.
+        if session.alive in ready or os.waitid(os.P_PID, session.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            self._end_session(session, None)
+        elif now >= session.until:
+            what = "its client left" if session.client_left else f"its limit of {session.limit_s:g} s"
+            self._end_session(session, f"The board ended the session after {what}.")
+        elif session.connection.fileno() in ready and not session.client_left:
+            # A child that is idle ends by itself; one in the middle of a kernel works for nobody.
+            session.client_left = True
+            session.until = min(session.until, now + 1)
+
+    def _end_session(self, session: _Session, why_killed: str | None) -> None:
+        if why_killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(session.pid, signal.SIGKILL)
+        _, status = os.waitpid(session.pid, 0)
+        # Whatever the work has started ends with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(session.pid, signal.SIGKILL)
+        sentence = why_killed or _meaning(os.waitstatus_to_exitcode(status))
+        if sentence and not session.client_left:
+            _refuse(session.connection, sentence)
+        session.connection.close()
+        os.close(session.alive)
+        shutil.rmtree(session.folder, ignore_errors=True)
+        self._session = None
+        self._say(f"Session of {time.monotonic() - session.start:.1f} s. {sentence or ''}".rstrip())
+        self._tell_busy()
+
+    def _tell_busy(self) -> None:
+        """Tells the tracker of a session's beginning or end, and after the end offers the board again."""
+        if self._tracker:
+            try:
+                self._update_info()
+                if self._session is None:
+                    self._offer()
+            except (TrackerGone, TimeoutError) as problem:
+                self._lose_tracker(problem)
+
+
+def end_with_parent() -> None:
+    """Has the system kill this process, which was just forked, when its parent dies."""
+    if _prctl:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit(options: list[str], longest_s: float) -> float:
+    """What the client asks for, as far as the board allows it."""
+    for option in options:
+        with contextlib.suppress(ValueError):
+            asked = float(option.removeprefix("-timeout="))
+            if option.startswith("-timeout=") and asked > 0:
+                return min(asked, longest_s)
+    return longest_s
+
+
+def _refuse(connection: socket.socket, sentence: str) -> None:
+    """Tells a client that waits for an answer why there will be none."""
+    with contextlib.suppress(Exception):
+        connection.settimeout(None)
+        _ffi_api.ReturnException(os.dup(connection.fileno()), sentence)
+
+
+def _meaning(status: int) -> str | None:
+    """What became of a child, of its exit status."""
+    if status == 0:
+        return None
+    if status > 0:
+        return f"The board's process ended with status {status}."
+    crash = signal.Signals(-status)
+    words = {
+        signal.SIGILL: "it used an instruction that this processor does not have",
+        signal.SIGSEGV: "it reached for memory that is not its own",
+        signal.SIGABRT: "it gave up",
+        signal.SIGKILL: "it was killed, perhaps for want of memory",
+    }
+    what = words.get(crash, signal.strsignal(crash) or "it was stopped")
+    return f"The board's process died of {crash.name}: {what}."

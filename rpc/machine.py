@@ -1,0 +1,105 @@
+"""What the machine under a board is, and in which state: read from Linux, where it says so."""
+
+import contextlib
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import psutil
+import tvm
+import tvm_ffi
+
+# The kernel's names of what a compiled kernel may use on purpose, and LLVM's names, which an artifact has.
+LLVM_FEATURES = {
+    "asimd": "neon",
+    "neon": "neon",
+    "vfpv4": "vfp4",
+    "asimddp": "dotprod",
+    "asimdhp": "fullfp16",
+    "avx2": "avx2",
+    "avx512f": "avx512f",
+    "avx512bw": "avx512bw",
+    "avx512vl": "avx512vl",
+    "avx512_vpopcntdq": "avx512vpopcntdq",
+    "avx512_bitalg": "avx512bitalg",
+}
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
+_CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+
+
+def describe() -> dict[str, Any]:
+    """What a board tells the tracker of itself; fields as in `rpc.session.BoardInfo`."""
+    machine = platform.machine().lower()
+    return {
+        "emulated": False,
+        "cpu": _cpu_name(),
+        "machine": _MACHINES.get(machine, machine),
+        "cores": len(os.sched_getaffinity(0)),
+        "features": _features(),
+        "governor": _read(_CPU / "scaling_governor"),
+        "memory_bytes": psutil.virtual_memory().total,
+        "tvm": tvm.__version__,
+    }
+
+
+def conditions() -> dict[str, Any]:
+    """What a measurement depends on, now; None where the machine does not say.
+
+    `mhz` of core 0, `temperature_c` of the processor, `load_average` of a minute; `throttled` is the
+    Raspberry Pi's word in hexadecimal: bit 0 is low voltage and 1 to 3 are a slowed clock, now, and 16 to 19
+    are the same at some time since it was started.
+    """
+    khz = _read(_CPU / "scaling_cur_freq")
+    temperature = _read(Path("/sys/class/thermal/thermal_zone0/temp"))
+    return {
+        "governor": _read(_CPU / "scaling_governor"),
+        "mhz": int(khz) / 1000 if khz and khz.isdigit() else None,
+        "temperature_c": int(temperature) / 1000 if temperature and temperature.isdigit() else None,
+        "throttled": _read(_THROTTLED),
+        "load_average": os.getloadavg()[0],
+        "memory_available_bytes": psutil.virtual_memory().available,
+        "disk_free_bytes": shutil.disk_usage(".").free,
+    }
+
+
+def peak_memory(reset: bool) -> int:
+    """The most memory in bytes that this process has had at once, since it was last reset."""
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("This system does not tell the memory of a process.")
+
+
+def use_threads(count: int) -> None:
+    """Runs the networks of this process on so many threads; to be said before the first run."""
+    # Without it TVM takes half of the processors of an x86 machine, as if each core had two.
+    os.environ["TVM_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
+    fastest_cores = 1
+    tvm_ffi.get_global_func("runtime.config_threadpool")(fastest_cores, count)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip().strip("\0") or None
+    except OSError:
+        return None
+
+
+def _cpu_name() -> str:
+    """LLVM's name of the processor, as in --target's own table, else the kernel's."""
+    with contextlib.suppress(Exception):
+        from tvm.target import codegen
+
+        return str(codegen.llvm_get_system_cpu())
+    return platform.processor() or "unknown"
+
+
+def _features() -> list[str]:
+    words = (_read(Path("/proc/cpuinfo")) or "").split()
+    return sorted({llvm for name, llvm in LLVM_FEATURES.items() if name in words})
