@@ -10,7 +10,7 @@ from relay_passes import finish, lower, name_kernels
 
 
 class Attention(nn.Module):
-    """A product of two activations and a transposed convolution, which TVM computes, between layers of ours."""
+    """A product of two activations and a transposed convolution, which TVM computes, after layers of ours."""
 
     def __init__(self) -> None:
         super().__init__()
