@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 
+from bibench_tvm.compiler import chooser
 from bibench_tvm.errors import BibenchError
 from bibench_tvm.importer import import_model
 from bibench_tvm.presets import CompileTarget
@@ -51,7 +52,7 @@ class Kernel:
 def kernels_of(model: Any, example: Any, target: CompileTarget) -> list[Kernel]:
     """One for each call of a kernel of ours in the network, in order."""
     imported = import_model(model, example_inputs=(example,))
-    lowered = lower(imported.module, imported.layer_names, target.kernels)
+    lowered = lower(imported.module, imported.layer_names, target.kernels, chooser(target, None))
     order = [binding for block in lowered.module["main"].body.blocks for binding in block.bindings]
     definition = {binding.var: binding.value for binding in order}
     records: dict[relax.Var, KernelCall] = {}

@@ -25,6 +25,9 @@ Algorithm = Annotated[str | None, typer.Option(help="The binarization algorithm 
 Variant = Annotated[str | None, typer.Option(help="The formulas of --algorithm: paper or released.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="The same as MODEL.")]
 InputShape = Annotated[list[str] | None, typer.Option(help="[NAME:]1x3x32x32 for an input; may be repeated.")]
+Tuned = Annotated[
+    Path | None, typer.Option(help="A folder that tune wrote. Left out: the records that ship, if any.")
+]
 Out = Annotated[Path, typer.Option(help="The folder for the artifact.")]
 Verify = Annotated[int, typer.Option(help="Compare with the source network on so many inputs.")]
 
@@ -38,6 +41,7 @@ def compile_command(
     variant: Variant = None,
     checkpoint: Checkpoint = None,
     input_shape: InputShape = None,
+    tuned: Tuned = None,
     out: Out = Path("build"),
     verify: Verify = 0,
     as_json: AsJson = False,
@@ -45,11 +49,11 @@ def compile_command(
 ) -> None:
     """Compile a binarized network for an Arm processor, or for this machine."""
     with reporting(as_json=as_json, debug=debug):
-        from bibench_tvm.compiler import compile_model
+        from bibench_tvm.compiler import chooser, compile_model
         from bibench_tvm.importer import parse_input_shape
         from bibench_tvm.presets import resolve_target
 
-        resolve_target(target)  # before the network is built
+        chooser(resolve_target(target), tuned)  # before the network is built
         if verify < 0:
             raise UsageError(f"--verify {verify} makes no sense: it is the number of inputs to compare on.")
         if model and checkpoint:
@@ -67,7 +71,7 @@ def compile_command(
             )
         else:
             options = _bundled(verify)
-        artifact = compile_model(**options, target=target, out=out, verify=verify)
+        artifact = compile_model(**options, target=target, tuned=tuned, out=out, verify=verify)
         _print_summary(artifact.manifest)
         stderr.print(f"Written to {artifact.folder}", soft_wrap=True)
         if as_json:
@@ -128,6 +132,9 @@ def _print_summary(manifest: dict[str, Any]) -> None:
         f"{size['float32']:,} as float32: a factor of {size['float32'] / size['deployed']:.1f}. "
         f"A run takes {manifest['memory_bytes']['peak_activations']:,} bytes beside the weights."
     )
+    if used := manifest["tuning"]["records"]:
+        sources = ", ".join(sorted({u["source"] for u in used}))
+        stderr.print(f"{len(used)} kernels have a tuned schedule, from {sources}.")
     if record["passed"] is None:
         stderr.print(f"Not verified. {record['reason']}")
         return

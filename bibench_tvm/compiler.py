@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import tvm
 
     from relay_passes import Lowered
+    from schedules.records import Chooser
 
 PROBE = "probe.so"
 
@@ -37,6 +38,7 @@ def compile_model(
     arch: str | None = None,
     algorithm: str | None = None,
     variant: str | None = None,
+    tuned: str | Path | None = None,
     input_shapes: Mapping[str | None, tuple[int, ...]] | None = None,
     verify: int = 0,
     samples: np.ndarray | None = None,
@@ -51,6 +53,8 @@ def compile_model(
         name: what the manifest calls the model.
         arch, algorithm, variant: of a checkpoint that does not say. For a module, `algorithm` is what the
             manifest says where its layers do not.
+        tuned: a folder that `tune` wrote for this target, whose records choose the schedules; else those
+            that come with this program do, where there are some for the target.
         input_shapes: name -> shape, for a file with dynamic shapes.
         verify: how many runs to compare with the source framework; under QEMU for an Arm target.
         samples: what to verify on, [N, ...] of the network's one input, N at least `verify` batches; random
@@ -67,6 +71,7 @@ def compile_model(
     from relay_passes import activation_bytes, name_kernels
 
     linker()
+    choose = chooser(resolved, tuned)
     out = Path(out)
     if verify < 0:
         raise UsageError(f"The number of runs to verify on is {verify}, and cannot be less than 0.")
@@ -83,11 +88,11 @@ def compile_model(
             )
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
-            lowered, finished = build(imported, resolved, scratch / MODEL)
+            lowered, finished = build(imported, resolved, scratch / MODEL, choose)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
-                verification = _verification(imported, resolved, scratch, inputs, labels, advance)
+                verification = _verification(imported, resolved, scratch, choose, inputs, labels, advance)
         manifest: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "model": name or imported.arch or (Path(model).stem if is_file else type(model).__name__),
@@ -107,21 +112,29 @@ def compile_model(
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
             "memory_bytes": {"peak_activations": activation_bytes(finished)},
             "verification": verification,
-            "tuning": {"records": []},
+            "tuning": {"records": list(choose.used.values())},
             "versions": _versions(),
         }
         return install(scratch, out, manifest)
 
 
+def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
+    """The records of a folder, else those that ship for this target. Raises ValueError."""
+    from schedules import records
+
+    processor = records.Processor(target.kernels.name, target.cpu)
+    return records.shipped(processor) if tuned is None else records.tuned(Path(tuned), processor)
+
+
 def build(
-    imported: Imported, target: CompileTarget, library: Path, *, probe: bool = False
+    imported: Imported, target: CompileTarget, library: Path, choose: Chooser, *, probe: bool = False
 ) -> tuple[Lowered, tvm.IRModule]:
     """Lower, generate code and link to `library`; returns what was lowered, and what code was made of."""
     import tvm
 
     from relay_passes import finish, lower
 
-    lowered = lower(imported.module, imported.layer_names, target.kernels, probe=probe)
+    lowered = lower(imported.module, imported.layer_names, target.kernels, choose, probe=probe)
     # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         finished = finish(lowered.module, target.tvm)
@@ -134,6 +147,7 @@ def _verification(
     imported: Imported,
     target: CompileTarget,
     scratch: Path,
+    choose: Chooser,
     inputs: Samples,
     labels: np.ndarray | None,
     advance: Callable[[], None],
@@ -141,7 +155,7 @@ def _verification(
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    lowered, _ = build(imported, target, scratch / PROBE, probe=True)
+    lowered, _ = build(imported, target, scratch / PROBE, choose, probe=True)
     calls = lowered.kernel_calls
     return verify(imported, scratch / MODEL, scratch / PROBE, calls, backend, inputs, labels, advance)
 

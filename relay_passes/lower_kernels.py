@@ -34,6 +34,7 @@ from schedules.geometry import Convolution
 from schedules.packing import packing_kernel
 from schedules.pooling import pooling_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.task import Task, outputs_of
 from schedules.weights import lay_out, pack_weights
 
 
@@ -78,8 +79,23 @@ class KernelCall:
         return self.epilogue.evaluate(sums if self.thresholds is None else sums >= self.thresholds, operands)
 
 
+@dataclass(frozen=True)
+class Tunable:
+    """One call of a kernel whose tile can be chosen.
+
+    make: tile -> (the kernel, its arguments in `main`: the constants, laid out for that tile, and variables).
+    """
+
+    task: Task
+    default: Tile
+    make: Callable[[Tile], tuple[tirx.PrimFunc, list[relax.Expr]]]
+
+
 class LowerKernels:
-    """calls: filled with a `KernelCall` for each binary layer, in the order of `main`.
+    """choose: gives the tile of a task, or None, which leaves it to the target; `tunable` is filled with what
+    it was asked.
+
+    calls: filled with a `KernelCall` for each binary layer, in the order of `main`.
 
     probe: `main` returns (its result, and for each call its inputs, outputs and bare sums), which is what the
     verification looks at. The kernels are the same to the letter; the sums come from twins of theirs that
@@ -89,11 +105,19 @@ class LowerKernels:
     is empty where it computes no layer.
     """
 
-    def __init__(self, target: KernelTarget, *, probe: bool = False):
+    def __init__(
+        self,
+        target: KernelTarget,
+        choose: Callable[[Task], Tile | None] = lambda task: None,
+        *,
+        probe: bool = False,
+    ):
         self.target = target
+        self.choose = choose
         self.probe = probe
         self.calls: list[KernelCall] = []
         self.emitted: list[tuple[str, str]] = []
+        self.tunable: list[Tunable] = []
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
         groups = group_kernels(mod)
@@ -239,29 +263,44 @@ class LowerKernels:
         bare: Ending = "bordered dot" if zero_one or any(conv.padding) else "dot"
         base, *classes = border_tables(conv, signs > 0, zero_one)
         packed = pack_weights(signs > 0, packing.word)
-        if depthwise.is_depthwise(conv, packed=True):
-            name, laid_out = "binary_depthwise_convolution", depthwise.lay_out(packed)
-        else:
-            name, tile = "binary_convolution", self.target.binary_tile(conv)
-            laid_out = lay_out(packed, conv.groups, tile)
-
-        def kernel(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
-            if depthwise.is_depthwise(conv, packed=True):
-                return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending)
-            return convolution.binary_convolution(conv, packing, tile, self.target, epilogue, ending=ending)
 
         def tables(table: np.ndarray) -> list[relax.Expr]:
             return [relax.const(t) for t in (table, *classes)]
 
-        before = [words, relax.const(laid_out)]
         bordered = tables(base) if bare == "bordered dot" else []
-        if thresholds is None:
-            args, code = [*before, *operands, *bordered], kernel(epilogue, bare)
+        ending: Ending = bare if thresholds is None else "truth"
+        after = bordered if thresholds is None else tables(limit_table(base, thresholds, conv))
+        if depthwise.is_depthwise(conv, packed=True):
+            name, weights = "binary_depthwise_convolution", relax.const(depthwise.lay_out(packed))
+
+            def kernel(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
+                return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending)
         else:
-            args = [*before, *operands, *tables(limit_table(base, thresholds, conv))]
-            code = kernel(epilogue, "truth")
-        made = self._emit(name, code, args, epilogue, written)
-        sums = self._sums(lambda plain: kernel(plain, bare), [*before, *bordered], conv)
+            default = self.target.binary_tile(conv)
+
+            def tiled(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
+                return convolution.binary_convolution(
+                    conv, packing, tile, self.target, epilogue, ending=ending
+                )
+
+            def laid_out(tile: Tile) -> relax.Constant:
+                return relax.const(
+                    lay_out(packed.view(f"uint{tile.word or packing.word}"), conv.groups, tile)
+                )
+
+            def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
+                return tiled(tile, epilogue, ending), [words, laid_out(tile), *operands, *after]
+
+            task = Task(conv, packing, ending, outputs_of(epilogue))
+            tile = self._tile(Tunable(task, default, make))
+            name, weights = "binary_convolution", laid_out(tile)
+
+            def kernel(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
+                return tiled(tile, epilogue, ending)
+
+        args = [words, weights, *operands, *after]
+        made = self._emit(name, kernel(epilogue, ending), args, epilogue, written)
+        sums = self._sums(lambda plain: kernel(plain, bare), [words, weights, *bordered], conv)
         self._remember(
             (str(attrs["name"]), str(attrs["op"])),
             [words],
@@ -275,6 +314,10 @@ class LowerKernels:
             thresholds=thresholds,
             epilogue=epilogue,
         )
+
+    def _tile(self, tunable: Tunable) -> Tile:
+        self.tunable.append(tunable)
+        return self.choose(tunable.task) or tunable.default
 
     def _sums(
         self, kernel: Callable[[Epilogue], tirx.PrimFunc], args: list[relax.Expr], conv: Convolution
@@ -360,18 +403,23 @@ class LowerKernels:
         weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
         if depthwise.is_depthwise(conv, packed=False):
             kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
-            laid_out = depthwise.lay_out(weights)
+            args = [x, relax.const(depthwise.lay_out(weights)), *operands]
         else:
-            tile = self.target.float_tile(conv)
+            default = self.target.float_tile(conv)
             planar = self._planar(anchor.args[0], conv)
             if planar is not None:
                 x, shape, weights = planar, shape_of(planar), weights.transpose(0, 3, 1, 2)
-            kernel = convolution.float_convolution(
-                conv, shape, tile, self.target, epilogue, planar=planar is not None
-            )
-            laid_out = lay_out(weights, conv.groups, tile)
+
+            def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
+                kernel = convolution.float_convolution(
+                    conv, shape, tile, self.target, epilogue, planar=planar is not None
+                )
+                return kernel, [x, relax.const(lay_out(weights, conv.groups, tile)), *operands]
+
+            task = Task(conv, None, "dot", outputs_of(epilogue), planar is not None)
+            kernel, args = make(self._tile(Tunable(task, default, make)))
         name = "float_dense" if geometry is _DENSE else "float_convolution"
-        self._emit(name, kernel, [x, relax.const(laid_out), *operands], epilogue, written)
+        self._emit(name, kernel, args, epilogue, written)
 
 
 FEW_CHANNELS = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tvm
@@ -14,14 +15,15 @@ from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
 from relay_passes.layers import Layer
-from relay_passes.lower_kernels import KernelCall, LowerKernels
+from relay_passes.lower_kernels import KernelCall, LowerKernels, Tunable
 from relay_passes.mark_layers import MarkLayers
 from relay_passes.mark_pools import mark_pools
 from relay_passes.merge_scales import merge_scales
 from relay_passes.plan_memory import plan_memory
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
-from schedules.targets.kernel_target import KernelTarget
+from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.task import Task
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,23 @@ class Lowered:
     layers: tuple[Layer, ...]
     kernel_calls: tuple[KernelCall, ...]
     emitted: tuple[tuple[str, str], ...]
+    tunable: tuple[Tunable, ...]
 
 
 def lower(
-    module: tvm.IRModule, layer_names: dict[str, str], target: KernelTarget, *, probe: bool = False
+    module: tvm.IRModule,
+    layer_names: dict[str, str],
+    target: KernelTarget,
+    choose: Callable[[Task], Tile | None] = lambda task: None,
+    *,
+    probe: bool = False,
 ) -> Lowered:
     """module: as imported, one function `main`, static shapes, constants for parameters.
 
-    probe: see `LowerKernels`.
+    choose, probe: see `LowerKernels`.
     """
     find = FindBinary(target)
-    kernels = LowerKernels(target, probe=probe)
+    kernels = LowerKernels(target, choose, probe=probe)
     for phase in (
         # 1. One form for what stands for one thing.
         MarkLayers(layer_names),
@@ -62,7 +70,9 @@ def lower(
         kernels,
     ):
         module = phase(module)
-    return Lowered(module, tuple(find.table), tuple(kernels.calls), tuple(kernels.emitted))
+    return Lowered(
+        module, tuple(find.table), tuple(kernels.calls), tuple(kernels.emitted), tuple(kernels.tunable)
+    )
 
 
 def finish(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:

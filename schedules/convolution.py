@@ -127,8 +127,15 @@ def _tiled(
     planar: bool = False,
 ) -> tirx.PrimFunc:
     planes = conv.channels if planar else 1
-    words = packing.words_per_group if packing else conv.channels // conv.groups // planes
-    pitch = packing.words if packing else conv.channels // planes
+    word = (tile.word or packing.word) if packing else 0
+    if packing and packing.words_per_group * packing.word % word:
+        raise ValueError(
+            f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
+        )
+    words = (
+        packing.words_per_group * packing.word // word if packing else conv.channels // conv.groups // planes
+    )
+    pitch = words * packing.groups if packing else conv.channels // planes
     top, left, bottom, right = packing.halo if packing else conv.padding
     height, row_pitch = conv.height + top + bottom, (conv.width + left + right) * pitch
     if packing and any(h < p for h, p in zip(packing.halo, conv.padding, strict=True)):
@@ -148,7 +155,7 @@ def _tiled(
         source = T.arg("activations", T.buffer(declared, in_dtype))
         sets = conv.batch * conv.height if weights_per_row else 1
         set_size = conv.groups * lanes_per_group * products
-        weights = T.arg("weights", T.buffer((sets * set_size,), in_dtype))
+        weights = T.arg("weights", T.buffer((sets * set_size,), f"uint{word}" if packing else in_dtype))
         operands = [
             T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
         ]
@@ -156,21 +163,19 @@ def _tiled(
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             padded = packing is None and any(conv.padding)
-            activations = pad_in_kernel(source, conv, planar) if padded else flat(source)
+            activations = pad_in_kernel(source, conv, planar) if padded else flat(source, str(weights.dtype))
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
-            rows = 1 if weights_per_row else rows_together(conv, tile.pixels)
+            rows = 1 if weights_per_row else tile.rows or rows_together(conv, tile.pixels)
 
-            # Taps of one kernel row are neighbours in memory when nothing is skipped between them.
-            contiguous = conv.dilation[1] == 1 and conv.groups == 1
             kh_extent, kw_extent = conv.kernel
-            run_count, run_words = (
-                (planes * kh_extent, kw_extent * words) if contiguous else (kh_extent * kw_extent, words)
-            )
-            sum_dtype = target.sum_dtype(packing.word, conv.products) if packing else "float32"
-            if run_words % tile.depth or tile.depth > 1 and in_dtype != sum_dtype:
-                raise ValueError(f"a depth of {tile.depth} does not fit a run of {run_words} {in_dtype}")
+            contiguous = conv.taps_in_a_run == kw_extent
+            run_words = conv.taps_in_a_run * words
+            run_count = planes * kh_extent * (kw_extent // conv.taps_in_a_run)
+            sum_dtype = target.sum_dtype(word, conv.products) if packing else "float32"
+            if run_words % tile.depth or tile.depth > 1 and weights.dtype != sum_dtype:
+                raise ValueError(f"a depth of {tile.depth} does not fit a run of {run_words} {weights.dtype}")
 
             def compute(n, oh, ow, columns: int, group, block_start, block: Block, offset):
                 """One tile: rows x columns outputs from (oh, ow) on, times the lanes of one block."""
@@ -194,7 +199,7 @@ def _tiled(
                 if tile.depth > 1:
                     along(runs, sums, pixels, width, tile)
                 else:
-                    across(runs, sums, pixels, width, target.together)
+                    across(runs, sums, pixels, width, tile, tile.together or target.together)
 
                 def pixel(m):
                     y, x = oh + m // columns, ow + m % columns
@@ -226,6 +231,8 @@ def _tiled(
                 tiles(larger, columns, 0)
                 tiles(smaller, columns - 1, larger * columns)
 
+            bands = conv.out_height // rows
+
             def rows_of(n, oh):
                 def of_group(group):
                     if full:
@@ -235,9 +242,22 @@ def _tiled(
 
                 each(conv.groups, of_group)
 
-            bands = conv.out_height // rows
-            with T.parallel(0, conv.batch * bands) as r:
-                rows_of(r // bands, r % bands * rows)
+            def all_rows(group, block: Block, index):
+                each(
+                    conv.batch * bands,
+                    lambda r: row_of_block(r // bands, r % bands * rows, group, block, index),
+                )
+
+            if tile.blocks_outside:
+                if full:
+                    with T.parallel(0, conv.groups * len(full)) as b:
+                        all_rows(b // len(full), full[0], b % len(full))
+                for block in tail:
+                    with T.parallel(0, conv.groups) as group:
+                        all_rows(group, block, 0)
+            else:
+                with T.parallel(0, conv.batch * bands) as r:
+                    rows_of(r // bands, r % bands * rows)
     return builder.get()
 
 

@@ -46,5 +46,10 @@ class Convolution:
         return self.kernel[0] * self.kernel[1] * self.channels // self.groups
 
     @property
+    def taps_in_a_run(self) -> int:
+        """How many taps of a kernel row are neighbours in memory: all, where nothing lies between them."""
+        return self.kernel[1] if self.dilation[1] == 1 and self.groups == 1 else 1
+
+    @property
     def macs(self) -> int:
         return int(np.prod(self.out_shape)) * self.products

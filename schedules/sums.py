@@ -20,9 +20,6 @@ from tvm.script.ir_builder import tirx as T
 from schedules.targets.kernel_target import Tile
 from schedules.write_back import each, load, spread, store
 
-# A longer run is a loop, whose body has so many steps at most, or the registers spill.
-WHOLE_RUN, BODY = 12, 4
-
 
 @dataclass(frozen=True)
 class Runs:
@@ -40,7 +37,7 @@ class Runs:
     binary: bool
 
 
-def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, together: int) -> None:
+def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, together: int) -> None:
     """Write pixels x width sums. together: see `KernelTarget`."""
     weights, dtype = runs.weights, sums.dtype
     # A byte counts at most 8 a step; 31 steps fit into its 255.
@@ -76,7 +73,7 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, together: int
             if narrow:
                 clear(part)
             size = read_together(count, together)
-            each(count // size, lambda i: read(first + i * size, size))
+            unrolled(count // size, tile.unroll, lambda i: read(first + i * size, size))
             done = count - count % size
             while done < count:
                 size = 1 << (count - done).bit_length() - 1
@@ -124,9 +121,7 @@ def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) ->
                         p = (m * together + c) * depth
                         store(parts, p, depth, load(parts, p, depth) + tirx.popcount(words[m] ^ w))
 
-            steps = runs.words // depth
-            unrolled = steps if steps <= WHOLE_RUN else next(n for n in range(BODY, 0, -1) if steps % n == 0)
-            each(steps // unrolled, lambda i: [step(i * unrolled + j) for j in range(unrolled)])
+            unrolled(runs.words // depth, tile.unroll, step)
 
         each(runs.count, run)
         vectors = [load(parts, p * depth, depth) for p in range(pixels * together)]
@@ -149,6 +144,19 @@ def add_up(vectors: list[Any], depth: int) -> list[Any]:
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
         vectors = [T.Bind(tirx.Shuffle([a, b], even) + tirx.Shuffle([a, b], odd)) for a, b in pairs]
     return vectors
+
+
+def unrolled(extent: int, factor: int, body: Callable[[Any], None]) -> None:
+    """A loop of `extent` steps, `factor` of them written out at a time, and then the rest."""
+
+    def several(i) -> None:
+        for j in range(factor):
+            body(i * factor + j)
+
+    whole = extent // factor
+    each(whole, several)
+    for i in range(whole * factor, extent):
+        body(i)
 
 
 def split_run(length: int, limit: int) -> tuple[int, int, int]:

@@ -35,9 +35,11 @@ def store(buffer: tirx.Buffer, start: Any, lanes: int, value: Any) -> None:
     T.buffer_store(buffer, value, [T.ramp(start, 1, lanes) if lanes > 1 else start])
 
 
-def flat(buffer: tirx.Buffer) -> tirx.Buffer:
-    extent = int(np.prod([int(e) for e in buffer.shape]))
-    return T.decl_buffer((extent,), buffer.dtype, data=buffer.data)
+def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:
+    """The same memory as a vector, read as another type where one is given."""
+    held, read = (np.dtype(str(d)).itemsize for d in (buffer.dtype, dtype or buffer.dtype))
+    extent = int(np.prod([int(e) for e in buffer.shape])) * held // read
+    return T.decl_buffer((extent,), dtype or str(buffer.dtype), data=buffer.data)
 
 
 def each(extent: int, body: Callable[[Any], None]) -> None:

@@ -14,7 +14,10 @@ from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 def binary_tile(conv: Convolution) -> Tile:
     out_channels, channels = conv.out_channels // conv.groups, conv.channels // conv.groups
     if channels % 128 == 0 and channels >= 256 and conv.products <= 65535:
-        return Tile(4, lanes_for(out_channels, 32, 8), 4, depth=8)
+        steps = conv.taps_in_a_run * channels // 128
+        # A run is written out as a whole; of a long one only so much, or the registers spill.
+        unroll = steps if steps <= 12 else next(n for n in (4, 3, 2, 1) if steps % n == 0)
+        return Tile(4, lanes_for(out_channels, 32, 8), 4, depth=8, unroll=unroll)
     lanes = lanes_for(out_channels, 64, 8)
     return Tile(2 if lanes > 32 else 4, lanes, 8)
 
@@ -23,4 +26,4 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(4, lanes_for(conv.out_channels // conv.groups, 16, 4), 4)
 
 
-AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile)
+AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile, registers=32)

@@ -15,25 +15,42 @@ class Tile:
     """At most pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`.
 
     depth: where it is not 1, a vector holds so many words of one output and not one of so many outputs;
-    its sums are added up at the end, and `quantum` outputs share the activations that were read."""
+    its sums are added up at the end, and `quantum` outputs share the activations that were read.
+
+    The rest is for tuning (schedules/space.py); None is what the kernel and its target do by themselves.
+
+    rows: over how many output rows a tile lies, a divisor of their number. together: how many activations of
+    a pixel are read at a time. word: bits of a lane, which is the form of its sums: 8 are added as bytes and
+    widened at times, 16 and 32 are wide at once. unroll: steps of the inner loop that are written out.
+    blocks_outside: all rows of one block of channels before the next block, else all blocks of one row; it is
+    also what threads share out.
+    """
 
     pixels: int
     lanes: int
     quantum: int
     depth: int = 1
+    rows: int | None = None
+    together: int | None = None
+    word: int | None = None
+    unroll: int = 1
+    blocks_outside: bool = False
 
 
 @dataclass(frozen=True)
 class KernelTarget:
     """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
     together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
-    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry."""
+    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry, where
+    no record of a tuning has a better one. vector_bits, registers: of the vector registers."""
 
     name: str
     word: int
     together: int
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
+    vector_bits: int = 128
+    registers: int = 16
 
     def word_for(self, conv: Convolution) -> int:
         """Few channels in a group leave most of a wide word empty; a lane of 16 bits counts up to 65535."""

@@ -12,4 +12,4 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(4, lanes_for(conv.out_channels // conv.groups, 16, 8), 8)
 
 
-X86_AVX2 = KernelTarget("x86_avx2", 8, 1, binary_tile, float_tile)
+X86_AVX2 = KernelTarget("x86_avx2", 8, 1, binary_tile, float_tile, vector_bits=256)

@@ -18,4 +18,4 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(4, lanes_for(conv.out_channels // conv.groups, 64, 16), 16)
 
 
-X86_AVX512 = KernelTarget("x86_avx512", 32, 1, binary_tile, float_tile)
+X86_AVX512 = KernelTarget("x86_avx512", 32, 1, binary_tile, float_tile, vector_bits=512, registers=32)

@@ -1,0 +1,49 @@
+"""What is tuned: one kernel with choices, named by all that its best tile depends on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from schedules.bits import Packing
+from schedules.borders import Ending
+from schedules.epilogue import Epilogue
+from schedules.geometry import Convolution
+
+
+@dataclass(frozen=True)
+class Task:
+    """packing: of the activations, None where they are float; planar: they are [N, C, H, W].
+
+    outputs: of each tensor that the kernel writes, its dtype, and how its bits are packed where it holds
+    bits. The element-wise steps before that cost the same in every tile and are not part of the key, so that
+    networks share records which differ in a scaling factor or an activation.
+    """
+
+    conv: Convolution
+    packing: Packing | None
+    ending: Ending
+    outputs: tuple[tuple[str, Packing | None], ...]
+    planar: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "binary_convolution" if self.packing else "float_convolution"
+
+    @property
+    def key(self) -> str:
+        """Canonical JSON."""
+        return json.dumps({"kind": self.kind, **asdict(self)}, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def title(self) -> str:
+        conv = self.conv
+        kernel, strides = ("x".join(map(str, pair)) for pair in (conv.kernel, conv.strides))
+        what = "float" if self.packing is None else "binary"
+        stride = f" / {strides}" if conv.strides != (1, 1) else ""
+        image = f"{conv.height}x{conv.width}x{conv.channels}"
+        return f"{what} {kernel}{stride}, {image} to {conv.out_channels}"
+
+
+def outputs_of(epilogue: Epilogue) -> tuple[tuple[str, Packing | None], ...]:
+    return tuple((output.dtype, output.packing) for output in epilogue.outputs)
