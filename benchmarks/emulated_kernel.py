@@ -6,13 +6,7 @@ two calls and with three: the difference is one call and nothing else, in the st
 
 from __future__ import annotations
 
-import importlib.util
-import re
-import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.inner_loop import Executed, read_counts
@@ -20,7 +14,6 @@ from benchmarks.kernels import Kernel, built
 from bibench_tvm.errors import BibenchError
 from bibench_tvm.presets import CompileTarget
 from rpc import qemu, tensor_file
-from rpc.qemu import EmulationUnavailable
 
 NATIVE = Path(__file__).parent / "native"
 TIMEOUT_S = 300.0
@@ -32,7 +25,7 @@ def executed_instructions(kernel: Kernel, target: CompileTarget) -> list[Execute
     Raises EmulationUnavailable with the line to type, EmulationFailed, BibenchError.
     """
     emulator = qemu.emulator("qemu-aarch64")
-    plugin = _plugin(emulator)
+    plugin = qemu.plugin(emulator, NATIVE / "count.c")
     sysroot = qemu.sysroot("aarch64-linux-gnu", ["ld-linux-aarch64.so.1", "libc.so.6"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -62,21 +55,3 @@ def _program(kernel: Kernel, target: CompileTarget, folder: Path) -> Path:
     includes = [*qemu.ffi_headers(), "-I", str(qemu.NATIVE)]
     flags = [*includes, f"-DKERNEL=__tvm_ffi_{kernel.symbol}", "-no-pie", "-lm"]
     return qemu.build(compiler, [NATIVE / "call_kernel.c", compiled], folder, flags)
-
-
-def _plugin(emulator: str) -> Path:
-    """The plugin, built for this machine and this QEMU."""
-    words = subprocess.run([emulator, "--version"], capture_output=True, text=True).stdout
-    major = int(match[1]) if (match := re.search(r"version (\d+)", words)) else 0
-    flags = ["-shared", "-fPIC", f"-DPLUGIN_VERSION={2 if major >= 9 else 1}"]
-    with qemu.locked("benchmarks"):
-        return qemu.build(_host_compiler(), [NATIVE / "count.c"], qemu.cache_folder() / "benchmarks", flags)
-
-
-def _host_compiler() -> Sequence[str]:
-    if path := shutil.which("gcc") or shutil.which("cc"):
-        return [path]
-    if importlib.util.find_spec("ziglang") is None:
-        line = f"{sys.executable} -m pip install 'ziglang==0.17.*'"
-        raise EmulationUnavailable(f"There is no C compiler for the plugin of QEMU. Type: {line}")
-    return [sys.executable, "-m", "ziglang", "cc"]

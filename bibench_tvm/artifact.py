@@ -124,7 +124,7 @@ class Artifact:
         if machine != "unknown" and (lacking := sorted(set(target["features"]) - set(features))):
             raise BibenchError(
                 f"{self.folder} is for {target['name']}, and the processor of {where} lacks "
-                f"{', '.join(lacking)}. Compile it again with a --target that fits it."
+                f"{', '.join(lacking)}. Compile again with a --target that fits it."
             )
 
 

@@ -62,7 +62,7 @@ def board(
         if emulate:
             from rpc import emulated_board
 
-            description, run_session = emulated_board.describe(cpu), emulated_board.session_of(cpu)
+            description, run_session = emulated_board.prepare(cpu)
         else:
             from rpc import machine, serve_session
 

@@ -24,16 +24,18 @@ from tvm.rpc import _ffi_api
 from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC, TrackerCode, random_key
 
 from rpc import wire
+from rpc.qemu import death_of
 from rpc.wire import Address, Tracker, TrackerGone
 
 # Runs one session in a child: serves the client at a file descriptor, with the current folder for its files.
 RunSession = Callable[[int], None]
 
 _PING_S = 2.0
-_UNUSED_KEY_S = 6.0
+_UNUSED_KEY_S = 4.0
 _GREETING_S = 5.0
 _MAX_GREETINGS = 64
 _MAX_KEY_BYTES = 1024
+_KEPT_OUTPUT = 4096
 _PR_SET_PDEATHSIG = 1
 # Loaded here, since a child that was just forked must not load anything.
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)
@@ -50,15 +52,16 @@ class _Greeting:
 
 @dataclass
 class _Session:
-    """A client whose work runs in the child `pid`, which holds the other end of the pipe `alive`."""
+    """A client whose work runs in the child `pid`, whose output is a pipe that ends with it."""
 
     connection: socket.socket
     pid: int
-    alive: int
+    output: int
     folder: Path
     limit_s: float
     start: float
     until: float
+    said: bytes = b""
     client_left: bool = False
 
 
@@ -122,7 +125,7 @@ class Board:
             poll.register(descriptor, select.POLLIN)
         waits = [self._next_ping, *(greeting.until for greeting in self._greetings.values())]
         if session := self._session:
-            poll.register(session.alive, select.POLLIN)
+            poll.register(session.output, select.POLLIN)
             if not session.client_left:
                 poll.register(session.connection, select.POLLRDHUP)
             waits.append(session.until)
@@ -193,8 +196,7 @@ class Board:
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             if len(self._greetings) >= _MAX_GREETINGS:
-                connection.close()
-                return
+                self._dismiss(next(iter(self._greetings.values())))  # the oldest: a client greets at once
             connection.setblocking(False)
             self._greetings[connection.fileno()] = _Greeting(connection, now + _GREETING_S)
 
@@ -244,27 +246,27 @@ class Board:
         self._start_session(connection, _limit(words[1:], self._time_limit_s), folder)
 
     def _start_session(self, connection: socket.socket, limit_s: float, folder: Path) -> None:
-        alive, held = os.pipe()
+        heard, output = os.pipe()
         start = time.monotonic()
         sys.stderr.flush()
         try:
             own_folder = Path(tempfile.mkdtemp(dir=folder))
             pid = os.fork()
         except OSError as problem:
-            os.close(alive)
-            os.close(held)
+            os.close(heard)
+            os.close(output)
             _refuse(connection, f"The board cannot start a session: {wire.reason(problem)}.")
             connection.close()
             self._say(f"A session could not be started: {wire.reason(problem)}.")
             self._next_ping = 0.0
             return
         if pid == 0:
-            self._become_session(connection.fileno(), held, own_folder)
-        os.close(held)
-        self._session = _Session(connection, pid, alive, own_folder, limit_s, start, start + limit_s)
+            self._become_session(connection.fileno(), output, own_folder)
+        os.close(output)
+        self._session = _Session(connection, pid, heard, own_folder, limit_s, start, start + limit_s)
         self._tell_busy()
 
-    def _become_session(self, connection: int, held: int, folder: Path) -> NoReturn:
+    def _become_session(self, connection: int, output: int, folder: Path) -> NoReturn:
         status = 1
         try:
             os.setsid()
@@ -274,14 +276,14 @@ class Board:
             os.chdir(folder)
             nothing = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nothing, 0)
-            os.dup2(2, 1)  # standard output is the board's own
+            os.dup2(output, 1)
+            os.dup2(output, 2)
             self._listener.close()
             for greeting in self._greetings.values():
                 greeting.connection.close()
             if self._tracker:
                 self._tracker.close()
             os.set_inheritable(connection, True)
-            os.set_inheritable(held, True)
             self._run_session(connection)
             status = 0
         except BaseException as problem:
@@ -291,7 +293,12 @@ class Board:
 
     def _watch(self, session: _Session, ready: Mapping[int, int], now: float) -> None:
         # The pipe stays open where the work has started a process that outlives it.
-        if session.alive in ready or os.waitid(os.P_PID, session.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        ended = os.waitid(os.P_PID, session.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if session.output in ready:
+            part = os.read(session.output, 1 << 16)
+            session.said = (session.said + part)[-_KEPT_OUTPUT:]
+            ended = ended or not part
+        if ended:
             self._end_session(session, None)
         elif now >= session.until:
             what = "its client left" if session.client_left else f"its limit of {session.limit_s:g} s"
@@ -309,11 +316,11 @@ class Board:
         # Whatever the work has started ends with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(session.pid, signal.SIGKILL)
-        sentence = why_killed or _meaning(os.waitstatus_to_exitcode(status))
+        sentence = why_killed or _meaning(os.waitstatus_to_exitcode(status), session.said)
         if sentence and not session.client_left:
             _refuse(session.connection, sentence)
         session.connection.close()
-        os.close(session.alive)
+        os.close(session.output)
         shutil.rmtree(session.folder, ignore_errors=True)
         self._session = None
         self._say(f"Session of {time.monotonic() - session.start:.1f} s. {sentence or ''}".rstrip())
@@ -353,18 +360,11 @@ def _refuse(connection: socket.socket, sentence: str) -> None:
         _ffi_api.ReturnException(os.dup(connection.fileno()), sentence)
 
 
-def _meaning(status: int) -> str | None:
-    """What became of a child, of its exit status."""
+def _meaning(status: int, said: bytes) -> str | None:
+    """What became of a child, of its exit status and its last words."""
     if status == 0:
         return None
     if status > 0:
-        return f"The board's process ended with status {status}."
-    crash = signal.Signals(-status)
-    words = {
-        signal.SIGILL: "it used an instruction that this processor does not have",
-        signal.SIGSEGV: "it reached for memory that is not its own",
-        signal.SIGABRT: "it gave up",
-        signal.SIGKILL: "it was killed, perhaps for want of memory",
-    }
-    what = words.get(crash, signal.strsignal(crash) or "it was stopped")
-    return f"The board's process died of {crash.name}: {what}."
+        words = (said.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
+        return f"The board's process ended with status {status}: {words}"
+    return f"The board's process {death_of(-status)}"

@@ -35,7 +35,7 @@ def missing() -> str | None:
     the runner, a few seconds each.
     """
     try:
-        _prepare()
+        prepared("run_model.c")
     except EmulationUnavailable as problem:
         return str(problem)
     return None
@@ -55,7 +55,7 @@ def run(
     is for all samples together. Raises EmulationUnavailable, or EmulationFailed with what went wrong and how
     many samples were done.
     """
-    emulator, sysroot, runner = _prepare()
+    emulator, sysroot, runner = prepared("run_model.c")
     with tempfile.TemporaryDirectory() as folder:
         sent, received = Path(folder, "inputs"), Path(folder, "outputs")
         tensor_file.write(sent, inputs)
@@ -72,8 +72,10 @@ def run(
         return qemu.received(received, len(inputs))
 
 
-def _prepare() -> tuple[str, Path, Path]:
-    """The emulator, the folder of aarch64 system libraries and the runner. Raises EmulationUnavailable."""
+def prepared(source: str) -> tuple[str, Path, Path]:
+    """The emulator, the folder of aarch64 system libraries, and the program of this source in native/, which
+    is linked with TVM's libraries and lies beside them. Raises EmulationUnavailable.
+    """
     emulator = qemu.emulator("qemu-aarch64")
     sysroot = qemu.sysroot("aarch64-linux-gnu", _SYSTEM_LIBRARIES)
     # 2.28 is the glibc of the manylinux wheels.
@@ -84,7 +86,7 @@ def _prepare() -> tuple[str, Path, Path]:
         # finds libstdc++ is the sysroot's business and not the linker's.
         flags = [*qemu.ffi_headers(), "-L", str(libraries), "-Wl,--no-as-needed,--allow-shlib-undefined"]
         flags += ["-ltvm_runtime", "-ltvm_runtime_extra", "-ltvm_ffi"]
-        return emulator, sysroot, qemu.build(compiler, [qemu.NATIVE / "run_model.c"], libraries, flags)
+        return emulator, sysroot, qemu.build(compiler, [qemu.NATIVE / source], libraries, flags)
 
 
 def _libraries() -> Path:

@@ -65,7 +65,7 @@ def _main(time_limit_s: float, emulate: str | None = None) -> None:
     if emulate:
         from rpc import emulated_board
 
-        description, run_session = emulated_board.describe(emulate), emulated_board.session_of(emulate)
+        description, run_session = emulated_board.prepare(emulate)
     else:
         description, run_session = machine.describe(), serve_session.serve
     tracker_listener, listener = listen(LOCAL, 0), listen(LOCAL, 0)

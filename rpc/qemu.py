@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -120,30 +121,62 @@ def build(command: Sequence[str], sources: Sequence[Path], folder: Path, flags: 
     return program
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> None:
+def plugin(emulator: str, source: Path) -> Path:
+    """A plugin of QEMU, built for this machine and this QEMU. Raises EmulationUnavailable."""
+    words = subprocess.run([emulator, "--version"], capture_output=True, text=True).stdout
+    major = int(match[1]) if (match := re.search(r"version (\d+)", words)) else 0
+    flags = ["-shared", "-fPIC", "-I", str(NATIVE), f"-DPLUGIN_VERSION={2 if major >= 9 else 1}"]
+    with locked("plugins"):
+        return build(_host_compiler(), [source], cache_folder() / "plugins", flags)
+
+
+def _host_compiler() -> list[str]:
+    if path := shutil.which("gcc") or shutil.which("cc"):
+        return [path]
+    if importlib.util.find_spec("ziglang") is None:
+        line = f"{sys.executable} -m pip install 'ziglang==0.17.*'"
+        raise EmulationUnavailable(f"There is no C compiler for the plugin of QEMU. Type: {line}")
+    return [sys.executable, "-m", "ziglang", "cc"]
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path | None = None
+) -> bytes:
     """Runs an Arm program under QEMU, in `environment` and nothing else, so that runs can be repeated.
+
+    `folder` is its current one. Gives its standard output.
 
     Raises EmulationFailed with a sentence when it crashes, hangs for `timeout_s` seconds or reports an error.
     """
     try:
         result = subprocess.run(
-            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            cwd=folder,
         )
     except subprocess.TimeoutExpired:
         raise EmulationFailed(f"The emulated program did not end within {timeout_s:g} seconds.") from None
     if result.returncode == 0:
-        return
+        return result.stdout
     words = " ".join(result.stderr.decode(errors="replace").split())
     if result.returncode > 0:
         raise EmulationFailed(words or f"The emulated program ended with status {result.returncode}.")
-    crash = signal.Signals(-result.returncode)
+    raise EmulationFailed(f"The emulated program {death_of(-result.returncode)} {words}".rstrip())
+
+
+def death_of(number: int) -> str:
+    """What a process did that died of a signal."""
+    crash = signal.Signals(number)
     meaning = {
         signal.SIGILL: "it used an instruction that this processor does not have",
         signal.SIGSEGV: "it reached for memory that is not its own",
         signal.SIGABRT: "it gave up",
         signal.SIGKILL: "it was killed, perhaps for want of memory",
     }.get(crash, signal.strsignal(crash) or "it was stopped")
-    raise EmulationFailed(f"The emulated program died of {crash.name}: {meaning}. {words}".rstrip())
+    return f"died of {crash.name}: {meaning}."
 
 
 def received(path: Path, expected: int) -> list[list[np.ndarray]]:

@@ -107,12 +107,12 @@ class Board:
             self.remote.upload(content, name)
             arrived = self.remote.download(name)
         if arrived != content:
-            free = self.conditions().get("disk_free_bytes")
-            if free is not None and free < len(content):
-                raise RemoteError(
-                    f"The disk of {self} is full: {path} has {len(content)} bytes, and {free} are free there."
-                )
-            raise RemoteError(f"{path} did not arrive whole at {self}: what is there now differs from it.")
+            if len(arrived) == len(content):
+                raise RemoteError(f"{path} was damaged on its way to {self}: what is there differs from it.")
+            raise RemoteError(
+                f"Of the {len(content)} bytes of {path}, {self} kept {len(arrived)}: its disk is full, with "
+                f"{self.conditions()['disk_free_bytes']} bytes free, or limited."
+            )
         return name
 
     def network(self, library: Path) -> "Network":

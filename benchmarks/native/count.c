@@ -1,38 +1,13 @@
 // A QEMU plugin that counts how often each instruction of an emulated program is executed:
 //   qemu-aarch64 -plugin libcount.so,out=FILE PROGRAM ...
 // At the end FILE has a line for each instruction that was executed, by address: its address, its code and its
-// count. No package ships qemu-plugin.h; the declarations that are used are few and have not changed since QEMU 4.2.
+// count.
 #include <inttypes.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define EXPORT __attribute__((visibility("default")))
-
-typedef uint64_t qemu_plugin_id_t;
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-typedef struct qemu_info_t qemu_info_t;
-enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
-
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
-                                           void (*translated)(qemu_plugin_id_t, struct qemu_plugin_tb*));
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn* instruction,
-                                            void (*executed)(unsigned cpu, void* data),
-                                            enum qemu_plugin_cb_flags flags, void* data);
-void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*ended)(qemu_plugin_id_t, void*), void* data);
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb* block);
-struct qemu_plugin_insn* qemu_plugin_tb_get_insn(const struct qemu_plugin_tb* block, size_t index);
-const void* qemu_plugin_insn_data(const struct qemu_plugin_insn* instruction);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn* instruction);
-
-// QEMU 9 asks for 2; what is used here is the same in both.
-#ifndef PLUGIN_VERSION
-#define PLUGIN_VERSION 1
-#endif
-EXPORT int qemu_plugin_version = PLUGIN_VERSION;
+#include "qemu_plugin.h"
 
 // An open hash table of instructions. Blocks are translated again at will, so an address can come more than once.
 typedef struct {

@@ -2,43 +2,15 @@
 //   run_model MODEL.so INPUTS OUTPUTS
 // INPUTS has one list of tensors per sample; OUTPUTS gets one list per sample, tuples flattened in order, as
 // soon as it is computed. Plain C over the tvm-ffi C API: zig builds that in seconds, and C++ in a minute.
-#include <tvm/ffi/c_api.h>
-
+#include "ffi.h"
 #include "tensor_file.h"
 
 enum { kPooledAllocator = 2, kMaxDepth = 8 };
-
-// c_api.h has these accessors for C++ alone: the body of an object follows its header.
-static void* body(const TVMFFIAny* value) { return (char*)value->v_obj + sizeof(TVMFFIObject); }
-
-static void check(int status, const char* doing) {
-  TVMFFIObjectHandle error = NULL;
-  if (status == 0) return;
-  TVMFFIErrorMoveFromRaised(&error);
-  if (!error) die("%s failed without a word.", doing);
-  TVMFFIErrorCell* cell = (TVMFFIErrorCell*)((char*)error + sizeof(TVMFFIObject));
-  die("%s failed: %.*s: %.*s", doing, (int)cell->kind.size, cell->kind.data, (int)cell->message.size,
-      cell->message.data);
-}
-
-static TVMFFIAny integer(int64_t value) { return (TVMFFIAny){.type_index = kTVMFFIInt, .v_int64 = value}; }
-
-static TVMFFIAny text(const char* value) {
-  return (TVMFFIAny){.type_index = kTVMFFIRawStr, .v_c_str = value};
-}
 
 static TVMFFIAny call(TVMFFIObjectHandle function, TVMFFIAny* arguments, int count, const char* doing) {
   TVMFFIAny result = {.type_index = kTVMFFINone};
   check(TVMFFIFunctionCall(function, arguments, count, &result), doing);
   return result;
-}
-
-static TVMFFIObjectHandle global_function(const char* name) {
-  TVMFFIByteArray key = {name, strlen(name)};
-  TVMFFIObjectHandle function = NULL;
-  check(TVMFFIFunctionGetGlobal(&key, &function), name);
-  if (!function) die("This TVM runtime has no function %s.", name);
-  return function;
 }
 
 static TVMFFIObjectHandle method(TVMFFIAny module, const char* name) {

@@ -4,29 +4,11 @@
 #define BIBENCH_TENSOR_FILE_H
 
 #include <dlpack/dlpack.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
+
+#include "process.h"
 
 enum { kMagic = 0x31544242, kMaxDimensions = 16, kMaxTensors = 4096, kAlignment = 64 };
-
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char* sentence, ...) {
-  va_list values;
-  va_start(values, sentence);
-  vfprintf(stderr, sentence, values);
-  fputc('\n', stderr);
-  _exit(1);  // no destructors: the runtime may be in any state
-}
-
-// QEMU would write the dump of a crash into the current folder, gigabytes of it.
-static void forbid_core_dumps(void) {
-  setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-}
 
 static void* allocate(uint64_t bytes) {
   void* memory = NULL;
