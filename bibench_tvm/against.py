@@ -27,6 +27,10 @@ from bibench_tvm.peers import bitserial, onnx_runtime
 from bibench_tvm.peers.standalone import Standalone
 from bibench_tvm.presets import resolve_target
 from schedules.geometry import Convolution
+from schedules.records import tile_from_json
+from schedules.space import refusal
+from schedules.targets.kernel_target import Tile
+from schedules.task import Task
 
 if TYPE_CHECKING:
     from rpc.session import Board
@@ -46,7 +50,8 @@ BOARD, HOST = "board", "this machine"
 
 @dataclass(frozen=True)
 class Source:
-    """The network that an artifact was compiled from; file: where it is in one."""
+    """The network that an artifact was compiled from; file: where it is in one. Without a file it is of the same
+    architecture, with other weights."""
 
     imported: Imported
     file: Path | None
@@ -163,6 +168,21 @@ def _geometry(layer: Mapping[str, Any]) -> Convolution:
     return conv
 
 
+def _tiles(manifest: Mapping[str, Any]) -> dict[str, Tile]:
+    """Title of a task -> the tile that a record of tuning chose. Raises BibenchError."""
+    records = manifest["tuning"].get("records")
+    try:
+        return {str(record["layer"]): tile_from_json(record["tile"]) for record in reversed(records or [])}
+    except (TypeError, KeyError, ValueError) as error:
+        raise BibenchError(
+            f"The manifest is damaged: its records of tuning make no sense ({error})."
+        ) from None
+
+
+def untuned(task: Task) -> None:
+    """Chooses no tile: the target's own is taken."""
+
+
 class _Bench:
     """Makes contestants for one artifact on one board, and lets them take turns."""
 
@@ -189,12 +209,16 @@ class _Bench:
             left_out.append(
                 "ONNX Runtime is not on the board: its times are this machine's and have no ratio."
             )
-        if "default" in names:
-            left_out.append("default: the artifact has no tuned records, so ours is the default.")
+        self.tiles = _tiles(artifact.manifest)
+        self.default = "default" in names and bool(self.tiles)
+        if "default" in names and not self.tiles:
+            left_out.append("default: the artifact has no tuned schedules, so ours are the defaults.")
 
     def layer(self, layer: Standalone) -> dict[str, Any]:
         """`times` of each contestant, and in `failed` why another has none."""
-        makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._ours(layer)}
+        makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._ours(layer, self._tuned)}
+        if self.default:
+            makers[UNTUNED] = lambda: self._ours(layer, untuned)
         if self.topi and layer.binarized:
             makers[TOPI] = lambda: self._topi(layer)
         if self.onnx:
@@ -207,10 +231,16 @@ class _Bench:
         self.made += 1
         return self.folder / f"contestant{self.made}{suffix}"
 
-    def _ours(self, layer: Standalone) -> Contestant:
+    def _tuned(self, task: Task) -> Tile | None:
+        """The tile of this layer's kernel in the artifact; there it may write something else, and a tile
+        that cannot write what the layer standing alone does is not taken."""
+        tile = self.tiles.get(task.title)
+        return tile if tile and refusal(task, tile) is None else None
+
+    def _ours(self, layer: Standalone, choose: Callable[[Task], Tile | None]) -> Contestant:
         imported, x = layer.imported(), layer.shaped(layer.x)
         library = self._path(".so")
-        build(imported, self.target, library)
+        build(imported, self.target, library, choose)
         (expected,) = imported.reference([x]).outputs
         tolerance = 0.0 if layer.binarized else _ROUNDING
         return Contestant(self.board.network(library), [x], expected, tolerance, self.unit)
@@ -254,6 +284,10 @@ class _Bench:
     def network(self, source: Source | None) -> dict[str, Any]:
         """As `layer`, of the whole network."""
         makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._artifact(source)}
+        if self.default and source:
+            makers[UNTUNED] = lambda: self._untuned(source.imported)
+        elif self.default:
+            self.left_out.append("The network untuned: name what was compiled with --model.")
         if self.onnx and (float_twin := self._float_twin(source)):
             makers[FLOAT] = lambda: self._onnx(*float_twin, int8=False)
             makers[INT8] = lambda: self._onnx(*float_twin[:3], _QUANTIZED_NETWORK, int8=True)
@@ -261,9 +295,16 @@ class _Bench:
 
     def _artifact(self, source: Source | None) -> Contestant:
         inputs = sample_inputs(self.artifact.manifest, None)
-        expected = source.imported.reference(inputs).outputs[0] if source else None
+        expected = source.imported.reference(inputs).outputs[0] if source and source.file else None
         library = self._path(".so")
         library.write_bytes((self.artifact.folder / MODEL).read_bytes())
+        return Contestant(self.board.network(library), inputs, expected, _FLIPS, self.unit)
+
+    def _untuned(self, imported: Imported) -> Contestant:
+        inputs = sample_inputs(self.artifact.manifest, None)
+        library = self._path(".so")
+        build(imported, self.target, library, untuned)
+        expected = imported.reference(inputs).outputs[0]
         return Contestant(self.board.network(library), inputs, expected, _FLIPS, self.unit)
 
     def _float_twin(self, source: Source | None) -> tuple[Path, list[np.ndarray], np.ndarray, float] | None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from relay_passes import Lowered
     from schedules.records import Chooser
+    from schedules.targets.kernel_target import Tile
+    from schedules.task import Task
 
 PROBE = "probe.so"
 
@@ -127,7 +129,12 @@ def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
 
 
 def build(
-    imported: Imported, target: CompileTarget, library: Path, choose: Chooser, *, probe: bool = False
+    imported: Imported,
+    target: CompileTarget,
+    library: Path,
+    choose: Callable[[Task], Tile | None],
+    *,
+    probe: bool = False,
 ) -> tuple[Lowered, tvm.IRModule]:
     """Lower, generate code and link to `library`; returns what was lowered, and what code was made of."""
     import tvm
