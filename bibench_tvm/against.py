@@ -39,8 +39,8 @@ NAMES = ("topi", "onnxruntime", "default")
 OURS, UNTUNED, TOPI = "bibench_tvm", "bibench_tvm untuned", "TVM topi bit-serial"
 FLOAT, INT8 = "ONNX Runtime fp32", "ONNX Runtime int8"
 
-# What an output may differ by, of its largest entry. A sign that a float layer's rounding flips is seen in the
-# output of a network. 8 bits are not exact by design, and flip more signs.
+# What an output may differ by, of its largest entry. A sign that a float layer's rounding flips is seen in
+# the output of a network. 8 bits are not exact by design, and flip more signs.
 _ROUNDING, _FLIPS, _QUANTIZED, _QUANTIZED_NETWORK = 1e-4, 0.1, 0.1, 1.0
 _BURST_S = 0.02
 _ROUNDS = 7
@@ -50,8 +50,8 @@ BOARD, HOST = "board", "this machine"
 
 @dataclass(frozen=True)
 class Source:
-    """The network that an artifact was compiled from; file: where it is in one. Without a file it is of the same
-    architecture, with other weights."""
+    """The network that an artifact was compiled from; file: where it is in one. Without a file it is of
+    the same architecture, with other weights."""
 
     imported: Imported
     file: Path | None
@@ -70,7 +70,7 @@ class Contestant:
     place: str = BOARD
 
     def check(self) -> float | None:
-        """The largest difference, relative to the largest entry. Raises BibenchError where it is too large."""
+        """The largest difference, relative to the largest entry. Raises BibenchError if it is too large."""
         found, right = self.network.run(self.inputs)[0], self.expected
         if right is None:
             return None

@@ -21,6 +21,7 @@ from bibench_tvm.errors import BibenchError, UsageError
 if TYPE_CHECKING:
     from bibench_tvm.against import Source
     from bibench_tvm.artifact import Artifact
+    from bibench_tvm.importer import Imported
     from bibench_tvm.measure import Images
     from rpc.session import Address, Board
 
@@ -71,7 +72,7 @@ def bench(
         names = _contestants(against, model, out)
         loaded = [load(folder) for folder in artifacts]
         pictures = [_images(artifact, images) for artifact in loaded]
-        source = _source(loaded, model) if names else None
+        sources = [_source(artifact, model) if names else None for artifact in loaded]
         report: dict[str, Any] = {"complete": False, "results": [], "left_out": []}
         if out:
             _make_folder(out)
@@ -85,7 +86,7 @@ def bench(
                     report["results"].append({**result, "threads": board.threads()})
                     _save(out, report)
                     if names:
-                        compared = _compare(loaded[index], board, result, names, source)
+                        compared = _compare(loaded[index], board, result, names, sources[index])
                         report["results"][-1]["against"] = compared
                         _save(out, report)
                         if out:
@@ -133,27 +134,45 @@ def _is_bundled(artifact: Artifact) -> bool:
     return isinstance(source, dict) and NETWORK.is_file() and source.get("sha256") == digest(NETWORK)
 
 
-def _source(loaded: Sequence[Artifact], model: Path | None) -> Source | None:
-    """What the artifacts were compiled from, for --against; None where nobody says."""
+def _source(artifact: Artifact, model: Path | None) -> Source | None:
+    """What the artifact was compiled from, for --against; None where nobody says."""
     from bibench_tvm.against import Source
     from bibench_tvm.artifact import digest
     from bibench_tvm.bundled import NETWORK
     from bibench_tvm.importer import import_model
 
-    if model is None and all(_is_bundled(artifact) for artifact in loaded):
-        model = NETWORK
-    if model is None:
-        return None
-    with phase(f"importing {model.name}"):
-        imported = import_model(model)
-    for artifact in loaded:
-        source = artifact.manifest.get("source") or {}
-        if source.get("sha256") not in (None, digest(model)):
-            raise UsageError(f"{artifact.folder} was compiled from another file than {model}.")
-        shapes = [tuple(spec["shape"]) for spec in artifact.manifest["inputs"]]
+    manifest = artifact.manifest
+    recorded = manifest.get("source") or {}
+    file = model or (NETWORK if _is_bundled(artifact) else None)
+    if file is None:
+        imported = None if recorded else _of_architecture(manifest)
+    else:
+        with phase(f"importing {file.name}"):
+            imported = import_model(file)
+        if recorded.get("sha256") not in (None, digest(file)):
+            raise UsageError(f"{artifact.folder} was compiled from another file than {file}.")
+        shapes = [tuple(spec["shape"]) for spec in manifest["inputs"]]
         if shapes != [spec.shape for spec in imported.inputs]:
-            raise UsageError(f"{artifact.folder} takes inputs of shapes {shapes}, and {model} does not.")
-    return Source(imported, model)
+            raise UsageError(f"{artifact.folder} takes inputs of shapes {shapes}, and {file} does not.")
+    return Source(imported, file) if imported else None
+
+
+def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
+    """A network with fresh weights of an architecture that `trainers` knows; the work in it is the same."""
+    from bibench_tvm.compile import fresh
+    from bibench_tvm.importer import import_model
+
+    try:
+        import trainers
+    except ModuleNotFoundError:
+        return None
+    known = manifest["model"] in trainers.list_models() and len(manifest["inputs"]) == 1
+    if not known or not manifest.get("algorithm"):
+        return None
+    with phase(f"importing {manifest['model']}"):
+        shape = tuple(manifest["inputs"][0]["shape"])
+        made = fresh(manifest["model"], manifest["algorithm"], "paper", {None: shape})
+        return import_model(made["model"], example_inputs=made["example_inputs"])
 
 
 @contextlib.contextmanager
