@@ -8,6 +8,7 @@ numpy's before anything is timed.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,14 +170,17 @@ def _geometry(layer: Mapping[str, Any]) -> Convolution:
 
 
 def _tiles(manifest: Mapping[str, Any]) -> dict[str, Tile]:
-    """Title of a task -> the tile that a record of tuning chose. Raises BibenchError."""
-    records = manifest["tuning"].get("records")
+    """What a task computes -> the tile that a record of tuning chose for it. Raises BibenchError."""
+    records = manifest["tuning"].get("records") or []
     try:
-        return {str(record["layer"]): tile_from_json(record["tile"]) for record in reversed(records or [])}
+        return {_computed(record["task"]): tile_from_json(record["tile"]) for record in reversed(records)}
     except (TypeError, KeyError, ValueError) as error:
-        raise BibenchError(
-            f"The manifest is damaged: its records of tuning make no sense ({error})."
-        ) from None
+        raise BibenchError(f"The manifest is damaged: its records of tuning make no sense ({error}).") from None
+
+
+def _computed(task: Mapping[str, Any]) -> str:
+    """Of a task in JSON, what is left of it where the layer stands alone."""
+    return json.dumps([task["kind"], task["conv"]], sort_keys=True)
 
 
 def untuned(task: Task) -> None:
@@ -234,7 +238,7 @@ class _Bench:
     def _tuned(self, task: Task) -> Tile | None:
         """The tile of this layer's kernel in the artifact; there it may write something else, and a tile
         that cannot write what the layer standing alone does is not taken."""
-        tile = self.tiles.get(task.title)
+        tile = self.tiles.get(_computed(json.loads(task.key)))
         return tile if tile and refusal(task, tile) is None else None
 
     def _ours(self, layer: Standalone, choose: Callable[[Task], Tile | None]) -> Contestant:

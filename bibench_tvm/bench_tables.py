@@ -47,7 +47,7 @@ def _title(result: Result, results: Sequence[Result]) -> str:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, box=None, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="right" if i else "left", no_wrap=i == 0, overflow="fold")
     return table
 
 
@@ -109,29 +109,29 @@ def _layers(results: Sequence[Result]) -> Table:
 
 
 def _against(result: Result) -> Table:
+    """Ours as it is, each other as a multiple of ours: that fits a terminal."""
     against = result["against"]
+    ours = against["ours"]
     entries = [*against["layers"], {"name": "the network", "like": [], **against["network"]}]
     titles = list(dict.fromkeys(title for entry in entries for title in (*entry["times"], *entry["failed"])))
-    heading = f"On {_title(result, [result])}: {_unit(result)}, and how many times ours"
-    table = _table(heading, "layer", "within the network", *titles)
+    others = [title for title in titles if title != ours]
+    heading = f"On {_title(result, [result])}: {_unit(result)} of ours, and how many times that others take"
+    table = _table(heading, "layer, + more like it", "in the network", "alone", *others)
     notes: dict[str, list[str]] = {}
     for entry in entries:
-        like = f" and {len(entry['like'])} like it" if entry["like"] else ""
-        cells = []
-        for title in titles:
-            time = entry["times"].get(title)
-            if time is None:
-                if title in entry["failed"]:
-                    notes.setdefault(f"{title} failed: {entry['failed'][title]}", []).append(entry["name"])
-                cells.append("failed" if title in entry["failed"] else "-")
-                continue
-            shown = cost(time["cost"], time["unit"])
-            if time["unit"] != against["unit"]:
-                shown += f" {time['unit']}"
-            ratio = time["ratio"] if title != against["ours"] else None
-            cells.append(f"{shown} ({ratio:.2f}x)" if ratio else shown)
+        cells = [cost(entry["times"][ours]["cost"], against["unit"])]
+        for title in others:
+            if title in entry["failed"]:
+                notes.setdefault(f"{title} failed: {entry['failed'][title]}", []).append(entry["name"])
+                cells.append("failed")
+            elif time := entry["times"].get(title):
+                ratio, shown = time["ratio"], f"{cost(time['cost'], time['unit'])} {time['unit']}"
+                cells.append(f"{ratio:.2f}x" if ratio else shown)
+            else:
+                cells.append("-")
+        name = f"{entry['name']} +{len(entry['like'])}" if entry["like"] else entry["name"]
         within = entry.get("in_place")
-        table.add_row(entry["name"] + like, "" if within is None else cost(within, result["unit"]), *cells)
+        table.add_row(name, "" if within is None else cost(within, against["unit"]), *cells)
     for note, names in notes.items():
         stderr.print(f"{', '.join(names)}: {note}", style="yellow", soft_wrap=True)
     return table
