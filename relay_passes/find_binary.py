@@ -16,7 +16,7 @@ from tvm import relax
 from relay_passes.layers import Layer
 from relay_passes.operators import call, convolution_of, image
 from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
-from relay_passes.two_valued import MOVES, BinaryWeights, TwoValued, binary_weights, truth, two_values
+from relay_passes.two_valued import MOVES, TwoValued, binary_weights, truth, two_values
 from schedules.geometry import Convolution
 from schedules.targets import KernelTarget
 
@@ -85,22 +85,26 @@ class FindBinary:
         taken = f"{what} takes the values {values.low:g} and {values.high:g}"
         return f"{taken}; only -a and a, or 0 and a, have a kernel"
 
-    def _weights(self, weights: relax.Expr) -> BinaryWeights | str:
-        if not is_constant(weights):
-            return "its weights are computed at run time"
-        return binary_weights(constant_value(weights))
-
     def _pack(
         self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued, groups: int, word: int
     ) -> relax.Expr:
         key = (x, groups, word)
         if key not in self.packed:
-            bits = truth(builder, x, values)
+            planes = _planes(builder, x)
+            channels = shape_of(x)[-1]
+            # Few channels of each group leave most of a word empty, and make the words as big as the image.
+            planar = planes is not None and (groups == 1 or channels // groups >= 8)
+            bits = truth(builder, planes if planar else x, values)
             if values.high == 0.0:  # the bit stands for the value that is not 0
                 bits = builder.emit(relax.op.logical_not(bits))
-            channels = shape_of(x)[-1]
             packed = call(
-                "bibench.pack", bits, channels=channels, groups=groups, word=word, halo=[0, 0, 0, 0]
+                "bibench.pack",
+                bits,
+                channels=channels,
+                groups=groups,
+                word=word,
+                halo=[0, 0, 0, 0],
+                planar=int(planar),
             )
             self.packed[key] = builder.emit(packed)
         return self.packed[key]
@@ -115,7 +119,7 @@ class FindBinary:
     ) -> relax.Expr:
         x, w = value.args
         conv = convolution_of(geometry, shape_of(x), shape_of(w)[0])
-        weights, values = self._weights(w), self._activation(builder, x)
+        weights, values = binary_weights(constant_value(w)), self._activation(builder, x)
         reasons = [r for r in (values, weights) if isinstance(r, str)]
         if reasons or isinstance(weights, str) or isinstance(values, str):
             self._note(value, op, "; ".join(reasons), conv.macs, w, conv)
@@ -190,6 +194,7 @@ class FindBinary:
                 groups=1,
                 word=word,
                 halo=[0] * 4,
+                planar=0,
             )
         )
         dot = call(
@@ -205,6 +210,20 @@ class FindBinary:
         result = relax.op.astype(builder.emit(dot), "float32")
         self.table.append(Layer(str(value.attrs["name"]), "matmul", True, "", macs, 0))
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
+
+
+def _planes(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
+    """The tensor [N, C, H, W], or [N, C, L], that was turned to the image x, if that is how x was made."""
+    shape, made = shape_of(x), made_by(builder, x)
+    if len(shape) != 4:
+        return None
+    if is_call(made, "relax.reshape") and shape_of(made.args[0]) == (shape[0], *shape[2:]) and shape[1] == 1:
+        made = made_by(builder, made.args[0])
+    if not is_call(made, "relax.permute_dims"):
+        return None
+    source = made.args[0]
+    turned = [0, *range(2, len(shape_of(source))), 1]
+    return source if [int(axis) for axis in made.attrs.axes or ()] == turned else None
 
 
 def _sign_note(builder: relax.BlockBuilder, x: relax.Expr) -> str:

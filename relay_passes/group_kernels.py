@@ -1,9 +1,10 @@
 """Plan which operators become one kernel: a convolution or packing, and the element-wise work around it.
 
 A group starts at its anchor and takes in what follows element by element, as long as each value has one
-reader; besides, from any of its values, a comparison that ends in packed bits. So a convolution writes its
-float output, its packed sign, or both, without a second pass over memory. A packing that no convolution took
-in takes in the element-wise work before it. No group may come to depend on itself through another.
+reader; besides, from any of its values, a comparison that ends in packed bits, and what is turned to planes,
+[N, C, H, W]. So a convolution writes its float output, its packed sign, or both, in the layout that is
+wanted, without a second pass over memory. A packing that no convolution took in takes in the element-wise
+work before it. No group may come to depend on itself through another.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tvm
 from tvm import relax
 
 from relay_passes.operators import packing_of
-from relay_passes.rewrite import bindings, is_call, is_tensor, shape_of, users
+from relay_passes.rewrite import bindings, dtype_of, is_call, is_tensor, shape_of, users
 from schedules.epilogue import OPERATORS
 
 SUMS = (
@@ -78,8 +79,11 @@ class _Plan:
         if len(self.unit[binding.var].members) > 1 or not is_call(value):
             return False
         if is_call(value, "bibench.pack"):
-            if shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
+            planar = int(value.attrs["planar"])  # and a group of sums is channels last
+            if planar or shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
                 return False
+        elif is_call(value, "relax.permute_dims"):
+            return _writes_planes(group, binding)
         elif value.op.name not in OPERATORS or not _same_elements(binding, group.shape):
             return False
         others = {id(self.unit[v]): self.unit[v] for v in read_vars(value) if v in self.unit}
@@ -103,6 +107,16 @@ def _same_elements(binding: relax.VarBinding, shape: tuple[int, ...]) -> bool:
         and all(e in (1, s) for e, s in zip(operand[::-1], shape[::-1], strict=False))
         for operand in operands
     )
+
+
+def _writes_planes(group: Group, binding: relax.VarBinding) -> bool:
+    """Whether the group's kernel may write this permutation of one of its values itself."""
+    anchor, axes = group.anchor.value, binding.value.attrs.axes
+    if not is_call(anchor, "bibench.convolution", "bibench.binary_convolution"):
+        return False
+    depthwise = 1 < int(anchor.attrs["groups"]) == group.shape[-1]
+    turned = axes is not None and [int(axis) for axis in axes] == [0, 3, 1, 2]
+    return turned and not depthwise and dtype_of(binding.var) in ("float32", "int32")
 
 
 def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
@@ -151,23 +165,27 @@ def _take_followers(plan: _Plan, group: Group) -> None:
         readers = plan.users.get(tail, [])
         for reader in readers:
             if len(readers) > 1 or tail in plan.results:
-                _take_packing(plan, group, reader)
+                _take_ending(plan, group, reader)
         if len(readers) != 1 or tail in plan.results or not plan.may_join(group, readers[0]):
             return
-        if is_call(readers[0].value, "bibench.pack"):
+        if is_call(readers[0].value, *_ENDINGS):
             plan.join(group, readers[0])
             return
         plan.join(group, readers[0])
         tail = readers[0].var
 
 
-def _take_packing(plan: _Plan, group: Group, first: relax.VarBinding) -> None:
-    """Join the comparison `first`, and what follows it, if that leads to packed bits and nowhere else."""
+_ENDINGS = ("bibench.pack", "relax.permute_dims")  # written in a form of their own, which no member reads
+
+
+def _take_ending(plan: _Plan, group: Group, first: relax.VarBinding) -> None:
+    """Join the operator `first`, and what follows it, if that leads to packed bits or to planes and nowhere
+    else."""
     path = [first]
     while True:
         if not plan.may_join(group, path[-1], path[:-1]):
             return
-        if is_call(path[-1].value, "bibench.pack"):
+        if is_call(path[-1].value, *_ENDINGS):
             break
         readers = plan.users.get(path[-1].var, [])
         if len(readers) != 1 or path[-1].var in plan.results:

@@ -7,7 +7,7 @@ artifact can be checked kernel by kernel on the very inputs that each kernel got
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, tirx
 
 from relay_passes.group_kernels import Group, group_kernels, read_vars
-from relay_passes.operators import convolution_of, image, packing_of, pooling_of
+from relay_passes.operators import convolution_of, packed_image, packing_of, pooling_of
 from relay_passes.rewrite import (
     bindings,
     constant_value,
@@ -32,6 +32,7 @@ from schedules.borders import Ending, border_tables, limit_table
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of, plain
 from schedules.geometry import Convolution
 from schedules.packing import packing_kernel
+from schedules.planar_packing import planar_packing_kernel
 from schedules.pooling import pooling_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.task import Task, outputs_of
@@ -164,7 +165,11 @@ class LowerKernels:
         self.layer = str((anchor.attrs or {}).get("name", ""))
         epilogue, operands, written = self._epilogue(group, outside)
         if is_call(anchor, "bibench.pack"):
-            kernel = packing_kernel(image(group.shape), epilogue)
+            kernel = (
+                planar_packing_kernel(group.shape, epilogue)
+                if int(anchor.attrs["planar"])
+                else packing_kernel(packed_image(anchor), epilogue)
+            )
             self._emit("pack", kernel, operands, epilogue, written)
         elif is_call(anchor, "bibench.binary_convolution"):
             self._binary_convolution(anchor, epilogue, operands, written)
@@ -208,6 +213,7 @@ class LowerKernels:
         operands: list[relax.Expr] = []
         steps: list[Step] = []
         packs: dict[relax.Var, tuple[Value, Packing]] = {}
+        turned: dict[relax.Var, Value] = {}
 
         def value(arg: relax.Expr, like: relax.Call) -> Value:
             if isinstance(arg, relax.Var) and arg in values:
@@ -228,6 +234,8 @@ class LowerKernels:
             call = member.value
             if is_call(call, "bibench.pack"):
                 packs[member.var] = (value(call.args[0], call), packing_of(call.attrs))
+            elif is_call(call, "relax.permute_dims"):
+                turned[member.var] = value(call.args[0], call)
             elif member is not group.anchor:
                 steps.append(
                     Step(call.op.name, tuple(value(a, call) for a in call.args), attributes_of(call))
@@ -238,9 +246,11 @@ class LowerKernels:
         for var in written:
             if var in packs:
                 truth, packing = packs[var]
-                outputs.append(Output(truth, packing.shape(*image(group.shape)[:3]), packing.dtype, packing))
+                shape = packing.shape(*packed_image(self.definition[var].value)[:3])
+                outputs.append(Output(truth, shape, packing.dtype, packing))
             else:
-                outputs.append(Output(values[var], shape_of(var), dtype_of(var)))
+                source = turned.get(var) or values[var]
+                outputs.append(Output(source, shape_of(var), dtype_of(var), planar=var in turned))
         shapes = tuple((shape_of(o), dtype_of(o)) for o in operands)
         return Epilogue(shapes, tuple(steps), tuple(outputs)), operands, written
 
@@ -472,7 +482,7 @@ def split_threshold(
     rest = Epilogue(
         tuple(epilogue.operands[i] for i in used),
         tuple(Step(s.op, tuple(map(moved, s.inputs)), s.attributes) for s in steps[dropped:]),
-        tuple(Output(moved(o.value), o.shape, o.dtype, o.packing) for o in epilogue.outputs),
+        tuple(replace(o, value=moved(o.value)) for o in epilogue.outputs),
     )
     return rest, [operands[i] for i in used], thresholds, falls
 

@@ -8,7 +8,8 @@ read as an image with leading extents of 1.
     bibench.product(x, y)                 float32, two activations
     bibench.named(y)                      y, which a layer without an operator of ours computed
     bibench.pool(x)                       the maximum or average of windows
-    bibench.pack(truth)                   bool -> words (see schedules/bits.py)
+    bibench.pack(truth)                   bool -> words (see schedules/bits.py); with `planar`, of a truth
+                                          [N, C, H, W] or [N, C, L], as if it had been turned
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
     bibench.binary_product(words, words)  [.., M, K], [.., N, K] -> int32 [.., M, N]
 """
@@ -36,6 +37,15 @@ def _ints(values: Any) -> tuple[int, ...]:
 def image(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """A shape of rank 1 to 4 as that of an image."""
     n, h, w, c = (1,) * (4 - len(shape)) + tuple(shape)
+    return n, h, w, c
+
+
+def packed_image(pack: relax.Call) -> tuple[int, int, int, int]:
+    """The image that is packed, channels last."""
+    shape = _ints(pack.args[0].ty.shape)
+    if not int(pack.attrs["planar"]):
+        return image(shape)
+    n, c, h, w = (*shape[:2], *((1, *shape[2:])[-2:]))
     return n, h, w, c
 
 
@@ -88,7 +98,7 @@ def _pool_type(c: relax.Call, _: Any) -> relax.TensorType:
 
 def _pack_type(c: relax.Call, _: Any) -> relax.TensorType:
     packing = packing_of(c.attrs)
-    return relax.TensorType(packing.shape(*image(_ints(c.args[0].ty.shape))[:3]), packing.dtype)
+    return relax.TensorType(packing.shape(*packed_image(c)[:3]), packing.dtype)
 
 
 def _declared_type(c: relax.Call, _: Any) -> relax.TensorType:

@@ -153,11 +153,11 @@ def truth(builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued) -> r
     if name == "relax.astype" and is_call(made_by(builder, value.args[0]), *_BOOLEAN):
         return value.args[0]
     if name in _AFFINE or name == "relax.negative":
-        for inner in value.args:
+        for i, inner in enumerate(value.args):
             inner_values = two_values(builder, inner)
             if inner_values is not None:
-                by = [number(arg) for arg in value.args if arg is not inner]
-                falls = name == "relax.negative" or (name == "relax.subtract" and inner is value.args[1])
+                by = [number(arg) for j, arg in enumerate(value.args) if j != i]
+                falls = name == "relax.negative" or (name == "relax.subtract" and i == 1)
                 falls ^= name in ("relax.multiply", "relax.divide") and (by[0] or 0.0) < 0
                 higher = truth(builder, inner, inner_values)
                 return _opposite(builder, higher) if falls else higher

@@ -23,6 +23,7 @@ from schedules.bits import Packing
 from schedules.borders import Borders, Ending
 from schedules.epilogue import Epilogue
 from schedules.geometry import Convolution
+from schedules.planes import Planes, band_of_rows
 from schedules.sums import Runs, across, along
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import Block, blocks_of_group
@@ -248,7 +249,24 @@ def _tiled(
                     lambda r: row_of_block(r // bands, r % bands * rows, group, block, index),
                 )
 
-            if tile.blocks_outside:
+            def bands_of(block: Block, count: int):
+                """All bands of rows, of `count` blocks alike of each group."""
+                tall = band_of_rows(conv.out_height // rows, conv.out_width * rows) * rows
+                bands = conv.out_height // tall
+                with T.parallel(0, conv.batch * bands * conv.groups * count) as r:
+                    n, band = r // (bands * conv.groups * count), r // (conv.groups * count) % bands
+                    group, index = r // count % conv.groups, r % count
+                    channel, top = group * out_group + block.start + index * tile.lanes, band * tall
+                    written = list(zip(epilogue.outputs, outputs, strict=True))
+                    planes = Planes(written, n, top, tall, channel, block.valid, block.width, target.floats)
+                    writer.planes = planes
+                    each(tall // rows, lambda y: row_of_block(n, top + y * rows, group, block, index))
+                    planes.write()
+
+            if any(output.planar for output in epilogue.outputs):
+                for block in [*full[:1], *tail]:
+                    bands_of(block, len(full) if block.valid == tile.lanes else 1)
+            elif tile.blocks_outside:
                 if full:
                     with T.parallel(0, conv.groups * len(full)) as b:
                         all_rows(b // len(full), full[0], b % len(full))

@@ -118,12 +118,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Output:
-    """One tensor that the kernel writes: the value itself, or with `packing` its truth as packed bits."""
+    """One tensor that the kernel writes: the value itself, or with `packing` its truth as packed bits.
+
+    planar: an image is written as [N, C, H, W]; of 32-bit numbers."""
 
     value: Value
     shape: tuple[int, ...]
     dtype: str
     packing: Packing | None = None
+    planar: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,8 @@ class Epilogue:
         results = []
         for output in self.outputs:
             value = np.broadcast_to(read(output.value), total.shape)
+            if output.planar:
+                value = value.transpose(0, 3, 1, 2)
             results.append(
                 pack(value, output.packing)
                 if output.packing

@@ -15,9 +15,10 @@ from schedules.geometry import Convolution
 class Task:
     """packing: of the activations, None where they are float; planar: they are [N, C, H, W].
 
-    outputs: of each tensor that the kernel writes, its dtype, and how its bits are packed where it holds
-    bits. The element-wise steps before that cost the same in every tile and are not part of the key, so that
-    networks share records which differ in a scaling factor or an activation.
+    outputs: of each tensor that the kernel writes, its dtype, after `planar` where it is [N, C, H, W], and
+    how its bits are packed where it holds bits. The element-wise steps before that cost the same in every
+    tile and are not part of the key, so that networks share records which differ in a scaling factor or an
+    activation.
     """
 
     conv: Convolution
@@ -46,4 +47,4 @@ class Task:
 
 
 def outputs_of(epilogue: Epilogue) -> tuple[tuple[str, Packing | None], ...]:
-    return tuple((output.dtype, output.packing) for output in epilogue.outputs)
+    return tuple(("planar " * output.planar + output.dtype, output.packing) for output in epilogue.outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tvm import tirx
@@ -11,6 +11,9 @@ from tvm.script.ir_builder import tirx as T
 
 from schedules.bits import Packing
 from schedules.epilogue import Epilogue
+
+if TYPE_CHECKING:
+    from schedules.planes import Planes
 
 SCHEDULED = "bibench.is_scheduled"
 # Buffers do not overlap; no other schedule may touch a kernel, nor TVM's fusion take it apart (8: opaque).
@@ -53,7 +56,8 @@ def each(extent: int, body: Callable[[Any], None]) -> None:
 class Writer:
     """Emits an epilogue at one pixel for channels that lie together, in vectors.
 
-    extents: batch, height, width of the outputs, without halo."""
+    extents: batch, height, width of the outputs, without halo.
+    planes: the band that is being computed, where an output wants planes; set by the kernel."""
 
     WIDEST = 32
 
@@ -65,6 +69,7 @@ class Writer:
         extents: tuple[int, int, int],
     ):
         self.epilogue, self.outputs, self.operands, self.extents = epilogue, outputs, operands, extents
+        self.planes: Planes | None = None
         pairs = zip(outputs, epilogue.outputs, strict=True)
         self.packed = [(flat(buffer), o.packing) for buffer, o in pairs if o.packing is not None]
 
@@ -98,7 +103,13 @@ class Writer:
         channel = start + first
         values = self.epilogue.emit(total(first, channel, lanes), [n, y, x, channel], self.operands, lanes)
         packed = iter(self.packed)
-        for value, buffer, output in zip(values, self.outputs, self.epilogue.outputs, strict=True):
+        for i, (value, buffer, output) in enumerate(
+            zip(values, self.outputs, self.epilogue.outputs, strict=True)
+        ):
+            if output.planar:
+                assert self.planes is not None
+                self.planes.keep(i, y, x, first, lanes, value)
+                continue
             if output.packing is None:
                 index = [n, y, x, channel if lanes == 1 else T.ramp(channel, 1, lanes)]
                 T.buffer_store(buffer, value, index[4 - len(buffer.shape) :])

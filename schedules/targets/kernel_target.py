@@ -52,6 +52,11 @@ class KernelTarget:
     vector_bits: int = 128
     registers: int = 16
 
+    @property
+    def floats(self) -> int:
+        """Numbers of 32 bits in a vector register."""
+        return self.vector_bits // 32
+
     def word_for(self, conv: Convolution) -> int:
         """Few channels in a group leave most of a wide word empty; a lane of 16 bits counts up to 65535."""
         if conv.channels // conv.groups <= 8:

@@ -184,6 +184,14 @@ def test_linear_layers(build, run, shape):
     np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
 
 
+@pytest.mark.parametrize("name", ["2 b - 1", "1 - 2 b", "(b - 0.5) / -0.5", "negative", "scaled"])
+def test_scaled_and_shifted_where_nothing_is_turned(build, run, name):
+    weights = relax.const(signs(5, 40))
+    before = build(lambda emit, x: emit(op.matmul(TWO_VALUED[name](emit, x), weights)), (4, 5))
+    x = image((4, 5))
+    np.testing.assert_allclose(run(find(before)[0], x)[0], run(before, x)[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("leading, depth, columns", [((), 3, 5), ((3,), 40, 70), ((2, 3), 40, 33)])
 @pytest.mark.parametrize("target", [GENERIC, X86_AVX512], ids=lambda t: t.name)
 def test_products_of_two_signs(build, run, operators, leading, depth, columns, target):

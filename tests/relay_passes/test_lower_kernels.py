@@ -47,6 +47,24 @@ def stem(emit, x, out=20):
 # --------------------------------------------------------------------------- networks, of small integers
 
 
+def lone(emit, x):
+    """A sign of its own for each channel, and PyTorch's layout at both ends."""
+    return binary(emit, sign(emit, emit(op.add(x, per_channel(20)))), 33)
+
+
+def on_a_line(emit, x):
+    """One-dimensional."""
+    x = emit(op.reshape(x, (2, 20, 30)))
+    weights = relax.const(RNG.choice(np.float32([-1, 1]), (33, 20, 3)))
+    return emit(op.nn.conv1d(sign(emit, x), weights, padding=1))
+
+
+def of_two_layouts(emit, x):
+    """What the second convolution takes for channels are the columns of the first one's result."""
+    x = binary(emit, sign(emit, x), 6)
+    return binary(emit, sign(emit, emit(op.permute_dims(x, [0, 2, 3, 1]))), 8)
+
+
 def residual_block(emit, x):
     x = stem(emit, x)
     y = emit(op.add(norm(emit, binary(emit, sign(emit, x), 20)), x))
@@ -145,9 +163,9 @@ def zero_one(emit, x):
 
 
 NETWORKS = [
-    residual_block, straight, downsample, scaled_by_position, pooled, pooled_after_the_sign,
-    groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results, only_the_input,
-    one_pixel, classifier, attention, zero_one,
+    lone, on_a_line, of_two_layouts, residual_block, straight, downsample, scaled_by_position, pooled,
+    pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results,
+    only_the_input, one_pixel, classifier, attention, zero_one,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
@@ -174,6 +192,9 @@ def test_a_network_computes_the_same(build, network):
 
 
 KERNELS = {
+    # The packing reads the network's input as it is, plane by plane.
+    lone: ["pack", "binary_convolution"],
+    on_a_line: ["pack", "binary_convolution"],
     straight: ["float_convolution", "binary_convolution", "binary_convolution"],
     # Each convolution writes the float that the residual needs and the bits that the next one reads.
     residual_block: ["float_convolution", "binary_convolution", "binary_convolution"],

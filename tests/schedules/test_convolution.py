@@ -227,6 +227,51 @@ def test_numbers_and_packed_truth_on_arm(arm, conv):
     check_outputs(arm, arm.kernels, conv, Packing(conv.out_channels, 8, halo=(1, 0, 2, 1)), seed=0)
 
 
+@given(
+    kernels=TARGETS,
+    conv=convolutions(),
+    height=st.integers(1, 20),
+    width=st.sampled_from([1, 2, 3, 7, 14, 20, 56, 67]),
+    integers=st.booleans(),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=50)
+def test_planes(host, kernels, conv, height, width, integers, seed):
+    """Numbers that are written as [N, C, H, W]."""
+    conv = replace(conv, height=height, width=width)
+    assume(conv.out_height > 0 and conv.out_width > 0 and not depthwise.is_depthwise(conv, packed=True))
+    check_planes(host, kernels, conv, integers, seed)
+
+
+@pytest.mark.parametrize("conv", FIXED[:3], ids=str)
+def test_planes_on_arm(arm, conv):
+    check_planes(arm, arm.kernels, conv, False, seed=0)
+
+
+def check_planes(machine, kernels: KernelTarget, conv: Convolution, integers: bool, seed: int) -> None:
+    """The sums, and besides, channels last, their doubles."""
+    bits, weights = random_bits(seed, conv)
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
+    n, h, w, c = conv.out_shape
+    dtype = "int32" if integers else "float32"
+    steps = (
+        Step("relax.astype", (SUM,), {"dtype": dtype}),
+        Step("relax.add", (Value("step", 0), Value("step", 0))),
+    )
+    specs = [((n, c, h, w), dtype), (conv.out_shape, dtype)]
+    epilogue = Epilogue(
+        (), steps, (Output(Value("step", 0), *specs[0], planar=True), Output(Value("step", 1), *specs[1]))
+    )
+    ending: Ending = "bordered dot" if any(conv.padding) else "dot"
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, epilogue, ending)
+    tables = border_tables(conv, weights, False) if ending == "bordered dot" else ()
+    planes, last = machine.call(kernel, [pack(bits, packing), laid_out, *tables], specs)
+    sums = expected_sums(bits, weights, conv)
+    np.testing.assert_array_equal(planes, sums.transpose(0, 3, 1, 2))
+    for got, twin in zip((planes, last), epilogue.evaluate(sums, []), strict=True):
+        np.testing.assert_array_equal(got, twin)
+
+
 def check_outputs(machine, kernels: KernelTarget, conv: Convolution, out_packing: Packing, seed: int) -> None:
     """sum * scale[c] + residual, and sum >= threshold[c], turned for some channels."""
     bits, weights = random_bits(seed, conv)

@@ -1,4 +1,4 @@
-"""The packing kernel against `bits.pack`, each of its three ways, and eight bits gathered into a byte."""
+"""The packing kernels against `bits.pack`, each of their ways, and eight bits gathered into a byte."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from schedules.bits import Packing, pack
 from schedules.epilogue import Epilogue, Output, Step, Value
 from schedules.packing import packing_kernel
+from schedules.planar_packing import planar_packing_kernel
 from schedules.write_back import bits_of
 
 HALO = st.tuples(*[st.integers(0, 3)] * 4)
@@ -58,6 +59,64 @@ def test_groups(host, extents, groups, per_group, word, halo, seed):
 @settings(deadline=None, max_examples=20)
 def test_a_byte_a_channel(host, extents, groups, halo, seed):
     check(host, extents, Packing(groups, 8, groups, halo), seed)
+
+
+PLANAR_OPERANDS = {
+    "one a channel": lambda n, c, h, w: (c, 1, 1),
+    "one an element": lambda n, c, h, w: (n, c, h, w),
+    "one a column": lambda n, c, h, w: (w,),
+    "one a row, of each channel": lambda n, c, h, w: (1, c, h, 1),
+}
+
+
+def check_planar(
+    machine, extents: tuple[int, int, int], packing: Packing, kind: str, seed: int, line: bool = False
+) -> None:
+    """x * scale >= 0 or a truth that is read, packed. line: of [N, C, L]."""
+    rng = np.random.default_rng(seed)
+    n, h, w = (extents[0], 1, extents[2]) if line else extents
+    shape = (n, packing.channels, w) if line else (n, packing.channels, h, w)
+    x = rng.normal(size=shape).astype("float32")
+    extent = PLANAR_OPERANDS[kind](n, packing.channels, h, w)
+    if line:
+        extent = (*extent[:-2], extent[-1])
+    scale = rng.choice([-1, 0, 1], extent).astype("float32")
+    extra = rng.random(shape) < 0.3
+    steps = (
+        Step("relax.multiply", (Value("operand", 0), Value("operand", 1))),
+        Step("relax.greater_equal", (Value("step", 0), Value("number", number=0.0))),
+        Step("relax.logical_xor", (Value("step", 1), Value("operand", 2))),
+    )
+    spec = (packing.shape(n, h, w), packing.dtype)
+    epilogue = Epilogue(
+        ((x.shape, "float32"), (scale.shape, "float32"), (extra.shape, "bool")),
+        steps,
+        (Output(Value("step", 2), *spec, packing),),
+    )
+    [words] = machine.call(planar_packing_kernel(shape, epilogue), [x, scale, extra], [spec])
+    truth = ((x * scale >= 0) ^ extra).reshape(n, packing.channels, h, w)
+    np.testing.assert_array_equal(words, pack(truth.transpose(0, 2, 3, 1), packing))
+
+
+@given(
+    extents=st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 70)),
+    groups=st.sampled_from([1, 1, 1, 2, 3]),
+    per_group=st.integers(1, 70),
+    word=st.sampled_from([8, 16, 32]),
+    halo=HALO,
+    kind=st.sampled_from([*PLANAR_OPERANDS]),
+    line=st.booleans(),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=25)
+def test_plane_by_plane(host, extents, groups, per_group, word, halo, kind, line, seed):
+    check_planar(host, extents, Packing(groups * per_group, word, groups, halo), kind, seed, line)
+
+
+@pytest.mark.parametrize("extents", [(1, 9, 11), (2, 2, 56)], ids=str)
+@pytest.mark.parametrize("kind", PLANAR_OPERANDS)
+def test_plane_by_plane_on_arm(arm, extents, kind):
+    check_planar(arm, extents, Packing(70, 16, halo=(1, 0, 2, 1)), kind, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""Packing of images that lie plane by plane, [N, C, H, W]: lanes are neighbouring pixels of one plane.
+
+A vector of words, one for each pixel, takes in a bit from each of its channels; then the words go to their
+places, channels last. So what moves across memory is 1/32 of the image where a word has 32 bits.
+
+The plain reference is `bits.pack` after `Epilogue.evaluate`, with the axes of its truth turned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from schedules.epilogue import Epilogue
+from schedules.planes import band_of_rows, square
+from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store
+
+LANES = 16
+TOGETHER = 4  # vectors of one plane that are read after each other; their words do not wait for each other
+
+
+def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.PrimFunc:
+    """Parameters of the kernel: the epilogue's operands and its one output, which is packed.
+
+    extents: batch, channels, height if there is one, and width of what is packed; the operands broadcast
+    against these.
+    """
+    batch, channels, *plane = extents
+    height, width = (1, *plane)[-2:]
+    (output,) = epilogue.outputs
+    packing = output.packing
+    assert packing is not None
+    group = channels // packing.groups
+    # Rows that follow each other are one long row, for operands that do not vary along rows or columns alone.
+    shapes = [(1,) * (len(extents) - len(shape)) + tuple(shape) for shape, _ in epilogue.operands]
+    joined = all(np.prod(shape[2:]) == 1 or shape[2:] == (*plane,) for shape in shapes)
+    rows = band_of_rows(height, width) if joined else 1
+    count = rows * width
+    lanes = square(count, LANES)
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr(KERNEL_ATTRIBUTES)
+        operands = [
+            T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
+        ]
+        out = T.arg("output0", T.buffer(output.shape, output.dtype))
+        with T.sblock("root"):  # TVM's passes look for one in every kernel
+            Writer(epilogue, [out], operands, (batch, height, width)).clear_halos()
+            words = flat(out)
+            top, left, _, _ = packing.halo
+            _, out_height, out_width, pitch = packing.shape(batch, height, width)
+            views = []
+            for shape, operand in zip(shapes, operands, strict=True):
+                view = (*shape[:2], int(np.prod(shape[2:]))) if joined else shape
+                views.append(T.decl_buffer(view, operand.dtype, data=operand.data))
+
+            def words_at(n, band, pixels, channel, bits: int) -> list[Any]:
+                """The words of `lanes` pixels from each of these on, of `bits` channels from this one on."""
+                values: list[Any] = [spread(tirx.const(0, packing.dtype), lanes)] * len(pixels)
+                zero = values[0]
+                for j in range(bits):
+                    one = spread(tirx.const(1 << j, packing.dtype), lanes)
+                    for i, pixel in enumerate(pixels):
+                        at = [band * count + pixel] if joined else [band, pixel]
+                        truth = epilogue.emit(None, [n, channel + j, *at], views, lanes)[0]
+                        values[i] = values[i] | tirx.Select(truth, one, zero)
+                return values
+
+            with T.parallel(0, batch * (height // rows)) as r:
+                n, band = r // (height // rows), r % (height // rows)
+                row = T.alloc_buffer((count,), packing.dtype, scope="local")
+
+                def word(word_, channel, bits: int):
+                    """One word of each pixel of the band."""
+
+                    def pieces(pixels):
+                        values = words_at(n, band, pixels, channel, bits)
+                        for pixel, value in zip(pixels, values, strict=True):
+                            store(row, pixel, lanes, value)
+
+                    def run(first):
+                        pieces([first + i * lanes for i in range(TOGETHER)])
+
+                    length = TOGETHER * lanes
+                    each(count // length, lambda i: run(i * length))
+                    done = count - count % length
+                    rest = [*range(done, count - lanes + 1, lanes)]
+                    if count % lanes:
+                        rest.append(count - lanes)
+                    if rest:
+                        pieces(rest)
+                    with T.serial(0, rows) as y, T.serial(0, width) as x:
+                        place = ((n * out_height + band * rows + y + top) * out_width + x + left) * pitch
+                        T.buffer_store(words, load(row, y * width + x, 1), [place + word_])
+
+                whole, left_over = divmod(group, packing.word)
+                with T.serial(0, packing.groups) as g:
+                    first = g * packing.words_per_group
+                    each(whole, lambda w: word(first + w, g * group + w * packing.word, packing.word))
+                    if left_over:
+                        word(first + whole, g * group + whole * packing.word, left_over)
+    return builder.get()
