@@ -175,7 +175,7 @@ def _tiles(manifest: Mapping[str, Any]) -> dict[str, Tile]:
     try:
         return {_computed(record["task"]): tile_from_json(record["tile"]) for record in reversed(records)}
     except (TypeError, KeyError, ValueError) as error:
-        raise BibenchError(f"The manifest is damaged: its records of tuning make no sense ({error}).") from None
+        raise BibenchError(f"The manifest is damaged: its tuned schedules make no sense ({error}).") from None
 
 
 def _computed(task: Mapping[str, Any]) -> str:

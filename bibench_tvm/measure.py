@@ -1,6 +1,6 @@
 """One artifact on one board: latency, layer by layer, memory, size, accuracy, and under which conditions.
 
-A board that is emulated has no time: there the unit is executed instructions, which are the same each run.
+A board that is emulated has no time: there the unit is executed instructions.
 Needs neither torch nor onnx.
 """
 
@@ -215,7 +215,7 @@ def _accuracy(
 
 def _runs(network: Network, inputs: Sequence[np.ndarray], unit: str) -> int:
     if unit == INSTRUCTIONS:
-        return 3  # equal, all of them
+        return 3  # equal but for what the runtime does beside the kernels
     once = min(network.time(inputs, number=1, repeat=3))
     return int(min(max(_TIMED_S / max(once, 1e-9), _RUNS[0]), _RUNS[1]))
 

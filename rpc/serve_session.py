@@ -43,8 +43,8 @@ def serve(connection: int) -> None:
 def profile(network: Any, function: str, repeat: int) -> str:
     """Runs a function of a virtual machine, whose inputs are set, and times each kernel that it calls.
 
-    Gives JSON: for each run a list of [kernel, nanoseconds], in the order of execution. What it takes to watch
-    a call is the least that the virtual machine's own bookkeeping ever took, and is subtracted.
+    Gives JSON: for each run a list of [kernel, nanoseconds], in the order of execution. What it takes to
+    watch a call is the least that the virtual machine's own bookkeeping ever took, and is subtracted.
     """
     runs: list[list[tuple[str, int]]] = []
     watching = sys.maxsize
