@@ -115,8 +115,12 @@ def _bitserial(case: Path, _: int) -> Running:
 
     operands = np.load(case / "bitserial.npz")
     x, kernel = operands["x"], operands["kernel"]
-    strides, padding = (int(operands["stride"]),) * 2, (int(operands["padding"]),) * 4
-    conv = Convolution(*x.shape, kernel.shape[3], kernel.shape[:2], strides, padding)
+    strides: Any = (int(operands["stride"]),) * 2
+    padding: Any = (int(operands["padding"]),) * 4
+    batch, height, width, channels = x.shape
+    kernel_height, kernel_width, _, out_channels = kernel.shape
+    image = batch, height, width, channels, out_channels
+    conv = Convolution(*image, (kernel_height, kernel_width), strides, padding)
     function = tvm.compile(bitserial_function(conv), target=resolve_target("host").tvm)
     y = tvm.runtime.tensor(np.zeros(operands["out_shape"], "float32"))
     arguments = [tvm.runtime.tensor(x), tvm.runtime.tensor(kernel), y]

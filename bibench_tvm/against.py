@@ -156,7 +156,9 @@ def _kinds(
 def _geometry(layer: Mapping[str, Any]) -> Convolution:
     """Raises BibenchError where the manifest makes no sense."""
     try:
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in layer["geometry"].items()}
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in layer["geometry"].items()
+        }
         conv = Convolution(**given)
         numbers = [n for v in given.values() for n in (v if isinstance(v, tuple) else [v])]
         lengths = [len(v) for v in (conv.kernel, conv.strides, conv.padding, conv.dilation)]

@@ -27,6 +27,7 @@ WIDE = 0.1  # spread of the runs
 
 Images = tuple[np.ndarray, np.ndarray]
 _TIMED_S = 2.0
+_PART_S = 0.2  # of runs that are asked for at a time: there is progress to show, and Ctrl-C to hear
 _RUNS = (10, 200)
 _PROFILED_RUNS = 30
 
@@ -70,10 +71,13 @@ def measure(
         network = board.network(artifact.folder / MODEL)
         advance()
     inputs = sample_inputs(manifest, None if isinstance(images, str) else images[0])
-    count = runs or _runs(network, inputs, unit)
+    once = max(min(network.time(inputs, number=1, repeat=3)), 1e-9)
+    count = runs or (3 if unit == INSTRUCTIONS else int(min(max(_TIMED_S / once, _RUNS[0]), _RUNS[1])))
+    together = max(1, int(_PART_S / once))
     values: list[float] = []
     with progress(f"{board.info.key}: timing {count} runs", count) as advance:
-        for part in _parts(count):
+        while len(values) < count:
+            part = min(together, count - len(values))
             values += in_unit(network.time(inputs, number=1, repeat=part), unit)
             for _ in range(part):
                 advance()
@@ -129,9 +133,9 @@ def warnings_of(cores: int, before: Mapping[str, Any], after: Mapping[str, Any],
     temperature = after.get("temperature_c")
     if temperature is not None and temperature >= HOT:
         found.append(f"The board is at {temperature:.0f} degrees Celsius, where many throttle. Cool it.")
-    clocks = before.get("mhz"), after.get("mhz")
-    if None not in clocks and clocks[1] < SLOWED * clocks[0]:
-        found.append(f"The clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz while it was timed.")
+    first, last = before.get("mhz"), after.get("mhz")
+    if first and last and last < SLOWED * first:
+        found.append(f"The clock fell from {first:.0f} to {last:.0f} MHz while it was timed.")
     load = before.get("load_average")
     if load is not None and load > BUSY * max(cores, 1):
         found.append(
@@ -211,19 +215,6 @@ def _accuracy(
             for _ in range(counted):
                 advance()
     return {"top1": right / done, "images": done}
-
-
-def _runs(network: Network, inputs: Sequence[np.ndarray], unit: str) -> int:
-    if unit == INSTRUCTIONS:
-        return 3  # equal but for what the runtime does beside the kernels
-    once = min(network.time(inputs, number=1, repeat=3))
-    return int(min(max(_TIMED_S / max(once, 1e-9), _RUNS[0]), _RUNS[1]))
-
-
-def _parts(count: int) -> list[int]:
-    """In ten parts or fewer, so that there is progress to show."""
-    size = -(-count // 10)
-    return [min(size, count - start) for start in range(0, count, size)]
 
 
 def _kernel_layers(artifact: Artifact) -> list[tuple[str, str]]:
