@@ -60,22 +60,9 @@ def _artifact(folder: str) -> Callable[[Path, int], Running]:
 
 def _onnx_runtime(file: str) -> Callable[[Path, int], Running]:
     def open_session(case: Path, threads: int) -> Running:
-        import onnxruntime
+        from bibench_tvm.peers.onnx_runtime import OnnxRuntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(case / file), options, providers=["CPUExecutionProvider"])
-        binding = session.io_binding()
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(_input(case))
-        binding.bind_ortvalue_input(session.get_inputs()[0].name, value)
-        binding.bind_output(session.get_outputs()[0].name)
-
-        def run() -> Any:
-            session.run_with_iobinding(binding)
-            return binding
-
-        return run, lambda bound: bound.copy_outputs_to_cpu()[0]
+        return OnnxRuntime(case / file, threads).bound([_input(case)])
 
     return open_session
 
@@ -122,11 +109,19 @@ def _pytorch(case: Path, threads: int) -> Running:
 def _bitserial(case: Path, _: int) -> Running:
     import tvm
 
-    from benchmarks.bitserial import bitserial_convolution
+    from bibench_tvm.peers.bitserial import bitserial_function
+    from bibench_tvm.presets import resolve_target
+    from schedules.geometry import Convolution
 
     operands = np.load(case / "bitserial.npz")
     x, kernel = operands["x"], operands["kernel"]
-    function = bitserial_convolution(x.shape, kernel.shape, int(operands["stride"]), int(operands["padding"]))
+    strides: Any = (int(operands["stride"]),) * 2
+    padding: Any = (int(operands["padding"]),) * 4
+    batch, height, width, channels = x.shape
+    kernel_height, kernel_width, _, out_channels = kernel.shape
+    image = batch, height, width, channels, out_channels
+    conv = Convolution(*image, (kernel_height, kernel_width), strides, padding)
+    function = tvm.compile(bitserial_function(conv), target=resolve_target("host").tvm)
     y = tvm.runtime.tensor(np.zeros(operands["out_shape"], "float32"))
     arguments = [tvm.runtime.tensor(x), tvm.runtime.tensor(kernel), y]
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 
 from benchmarks import shapes
 from benchmarks.shapes import Shape
+from bibench_tvm.peers import onnx_runtime
 
 
 def prepare_layer(case: Path, shape: Shape) -> None:
@@ -40,9 +38,8 @@ def _prepare(case: Path, binary: Any, floats: Any, x: Any) -> None:
     case.mkdir(parents=True)
     np.save(case / "input.npy", x.numpy())
     for name, network in {"binary": binary, "float": floats}.items():
-        with torch.inference_mode():
-            np.save(case / f"expected {name}.npy", network(x).numpy())
-        _export(network, x, case / f"{name}.onnx")
+        expected = onnx_runtime.export(network, x.numpy(), case / f"{name}.onnx")
+        np.save(case / f"expected {name}.npy", expected)
     torch.save(floats, case / "float.pt")
     _quantize(case, x.numpy())
     _compile(binary, x, case / "ours")
@@ -55,51 +52,12 @@ def _compile(network: Any, x: Any, folder: Path) -> None:
         compile_model(network, (x,), target="host", out=folder)
 
 
-def _export(network: Any, x: Any, file: Path) -> None:
-    """The exporter that needs no package besides; it says at length that there is another."""
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(network, (x,), str(file), dynamo=False, input_names=["x"], output_names=["y"])
-
-
 def _quantize(case: Path, x: np.ndarray) -> None:
-    """ONNX Runtime's recipe: shapes and fusions, then uint8 activations and int8 weights per channel."""
-    try:
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError:
+    if not onnx_runtime.installed():
         return
-
-    class Samples(CalibrationDataReader):
-        def __init__(self) -> None:
-            generator = np.random.default_rng(2)
-            self.samples = [x, *(generator.standard_normal(x.shape).astype("float32") for _ in range(3))]
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return {"x": self.samples.pop()} if self.samples else None
-
-    with _quiet():
-        quant_pre_process(str(case / "float.onnx"), str(case / "processed.onnx"))
-        quantize_static(
-            str(case / "processed.onnx"),
-            str(case / "int8.onnx"),
-            Samples(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
+    generator = np.random.default_rng(2)
+    samples = [*(generator.standard_normal(x.shape).astype("float32") for _ in range(3)), x]
+    onnx_runtime.quantize(case / "float.onnx", case / "int8.onnx", samples)
 
 
 def _prepare_bitserial(case: Path, binary: Any, x: Any, shape: Shape) -> None:

@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "compile": "a network in, an artifact out",
     "run": "run an artifact on this machine or on a board",
+    "bench": "what a network costs on boards, and beside libraries",
     "board": "offer this machine, or an emulated one, to others",
     "tracker": "where boards register",
     "targets": "the names that --target takes, or the boards at a tracker",

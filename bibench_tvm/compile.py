@@ -64,7 +64,7 @@ def compile_command(
         if source is not None:
             options = dict(model=source, arch=arch, algorithm=algorithm, variant=variant, input_shapes=shapes)
         elif arch is not None:
-            options = _fresh(arch, algorithm or "fp32", variant or "paper", shapes)
+            options = fresh(arch, algorithm or "fp32", variant or "paper", shapes)
         elif algorithm or variant or shapes:
             raise UsageError(
                 "--algorithm, --variant and --input-shape describe a network; name it with --arch."
@@ -80,7 +80,7 @@ def compile_command(
             raise typer.Exit(1)
 
 
-def _fresh(
+def fresh(
     arch: str, algorithm: str, variant: str, shapes: dict[str | None, tuple[int, ...]]
 ) -> dict[str, Any]:
     """A network with untrained weights, the same each time: for its speed and size."""
@@ -103,9 +103,9 @@ def _fresh(
 
 def _bundled(verify: int) -> dict[str, Any]:
     from bibench_tvm.bundled import IMAGES, NETWORK
-    from trainers.tasks.fashion_mnist import load_sample_images
+    from bibench_tvm.images import load_images
 
-    images, labels = load_sample_images(IMAGES)
+    images, labels = load_images(IMAGES)
     if verify > len(images):
         raise UsageError(
             f"The bundled network comes with {len(images)} images; --verify {verify} asks for more."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, install, scratch_beside
+from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, digest, install, scratch_beside
 from bibench_tvm.console import phase
 from bibench_tvm.errors import UsageError
 from bibench_tvm.importer import Imported, import_model
@@ -20,7 +20,12 @@ from bibench_tvm.presets import CompileTarget, resolve_target
 from bibench_tvm.verify import Samples, runner_for, skipped, verify
 
 if TYPE_CHECKING:
+    import tvm
+
+    from relay_passes import Lowered
     from schedules.records import Chooser
+    from schedules.targets.kernel_target import Tile
+    from schedules.task import Task
 
 PROBE = "probe.so"
 
@@ -65,6 +70,8 @@ def compile_model(
         BibenchError, ValueError: a sentence that says what was wrong.
     """
     resolved = resolve_target(target)
+    from relay_passes import activation_bytes, name_kernels
+
     linker()
     choose = chooser(resolved, tuned)
     out = Path(out)
@@ -83,7 +90,7 @@ def compile_model(
             )
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
-            lowered, activations = build(imported, resolved, scratch / MODEL, choose)
+            lowered, finished = build(imported, resolved, scratch / MODEL, choose)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
@@ -100,10 +107,12 @@ def compile_model(
             },
             "inputs": [_spec(s) for s in imported.inputs],
             "outputs": [_spec(s) for s in imported.outputs],
-            "layers": [vars(layer) for layer in lowered.layers],
+            "source": _source(model) if is_file else None,
+            "layers": [layer.record() for layer in lowered.layers],
+            "kernels": name_kernels(finished, lowered),
             "notes": list(imported.sign_notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
-            "memory_bytes": {"peak_activations": activations},
+            "memory_bytes": {"peak_activations": activation_bytes(finished)},
             "verification": verification,
             "tuning": {"records": list(choose.used.values())},
             "versions": _versions(),
@@ -120,13 +129,17 @@ def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
 
 
 def build(
-    imported: Imported, target: CompileTarget, library: Path, choose: Chooser, *, probe: bool = False
-) -> tuple[Any, int]:
-    """Lower, generate code and link to `library`; returns what was lowered (`relay_passes.Lowered`), and the
-    bytes that a run takes for activations at most."""
+    imported: Imported,
+    target: CompileTarget,
+    library: Path,
+    choose: Callable[[Task], Tile | None],
+    *,
+    probe: bool = False,
+) -> tuple[Lowered, tvm.IRModule]:
+    """Lower, generate code and link to `library`; returns what was lowered, and what code was made of."""
     import tvm
 
-    from relay_passes import activation_bytes, finish, lower
+    from relay_passes import finish, lower
 
     lowered = lower(imported.module, imported.layer_names, target.kernels, choose, probe=probe)
     # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
@@ -134,7 +147,7 @@ def build(
         finished = finish(lowered.module, target.tvm)
         executable = tvm.compile(finished, target=target.tvm)
     executable.export_library(str(library), fcompile=link_shared)
-    return lowered, activation_bytes(finished)
+    return lowered, finished
 
 
 def _verification(
@@ -194,6 +207,11 @@ def float_bytes(imported: Imported) -> int:
 
     relax.analysis.post_order_visit(imported.module["main"], visit)
     return sum(seen.values())
+
+
+def _source(model: str | Path) -> dict[str, str]:
+    """The file that was compiled, so that it can be known again."""
+    return {"file": Path(model).name, "sha256": digest(Path(model))}
 
 
 def _spec(spec: Any) -> dict[str, Any]:

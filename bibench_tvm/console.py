@@ -27,6 +27,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 _EXTRAS = {"torch": "compile", "onnx": "compile", "ziglang": "compile", "onnxruntime": "test"} | {
     "tornado": "board",
     "cloudpickle": "board",
+    "matplotlib": "bench",
 }
 
 

@@ -43,6 +43,8 @@ def run(
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.artifact import load
 
+        if threads is not None and not board:
+            use_threads(threads)
         compiled = load(artifact)
         names = [spec["name"] for spec in compiled.manifest["outputs"]]
         if len(outputs) != len(names):
@@ -67,8 +69,6 @@ def run(
             except RemoteError as error:
                 raise BibenchError(str(error)) from error
         else:
-            if threads is not None:
-                use_threads(threads)
             result = compiled.run(*arrays)
         written = []
         for path, array in zip(outputs, result if isinstance(result, tuple) else [result], strict=True):

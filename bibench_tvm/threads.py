@@ -18,10 +18,9 @@ def use_threads(count: int) -> None:
         raise UsageError(f"{count} threads were asked for; from 1 to {processors} can run at a time here.")
     import tvm_ffi
 
-    # Without it TVM takes half of the processors of an x86 machine, as if each core had two.
-    os.environ["TVM_NUM_THREADS"] = str(processors)
-    fastest_cores = 1
-    tvm_ffi.get_global_func("runtime.config_threadpool")(fastest_cores, count)
+    from rpc import machine
+
+    machine.use_threads(count)
     made = tvm_ffi.get_global_func("runtime.NumThreads")()
     if made != count:
         raise BibenchError(

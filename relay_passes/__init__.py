@@ -7,7 +7,8 @@ operators between the imported and the lowered network, `two_valued.py` the anal
 """
 
 from relay_passes.layers import Layer
+from relay_passes.name_kernels import name_kernels
 from relay_passes.pipeline import Lowered, finish, lower
 from relay_passes.plan_memory import activation_bytes
 
-__all__ = ["Layer", "Lowered", "activation_bytes", "finish", "lower"]
+__all__ = ["Layer", "Lowered", "activation_bytes", "finish", "lower", "name_kernels"]

@@ -55,9 +55,17 @@ class FindBinary:
             return value.args[0]
         return value
 
-    def _note(self, value: relax.Call, op: str, reason: str, macs: int, weights: relax.Expr | None) -> None:
+    def _note(
+        self,
+        value: relax.Call,
+        op: str,
+        reason: str,
+        macs: int,
+        weights: relax.Expr | None,
+        geometry: Convolution | None = None,
+    ) -> None:
         size = 4 * int(np.prod(shape_of(weights))) if weights is not None and is_constant(weights) else 0
-        self.table.append(Layer(str(value.attrs["name"]), op, False, reason, macs, size))
+        self.table.append(Layer(str(value.attrs["name"]), op, False, reason, macs, size, geometry=geometry))
 
     def _activation(
         self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input"
@@ -114,7 +122,7 @@ class FindBinary:
         weights, values = binary_weights(constant_value(w)), self._activation(builder, x)
         reasons = [r for r in (values, weights) if isinstance(r, str)]
         if reasons or isinstance(weights, str) or isinstance(values, str):
-            self._note(value, op, "; ".join(reasons), conv.macs, w)
+            self._note(value, op, "; ".join(reasons), conv.macs, w, conv)
             return value
         word = self.target.word_for(conv)
         packed = self._pack(builder, x, values, conv.groups, word)
@@ -145,7 +153,7 @@ class FindBinary:
         notes = _sign_note(builder, x)
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
-        self.table.append(Layer(str(value.attrs["name"]), op, True, "", conv.macs, stored, notes))
+        self.table.append(Layer(str(value.attrs["name"]), op, True, "", conv.macs, stored, notes, conv))
         return result
 
     def _convolution(

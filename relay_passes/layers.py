@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from schedules.geometry import Convolution
 
 
 @dataclass(frozen=True)
 class Layer:
-    """macs: products per run; weight_bytes: in the artifact; reason: empty where binarized."""
+    """macs: products per run; weight_bytes: in the artifact; reason: empty where binarized; geometry:
+    channels last, None for what is neither a convolution of ours nor linear."""
 
     name: str
     op: str
@@ -16,3 +20,8 @@ class Layer:
     macs: int
     weight_bytes: int
     notes: str = ""
+    geometry: Convolution | None = None
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {**vars(self), "geometry": asdict(self.geometry) if self.geometry else None}

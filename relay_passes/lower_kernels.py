@@ -101,6 +101,9 @@ class LowerKernels:
     probe: `main` returns (its result, and for each call its inputs, outputs and bare sums), which is what the
     verification looks at. The kernels are the same to the letter; the sums come from twins of theirs that
     differ in the epilogue alone.
+
+    emitted: filled with (kernel, name of its layer) for each call of a kernel in `main`, in order; the name
+    is empty where it computes no layer.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class LowerKernels:
         self.choose = choose
         self.probe = probe
         self.calls: list[KernelCall] = []
+        self.emitted: list[tuple[str, str]] = []
         self.tunable: list[Tunable] = []
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
@@ -158,6 +162,7 @@ class LowerKernels:
 
     def _lower(self, group: Group, outside: set[relax.Var]) -> None:
         anchor = group.anchor.value
+        self.layer = str((anchor.attrs or {}).get("name", ""))
         epilogue, operands, written = self._epilogue(group, outside)
         if is_call(anchor, "bibench.pack"):
             kernel = (
@@ -187,6 +192,7 @@ class LowerKernels:
     ) -> tuple[relax.Var, ...]:
         """Bind what the kernel writes; the name says what it computes."""
         gvar = self.builder.add_func(kernel, name)
+        self.emitted.append((gvar.name_hint, self.layer))
         types = [relax.TensorType(o.shape, o.dtype) for o in epilogue.outputs]
         result = self.builder.emit(relax.call_tir(gvar, list(args), types[0] if len(types) == 1 else types))
         made = (

@@ -28,11 +28,12 @@ from schedules.task import Task
 
 @dataclass(frozen=True)
 class Lowered:
-    """module: `call_tir` for every layer, Relax operators for the rest."""
+    """module: `call_tir` for every layer, Relax operators for the rest; emitted: see `LowerKernels`."""
 
     module: tvm.IRModule
     layers: tuple[Layer, ...]
     kernel_calls: tuple[KernelCall, ...]
+    emitted: tuple[tuple[str, str], ...]
     tunable: tuple[Tunable, ...]
 
 
@@ -69,7 +70,9 @@ def lower(
         kernels,
     ):
         module = phase(module)
-    return Lowered(module, tuple(find.table), tuple(kernels.calls), tuple(kernels.tunable))
+    return Lowered(
+        module, tuple(find.table), tuple(kernels.calls), tuple(kernels.emitted), tuple(kernels.tunable)
+    )
 
 
 def finish(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:

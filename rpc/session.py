@@ -125,6 +125,23 @@ class Board:
         with self._failing("reading its state"):
             return json.loads(self.remote.get_function("bibench.board.conditions")())
 
+    def threads(self) -> int:
+        """How many threads a network runs on there."""
+        with self._failing("asking for its threads"):
+            return int(self.remote.get_function("runtime.NumThreads")())
+
+    def use_threads(self, count: int) -> None:
+        """Runs networks on so many threads from now on; to be said before the first run."""
+        if self.info.emulated and count == 1:
+            return
+        if self.info.emulated or count > self.info.cores > 0:
+            most = "1 thread" if self.info.emulated else f"{self.info.cores} threads"
+            raise RemoteError(f"{count} threads were asked for, and {self} runs {most} at most.")
+        with self._failing("setting its threads"):
+            self.remote.get_function("bibench.board.use_threads")(count)
+        if self.threads() != count:
+            raise RemoteError(f"{count} threads were asked for, and {self} runs {self.threads()}.")
+
     def close(self) -> None:
         """Ends the session, also where tensors or functions of the board are still held somewhere."""
         with contextlib.suppress(Exception):

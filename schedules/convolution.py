@@ -30,17 +30,15 @@ from schedules.weights import Block, blocks_of_group
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store, vector
 
 
-def binary_convolution_reference(
-    activations: np.ndarray, weights: np.ndarray, conv: Convolution
-) -> np.ndarray:
-    """int32 [N, OH, OW, O]: sums of products, padded with 0.
+def convolution_reference(activations: np.ndarray, weights: np.ndarray, conv: Convolution) -> np.ndarray:
+    """float32 [N, OH, OW, O]: sums of products, padded with 0.
 
-    activations: small integers [N, H, W, C]; weights: the same [O, KH, KW, C / groups].
+    activations: [N, H, W, C]; weights: [O, KH, KW, C / groups].
     """
     top, left, bottom, right = conv.padding
     padded = np.pad(activations.astype(np.float32), ((0, 0), (top, bottom), (left, right), (0, 0)))
     group_in, group_out = conv.channels // conv.groups, conv.out_channels // conv.groups
-    out = np.zeros(conv.out_shape, np.float32)  # exact: |sum| <= K < 2**24
+    out = np.zeros(conv.out_shape, np.float32)
     for i in range(conv.kernel[0]):
         for j in range(conv.kernel[1]):
             y, x = i * conv.dilation[0], j * conv.dilation[1]
@@ -53,7 +51,14 @@ def binary_convolution_reference(
                 o = slice(g * group_out, (g + 1) * group_out)
                 tap = weights[o, i, j].astype(np.float32)
                 out[..., o] += seen[..., g * group_in : (g + 1) * group_in] @ tap.T
-    return out.astype(np.int32)
+    return out
+
+
+def binary_convolution_reference(
+    activations: np.ndarray, weights: np.ndarray, conv: Convolution
+) -> np.ndarray:
+    """The same of small integers, int32; exact, since a sum is at most K < 2**24."""
+    return convolution_reference(activations, weights, conv).astype(np.int32)
 
 
 def rows_together(conv: Convolution, pixels: int) -> int:

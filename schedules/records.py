@@ -134,6 +134,7 @@ class Chooser:
             raise ValueError(f"{self.source} has a record for {task.title} that cannot be: {reason}.")
         self.used[task.key] = {
             "layer": task.title,
+            "task": json.loads(task.key),
             "source": self.source,
             "unit": self.records.unit,
             **asdict(record),

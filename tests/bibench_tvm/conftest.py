@@ -18,8 +18,8 @@ import trainers
 from bibench_tvm.artifact import Artifact, load
 from bibench_tvm.bundled import IMAGES
 from bibench_tvm.compiler import compile_model
+from bibench_tvm.images import load_images
 from rpc import emulated
-from trainers.tasks.fashion_mnist import load_sample_images
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def board() -> None:
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
     """float32 (300, 3, 32, 32): the bundled images, grey repeated to three channels."""
-    return np.repeat(load_sample_images(IMAGES)[0], 3, axis=1)
+    return np.repeat(load_images(IMAGES)[0], 3, axis=1)
 
 
 @pytest.fixture(scope="session")

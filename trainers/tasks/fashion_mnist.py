@@ -11,7 +11,6 @@ were written by
 import gzip
 import math
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +44,6 @@ AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION 
 OR OTHER DEALINGS IN THE SOFTWARE.
 """
 SHIFT = 2  # pixels, in training
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error)
 
 
 @tasks.register("fashion_mnist")
@@ -103,23 +101,6 @@ def write_sample_images(path: str | Path, count: int, data: Path | None = None) 
         std=np.float32(STD),
         licence=LICENCE,
     )
-
-
-def load_sample_images(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the images of `write_sample_images`: float32 (N, 1, 32, 32), normalised, and labels int64 (N)."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels, mean, std = (file[key] for key in ("images", "labels", "mean", "std"))
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}.") from error
-    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, *ZIP_ERRORS) as error:
-        raise DataError(f"{path} is not a whole .npz with images, labels, mean and std.") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"{path} should hold uint8 images (N, 1, 32, 32) and N labels, but has {images.shape}."
-        )
-    normalised = (images.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
-    return normalised.astype(np.float32), labels.astype(np.int64)
 
 
 def _read_pair(folder: Path, name: str) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,272 @@
+"""`python -m bibench_tvm.bench ARTIFACT --board KEY`: what a network costs on a board, and its accuracy.
+
+Without --against it needs neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, run_command, stderr
+from bibench_tvm.errors import BibenchError, UsageError
+
+if TYPE_CHECKING:
+    from bibench_tvm.against import Source
+    from bibench_tvm.artifact import Artifact
+    from bibench_tvm.importer import Imported
+    from bibench_tvm.measure import Images
+    from rpc.session import Address, Board
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+REPORT = "report.json"
+
+
+@app.command()
+def bench(
+    artifacts: Annotated[
+        list[Path], typer.Argument(metavar="ARTIFACT...", help="Folders that compile wrote.")
+    ],
+    boards: Annotated[
+        list[str] | None,
+        typer.Option("--board", help="The key of a board; again for each further. Left out: this machine."),
+    ] = None,
+    tracker: Annotated[str, typer.Option(help="HOST:PORT of the tracker that knows the boards.")] = "",
+    images: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with images, labels, mean and std, for the accuracy on the board."),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=2, help="So many timed runs; left out, those of 2 seconds, 10 to 200.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Left out: as many as TVM takes, most often one a core.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="Compare with topi, onnxruntime, default, or several: topi,default.")
+    ] = "",
+    model: Annotated[
+        Path | None, typer.Option(help="With --against: the file that was compiled, .pt2, .onnx, checkpoint.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for report.json and pictures.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")] = 60,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds that one board may be held.")] = 3600,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Time artifacts on boards, layer by layer, side by side, with memory, size and accuracy."""
+    with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.artifact import load
+        from bibench_tvm.bench_tables import show
+        from bibench_tvm.measure import measure
+        from rpc.session import session
+
+        names = _contestants(against, model, out)
+        loaded = [load(folder) for folder in artifacts]
+        pictures = [_images(artifact, images) for artifact in loaded]
+        sources = [_source(artifact, model) if names else None for artifact in loaded]
+        report: dict[str, Any] = {"complete": False, "results": [], "left_out": []}
+        if out:
+            _make_folder(out)
+        with _tracker(boards, tracker) as (address, keys), _remote_errors():
+            pairs = _pairs(loaded, keys, address, report["left_out"])
+            for index, key in pairs:
+                with session(address, key, wait_s=wait, limit_s=limit) as board:
+                    if threads:
+                        board.use_threads(threads)
+                    result = measure(loaded[index], board, images=pictures[index], runs=runs, progress=phase)
+                    report["results"].append({**result, "threads": board.threads()})
+                    _save(out, report)
+                    if names:
+                        compared = _compare(loaded[index], board, result, names, sources[index])
+                        report["results"][-1]["against"] = compared
+                        _save(out, report)
+                        if out:
+                            _draw(report["results"][-1], out / f"against-{len(report['results'])}")
+        report["complete"] = True
+        _save(out, report)
+        show(report)
+        if out:
+            stderr.print(f"Written to {out}", soft_wrap=True)
+        if as_json:
+            print_json(report)
+
+
+def _contestants(against: str, model: Path | None, out: Path | None) -> list[str]:
+    if not against:
+        if model:
+            raise UsageError("--model is for --against: an artifact alone needs no other file.")
+        return []
+    from bibench_tvm.against import parse_names
+
+    names = parse_names(against)
+    if out:
+        import matplotlib  # noqa: F401  to say at once that it is missing
+    return names
+
+
+def _images(artifact: Artifact, path: Path | None) -> Images | str:
+    """The images that this artifact is to classify, or why there are none."""
+    from bibench_tvm.bundled import IMAGES
+    from bibench_tvm.images import load_images
+    from bibench_tvm.measure import check_images
+
+    if path is None and not _is_bundled(artifact):
+        return "There are no images to classify: --images F.npz."
+    images, labels = load_images(path or IMAGES)
+    check_images(artifact.manifest, images, path or IMAGES)
+    return images, labels
+
+
+def _is_bundled(artifact: Artifact) -> bool:
+    from bibench_tvm.artifact import digest
+    from bibench_tvm.bundled import NETWORK
+
+    source = artifact.manifest.get("source")
+    return isinstance(source, dict) and NETWORK.is_file() and source.get("sha256") == digest(NETWORK)
+
+
+def _source(artifact: Artifact, model: Path | None) -> Source | None:
+    """What the artifact was compiled from, for --against; None where nobody says."""
+    from bibench_tvm.against import Source
+    from bibench_tvm.artifact import digest
+    from bibench_tvm.bundled import NETWORK
+    from bibench_tvm.importer import import_model
+
+    manifest = artifact.manifest
+    recorded = manifest.get("source") or {}
+    file = model or (NETWORK if _is_bundled(artifact) else None)
+    if file is None:
+        imported = None if recorded else _of_architecture(manifest)
+    else:
+        with phase(f"importing {file.name}"):
+            imported = import_model(file)
+        if recorded.get("sha256") not in (None, digest(file)):
+            raise UsageError(f"{artifact.folder} was compiled from another file than {file}.")
+        shapes = [tuple(spec["shape"]) for spec in manifest["inputs"]]
+        if shapes != [spec.shape for spec in imported.inputs]:
+            raise UsageError(f"{artifact.folder} takes inputs of shapes {shapes}, and {file} does not.")
+    return Source(imported, file) if imported else None
+
+
+def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
+    """A network with fresh weights of an architecture that `trainers` knows; the work in it is the same."""
+    from bibench_tvm.compile import fresh
+    from bibench_tvm.importer import import_model
+
+    try:
+        import trainers
+    except ModuleNotFoundError:
+        return None
+    known = manifest["model"] in trainers.list_models() and len(manifest["inputs"]) == 1
+    if not known or not manifest.get("algorithm"):
+        return None
+    with phase(f"importing {manifest['model']}"):
+        shape = tuple(manifest["inputs"][0]["shape"])
+        made = fresh(manifest["model"], manifest["algorithm"], "paper", {None: shape})
+        return import_model(made["model"], example_inputs=made["example_inputs"])
+
+
+@contextlib.contextmanager
+def _tracker(keys: list[str] | None, tracker: str) -> Iterator[tuple[Address, list[str]]]:
+    """The tracker and the boards to measure; without keys, this machine as a board of its own."""
+    from rpc.session import local_board, parse_address
+
+    if bool(keys) != bool(tracker):
+        raise UsageError("A board needs both --board KEY and --tracker HOST:PORT.")
+    if keys:
+        yield parse_address(tracker), list(dict.fromkeys(keys))
+        return
+    with local_board() as (address, key):
+        yield address, [key]
+
+
+@contextlib.contextmanager
+def _remote_errors() -> Iterator[None]:
+    from rpc.session import RemoteError
+
+    try:
+        yield
+    except RemoteError as error:
+        raise BibenchError(str(error)) from error
+
+
+def _pairs(
+    loaded: Sequence[Artifact], keys: Sequence[str], address: Address, left_out: list[str]
+) -> list[tuple[int, str]]:
+    """(index of the artifact, key of the board) for all that fit; a sentence for each that does not."""
+    from rpc.session import list_boards
+
+    infos = {board.key: board for board in list_boards(address)}
+    pairs = []
+    for index, artifact in enumerate(loaded):
+        for key in keys:
+            try:
+                if board := infos.get(key):  # `session` has the sentence for a board that is not there
+                    artifact.check_processor(board.machine, board.features, f"the board {key!r}")
+                pairs.append((index, key))
+            except BibenchError as error:
+                left_out.append(str(error))
+    if not pairs:
+        raise BibenchError(left_out[0])
+    for sentence in left_out:
+        stderr.print(sentence, style="yellow", soft_wrap=True)
+    return pairs
+
+
+def _compare(
+    artifact: Artifact,
+    board: Board,
+    result: dict[str, Any],
+    names: Sequence[str],
+    source: Source | None,
+) -> dict[str, Any]:
+    from bibench_tvm.against import compare
+
+    in_place = {layer["name"]: layer["cost"] for layer in result["layers"]}
+    return compare(
+        artifact, board, names, source=source, threads=board.threads(), in_place=in_place, progress=phase
+    )
+
+
+def _draw(result: dict[str, Any], file: Path) -> None:
+    from bibench_tvm.bench_picture import draw
+
+    draw(result, file)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
+
+
+def _save(out: Path | None, report: dict[str, Any]) -> None:
+    """The whole report, or the one that was there before."""
+    if not out:
+        return
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    handle, scratch = tempfile.mkstemp(prefix=f".{REPORT}-", dir=out)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(scratch, 0o644)  # mkstemp keeps it to its owner
+        os.replace(scratch, out / REPORT)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+if __name__ == "__main__":
+    run_command(app, "python -m bibench_tvm.bench")
