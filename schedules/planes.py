@@ -126,6 +126,15 @@ def _columns(rows: list[Any]) -> list[Any]:
     return [done[c % 4][c // 4] for c in range(side)]
 
 
+def interleaved(rows: list[Any]) -> list[Any]:
+    """The columns of a square, whose side is a power of 2 and whose rows are no longer than 128 bits."""
+    side = len(rows)
+    half, both = side // 2, [lane for i in range(side) for lane in (i, side + i)]
+    for _ in range(side.bit_length() - 1):
+        rows = [_shuffle(rows[i], rows[i + half], both[k : k + side]) for i in range(half) for k in (0, side)]
+    return rows
+
+
 def _pieces(vectors: list[Any], lanes: int, size: int) -> list[Any]:
     """Vector m of the result has piece m of each vector, a piece being `size` lanes."""
     if len(vectors) == 1:
