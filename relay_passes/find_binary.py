@@ -92,9 +92,7 @@ class FindBinary:
         if key not in self.packed:
             planes = _planes(builder, x)
             channels = shape_of(x)[-1]
-            # Few channels of each group leave most of a word empty, and make the words as big as the image.
-            planar = planes is not None and (groups == 1 or channels // groups >= 8)
-            bits = truth(builder, planes if planar else x, values)
+            bits = truth(builder, x if planes is None else planes, values)
             if values.high == 0.0:  # the bit stands for the value that is not 0
                 bits = builder.emit(relax.op.logical_not(bits))
             packed = call(
@@ -104,7 +102,7 @@ class FindBinary:
                 groups=groups,
                 word=word,
                 halo=[0, 0, 0, 0],
-                planar=int(planar),
+                planar=int(planes is not None),
             )
             self.packed[key] = builder.emit(packed)
         return self.packed[key]

@@ -36,6 +36,7 @@ from schedules.planar_packing import planar_packing_kernel
 from schedules.pooling import pooling_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.task import Task, outputs_of
+from schedules.transposition import matrices, transposition
 from schedules.weights import lay_out, pack_weights
 
 
@@ -146,7 +147,8 @@ class LowerKernels:
             if group:
                 self._lower(group, outside)
             else:
-                self.env[var] = self.builder.emit(substitute(definition[var].value, self.env))
+                value = self._turned(substitute(definition[var].value, self.env))
+                self.env[var] = self.builder.emit(value)
 
         with self.builder.function("main", list(main.params), attrs=dict(main.attrs or {})):
             with self.builder.dataflow():
@@ -402,6 +404,22 @@ class LowerKernels:
         if not is_call(made, "relax.permute_dims") or [int(a) for a in made.attrs.axes or ()] != [0, 2, 3, 1]:
             return None
         return self.env.get(made.args[0], made.args[0])
+
+    def _turned(self, value: relax.Expr) -> relax.Expr:
+        """A permutation that turns matrices as a call of a kernel of ours; anything else as it is."""
+        if not is_call(value, "relax.permute_dims"):
+            return value
+        x = value.args[0]
+        shape, dtype = shape_of(x), dtype_of(x)
+        axes = value.attrs.axes
+        order = range(len(shape))[::-1] if axes is None else [int(axis) for axis in axes]
+        extents = matrices(shape, tuple(order))
+        if extents is None or dtype not in ("float32", "int32"):
+            return value
+        out_shape = tuple(shape[axis] for axis in order)
+        kernel = transposition(shape, out_shape, extents, dtype, self.target.floats)
+        gvar = self.builder.add_func(kernel, "transpose")
+        return relax.call_tir(gvar, [x], relax.TensorType(out_shape, dtype))
 
     def _float(
         self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]

@@ -258,7 +258,7 @@ def _tiled(
                     group, index = r // count % conv.groups, r % count
                     channel, top = group * out_group + block.start + index * tile.lanes, band * tall
                     written = list(zip(epilogue.outputs, outputs, strict=True))
-                    planes = Planes(written, n, top, tall, channel, block.valid, block.width, target.floats)
+                    planes = Planes(written, n, top, tall, channel, block.valid, target.floats)
                     writer.planes = planes
                     each(tall // rows, lambda y: row_of_block(n, top + y * rows, group, block, index))
                     planes.write()

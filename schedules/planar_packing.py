@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.epilogue import Epilogue
-from schedules.planes import band_of_rows, square
+from schedules.planes import band_of_rows, interleaved, square
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store
 
 LANES = 16
@@ -40,7 +40,9 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
     joined = all(np.prod(shape[2:]) == 1 or shape[2:] == (*plane,) for shape in shapes)
     rows = band_of_rows(height, width) if joined else 1
     count = rows * width
-    lanes = square(count, LANES)
+    # A byte a channel is no smaller than the image's pixels are many: these are turned in squares.
+    in_squares = packing.groups > 1 and group == 1 and packing.word == 8
+    lanes = square(min(count, channels) if in_squares else count, LANES)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         operands = [
@@ -57,49 +59,71 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
                 view = (*shape[:2], int(np.prod(shape[2:]))) if joined else shape
                 views.append(T.decl_buffer(view, operand.dtype, data=operand.data))
 
-            def words_at(n, band, pixels, channel, bits: int) -> list[Any]:
-                """The words of `lanes` pixels from each of these on, of `bits` channels from this one on."""
-                values: list[Any] = [spread(tirx.const(0, packing.dtype), lanes)] * len(pixels)
-                zero = values[0]
-                for j in range(bits):
-                    one = spread(tirx.const(1 << j, packing.dtype), lanes)
-                    for i, pixel in enumerate(pixels):
-                        at = [band * count + pixel] if joined else [band, pixel]
-                        truth = epilogue.emit(None, [n, channel + j, *at], views, lanes)[0]
-                        values[i] = values[i] | tirx.Select(truth, one, zero)
-                return values
-
             with T.parallel(0, batch * (height // rows)) as r:
                 n, band = r // (height // rows), r % (height // rows)
-                row = T.alloc_buffer((count,), packing.dtype, scope="local")
+                together = lanes if in_squares else 1  # words of a pixel that are written at a time
+                kept = T.alloc_buffer((count * together,), packing.dtype, scope="local")
 
-                def word(word_, channel, bits: int):
-                    """One word of each pixel of the band."""
+                def bits(pixel, channel, bit: int) -> Any:
+                    """This bit set in the words of `lanes` pixels whose truth holds for the channel."""
+                    at = [band * count + pixel] if joined else [band, pixel]
+                    truth = epilogue.emit(None, [n, channel, *at], views, lanes)[0]
+                    one, zero = (spread(tirx.const(v, packing.dtype), lanes) for v in (1 << bit, 0))
+                    return tirx.Select(truth, one, zero)
+
+                def put(first):
+                    """What is kept goes to words `first` to `first + together` of each pixel."""
+                    with T.serial(0, rows) as y, T.serial(0, width) as x:
+                        place = ((n * out_height + band * rows + y + top) * out_width + x + left) * pitch
+                        store(
+                            words, place + first, together, load(kept, (y * width + x) * together, together)
+                        )
+
+                def word(first, channel, taken: int):
+                    """Each pixel's word of so many channels from this one on."""
 
                     def pieces(pixels):
-                        values = words_at(n, band, pixels, channel, bits)
+                        values = [bits(pixel, channel, 0) for pixel in pixels]
+                        for j in range(1, taken):
+                            for i, pixel in enumerate(pixels):
+                                values[i] = values[i] | bits(pixel, channel + j, j)
                         for pixel, value in zip(pixels, values, strict=True):
-                            store(row, pixel, lanes, value)
-
-                    def run(first):
-                        pieces([first + i * lanes for i in range(TOGETHER)])
+                            store(kept, pixel, lanes, value)
 
                     length = TOGETHER * lanes
-                    each(count // length, lambda i: run(i * length))
-                    done = count - count % length
-                    rest = [*range(done, count - lanes + 1, lanes)]
+                    each(count // length, lambda i: pieces(range_of(i * length, TOGETHER)))
+                    rest = range_of(count - count % length, count % length // lanes)
                     if count % lanes:
                         rest.append(count - lanes)
                     if rest:
                         pieces(rest)
-                    with T.serial(0, rows) as y, T.serial(0, width) as x:
-                        place = ((n * out_height + band * rows + y + top) * out_width + x + left) * pitch
-                        T.buffer_store(words, load(row, y * width + x, 1), [place + word_])
+                    put(first)
 
-                whole, left_over = divmod(group, packing.word)
-                with T.serial(0, packing.groups) as g:
-                    first = g * packing.words_per_group
-                    each(whole, lambda w: word(first + w, g * group + w * packing.word, packing.word))
-                    if left_over:
-                        word(first + whole, g * group + whole * packing.word, left_over)
+                def range_of(first, pieces: int) -> list[Any]:
+                    return [first + i * lanes for i in range(pieces)]
+
+                def square_of(channel):
+                    """`lanes` channels from this one on, a byte each."""
+
+                    def piece(pixel):
+                        rows = [T.Bind(bits(pixel, channel + c, 0)) for c in range(lanes)]
+                        for i, turned in enumerate(interleaved(rows)):
+                            store(kept, (pixel + i) * lanes, lanes, turned)
+
+                    each(count // lanes, lambda i: piece(i * lanes))
+                    if count % lanes:
+                        piece(count - lanes)
+                    put(channel)
+
+                if in_squares:
+                    each(channels // lanes, lambda b: square_of(b * lanes))
+                    if channels % lanes:
+                        square_of(channels - lanes)
+                else:
+                    whole, left_over = divmod(group, packing.word)
+                    with T.serial(0, packing.groups) as g:
+                        first = g * packing.words_per_group
+                        each(whole, lambda w: word(first + w, g * group + w * packing.word, packing.word))
+                        if left_over:
+                            word(first + whole, g * group + whole * packing.word, left_over)
     return builder.get()

@@ -35,8 +35,8 @@ class Planes:
     """One band of each output that wants planes.
 
     outputs: of the kernel, with their buffers; n, top: the image, and the band's first row, of `rows`;
-    channel: the first of `valid` that are computed together, in vectors that make up `width` lanes;
-    floats: how many 32-bit numbers a vector register holds, of which `width` is a multiple.
+    channel: the first of `valid` that are computed together; floats: how many 32-bit numbers a vector
+    register holds.
     """
 
     def __init__(
@@ -47,17 +47,16 @@ class Planes:
         rows: int,
         channel: Any,
         valid: int,
-        width: int,
         floats: int,
     ):
         planar = {i: buffer for i, (output, buffer) in enumerate(outputs) if output.planar}
         channels, height, self.row = (int(extent) for extent in next(iter(planar.values())).shape[1:])
-        self.top, self.valid, self.width = top, valid, width
+        self.top, self.valid, self.width = top, valid, -(-valid // floats) * floats
         self.plane, self.count = height * self.row, rows * self.row
         self.side = square(self.count, floats)
         self.start = (n * channels + channel) * self.plane + top * self.row
         self.bands = {
-            i: (T.alloc_buffer((self.count * width,), buffer.dtype, scope="local"), flat(buffer))
+            i: (T.alloc_buffer((self.count * self.width,), buffer.dtype, scope="local"), flat(buffer))
             for i, buffer in planar.items()
         }
 
@@ -124,6 +123,15 @@ def _columns(rows: list[Any]) -> list[Any]:
             columns[k + 1].append(_within(above, below, (2, 3, side + 2, side + 3)))
     done = [_pieces(column, side, 4) for column in columns.values()]
     return [done[c % 4][c // 4] for c in range(side)]
+
+
+def interleaved(rows: list[Any]) -> list[Any]:
+    """The columns of a square, whose side is a power of 2 and whose rows are no longer than 128 bits."""
+    side = len(rows)
+    half, both = side // 2, [lane for i in range(side) for lane in (i, side + i)]
+    for _ in range(side.bit_length() - 1):
+        rows = [_shuffle(rows[i], rows[i + half], both[k : k + side]) for i in range(half) for k in (0, side)]
+    return rows
 
 
 def _pieces(vectors: list[Any], lanes: int, size: int) -> list[Any]:

@@ -113,10 +113,23 @@ def test_plane_by_plane(host, extents, groups, per_group, word, halo, kind, line
     check_planar(host, extents, Packing(groups * per_group, word, groups, halo), kind, seed, line)
 
 
+@given(
+    extents=st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 30)),
+    groups=st.integers(2, 70),
+    halo=HALO,
+    kind=st.sampled_from([*PLANAR_OPERANDS]),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=12)
+def test_plane_by_plane_a_byte_a_channel(host, extents, groups, halo, kind, seed):
+    check_planar(host, extents, Packing(groups, 8, groups, halo), kind, seed)
+
+
 @pytest.mark.parametrize("extents", [(1, 9, 11), (2, 2, 56)], ids=str)
 @pytest.mark.parametrize("kind", PLANAR_OPERANDS)
 def test_plane_by_plane_on_arm(arm, extents, kind):
     check_planar(arm, extents, Packing(70, 16, halo=(1, 0, 2, 1)), kind, seed=0)
+    check_planar(arm, extents, Packing(20, 8, 20, halo=(1, 0, 2, 1)), kind, seed=0)
 
 
 @pytest.mark.parametrize(
