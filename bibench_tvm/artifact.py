@@ -70,6 +70,12 @@ class Artifact:
         """Run the network on a `rpc.session.Board`, as `run` does here. Raises RemoteError too."""
         self.check_processor(board.info.machine, board.info.features, str(board))
         self._arrays(inputs)  # before anything is sent
+        built = self.manifest["versions"]["tvm"]
+        if board.info.tvm != built:
+            raise BibenchError(
+                f"{self.folder} was compiled with TVM {built}, and {board} has TVM {board.info.tvm}. Install "
+                "the same version on both."
+            )
         network = board.network(self.folder / MODEL)
         return self._run_each(inputs, network.run)
 

@@ -7,6 +7,7 @@ speaks the same protocol, so TVM's clients and tuners work with it unchanged.
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import shutil
 import signal
@@ -273,6 +274,7 @@ class Board:
             for number in signal.SIGTERM, signal.SIGINT:
                 signal.signal(number, signal.SIG_DFL)
             end_with_parent()
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # gigabytes, in the session's folder
             os.chdir(folder)
             nothing = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nothing, 0)

@@ -4,7 +4,6 @@ Its clock counts executed instructions, one a nanosecond: exact, the same each t
 """
 
 import os
-import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +42,6 @@ def prepare(cpu: str) -> tuple[dict[str, Any], Callable[[int], None]]:
     }
 
     def serve(connection: int) -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.execve(emulator, [*command, str(connection), "executed"], environment)
 
     return description, serve

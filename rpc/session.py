@@ -6,6 +6,7 @@ executed instructions, and so with everything here that is called time.
 
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from tvm import relax, rpc
 
 from rpc.boards import BoardInfo, RemoteError, boards_of, list_boards
 from rpc.local_board import local_board
-from rpc.wire import Address, Tracker, TrackerCode, TrackerGone, parse_address, show
+from rpc.wire import Address, Tracker, TrackerCode, TrackerGone, parse_address, prepare, show
 
 __all__ = [
     "Address",
@@ -60,7 +61,12 @@ def _acquire(tracker: Address, key: str, wait_s: float, limit_s: float) -> tuple
                 mine = [board for board in boards if board.key == key]
                 if not mine:
                     raise RemoteError(_no_such_key(tracker, key, boards))
-                reply = conversation.ask([TrackerCode.REQUEST, key, "", 1], max(0.0, end - time.monotonic()))
+                if foreign := [board for board in mine if board.machine == "unknown"]:
+                    raise RemoteError(
+                        f"The board {key!r} at {show(foreign[0].address)} runs TVM's own server, which lacks "
+                        "what is needed here. Start it with python -m bibench_tvm.board."
+                    )
+                reply = conversation.ask([TrackerCode.REQUEST, key, "", 1], max(1.0, end - time.monotonic()))
             finally:
                 conversation.close()
             _, (host, port, match_key) = reply
@@ -76,13 +82,23 @@ def _acquire(tracker: Address, key: str, wait_s: float, limit_s: float) -> tuple
             # TVM's own connecting waits for minutes where a machine is switched off.
             socket.create_connection(address, timeout=_CONNECT_S).close()
             remote = rpc.connect(*address, match_key, session_timeout=limit_s)
+            _notice_death(address)
         except (OSError, RuntimeError) as problem:
             if time.monotonic() < end:
                 continue  # its place at the tracker is used up: the next one is another board, or it again
             raise RemoteError(
                 f"The board {key!r} at {show(address)} does not answer: {_sentence(problem)}"
             ) from None
-        return remote, next((board for board in mine if board.address == address), BoardInfo(key, address))
+        return remote, next((board for board in mine if board.address == address), mine[0])
+
+
+def _notice_death(board: Address) -> None:
+    """Has the system end TVM's connection where the board's machine is gone: TVM itself waits for ever."""
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as copy:
+                if copy.getpeername()[:2] == board:
+                    prepare(copy)
 
 
 def _no_such_key(tracker: Address, key: str, boards: Sequence[BoardInfo]) -> str:

@@ -382,6 +382,26 @@ def test_a_board_of_ones_own(square: Callable[..., Path]) -> None:
         pass
 
 
+def test_a_board_that_is_not_ours(site: Site) -> None:
+    """TVM's own server registers like this, without a word of what it is."""
+    address = site.tracker.address
+    with contextlib.closing(Tracker(address)) as board:
+        board.ask([TrackerCode.UPDATE_INFO, {"key": "server:stock", "addr": [None, 9]}])
+        board.ask([TrackerCode.PUT, "stock", [9, "stock:0.5"], None])
+        with (
+            pytest.raises(RemoteError, match="The board 'stock' at 127.0.0.1:9 runs TVM's own server"),
+            session.session(address, "stock", wait_s=60, limit_s=60),
+        ):
+            pass
+        info = {"key": "server:stock", "addr": [None, 9], "bibench": {"machine": "aarch64", "cores": "many"}}
+        board.ask([TrackerCode.UPDATE_INFO, info])
+        with pytest.raises(
+            RemoteError, match=f"What the tracker at {wire.show(address)} says makes no sense"
+        ):
+            list_boards(address)
+    registered(address, 2)
+
+
 def test_a_board_that_is_busy(here: tuple[Address, str]) -> None:
     tracker, key = here
     with (
