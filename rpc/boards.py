@@ -1,5 +1,6 @@
 """The boards that a tracker knows, and what they say of themselves."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +47,20 @@ def boards_of(conversation: Tracker) -> list[BoardInfo]:
     """The same over a conversation that is going on. Raises TrackerGone, RemoteError."""
     try:
         _, summary = conversation.ask([TrackerCode.SUMMARY])
-        boards = [_board(info) for info in summary["server_info"]]
+        infos = list(summary["server_info"])
     except TimeoutError:
         raise RemoteError(f"The tracker at {show(conversation.address)} does not answer.") from None
     except (TypeError, KeyError, ValueError):
         raise RemoteError(f"What the tracker at {show(conversation.address)} says makes no sense.") from None
+    boards = []
+    for info in infos:
+        with contextlib.suppress(TypeError, KeyError, ValueError, AttributeError):
+            boards.append(_board(info))  # one that says nonsense is left out
     return sorted(boards, key=lambda board: (board.key, board.address))
 
 
 def _board(info: dict[str, Any]) -> BoardInfo:
-    """Raises TypeError, KeyError or ValueError where a board says of itself what cannot be."""
+    """Raises TypeError, KeyError, ValueError or AttributeError where a board says nonsense of itself."""
     host, port = info["addr"]
     key = str(info["key"]).removeprefix("server:")
     said = info.get("bibench") or {}

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,10 +96,12 @@ def _acquire(tracker: Address, key: str, wait_s: float, limit_s: float) -> tuple
 def _notice_death(board: Address) -> None:
     """Has the system end TVM's connection where the board's machine is gone: TVM itself waits for ever."""
     with contextlib.suppress(OSError):
-        for descriptor in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as copy:
-                if copy.getpeername()[:2] == board:
-                    prepare(copy)
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    with socket.socket(fileno=os.dup(descriptor)) as copy:
+                        if copy.getpeername()[:2] == board:
+                            prepare(copy)
 
 
 def _no_such_key(tracker: Address, key: str, boards: Sequence[BoardInfo]) -> str:
