@@ -33,7 +33,7 @@ def board(
     emulate: Annotated[
         bool, typer.Option("--emulate", help="Offer a 64-bit Arm processor under QEMU.")
     ] = False,
-    cpu: Annotated[str, typer.Option(help="With --emulate: QEMU's name of it.")] = "cortex-a72",
+    cpu: Annotated[str, typer.Option(help="With --emulate: QEMU's name of it. Default: cortex-a72.")] = "",
     print_install: Annotated[
         bool, typer.Option("--print-install", help="Print what to type on a Raspberry Pi.")
     ] = False,
@@ -55,6 +55,8 @@ def board(
             raise UsageError("A board needs --tracker HOST:PORT and --key NAME.")
         if not key.isascii() or not key.isprintable() or any(c in key for c in " :,") or len(key) > 64:
             raise UsageError(f"{key!r} cannot be a key: letters, digits, and signs such as - and + can.")
+        if cpu and not emulate:
+            raise UsageError("--cpu goes with --emulate: without it, a board is what it is.")
         address = parse_address(tracker)
         listener = listen(host, port)
         from rpc.board import Board
@@ -62,7 +64,7 @@ def board(
         if emulate:
             from rpc import emulated_board
 
-            description, run_session = emulated_board.prepare(cpu)
+            description, run_session = emulated_board.prepare(cpu or "cortex-a72")
         else:
             from rpc import machine, serve_session
 

@@ -359,7 +359,7 @@ def _refuse(connection: socket.socket, sentence: str) -> None:
     """Tells a client that waits for an answer why there will be none."""
     with contextlib.suppress(Exception):
         connection.settimeout(None)
-        _ffi_api.ReturnException(os.dup(connection.fileno()), sentence)
+        _ffi_api.ReturnException(connection.fileno(), sentence)
 
 
 def _meaning(status: int, said: bytes) -> str | None:
