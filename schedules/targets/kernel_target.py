@@ -43,8 +43,7 @@ class KernelTarget:
     together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
     broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry, where
     no record of a tuning has a better one; winograd_tile: the same for winograd.py, or None where the
-    direct kernel is faster. vector_bits, registers:
-    of the vector registers."""
+    direct kernel is faster. vector_bits, registers: of the vector registers."""
 
     name: str
     word: int
