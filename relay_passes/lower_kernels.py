@@ -430,15 +430,15 @@ class LowerKernels:
         conv = convolution_of(geometry, shape, shape_of(w)[0])
         weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
         planar = self._planar(anchor.args[0], conv)
+        fast = self.target.winograd_tile(conv) if winograd.saves_products(conv) else None
         writes_planes = any(output.planar for output in epilogue.outputs)
         if depthwise.is_depthwise(conv, packed=False):
             kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
             args = [x, relax.const(depthwise.lay_out(weights)), *operands]
-        elif planar is not None and winograd.saves_products(conv) and not writes_planes:
-            tile = self.target.winograd_tile(conv)
-            kernel = winograd.winograd_convolution(conv, tile, self.target, epilogue)
+        elif planar is not None and fast is not None and not writes_planes:
+            kernel = winograd.winograd_convolution(conv, fast, self.target, epilogue)
             transformed = winograd.transform_weights(weights.transpose(0, 3, 1, 2), conv)
-            args = [planar, relax.const(lay_out(transformed, 1, tile)), *operands]
+            args = [planar, relax.const(lay_out(transformed, 1, fast)), *operands]
         else:
             default = self.target.float_tile(conv)
             if planar is not None:

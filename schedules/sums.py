@@ -20,6 +20,9 @@ from tvm.script.ir_builder import tirx as T
 from schedules.targets.kernel_target import Tile
 from schedules.write_back import each, load, spread, store
 
+# Vectors that are added to in turn: as many as hide most of the latency of a multiplication and addition.
+CHAINS = 4
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -42,37 +45,41 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
     weights, dtype = runs.weights, sums.dtype
     # A byte counts at most 8 a step; 31 steps fit into its 255.
     narrow = weights.dtype == "uint8"
-    whole = T.alloc_buffer((pixels * width,), dtype, scope="local")
+    # One sum waits for the one before: a float tile of few vectors adds up in several parts.
+    parts = 1 if runs.binary else max(1, CHAINS * tile.quantum // (pixels * width))
+    whole = T.alloc_buffer((parts * pixels * width,), dtype, scope="local")
     part = T.alloc_buffer((pixels * width,), "uint8", scope="local") if narrow else whole
 
     def clear(buffer):
-        for m in range(pixels):
+        for m in range(int(buffer.shape[0]) // width):
             store(buffer, m * width, width, spread(tirx.const(0, buffer.dtype), width))
 
     def run(i):
         starts = runs.starts(i)
         w_start = runs.offset + i * (runs.words * width)
 
-        def step(k, activation):
+        def step(k, first_sum: int, activation):
             w = load(weights, w_start + k * width, width)
             for m in range(pixels):
                 a = spread(activation(m), width)
                 new = tirx.popcount(a ^ w) if runs.binary else a * w
-                store(part, m * width, width, load(part, m * width, width) + new)
+                at = (first_sum + m) * width
+                store(part, at, width, load(part, at, width) + new)
 
         def read(k, count: int):
             """Steps k to k + count, whose activations are read at once for each pixel."""
-            if count == 1:
-                step(k, lambda m: runs.activations[starts[m] + k])
+            if count == 1 or together == 1:
+                for j in range(count):
+                    step(k + j, j % parts * pixels, lambda m, j=j: runs.activations[starts[m] + k + j])
                 return
             words = [T.Bind(load(runs.activations, start + k, count)) for start in starts]
             for j in range(count):
-                step(k + j, lambda m, j=j: tirx.Shuffle([words[m]], [j]))
+                step(k + j, j % parts * pixels, lambda m, j=j: tirx.Shuffle([words[m]], [j]))
 
         def steps(first, count: int):
             if narrow:
                 clear(part)
-            size = read_together(count, together)
+            size = max(read_together(count, together), min(parts, 1 << count.bit_length() - 1))
             unrolled(count // size, tile.unroll, lambda i: read(first + i * size, size))
             done = count - count % size
             while done < count:
@@ -96,7 +103,10 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
     each(runs.count, run)
     # The epilogue reads the sums from memory, so that its loops need not be unrolled.
     for m in range(pixels):
-        store(sums, m * width, width, load(whole, m * width, width))
+        total = load(whole, m * width, width)
+        for i in range(1, parts):
+            total = total + load(whole, (i * pixels + m) * width, width)
+        store(sums, m * width, width, total)
 
 
 def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) -> None:

@@ -228,15 +228,12 @@ def winograd_convolution(
                     groups(larger, most, 0)
                     groups(smaller, most - 1, larger * most)
 
-                def rows_of_block(block: Block, start):
-                    with T.serial(first, tirx.min(first + band, conv.out_height)) as oh:
-                        row_of_block(oh, block, start)
-
                 each(height, lambda y: each(conv.channels, lambda c: transform(y, c)))
-                if full:
-                    each(len(full), lambda b: rows_of_block(full[0], b * tile.lanes))
-                for block in tail:
-                    rows_of_block(block, block.start)
+                with T.serial(first, tirx.min(first + band, conv.out_height)) as oh:
+                    if full:
+                        each(len(full), lambda b: row_of_block(oh, full[0], b * tile.lanes))
+                    for block in tail:
+                        row_of_block(oh, block, block.start)
     return builder.get()
 
 

@@ -42,15 +42,15 @@ class KernelTarget:
     """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
     together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
     broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry, where
-    no record of a tuning has a better one; winograd_tile: the same for winograd.py. vector_bits, registers:
-    of the vector registers."""
+    no record of a tuning has a better one; winograd_tile: the same for winograd.py, or None where the
+    direct kernel is faster. vector_bits, registers: of the vector registers."""
 
     name: str
     word: int
     together: int
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
-    winograd_tile: Callable[[Convolution], Tile]
+    winograd_tile: Callable[[Convolution], Tile | None]
     vector_bits: int = 128
     registers: int = 16
 

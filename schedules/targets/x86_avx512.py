@@ -3,6 +3,8 @@
 from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
+L2_BYTES = 1 << 20
+
 
 def binary_tile(conv: Convolution) -> Tile:
     out_channels = conv.out_channels // conv.groups
@@ -18,7 +20,10 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(4, lanes_for(conv.out_channels // conv.groups, 64, 16), 16)
 
 
-def winograd_tile(conv: Convolution) -> Tile:
+def winograd_tile(conv: Convolution) -> Tile | None:
+    few_products = conv.kernel[0] * conv.channels * conv.strides[1] < 16
+    if few_products and 4 * conv.batch * conv.out_height * conv.out_width * conv.out_channels > L2_BYTES:
+        return None  # measured: writing the outputs takes the time, and the direct kernel writes evenly
     return Tile(48, lanes_for(conv.out_channels, 32, 16), 16)
 
 
