@@ -1,22 +1,24 @@
-"""A schedule for every kernel that is not ours: rows in parallel, channels in vectors.
+"""A schedule for every kernel that is not ours: rows in parallel, vectors along the last axis.
 
-Pools and element-wise work are channels last by now, so the last axis of what a block writes is the one that
-lies together in memory. A reduction over other axes is turned inside out: its loops go around the vector, not
-into it.
+The last axis of what a block writes lies together in memory: channels, mostly. A vector that spans two rows
+would be gathered number by number, unless whole vectors divide a row. A reduction over other axes is turned
+inside out: its loops go around the vector, not into it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.s_tir import Schedule
-from tvm.s_tir.schedule import LoopRV
+from tvm.s_tir import Schedule, ScheduleError
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from schedules.write_back import SCHEDULED
 
 _LANES = (16, 8, 4)
+_LONGEST = 64  # vectors, of any length
 _SPATIAL = tirx.IterVar.DataPar
 _WORTH_THREADS = 1 << 14  # elements; fewer are done before a second thread has woken up
 
@@ -32,6 +34,7 @@ def schedule_rest(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModu
 
 def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
     schedule = Schedule(function)
+    _inline(schedule)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         loops = schedule.get_loops(block)
         axes = schedule.get(block).iter_vars
@@ -42,22 +45,43 @@ def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
         reduced = [loop for loop, axis in zip(loops, axes, strict=True) if axis.iter_type != _SPATIAL]
         if not spatial:
             continue
-        vectors = not _touches_truths(schedule.get(block))
+        while not reduced and len(spatial) > 1 and int(schedule.get(spatial[-1]).extent) == 1:
+            spatial[-2:] = [schedule.fuse(*spatial[-2:])]
+        last = int(schedule.get(spatial[-1]).extent)
         if reduced:
             schedule.reorder(*spatial[:-1], *reduced, spatial[-1])
-            outer = spatial[:-1]
-            if vectors:
-                _vectorize(schedule, spatial[-1])
-        else:
-            outer = [schedule.fuse(*spatial)]
-            if vectors:
-                outer = _vectorize(schedule, outer[0])
+        outer = spatial[:-1]
+        if not _touches_truths(schedule.get(block)):
+            if not reduced and (last % _LANES[0] == 0 or len(spatial) == 1):
+                outer = _vectorize(schedule, schedule.fuse(*spatial))
+            elif not reduced and last <= _LONGEST and last % _LANES[1]:
+                schedule.vectorize(spatial[-1])  # vectors across rows would gather
+            else:
+                around = _vectorize(schedule, spatial[-1])
+                outer = outer if reduced else [*outer, *around]
         if outer and math.prod(extents) >= _WORTH_THREADS:
             schedule.parallel(schedule.fuse(*outer))
         # Last: a block without its initial value is no reduction any more, and may not be touched.
         if reduced:
             schedule.decompose_reduction(block, reduced[0])
     return schedule.mod["main"]
+
+
+def _inline(schedule: Schedule) -> None:
+    """What one block alone reads, element by element, is computed there."""
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        consumers = schedule.get_consumers(block)
+        if len(consumers) == 1 and _extents(schedule, block) == _extents(schedule, consumers[0]) is not None:
+            with contextlib.suppress(ScheduleError):
+                schedule.compute_inline(block)
+
+
+def _extents(schedule: Schedule, block: SBlockRV) -> list[int] | None:
+    """Of a block without a reduction."""
+    axes = schedule.get(block).iter_vars
+    if any(axis.iter_type != _SPATIAL for axis in axes):
+        return None
+    return [int(axis.dom.extent) for axis in axes]
 
 
 def _touches_truths(block: s_tir.SBlock) -> bool:

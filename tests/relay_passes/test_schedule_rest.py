@@ -32,15 +32,22 @@ WORK = {
     "permutation": lambda emit, x: emit(op.permute_dims(x, [0, 3, 1, 2])),
     "pool": lambda emit, x: emit(op.nn.avg_pool2d(x, (3, 3), padding=(1, 1, 1, 1))),
     "truths": truths,
+    "a truth between": lambda emit, x: emit(op.where(emit(op.less(x, emit(op.abs(x)))), x, emit(op.exp(x)))),
 }
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 5, 7), (2, 24, 20, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 3, 5, 7), (2, 24, 20, 32), (2, 6, 28, 28), (2, 130, 1, 1)], ids=str)
 @pytest.mark.parametrize("name", WORK)
 def test_computes_the_same(build, name, shape):
     mod = build(WORK[name], shape)
     x = RNG.normal(size=shape).astype("float32")
     np.testing.assert_allclose(compute(finish(mod, HOST), x), compute(mod, x), rtol=1e-4, atol=1e-5)
+
+
+def test_no_vector_spans_two_rows(build):
+    mod = build(WORK["element by element"], (2, 24, 20, 28))
+    [kernel] = [f for name, f in finish(mod, HOST).functions.items() if name.name_hint != "main"]
+    assert "T.vectorized(T.int64(28))" in kernel.script() and "T.parallel" in kernel.script()
 
 
 def test_uses_vectors_and_threads(build):
