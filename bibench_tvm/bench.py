@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from bibench_tvm.artifact import Artifact
     from bibench_tvm.importer import Imported
     from bibench_tvm.measure import Images
-    from rpc.session import Address, Board
+    from rpc.session import Address
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -66,38 +67,83 @@ def bench(
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.artifact import load
         from bibench_tvm.bench_tables import show
-        from bibench_tvm.measure import measure
-        from rpc.session import session
+        from rpc.session import RemoteError
 
         names = _contestants(against, model, out)
         loaded = [load(folder) for folder in artifacts]
         pictures = [_images(artifact, images) for artifact in loaded]
         sources = [_source(artifact, model) if names else None for artifact in loaded]
-        report: dict[str, Any] = {"complete": False, "results": [], "left_out": []}
+        report: dict[str, Any] = {"complete": False, "results": [], "left_out": [], "failed": []}
         if out:
             _make_folder(out)
-        with _tracker(boards, tracker) as (address, keys), _remote_errors():
-            pairs = _pairs(loaded, keys, address, report["left_out"])
-            for index, key in pairs:
-                with session(address, key, wait_s=wait, limit_s=limit) as board:
-                    if threads:
-                        board.use_threads(threads)
-                    result = measure(loaded[index], board, images=pictures[index], runs=runs, progress=phase)
-                    report["results"].append({**result, "threads": board.threads()})
-                    _save(out, report)
-                    if names:
-                        compared = _compare(loaded[index], board, result, names, sources[index])
-                        report["results"][-1]["against"] = compared
-                        _save(out, report)
-                        if out:
-                            _draw(report["results"][-1], out / f"against-{len(report['results'])}")
-        report["complete"] = True
+        with _tracker(boards, tracker) as (address, keys):
+            for index, key in _pairs(loaded, keys, address, report["left_out"]):
+                job = _Job(loaded[index], pictures[index], sources[index], names, runs, threads, out)
+                try:
+                    _measure(job, address, key, wait, limit, report)
+                except (BibenchError, RemoteError) as error:
+                    report["failed"].append(str(error))
+                    stderr.print(f"Error: {error}", style="red", soft_wrap=True)
+        if not report["results"]:
+            raise BibenchError(report["failed"][0])
+        report["complete"] = not report["failed"]
         _save(out, report)
         show(report)
         if out:
             stderr.print(f"Written to {out}", soft_wrap=True)
         if as_json:
             print_json(report)
+        if report["failed"]:
+            raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One artifact and what is to be found out about it, on each board."""
+
+    artifact: Artifact
+    images: Images | str
+    source: Source | None
+    against: Sequence[str]
+    runs: int | None
+    threads: int | None
+    out: Path | None
+
+
+def _measure(
+    job: _Job, address: Address, key: str, wait_s: float, limit_s: float, report: dict[str, Any]
+) -> None:
+    """Add the job's result on one board to the report, and keep what there is after each step."""
+    from bibench_tvm.measure import measure
+    from rpc.session import session
+
+    with session(address, key, wait_s=wait_s, limit_s=limit_s) as board:
+        job.artifact.check_processor(board.info.machine, board.info.features, str(board))
+        if job.threads:
+            board.use_threads(job.threads)
+        result = measure(job.artifact, board, images=job.images, runs=job.runs, progress=phase)
+        result["threads"] = board.threads()
+        report["results"].append(result)
+        _save(job.out, report)
+        if not job.against:
+            return
+        from bibench_tvm.against import compare
+
+        in_place = {layer["name"]: layer["cost"] for layer in result["layers"]}
+        result["against"] = compare(
+            job.artifact,
+            board,
+            job.against,
+            source=job.source,
+            threads=result["threads"],
+            in_place=in_place,
+            progress=phase,
+        )
+    _save(job.out, report)
+    if job.out:
+        from bibench_tvm.bench_picture import draw
+
+        draw(result, job.out / f"against-{len(report['results'])}")
 
 
 def _contestants(against: str, model: Path | None, out: Path | None) -> list[str]:
@@ -166,8 +212,8 @@ def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
         import trainers
     except ModuleNotFoundError:
         return None
-    known = manifest["model"] in trainers.list_models() and len(manifest["inputs"]) == 1
-    if not known or not manifest.get("algorithm"):
+    known = [(trainers.list_models(), "model"), (trainers.list_algorithms(), "algorithm")]
+    if any(manifest.get(field) not in names for names, field in known) or len(manifest["inputs"]) != 1:
         return None
     with phase(f"importing {manifest['model']}"):
         shape = tuple(manifest["inputs"][0]["shape"])
@@ -189,23 +235,16 @@ def _tracker(keys: list[str] | None, tracker: str) -> Iterator[tuple[Address, li
         yield address, [key]
 
 
-@contextlib.contextmanager
-def _remote_errors() -> Iterator[None]:
-    from rpc.session import RemoteError
-
-    try:
-        yield
-    except RemoteError as error:
-        raise BibenchError(str(error)) from error
-
-
 def _pairs(
     loaded: Sequence[Artifact], keys: Sequence[str], address: Address, left_out: list[str]
 ) -> list[tuple[int, str]]:
     """(index of the artifact, key of the board) for all that fit; a sentence for each that does not."""
-    from rpc.session import list_boards
+    from rpc.session import RemoteError, list_boards
 
-    infos = {board.key: board for board in list_boards(address)}
+    try:
+        infos = {board.key: board for board in list_boards(address)}
+    except RemoteError as error:
+        raise BibenchError(str(error)) from error
     pairs = []
     for index, artifact in enumerate(loaded):
         for key in keys:
@@ -220,27 +259,6 @@ def _pairs(
     for sentence in left_out:
         stderr.print(sentence, style="yellow", soft_wrap=True)
     return pairs
-
-
-def _compare(
-    artifact: Artifact,
-    board: Board,
-    result: dict[str, Any],
-    names: Sequence[str],
-    source: Source | None,
-) -> dict[str, Any]:
-    from bibench_tvm.against import compare
-
-    in_place = {layer["name"]: layer["cost"] for layer in result["layers"]}
-    return compare(
-        artifact, board, names, source=source, threads=board.threads(), in_place=in_place, progress=phase
-    )
-
-
-def _draw(result: dict[str, Any], file: Path) -> None:
-    from bibench_tvm.bench_picture import draw
-
-    draw(result, file)
 
 
 def _make_folder(out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from schedules.geometry import Convolution
@@ -24,4 +24,8 @@ class Layer:
 
     def record(self) -> dict[str, Any]:
         """For the manifest."""
-        return {**vars(self), "geometry": asdict(self.geometry) if self.geometry else None}
+        geometry = self.geometry and {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self.geometry).items()
+        }
+        return {**vars(self), "geometry": geometry}

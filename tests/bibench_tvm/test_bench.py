@@ -345,6 +345,17 @@ def test_boards_side_by_side(
 
     shown = next(line for line in done.stderr.splitlines() if line.startswith("latency, median"))
     assert re.fullmatch(r"latency, median +[\d.]+ ms +-", shown.strip())
-    missing = invoke("bench", *artifacts, "--board", "pi", "--tracker", tracker, "--json")
-    assert missing.code == 1
-    assert "has no board with the key 'pi'. It has 'arm', 'here'." in missing.json["error"]
+
+
+def test_a_board_that_is_not_there(
+    invoke: Callable, bench: Callable, tracker: str, from_file: Artifact
+) -> None:
+    missing = "has no board with the key 'pi'. It has 'arm', 'here'."
+    alone = invoke("bench", from_file.folder, "--board", "pi", "--tracker", tracker, "--json")
+    assert alone.code == 1
+    assert missing in alone.json["error"]
+    beside = bench(from_file.folder, "--board", "pi")
+    assert beside.code == 1
+    assert [result["board"]["key"] for result in beside.json["results"]] == ["here"]
+    assert missing in beside.json["failed"][0]
+    assert beside.json["complete"] is False
