@@ -10,7 +10,7 @@ import torch
 import trainers
 from bibench_tvm import compile_model, load, verify
 from bibench_tvm.bundled import IMAGES, NETWORK
-from trainers.tasks.fashion_mnist import load_sample_images
+from bibench_tvm.images import load_images
 
 
 def dtypes(manifest: dict) -> dict[str, str]:
@@ -18,7 +18,7 @@ def dtypes(manifest: dict) -> dict[str, str]:
 
 
 def test_the_bundled_network(assert_verified: Callable) -> None:
-    images, labels = (array[:64] for array in load_sample_images(IMAGES))
+    images, labels = (array[:64] for array in load_images(IMAGES))
     manifest = assert_verified(NETWORK, samples=images, labels=labels, float_layers="int8")
     assert set(dtypes(manifest).values()) == {"binary", "int8"}
     layers = {layer["name"]: layer for layer in manifest["layers"]}
