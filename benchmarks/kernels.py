@@ -76,9 +76,9 @@ def _kernel(
     inputs = [_array(argument, generator) for argument in arguments]
     if record is not None:
         layer, macs, conv = record.layer, record.conv.macs, record.conv
-        truth = generator.random((conv.batch, conv.height, conv.width, conv.channels)) < 0.5
-        inputs[0] = pack(truth, record.packing)
-        if record.signs is not None:
+        values = generator.standard_normal((conv.batch, conv.height, conv.width, conv.channels), np.float32)
+        inputs[0] = pack(values if record.packing.quantizer else values < 0, record.packing)
+        if record.weights is not None:
             given = [(a, x) for a, x in zip(arguments, inputs, strict=True) if isinstance(a, relax.Var)]
             read = [next(x for a, x in given if var.same_as(a)) for var in record.inputs]
             expected = tuple(record.reference(read, record.reference_sums(read)))

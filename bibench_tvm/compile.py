@@ -30,6 +30,11 @@ Tuned = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="The folder for the artifact.")]
 Verify = Annotated[int, typer.Option(help="Compare with the source network on so many inputs.")]
+FloatLayers = Annotated[str, typer.Option(help="How to compute the layers that stay float: float32 or int8.")]
+Samples = Annotated[
+    Path | None, typer.Option(help="A .npy file [N, ...] of inputs to calibrate int8 and to verify on.")
+]
+Labels = Annotated[Path | None, typer.Option(help="A .npy file [N] of the classes of --samples.")]
 
 
 @app.command()
@@ -44,11 +49,15 @@ def compile_command(
     tuned: Tuned = None,
     out: Out = Path("build"),
     verify: Verify = 0,
+    float_layers: FloatLayers = "float32",
+    samples: Samples = None,
+    labels: Labels = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Compile a binarized network for an Arm processor, or for this machine."""
     with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.arrays import read_array
         from bibench_tvm.compiler import chooser, compile_model
         from bibench_tvm.importer import parse_input_shape
         from bibench_tvm.presets import resolve_target
@@ -70,8 +79,18 @@ def compile_command(
                 "--algorithm, --variant and --input-shape describe a network; name it with --arch."
             )
         else:
-            options = _bundled(verify)
-        artifact = compile_model(**options, target=target, tuned=tuned, out=out, verify=verify)
+            options = _bundled(verify if samples is None else 0)
+        if samples is not None:
+            if not verify and float_layers == "float32":
+                raise UsageError(
+                    "--samples are what --verify and --float-layers int8 work on; give one of these."
+                )
+            options |= {"samples": read_array(samples), "labels": read_array(labels) if labels else None}
+        elif labels is not None:
+            raise UsageError("--labels are the classes of --samples; give both.")
+        artifact = compile_model(
+            **options, target=target, tuned=tuned, out=out, verify=verify, float_layers=float_layers
+        )
         _print_summary(artifact.manifest)
         stderr.print(f"Written to {artifact.folder}", soft_wrap=True)
         if as_json:
@@ -118,12 +137,14 @@ def _print_summary(manifest: dict[str, Any]) -> None:
     _print_layers(manifest)
     remarks: dict[str, list[str]] = {}
     for layer in layers:
-        for remark in filter(None, (layer["reason"] and f"In float: {layer['reason']}.", layer["notes"])):
+        reason = f"In {'int8' if layer['dtype'] == 'int8' else 'float'}: {layer['reason']}."
+        for remark in filter(None, (layer["reason"] and reason, layer["notes"])):
             remarks.setdefault(remark, []).append(layer["name"])
     for remark, names in remarks.items():
         stderr.print(f"{', '.join(names)}: {remark}")
     for note in manifest["notes"]:
         stderr.print(note)
+    _print_int8(manifest["float_layers"])
     binary = sum(layer["binarized"] for layer in layers)
     if not binary:
         stderr.print("Nothing in this network is binary: it was compiled in float.", style="yellow")
@@ -152,6 +173,29 @@ def _print_summary(manifest: dict[str, Any]) -> None:
         stderr.print(f"Accuracy {accuracy['source']:.2%} before compiling, {accuracy['compiled']:.2%} after.")
 
 
+def _print_int8(record: dict[str, Any]) -> None:
+    if record["mode"] != "int8":
+        return
+    count = record["calibration_samples"]
+    if record["calibrated_on"] == "samples":
+        stderr.print(f"Float layers are in int8, calibrated on {count} samples.")
+    else:
+        stderr.print(
+            f"Float layers are in int8, calibrated on {count} inputs of random numbers: their ranges are not "
+            "those of real inputs, which --samples gives.",
+            style="yellow",
+        )
+    stderr.print(
+        f"Beside float32, on {record['compared_samples']} of them: top-1 agrees on "
+        f"{record['agreement']:.1%}, largest difference {record['max_abs_error']:.2g}."
+    )
+    if accuracy := record["accuracy"]:
+        stderr.print(
+            f"Accuracy {accuracy['float32']:.2%} with float32, {accuracy['int8']:.2%} with int8: "
+            f"{100 * record['accuracy_difference']:+.2f} points."
+        )
+
+
 def _print_layers(manifest: dict[str, Any]) -> None:
     """For a terminal of 80 columns."""
     from rich.table import Table
@@ -168,7 +212,7 @@ def _print_layers(manifest: dict[str, Any]) -> None:
         table.add_row(
             layer["name"],
             layer["op"],
-            "yes" if layer["binarized"] else "no",
+            "yes" if layer["binarized"] else "int8" if layer["dtype"] == "int8" else "no",
             f"{layer['macs'] / 1e6:,.2f}",
             f"{layer['weight_bytes']:,}",
             *([f"{check['wrong_sums']:,}", f"{check['flipped_signs']:,}"] if check else []),

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, digest, install, scratch_beside
+from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
-from bibench_tvm.errors import UsageError
+from bibench_tvm.errors import UsageError, unknown
 from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.link import link_shared, linker
 from bibench_tvm.presets import CompileTarget, resolve_target
-from bibench_tvm.verify import Samples, runner_for, skipped, verify
+from bibench_tvm.verify import Samples, compare_outputs, runner_for, skipped, verify
 
 if TYPE_CHECKING:
     import tvm
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from schedules.task import Task
 
 PROBE = "probe.so"
+OBSERVED = "observed.so"
+INT8_HERE = "int8.so"
+FLOAT_LAYERS = ("float32", "int8")
 
 
 def compile_model(
@@ -45,6 +49,7 @@ def compile_model(
     verify: int = 0,
     samples: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    float_layers: str = "float32",
 ) -> Artifact:
     """Compile a network and write the artifact to the folder `out`, whole or not at all.
 
@@ -59,8 +64,12 @@ def compile_model(
             that come with this program do, where there are some for the target.
         input_shapes: name -> shape, for a file with dynamic shapes.
         verify: how many runs to compare with the source framework; under QEMU for an Arm target.
-        samples: what to verify on, [N, ...] of the network's one input, N at least `verify` batches; random
-            normal numbers otherwise. labels: their classes, int [N], for the accuracy before and after.
+        samples: what to verify and calibrate on, [N, ...] of the network's one input, N at least `verify`
+            batches; random normal numbers otherwise. labels: their classes, int [N], for the accuracy before
+            and after.
+        float_layers: `float32`, or `int8`: the layers that are not binary are computed in 8-bit integers, one
+            scale for the weights of each output channel and one for the activations, which is calibrated on
+            the first 32 batches of the samples.
 
     Returns:
         The artifact, as `load(out)` would. A verification that failed, or could not run, does not raise:
@@ -77,6 +86,12 @@ def compile_model(
     out = Path(out)
     if verify < 0:
         raise UsageError(f"The number of runs to verify on is {verify}, and cannot be less than 0.")
+    if float_layers not in FLOAT_LAYERS:
+        raise unknown("arithmetic of float layers", float_layers, FLOAT_LAYERS)
+    if samples is not None:
+        _check_samples(np.asarray(samples), labels)
+    elif labels is not None:
+        raise UsageError("There are labels, and no samples that they belong to.")
     is_file = isinstance(model, (str, Path))
     with scratch_beside(out) as scratch:
         with phase("importing"):
@@ -90,11 +105,20 @@ def compile_model(
             )
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
-            lowered, finished = build(imported, resolved, scratch / MODEL, choose)
+            calibration = None
+            if float_layers == "int8":
+                calibration = _calibrate(imported, scratch, samples)
+            ranges = calibration.ranges if calibration else None
+            lowered, finished = build(imported, resolved, scratch / MODEL, choose, ranges=ranges)
+            quantization: dict[str, Any] = {"mode": float_layers}
+            if calibration:
+                quantization |= _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
-                verification = _verification(imported, resolved, scratch, choose, inputs, labels, advance)
+                verification = _verification(
+                    imported, resolved, scratch, choose, inputs, labels, advance, ranges
+                )
         manifest: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "model": name or imported.arch or (Path(model).stem if is_file else type(model).__name__),
@@ -109,6 +133,7 @@ def compile_model(
             "outputs": [_spec(s) for s in imported.outputs],
             "source": _source(model) if is_file else None,
             "layers": [layer.record() for layer in lowered.layers],
+            "float_layers": quantization,
             "kernels": name_kernels(finished, lowered),
             "notes": list(imported.sign_notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
@@ -133,15 +158,17 @@ def build(
     target: CompileTarget,
     library: Path,
     choose: Callable[[Task], Tile | None],
-    *,
-    probe: bool = False,
+    **options: Any,
 ) -> tuple[Lowered, tvm.IRModule]:
-    """Lower, generate code and link to `library`; returns what was lowered, and what code was made of."""
+    """Lower, generate code and link to `library`; returns what was lowered, and what code was made of.
+
+    options: further ones of `relay_passes.lower`.
+    """
     import tvm
 
     from relay_passes import finish, lower
 
-    lowered = lower(imported.module, imported.layer_names, target.kernels, choose, probe=probe)
+    lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **options)
     # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         finished = finish(lowered.module, target.tvm)
@@ -158,13 +185,72 @@ def _verification(
     inputs: Samples,
     labels: np.ndarray | None,
     advance: Callable[[], None],
+    ranges: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    lowered, _ = build(imported, target, scratch / PROBE, choose, probe=True)
+    lowered, _ = build(imported, target, scratch / PROBE, choose, probe=True, ranges=ranges)
     calls = lowered.kernel_calls
     return verify(imported, scratch / MODEL, scratch / PROBE, calls, backend, inputs, labels, advance)
+
+
+def _compared_inputs(imported: Imported, samples: np.ndarray | None) -> Samples:
+    if samples is None:
+        return sample_inputs(imported, CALIBRATION_RUNS, None)
+    batch = imported.inputs[0].shape[0] if imported.inputs[0].shape else 1
+    return sample_inputs(imported, max(1, min(COMPARED_RUNS, len(samples) // batch)), samples)
+
+
+def _calibrate(imported: Imported, scratch: Path, samples: np.ndarray | None) -> Calibration:
+    here = resolve_target("host")
+    lowered, _ = build(imported, here, scratch / OBSERVED, chooser(here, None), observe=True)
+    return calibrate(scratch / OBSERVED, lowered.observed, _compared_inputs(imported, samples))
+
+
+def _cost_of_int8(
+    imported: Imported,
+    target: CompileTarget,
+    scratch: Path,
+    calibration: Calibration,
+    samples: np.ndarray | None,
+    labels: np.ndarray | None,
+) -> dict[str, Any]:
+    """The manifest's `float_layers`: the network in int8 beside the network in float, on this machine."""
+    library = scratch / MODEL
+    if not target.is_host:
+        library = scratch / INT8_HERE
+        here = resolve_target("host")
+        build(imported, here, library, chooser(here, None), ranges=calibration.ranges)
+    ours = list(run_here(library, _compared_inputs(imported, samples)))
+    compared = compare_outputs(ours, calibration.outputs, labels)
+    accuracies = compared.pop("accuracies", None)
+    return {
+        "calibrated_on": "random numbers" if samples is None else "samples",
+        "calibration_samples": calibration.runs,
+        "compared_samples": len(ours),
+        **compared,
+        "accuracy": dict(zip(("int8", "float32"), accuracies, strict=True)) if accuracies else None,
+        "accuracy_difference": accuracies[0] - accuracies[1] if accuracies else None,
+    }
+
+
+def _check_samples(samples: np.ndarray, labels: np.ndarray | None) -> None:
+    """Before anything is built. The shape is checked where the network's is known."""
+    if samples.dtype.kind not in "fiub" or not samples.size:
+        raise UsageError(
+            f"The samples are {samples.dtype} {samples.shape}; they have to be numbers, and some."
+        )
+    if not np.isfinite(samples).all():
+        raise UsageError("The samples hold NaN or infinities.")
+    if labels is None:
+        return
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.shape != samples.shape[:1]:
+        raise UsageError(
+            f"The labels are {labels.dtype} {labels.shape}; they have to be one integer for each of the "
+            f"{samples.shape[0] if samples.ndim else 0} samples."
+        )
 
 
 def sample_inputs(imported: Imported, count: int, samples: np.ndarray | None) -> list[list[np.ndarray]]:

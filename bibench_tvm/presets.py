@@ -69,6 +69,7 @@ _TELLING = frozenset(
         "avx512vl",
         "avx512vpopcntdq",
         "avx512bitalg",
+        "avx512vnni",
     }
 )
 

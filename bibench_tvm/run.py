@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from bibench_tvm.arrays import read_array
 from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
 from bibench_tvm.errors import BibenchError, UsageError
 from bibench_tvm.threads import use_threads
@@ -52,7 +53,7 @@ def run(
                 f"The network's outputs are {', '.join(names)}: give --output {len(names)} times, and not "
                 f"{len(outputs)} times."
             )
-        arrays = [_read(path) for path in inputs]
+        arrays = [read_array(path) for path in inputs]
         if bool(board) != bool(tracker):
             raise UsageError("A board needs both --board KEY and --tracker HOST:PORT.")
         where: dict[str, Any] = {}
@@ -77,17 +78,6 @@ def run(
             written.append({"path": str(path), "shape": list(array.shape), "dtype": str(array.dtype)})
         if as_json:
             print_json({"artifact": str(artifact), **where, "outputs": written})
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, EOFError, MemoryError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UsageError(f"{path} is not a whole .npy file of numbers: {reason}.") from error
 
 
 def _write(path: Path, array: np.ndarray) -> None:

@@ -151,7 +151,8 @@ class FindBinary:
         notes = _sign_note(builder, x)
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
-        self.table.append(Layer(str(value.attrs["name"]), op, True, "", conv.macs, stored, notes, conv))
+        name = str(value.attrs["name"])
+        self.table.append(Layer(name, op, True, "", conv.macs, stored, notes, conv, "binary"))
         return result
 
     def _convolution(
@@ -206,7 +207,7 @@ class FindBinary:
         )
         scale = np.float32(left.high) * np.float32(right.high)
         result = relax.op.astype(builder.emit(dot), "float32")
-        self.table.append(Layer(str(value.attrs["name"]), "matmul", True, "", macs, 0))
+        self.table.append(Layer(str(value.attrs["name"]), "matmul", True, "", macs, 0, dtype="binary"))
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
 
 

@@ -23,8 +23,18 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant, is_tensor, made_by, rewrite, shape_of
+from relay_passes.rewrite import (
+    constant_value,
+    dtype_of,
+    is_call,
+    is_constant,
+    is_tensor,
+    made_by,
+    rewrite,
+    shape_of,
+)
 from schedules.epilogue import evaluate_operator
+from schedules.quantizer import LARGEST
 
 _COMPARISONS = ("relax.greater_equal", "relax.greater", "relax.less_equal", "relax.less")
 # Monotone in each operand that is not a constant, for any constants in the others.
@@ -48,7 +58,7 @@ def fold_thresholds(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-    if not is_call(value, "bibench.pack"):
+    if not is_call(value, "bibench.pack") or dtype_of(value.args[0]) != "bool":
         return value
     found = _chain(builder, value.args[0])
     if found is None:
@@ -56,7 +66,9 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     dot, before, pool, after = found
     channels = shape_of(dot)[-1]
     weights = builder.lookup_binding(dot).args[1]
-    reach = 2 * int(np.prod(shape_of(weights)[1:])) + 1  # twice: sums over {0, 1} are kept doubled
+    # twice: sums over {0, 1} are kept doubled
+    largest = LARGEST**2 if is_call(made_by(builder, dot), "bibench.int8_convolution") else 2
+    reach = largest * int(np.prod(shape_of(weights)[1:])) + 1
     low, high = np.full(channels, -reach), np.full(channels, reach)
     if any(np.isnan(x).any() for end in (low, high) for x in _values(before + after, end)):
         return value  # an overflow, met by its opposite: such a chain is not monotone
@@ -81,7 +93,10 @@ def _chain(
     pool: relax.Call | None = None
     while True:
         value = made_by(builder, expr)
-        if is_call(value, "bibench.binary_convolution"):
+        # The sums of an int8 layer are read as floats besides, as a rule; to pool them twice would cost more.
+        if is_call(value, "bibench.binary_convolution") or (
+            is_call(value, "bibench.int8_convolution") and pool is None
+        ):
             after, *before = (segment[::-1] for segment in segments)
             return expr, before[0] if before else [], pool, after
         if is_call(value, "relax.nn.max_pool2d") and value.attrs.layout == "NHWC" and pool is None:

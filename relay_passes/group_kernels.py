@@ -21,6 +21,7 @@ from schedules.epilogue import OPERATORS
 
 SUMS = (
     "bibench.binary_convolution",
+    "bibench.int8_convolution",
     "bibench.binary_product",
     "bibench.convolution",
     "bibench.matmul",
@@ -122,14 +123,14 @@ def _writes_planes(group: Group, binding: relax.VarBinding) -> bool:
 def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     """Whether each block of the kernel's output channels starts a word of the packed output."""
     packing = packing_of(binding.value.attrs)
-    if packing.groups > 1 and (packing.channels // packing.groups) % packing.word:
+    if packing.groups > 1 and (packing.channels // packing.groups) % packing.per_word:
         return False
     anchor = group.anchor.value
     if (
-        is_call(anchor, "bibench.convolution", "bibench.binary_convolution")
+        is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution")
         and int(anchor.attrs["groups"]) > 1
     ):
-        return (group.shape[-1] // int(anchor.attrs["groups"])) % packing.word == 0
+        return (group.shape[-1] // int(anchor.attrs["groups"])) % packing.per_word == 0
     return True
 
 

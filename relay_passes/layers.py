@@ -11,7 +11,8 @@ from schedules.geometry import Convolution
 @dataclass(frozen=True)
 class Layer:
     """macs: products per run; weight_bytes: in the artifact; reason: empty where binarized; geometry:
-    channels last, None for what is neither a convolution of ours nor linear."""
+    channels last, None for what is neither a convolution of ours nor linear; dtype: binary, int8 or
+    float32."""
 
     name: str
     op: str
@@ -21,6 +22,7 @@ class Layer:
     weight_bytes: int
     notes: str = ""
     geometry: Convolution | None = None
+    dtype: str = "float32"
 
     def record(self) -> dict[str, Any]:
         """For the manifest."""

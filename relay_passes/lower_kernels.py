@@ -33,19 +33,20 @@ from schedules.epilogue import SUM, Epilogue, Output, Step, Value, attributes_of
 from schedules.geometry import Convolution
 from schedules.packing import packing_kernel
 from schedules.planar_packing import planar_packing_kernel
+from schedules.planar_quantizing import planar_quantizing_kernel
 from schedules.pooling import pooling_kernel
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.task import Task, outputs_of
 from schedules.transposition import matrices, transposition
-from schedules.weights import lay_out, pack_weights
+from schedules.weights import lay_out, offsets, pack_int8, pack_weights
 
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One call of a binary kernel in `main`.
+    """One call of a binary or int8 kernel in `main`.
 
     layer, op: its name and kind; inputs, outputs: the variables in `main`; sums: with `probe`, the variable
-    of the bare sums of the same kernel; signs: the weights, or None for a product of two activations.
+    of the bare sums of the same kernel; weights: of small integers, or None for a product of two activations.
     """
 
     layer: str
@@ -56,23 +57,25 @@ class KernelCall:
     conv: Convolution
     packing: Packing
     zero_one: bool
-    signs: np.ndarray | None
+    weights: np.ndarray | None
     thresholds: np.ndarray | None
     epilogue: Epilogue
     operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
 
     def activations(self, words: np.ndarray) -> np.ndarray:
-        """What the kernel's packed input stands for: int8 [N, H, W, C] of +-1, or of 0 and 1."""
+        """What the kernel's packed input stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
+        if self.packing.quantizer:
+            return unpack(words, self.packing)
         bits = unpack(words, self.packing).astype(np.int8)
         return bits if self.zero_one else 2 * bits - 1
 
     def reference_sums(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """int32 [N, OH, OW, O]: the sums before the epilogue, in plain numpy; doubled over {0, 1}."""
         left = self.activations(inputs[0])
-        if self.signs is None:
+        if self.weights is None:
             right = 2 * unpack(inputs[1], self.packing).astype(np.int32) - 1
             return np.einsum("abmk,abnk->abmn", left.astype(np.int32), right)
-        total = convolution.binary_convolution_reference(left, self.signs, self.conv)
+        total = convolution.binary_convolution_reference(left, self.weights, self.conv)
         return total * 2 if self.zero_one else total
 
     def reference(self, inputs: Sequence[np.ndarray], sums: np.ndarray) -> list[np.ndarray]:
@@ -167,14 +170,21 @@ class LowerKernels:
         self.layer = str((anchor.attrs or {}).get("name", ""))
         epilogue, operands, written = self._epilogue(group, outside)
         if is_call(anchor, "bibench.pack"):
-            kernel = (
-                planar_packing_kernel(group.shape, epilogue)
-                if int(anchor.attrs["planar"])
-                else packing_kernel(packed_image(anchor), epilogue)
-            )
+            packing = packing_of(anchor.attrs)
+            small = packing.quantizer and packing.channels <= FEW_CHANNELS
+            planes = self._planes(anchor.args[0]) if small else None
+            if planes is not None:
+                batch, _, height, width = shape_of(planes)
+                kernel, operands = planar_quantizing_kernel(batch, height, width, packing), [planes]
+            elif int(anchor.attrs["planar"]):
+                kernel = planar_packing_kernel(group.shape, epilogue)
+            else:
+                kernel = packing_kernel(packed_image(anchor), epilogue)
             self._emit("pack", kernel, operands, epilogue, written)
         elif is_call(anchor, "bibench.binary_convolution"):
             self._binary_convolution(anchor, epilogue, operands, written)
+        elif is_call(anchor, "bibench.int8_convolution"):
+            self._int8_convolution(anchor, epilogue, operands, written)
         elif is_call(anchor, "bibench.binary_product"):
             self._binary_product(anchor, epilogue, operands, written)
         elif is_call(anchor, "bibench.pool"):
@@ -322,7 +332,7 @@ class LowerKernels:
             conv=conv,
             packing=packing,
             zero_one=zero_one,
-            signs=signs,
+            weights=signs,
             thresholds=thresholds,
             epilogue=epilogue,
         )
@@ -330,6 +340,44 @@ class LowerKernels:
     def _tile(self, tunable: Tunable) -> Tile:
         self.tunable.append(tunable)
         return self.choose(tunable.task) or tunable.default
+
+    def _int8_convolution(
+        self, anchor: relax.Call, epilogue: Epilogue, operands: list[relax.Expr], written: list[relax.Var]
+    ) -> None:
+        attrs = anchor.attrs
+        words = self.env.get(anchor.args[0], anchor.args[0])
+        weights = constant_value(anchor.args[1])
+        conv = convolution_of(attrs, tuple(int(e) for e in attrs["in_shape"]), len(weights))
+        packing = packing_of({**dict(attrs.items()), "groups": 1})
+        zero_point = int(attrs["zero_point"])
+        if depthwise.is_depthwise(conv, packed=False):
+            name, laid_out = "int8_depthwise_convolution", depthwise.lay_out(weights).view(np.uint8)
+        else:
+            name, tile = "int8_convolution", self.target.dot.tile(conv)
+            laid_out = lay_out(pack_int8(weights, conv, self.target.dot.word), conv.groups, tile)
+
+        def kernel(epilogue: Epilogue) -> tirx.PrimFunc:
+            if depthwise.is_depthwise(conv, packed=False):
+                return depthwise.depthwise_convolution(conv, packing, epilogue, ending="dot")
+            return convolution.int8_convolution(conv, packing, tile, self.target, epilogue)
+
+        before = [words, relax.const(laid_out)]
+        after = [relax.const(offsets(weights, zero_point))] if zero_point else []
+        made = self._emit(name, kernel(epilogue), [*before, *operands, *after], epilogue, written)
+        sums = self._sums(kernel, [*before, *after], conv)
+        self._remember(
+            (str(attrs["name"]), str(attrs["op"])),
+            [words],
+            operands,
+            outputs=made,
+            sums=sums,
+            conv=conv,
+            packing=packing,
+            zero_one=False,
+            weights=weights,
+            thresholds=None,
+            epilogue=epilogue,
+        )
 
     def _sums(
         self, kernel: Callable[[Epilogue], tirx.PrimFunc], args: list[relax.Expr], conv: Convolution
@@ -378,7 +426,7 @@ class LowerKernels:
             conv=conv,
             packing=packing,
             zero_one=False,
-            signs=None,
+            weights=None,
             thresholds=None,
             epilogue=epilogue,
         )
@@ -398,9 +446,13 @@ class LowerKernels:
     def _planar(self, x: relax.Expr, conv: Convolution) -> relax.Expr | None:
         """The image [N, C, H, W] that x was turned from, if it has so few channels that turning costs more
         than reading it plane by plane."""
-        made: Any = self.definition[x].value if x in self.definition else None
         if conv.channels > FEW_CHANNELS or conv.groups > 1 or conv.dilation[1] > 1:
             return None
+        return self._planes(x)
+
+    def _planes(self, x: relax.Expr) -> relax.Expr | None:
+        """The image [N, C, H, W] that x was turned from."""
+        made: Any = self.definition[x].value if x in self.definition else None
         if not is_call(made, "relax.permute_dims") or [int(a) for a in made.attrs.axes or ()] != [0, 2, 3, 1]:
             return None
         return self.env.get(made.args[0], made.args[0])

@@ -8,9 +8,10 @@ read as an image with leading extents of 1.
     bibench.product(x, y)                 float32, two activations
     bibench.named(y)                      y, which a layer without an operator of ours computed
     bibench.pool(x)                       the maximum or average of windows
-    bibench.pack(truth)                   bool -> words (see schedules/bits.py); with `planar`, of a truth
-                                          [N, C, H, W] or [N, C, L], as if it had been turned
+    bibench.pack(x)                       bool, or float32 with a scale -> words (see schedules/bits.py); with
+                                          `planar`, of [N, C, H, W] or [N, C, L], as if it had been turned
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
+    bibench.int8_convolution(words, w)    words of bytes, int8 -> int32 dot products
     bibench.binary_product(words, words)  [.., M, K], [.., N, K] -> int32 [.., M, N]
 """
 
@@ -24,6 +25,7 @@ from tvm import relax
 from schedules.bits import Packing
 from schedules.geometry import Convolution
 from schedules.pooling import Pooling
+from schedules.quantizer import Quantizer
 
 
 def call(operator: str, /, *args: relax.Expr, **attributes: Any) -> relax.Call:
@@ -51,8 +53,13 @@ def packed_image(pack: relax.Call) -> tuple[int, int, int, int]:
 
 def packing_of(attrs: Any) -> Packing:
     top, left, bottom, right = _ints(attrs["halo"])
+    quantizer = Quantizer(float(attrs["scale"]), int(attrs["zero_point"])) if "scale" in attrs else None
     return Packing(
-        int(attrs["channels"]), int(attrs["word"]), int(attrs["groups"]), (top, left, bottom, right)
+        int(attrs["channels"]),
+        int(attrs["word"]),
+        int(attrs["groups"]),
+        (top, left, bottom, right),
+        quantizer,
     )
 
 
@@ -113,6 +120,7 @@ for _name, _infer in {
     "bibench.pool": _pool_type,
     "bibench.pack": _pack_type,
     "bibench.binary_convolution": _declared_type,
+    "bibench.int8_convolution": _declared_type,
     "bibench.binary_product": _declared_type,
 }.items():
     tvm.ir.register_op_attr(_name, "FInferType", _infer)

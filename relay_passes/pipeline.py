@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import tvm
@@ -20,6 +20,8 @@ from relay_passes.mark_layers import MarkLayers
 from relay_passes.mark_pools import mark_pools
 from relay_passes.merge_scales import merge_scales
 from relay_passes.plan_memory import plan_memory
+from relay_passes.quantize_float_layers import QuantizeFloatLayers
+from relay_passes.return_float_inputs import ReturnFloatInputs
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.kernel_target import KernelTarget, Tile
@@ -28,13 +30,15 @@ from schedules.task import Task
 
 @dataclass(frozen=True)
 class Lowered:
-    """module: `call_tir` for every layer, Relax operators for the rest; emitted: see `LowerKernels`."""
+    """module: `call_tir` for every layer, Relax operators for the rest; emitted: see `LowerKernels`;
+    observed: see `lower`."""
 
     module: tvm.IRModule
     layers: tuple[Layer, ...]
     kernel_calls: tuple[KernelCall, ...]
     emitted: tuple[tuple[str, str], ...]
     tunable: tuple[Tunable, ...]
+    observed: tuple[str, ...] = ()
 
 
 def lower(
@@ -44,12 +48,17 @@ def lower(
     choose: Callable[[Task], Tile | None] = lambda task: None,
     *,
     probe: bool = False,
+    observe: bool = False,
+    ranges: Mapping[str, float] | None = None,
 ) -> Lowered:
     """module: as imported, one function `main`, static shapes, constants for parameters.
 
-    choose, probe: see `LowerKernels`.
+    choose, probe: see `LowerKernels`. observe: `main` returns besides its result what goes into the layers
+    that stay float, those named in `observed`. ranges: the largest magnitude of each of these inputs, with
+    which the layers are computed in int8.
     """
     find = FindBinary(target)
+    inputs = ReturnFloatInputs()
     kernels = LowerKernels(target, choose, probe=probe)
     for phase in (
         # 1. One form for what stands for one thing.
@@ -62,6 +71,8 @@ def lower(
         sink_transposes,
         # 3. What is binary.
         find,
+        *([inputs] if observe else []),
+        *([QuantizeFloatLayers(target, ranges, find.table)] if ranges is not None else []),
         fold_thresholds,
         grow_halos,
         merge_scales,
@@ -71,7 +82,12 @@ def lower(
     ):
         module = phase(module)
     return Lowered(
-        module, tuple(find.table), tuple(kernels.calls), tuple(kernels.emitted), tuple(kernels.tunable)
+        module,
+        tuple(find.table),
+        tuple(kernels.calls),
+        tuple(kernels.emitted),
+        tuple(kernels.tunable),
+        tuple(inputs.names),
     )
 
 

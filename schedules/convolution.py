@@ -1,4 +1,4 @@
-"""Convolution, binary and float, channels last, in register tiles; a dense layer is its 1x1 case.
+"""Convolution, binary, int8 and float, channels last, in register tiles; a dense layer is its 1x1 case.
 
 A tile is `pixels` neighbours of one output row times `lanes` output channels. Its sums live in vector
 registers while the kernel walks over the taps and input channels (sums.py): a word of an activation is 8, 16
@@ -6,7 +6,8 @@ or 32 channels of one pixel, and
 
     sum[pixel, channel] += popcount(activation[pixel] ^ weight[channel])
 
-and, for float layers, `sum += activation * weight`. Weights are laid out at compile time in the order in
+and, for float layers, `sum += activation * weight`; for int8 layers a word is one to four channels, and the
+processor's `DotProduct` multiplies and adds them up. Weights are laid out at compile time in the order in
 which the kernel reads them (`lay_out`), so the inner loop has no strides to compute.
 
 A border of zeros is exact: see borders.py.
@@ -24,21 +25,27 @@ from schedules.borders import Borders, Ending
 from schedules.epilogue import Epilogue
 from schedules.geometry import Convolution
 from schedules.planes import Planes, band_of_rows
-from schedules.sums import Runs, across, along
+from schedules.sums import Runs, across, along, dotted
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import Block, blocks_of_group
 from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store, vector
 
 
 def convolution_reference(activations: np.ndarray, weights: np.ndarray, conv: Convolution) -> np.ndarray:
-    """float32 [N, OH, OW, O]: sums of products, padded with 0.
+    """float32 [N, OH, OW, O], float64 where integers need it to be exact: sums of products, padded with 0.
 
     activations: [N, H, W, C]; weights: [O, KH, KW, C / groups].
     """
     top, left, bottom, right = conv.padding
-    padded = np.pad(activations.astype(np.float32), ((0, 0), (top, bottom), (left, right), (0, 0)))
+    most = (
+        conv.products
+        * float(np.abs(activations, dtype=np.float32).max())
+        * float(np.abs(weights, dtype=np.float32).max())
+    )
+    exact = np.float32 if most < 2**24 else np.float64
+    padded = np.pad(activations.astype(exact), ((0, 0), (top, bottom), (left, right), (0, 0)))
     group_in, group_out = conv.channels // conv.groups, conv.out_channels // conv.groups
-    out = np.zeros(conv.out_shape, np.float32)
+    out = np.zeros(conv.out_shape, exact)
     for i in range(conv.kernel[0]):
         for j in range(conv.kernel[1]):
             y, x = i * conv.dilation[0], j * conv.dilation[1]
@@ -49,7 +56,7 @@ def convolution_reference(activations: np.ndarray, weights: np.ndarray, conv: Co
             ]
             for g in range(conv.groups):
                 o = slice(g * group_out, (g + 1) * group_out)
-                tap = weights[o, i, j].astype(np.float32)
+                tap = weights[o, i, j].astype(exact)
                 out[..., o] += seen[..., g * group_in : (g + 1) * group_in] @ tap.T
     return out
 
@@ -57,7 +64,7 @@ def convolution_reference(activations: np.ndarray, weights: np.ndarray, conv: Co
 def binary_convolution_reference(
     activations: np.ndarray, weights: np.ndarray, conv: Convolution
 ) -> np.ndarray:
-    """The same of small integers, int32; exact, since a sum is at most K < 2**24."""
+    """The same of small integers, int32; exact."""
     return convolution_reference(activations, weights, conv).astype(np.int32)
 
 
@@ -97,6 +104,27 @@ def binary_convolution(
     return _tiled(conv, packing, shape, tile, target, epilogue, ending, weights_per_row=weights_per_row)
 
 
+def int8_convolution(
+    conv: Convolution, packing: Packing, tile: Tile, target: KernelTarget, epilogue: Epilogue
+) -> tirx.PrimFunc:
+    """Parameters of the kernel: packed activations, weights as `lay_out` gives them after `pack_int8`, the
+    epilogue's operands, with a zero point the `offsets` of the sums, and the outputs.
+
+    The epilogue's sum is int32. packing: its zero point is that of `target.dot`, and its halo leaves
+    `bytes_after` behind what is read: whole words of bytes are read, also at the end of a run.
+    """
+    spare = (packing.halo[2] - conv.padding[2]) * (conv.width + packing.halo[1] + packing.halo[3])
+    if spare * conv.channels < bytes_after(conv, target.dot.word):
+        raise ValueError(f"the halo {packing.halo} leaves less behind the last run than is read of it")
+    shape = packing.shape(conv.batch, conv.height, conv.width)
+    return _tiled(conv, packing, shape, tile, target, epilogue, "dot")
+
+
+def bytes_after(conv: Convolution, word: int) -> int:
+    """How many bytes an int8 kernel may read behind the padded activations, which mean nothing to it."""
+    return -(conv.taps_in_a_run * conv.channels // conv.groups) % (word // 8)
+
+
 def float_convolution(
     conv: Convolution,
     in_shape: tuple[int, ...],
@@ -128,15 +156,18 @@ def _tiled(
     planar: bool = False,
 ) -> tirx.PrimFunc:
     planes = conv.channels if planar else 1
-    word = (tile.word or packing.word) if packing else 0
-    if packing and packing.words_per_group * packing.word % word:
-        raise ValueError(
-            f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
-        )
-    words = (
-        packing.words_per_group * packing.word // word if packing else conv.channels // conv.groups // planes
-    )
-    pitch = words * packing.groups if packing else conv.channels // planes
+    dot = target.dot if packing and packing.quantizer else None
+    if packing and not dot:
+        word = tile.word or packing.word
+        if packing.words_per_group * packing.word % word:
+            raise ValueError(
+                f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
+            )
+        words = packing.words_per_group * packing.word // word
+        pitch = words * packing.groups
+    else:
+        word = dot.word if dot else 32
+        words, pitch = conv.channels // conv.groups // planes, conv.channels // planes
     top, left, bottom, right = packing.halo if packing else conv.padding
     height, row_pitch = conv.height + top + bottom, (conv.width + left + right) * pitch
     if packing and any(h < p for h, p in zip(packing.halo, conv.padding, strict=True)):
@@ -146,7 +177,13 @@ def _tiled(
     in_dtype = packing.dtype if packing else "float32"
     out_group = conv.out_channels // conv.groups
     blocks = blocks_of_group(out_group, tile.lanes, tile.quantum)
-    products = planes * conv.kernel[0] * conv.kernel[1] * words  # words per lane of one block
+    kh_extent, kw_extent = conv.kernel
+    contiguous = conv.taps_in_a_run == kw_extent
+    run_count = planes * kh_extent * (kw_extent // conv.taps_in_a_run)
+    run_words = conv.taps_in_a_run * words
+    if dot:
+        run_words = -(-run_words // (dot.word // 8))
+    products = run_count * run_words  # words per lane of one block
     lanes_per_group = sum(b.width for b in blocks)
     full = [b for b in blocks if b.valid == tile.lanes]
     tail = [b for b in blocks if b.valid != tile.lanes]
@@ -161,20 +198,20 @@ def _tiled(
             T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
         ]
         borders = Borders(conv, ending)
+        if dot and dot.zero_point:
+            offsets = T.arg("offsets", T.buffer((conv.out_channels,), "int32"))
         outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             padded = packing is None and any(conv.padding)
-            activations = pad_in_kernel(source, conv, planar) if padded else flat(source, str(weights.dtype))
+            read_as = in_dtype if dot else str(weights.dtype)
+            activations = pad_in_kernel(source, conv, planar) if padded else flat(source, read_as)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
             rows = 1 if weights_per_row else tile.rows or rows_together(conv, tile.pixels)
 
-            kh_extent, kw_extent = conv.kernel
-            contiguous = conv.taps_in_a_run == kw_extent
-            run_words = conv.taps_in_a_run * words
-            run_count = planes * kh_extent * (kw_extent // conv.taps_in_a_run)
             sum_dtype = target.sum_dtype(word, conv.products) if packing else "float32"
+            sum_dtype = "int32" if dot else sum_dtype
             if run_words % tile.depth or tile.depth > 1 and weights.dtype != sum_dtype:
                 raise ValueError(f"a depth of {tile.depth} does not fit a run of {run_words} {weights.dtype}")
 
@@ -197,7 +234,9 @@ def _tiled(
 
                 runs = Runs(activations, weights, run_count, run_words, starts, offset, packing is not None)
                 sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
-                if tile.depth > 1:
+                if dot:
+                    dotted(runs, sums, pixels, width, dot)
+                elif tile.depth > 1:
                     along(runs, sums, pixels, width, tile)
                 else:
                     across(runs, sums, pixels, width, tile, tile.together or target.together)
@@ -207,7 +246,9 @@ def _tiled(
 
                     def total(lane, channel, lanes):
                         count = vector(sums, [m * width + lane], lanes)
-                        if packing is None:
+                        if dot and dot.zero_point:
+                            return count + vector(offsets, [channel], lanes)
+                        if dot or packing is None:
                             return count
                         return borders.settle(count, y, x, channel, lanes)
 

@@ -1,12 +1,14 @@
 """Depthwise convolution: one output channel a group, so that lanes are channels and nothing is broadcast.
 
     sum[channel] += popcount(activation[channel] ^ weight[channel])    a byte a channel, at most 8 in a group
-    sum[channel] += activation[channel] * weight[channel]              float, one input in a group
+    sum[channel] += activation[channel] * weight[channel]              float or int8, one input in a group
 
 The plain reference is that of convolution.py; the borders are those of borders.py.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -35,7 +37,9 @@ def lay_out(weights: np.ndarray) -> np.ndarray:
 def depthwise_convolution(
     conv: Convolution, packing: Packing | None, epilogue: Epilogue, *, ending: Ending
 ) -> tirx.PrimFunc:
-    """Parameters of the kernel: those of `binary_convolution` (packed in bytes) or of `float_convolution`."""
+    """Parameters of the kernel: those of `binary_convolution` or `int8_convolution` (packed in bytes, without
+    a zero point), or of `float_convolution`."""
+    int8 = packing is not None and packing.quantizer is not None
     channels = conv.out_channels
     halo = packing.halo if packing else conv.padding
     top, left = halo[0] - conv.padding[0], halo[1] - conv.padding[1]
@@ -46,7 +50,8 @@ def depthwise_convolution(
         else (conv.batch, conv.height, conv.width, channels)
     )
     dtype = packing.dtype if packing else "float32"
-    sum_dtype = "float32" if packing is None else "uint16" if conv.products <= 65535 else "uint32"
+    counted = "uint16" if conv.products <= 65535 else "uint32"
+    sum_dtype = "float32" if packing is None else "int32" if int8 else counted
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         source = T.arg("activations", T.buffer(in_shape, dtype))
@@ -74,14 +79,17 @@ def depthwise_convolution(
                     first = ((n * height + y) * width + x) * channels + start
                     with T.vectorized(0, valid) as lane:
                         a, w = activations[first + lane], weights[i * channels + start + lane]
-                        new = tirx.popcount(a ^ w).astype(sum_dtype) if packing else a * w
+                        if int8:
+                            new = _signed(a) * _signed(w)
+                        else:
+                            new = tirx.popcount(a ^ w).astype(sum_dtype) if packing else a * w
                         T.buffer_store(sums, sums[lane] + new, [lane])
 
                 each(conv.kernel[0] * conv.kernel[1], tap)
 
                 def total(lane, channel, lanes):
                     sum_ = vector(sums, [lane], lanes)
-                    return borders.settle(sum_, oh, ow, channel, lanes) if packing else sum_
+                    return borders.settle(sum_, oh, ow, channel, lanes) if packing and not int8 else sum_
 
                 writer.write(n, oh, ow, start, valid, total)
 
@@ -93,3 +101,7 @@ def depthwise_convolution(
                     if rest:
                         block(n, oh, ow, whole * LANES, rest)
     return builder.get()
+
+
+def _signed(byte: Any) -> Any:
+    return byte.astype("int8").astype("int32")

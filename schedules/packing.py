@@ -1,4 +1,4 @@
-"""Packing: a comparison, and what is computed element by element before it, to bits.
+"""Packing: a comparison, and what is computed element by element before it, to bits; or a float to bytes.
 
 The plain reference is `bits.pack` after `Epilogue.evaluate`.
 """

@@ -40,7 +40,7 @@ def refusal(task: Task, tile: Tile) -> str | None:
     if word == 16 and conv.products > 65535:
         return f"lanes of 16 bits cannot count {conv.products} products"
     for _, packing in task.outputs:
-        if packing and group > tile.lanes and tile.lanes % packing.word:
+        if packing and group > tile.lanes and tile.lanes % packing.per_word:
             return f"{tile.lanes} lanes do not fill the words of {packing.word} bits that it writes"
     return None
 

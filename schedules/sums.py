@@ -5,6 +5,8 @@ meets that word of every channel.
 
 `along`: a vector holds parts of one sum. Neighbouring words of an activation meet the same words of one
 channel, nothing is broadcast, and the parts are added up at the end.
+
+`dotted`: as `across`, over words of bytes, by the instruction that a processor has for their dot product.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from schedules.targets.kernel_target import Tile
+from schedules.targets.kernel_target import DotProduct, Tile
 from schedules.write_back import each, load, spread, store
 
 # Vectors that are added to in turn: as many as hide most of the latency of a multiplication and addition.
@@ -143,6 +145,60 @@ def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) ->
                 store(sums, m * width + q * together + c, piece, part)
 
     each(width // together, channels)
+
+
+def dotted(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, dot: DotProduct) -> None:
+    """Write pixels x width sums of int8 products; activations are bytes, and words begin at any of them."""
+    size_of_word = dot.word // 8
+    whole = T.alloc_buffer((pixels * width,), "int32", scope="local")
+
+    def run(i):
+        starts = runs.starts(i)
+        w_start = runs.offset + i * (runs.words * width)
+
+        def step(k, words: list[Any]):
+            """words: one after the other from k on, of a pixel."""
+            for v in range(0, width, dot.lanes):
+                w = [load(runs.weights, w_start + (k + j) * width + v, dot.lanes) for j in range(len(words))]
+                for m in range(pixels):
+                    a = [spread(word(m), dot.lanes) for word in words]
+                    at = m * width + v
+                    store(whole, at, dot.lanes, dot.add(load(whole, at, dot.lanes), a, w))
+
+        def read(k, count: int):
+            """Steps k to k + count, whose activations are read at once for each pixel."""
+            dtype = f"uint{dot.word}x{count}" if count > 1 else f"uint{dot.word}"
+            found = [
+                T.Bind(
+                    as_words(load(runs.activations, start + k * size_of_word, size_of_word * count), dtype)
+                )
+                for start in starts
+            ]
+            if count == 1:
+                step(k, [lambda m: found[m]])
+                return
+            words = [lambda m, j=j: tirx.Shuffle([found[m]], [j]) for j in range(count)]
+            for j in range(0, count, dot.at_once):
+                step(k + j, words[j : j + dot.at_once])
+
+        size = read_together(runs.words, dot.together)
+        each(runs.words // size, lambda i: read(i * size, size))
+        done = runs.words - runs.words % size
+        while done < runs.words:
+            size = 1 << (runs.words - done).bit_length() - 1
+            read(done, size)
+            done += size
+
+    for m in range(pixels):
+        store(whole, m * width, width, spread(tirx.const(0, "int32"), width))
+    each(runs.count, run)
+    # The epilogue reads the sums from memory, so that its loops need not be unrolled.
+    for m in range(pixels):
+        store(sums, m * width, width, load(whole, m * width, width))
+
+
+def as_words(data: Any, dtype: str) -> Any:
+    return tirx.call_intrin(dtype, "tirx.reinterpret", data)
 
 
 def add_up(vectors: list[Any], depth: int) -> list[Any]:

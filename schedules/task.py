@@ -33,8 +33,12 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Canonical JSON."""
-        return json.dumps({"kind": self.kind, **asdict(self)}, sort_keys=True, separators=(",", ":"))
+        """Canonical JSON. Of bytes that are written it says so, and not what they stand for."""
+        fields = asdict(self)
+        for packing in (fields["packing"], *(packing for _, packing in fields["outputs"])):
+            if packing and packing.pop("quantizer"):
+                packing["bits"] = 8
+        return json.dumps({"kind": self.kind, **fields}, sort_keys=True, separators=(",", ":"))
 
     @property
     def title(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from schedules.geometry import Convolution
 from schedules.targets.kernel_target import Tile
 
 
@@ -15,6 +16,20 @@ def pack_weights(weights: np.ndarray, word: int) -> np.ndarray:
     filled = np.zeros((out_channels, kh, kw, -(-channels // word) * word), bool)
     filled[..., :channels] = weights
     return np.packbits(filled, axis=-1, bitorder="little").view(f"uint{word}")
+
+
+def pack_int8(weights: np.ndarray, conv: Convolution, word: int) -> np.ndarray:
+    """int8 [O, KH, KW, C / groups] -> words [O, runs, 1, words of a run]: each run of taps that are
+    neighbours in memory is filled up with 0 to whole words of bytes."""
+    runs = weights.reshape(len(weights), -1, 1, conv.taps_in_a_run * weights.shape[-1])
+    missing = -runs.shape[-1] % (word // 8)
+    filled = np.pad(runs, ((0, 0), (0, 0), (0, 0), (0, missing)))
+    return np.ascontiguousarray(filled).view(f"uint{word}")
+
+
+def offsets(weights: np.ndarray, zero_point: int) -> np.ndarray:
+    """int32 [O]: what to add to sums over activations that are stored with this zero point."""
+    return (-zero_point * weights.astype(np.int32).sum((1, 2, 3))).astype(np.int32)
 
 
 @dataclass(frozen=True)

@@ -77,14 +77,14 @@ class Writer:
         for words, packing in self.packed:
             if any(packing.halo):
                 with T.serial(0, words.shape[0]) as j:
-                    T.buffer_store(words, tirx.const(0, packing.dtype), [j])
+                    T.buffer_store(words, tirx.const(packing.nothing, packing.dtype), [j])
 
     def write(self, n, y, x, start, valid: int, total: Callable[[Any, Any, int], Any]) -> None:
         """Channels start to start + valid; `total(lane, channel, lanes)` gives the sums of `lanes` of them.
 
         Where bits are packed, start is at the beginning of a word.
         """
-        word = max((packing.word for _, packing in self.packed), default=1)
+        word = max((packing.per_word for _, packing in self.packed), default=1)
         done = 0
         for size in (self.WIDEST, self.WIDEST // 2):
             if size % word == 0:
@@ -117,11 +117,13 @@ class Writer:
             words, packing = next(packed)
             top, left, _, _ = packing.halo
             _, height, width, pitch = packing.shape(*self.extents)
-            at = ((n * height + y + top) * width + x + left) * pitch + channel // packing.word
-            if lanes % packing.word == 0:
-                count = lanes // packing.word
+            at = ((n * height + y + top) * width + x + left) * pitch + channel // packing.per_word
+            if lanes % packing.per_word == 0:
+                count = lanes // packing.per_word
                 kind = packing.dtype if count == 1 else f"{packing.dtype}x{count}"
-                T.buffer_store(words, bits_of(value, kind), [at if count == 1 else T.ramp(at, 1, count)])
+                quantizer = packing.quantizer
+                whole = quantizer.emit(value, lanes) if quantizer else bits_of(value, kind)
+                T.buffer_store(words, whole, [at if count == 1 else T.ramp(at, 1, count)])
             else:
                 part = self._part_of_word(packing, n, y, x, start, first, lanes, total, value)
                 T.buffer_store(words, part, [at])

@@ -8,6 +8,7 @@ pipe on most cores, so that it had better serve many outputs.
 """
 
 from schedules.geometry import Convolution
+from schedules.targets.dot_products import NEON_LONG
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
@@ -30,4 +31,6 @@ def winograd_tile(conv: Convolution) -> Tile:
     return Tile(16, lanes_for(conv.out_channels, 16, 4), 4)
 
 
-AARCH64_NEON = KernelTarget("aarch64_neon", 16, 8, binary_tile, float_tile, winograd_tile, registers=32)
+AARCH64_NEON = KernelTarget(
+    "aarch64_neon", 16, 8, binary_tile, float_tile, winograd_tile, NEON_LONG, registers=32
+)

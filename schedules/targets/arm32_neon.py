@@ -1,6 +1,7 @@
 """32-bit NEON: 16 registers of 16 bytes, otherwise as aarch64_neon."""
 
 from schedules.geometry import Convolution
+from schedules.targets.dot_products import ARM32_LONG
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
@@ -16,4 +17,4 @@ def winograd_tile(conv: Convolution) -> Tile:
     return Tile(8, lanes_for(conv.out_channels, 16, 4), 4)
 
 
-ARM32_NEON = KernelTarget("arm32_neon", 16, 4, binary_tile, float_tile, winograd_tile)
+ARM32_NEON = KernelTarget("arm32_neon", 16, 4, binary_tile, float_tile, winograd_tile, ARM32_LONG)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from schedules.targets.aarch64_neon import AARCH64_NEON
 from schedules.targets.arm32_neon import ARM32_NEON
+from schedules.targets.dot_products import AVX512_VNNI, NEON_SDOT
 from schedules.targets.generic import GENERIC
 from schedules.targets.kernel_target import KernelTarget
 from schedules.targets.x86_avx2 import X86_AVX2
@@ -18,12 +20,12 @@ def kernel_target(triple: str, features: Collection[str]) -> KernelTarget:
     """triple: as LLVM writes it; features: LLVM's names, without a sign in front."""
     arch = triple.split("-")[0]
     if arch in ("aarch64", "arm64"):
-        return AARCH64_NEON
+        return replace(AARCH64_NEON, dot=NEON_SDOT) if "dotprod" in features else AARCH64_NEON
     if arch.startswith(("armv7", "armv8", "arm", "thumb")):
         return ARM32_NEON if "neon" in features else GENERIC
     if arch in ("x86_64", "amd64"):
         if {"avx512f", "avx512bw", "avx512vpopcntdq"} <= set(features):
-            return X86_AVX512
+            return replace(X86_AVX512, dot=AVX512_VNNI) if "avx512vnni" in features else X86_AVX512
         if "avx2" in features:
             return X86_AVX2
     return GENERIC

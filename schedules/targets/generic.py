@@ -1,6 +1,7 @@
 """No assumption but that the compiler can count the bits of a byte: right everywhere, fast nowhere."""
 
 from schedules.geometry import Convolution
+from schedules.targets.dot_products import PLAIN
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
@@ -16,4 +17,4 @@ def winograd_tile(conv: Convolution) -> Tile:
     return Tile(8, lanes_for(conv.out_channels, 16, 4), 4)
 
 
-GENERIC = KernelTarget("generic", 8, 1, binary_tile, float_tile, winograd_tile)
+GENERIC = KernelTarget("generic", 8, 1, binary_tile, float_tile, winograd_tile, PLAIN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from schedules.geometry import Convolution
@@ -38,12 +38,32 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class DotProduct:
+    """How a processor multiplies 8-bit integers and adds them up in 32 bits.
+
+    word: bits of activations that are broadcast at a time; zero_point: what they are stored with, see
+    schedules/quantizer.py; lanes: sums of one instruction; together: as of `KernelTarget`; tile: for a layer
+    of this geometry.
+    add(sums, activations, weights) -> sums: vectors of `lanes`, int32 and words; of the words there are
+    `at_once`, or fewer at the end of a run.
+    """
+
+    word: int
+    zero_point: int
+    lanes: int
+    together: int
+    at_once: int
+    tile: Callable[[Convolution], Tile]
+    add: Callable[[Any, list[Any], list[Any]], Any]
+
+
+@dataclass(frozen=True)
 class KernelTarget:
     """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
     together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
     broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry, where
     no record of a tuning has a better one; winograd_tile: the same for winograd.py, or None where the
-    direct kernel is faster. vector_bits, registers: of the vector registers."""
+    direct kernel is faster. dot: for int8 layers. vector_bits, registers: of the vector registers."""
 
     name: str
     word: int
@@ -51,6 +71,7 @@ class KernelTarget:
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
     winograd_tile: Callable[[Convolution], Tile | None]
+    dot: DotProduct
     vector_bits: int = 128
     registers: int = 16
 

@@ -1,6 +1,7 @@
 """AVX2: 16 registers of 32 bytes; LLVM makes two table look-ups (`vpshufb`) of the popcount of a byte."""
 
 from schedules.geometry import Convolution
+from schedules.targets.dot_products import AVX2_PAIRS
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 
@@ -16,4 +17,4 @@ def winograd_tile(conv: Convolution) -> Tile:
     return Tile(24, lanes_for(conv.out_channels, 16, 8), 8)
 
 
-X86_AVX2 = KernelTarget("x86_avx2", 8, 1, binary_tile, float_tile, winograd_tile, vector_bits=256)
+X86_AVX2 = KernelTarget("x86_avx2", 8, 1, binary_tile, float_tile, winograd_tile, AVX2_PAIRS, vector_bits=256)

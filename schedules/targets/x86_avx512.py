@@ -1,6 +1,7 @@
 """AVX-512 with VPOPCNTDQ: 32 registers of 16 words; a broadcast folds into the xor as a memory operand."""
 
 from schedules.geometry import Convolution
+from schedules.targets.dot_products import AVX512_PAIRS
 from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
 
 L2_BYTES = 1 << 20
@@ -28,5 +29,5 @@ def winograd_tile(conv: Convolution) -> Tile | None:
 
 
 X86_AVX512 = KernelTarget(
-    "x86_avx512", 32, 1, binary_tile, float_tile, winograd_tile, vector_bits=512, registers=32
+    "x86_avx512", 32, 1, binary_tile, float_tile, winograd_tile, AVX512_PAIRS, vector_bits=512, registers=32
 )

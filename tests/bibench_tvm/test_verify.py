@@ -94,7 +94,7 @@ def test_float_layers_that_compute_something_else(
 
 def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sum in thousands that is off by two is found and its layer named."""
-    run = verify._run_here
+    run = verify.run_here
 
     def wrong(library: Path, samples: list) -> object:
         for result in run(library, samples):
@@ -104,7 +104,7 @@ def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pyt
                 result = [*result[:-1], sums]
             yield result
 
-    monkeypatch.setattr(verify, "_run_here", wrong)
+    monkeypatch.setattr(verify, "run_here", wrong)
     record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
     assert record["integers_exact"] is False and record["passed"] is False
     assert record["layers"][0]["wrong_sums"] == 3

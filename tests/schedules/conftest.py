@@ -52,8 +52,11 @@ class Arm32(Machine):
         return emulated32.run_kernel([path], "kernel", arrays, timeout_s=60)
 
 
+@dataclass
 class Arm64(Machine):
     """Calls through a network of one operator, which is what the emulated board runs."""
+
+    cpu: str = "cortex-a72"
 
     def call(
         self, kernel: tirx.PrimFunc, inputs: Sequence[np.ndarray], outputs: Sequence[Spec]
@@ -69,7 +72,7 @@ class Arm64(Machine):
             builder.emit_func_output(builder.emit(made))
         path = self.folder / "network.so"
         tvm.compile(builder.get(), target=self.target).export_library(str(path), fcompile=_link)
-        return emulated.run(path, [arrays], timeout_s=60)[0]
+        return emulated.run(path, [arrays], cpu=self.cpu, timeout_s=60)[0]
 
 
 def _size(shape: Sequence[int], dtype: str) -> int:
@@ -98,6 +101,16 @@ def arm64(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     triple = "aarch64-linux-gnu"
     target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": "cortex-a72"})
     return Arm64(target, kernel_target(triple, ["neon"]), tmp_path_factory.mktemp("arm64"))
+
+
+@pytest.fixture(scope="session")
+def arm64_dotprod(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    if problem := emulated.missing():
+        pytest.fail(problem)
+    triple, cpu = "aarch64-linux-gnu", "cortex-a76"
+    target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
+    kernels = kernel_target(triple, ["neon", "dotprod"])
+    return Arm64(target, kernels, tmp_path_factory.mktemp("arm64_dotprod"), cpu)
 
 
 @pytest.fixture(scope="session")

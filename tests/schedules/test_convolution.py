@@ -11,12 +11,20 @@ from tvm import tirx
 from schedules import depthwise
 from schedules.bits import Packing, pack
 from schedules.borders import Ending, border_tables, limit_table
-from schedules.convolution import binary_convolution, binary_convolution_reference, float_convolution
+from schedules.convolution import (
+    binary_convolution,
+    binary_convolution_reference,
+    bytes_after,
+    float_convolution,
+    int8_convolution,
+)
 from schedules.epilogue import SUM, Epilogue, Output, Step, Value, plain
 from schedules.geometry import Convolution
+from schedules.quantizer import Quantizer
 from schedules.targets.choose import ALL
-from schedules.targets.kernel_target import KernelTarget, Tile
-from schedules.weights import lay_out, pack_weights
+from schedules.targets.dot_products import AVX2_PAIRS, AVX512_PAIRS, AVX512_VNNI, PLAIN
+from schedules.targets.kernel_target import DotProduct, KernelTarget, Tile
+from schedules.weights import lay_out, offsets, pack_int8, pack_weights
 
 HALO = st.tuples(*[st.integers(0, 3)] * 4)
 SEED = st.integers(0, 2**32 - 1)
@@ -394,6 +402,122 @@ def test_float_depthwise(host, kernels, conv, seed):
 @pytest.mark.parametrize("conv", FIXED, ids=str)
 def test_float_on_arm(arm, conv):
     check_float(arm, arm.kernels, conv, seed=0)
+
+
+# --------------------------------------------------------------------------- int8
+
+
+def has(host, *features: str) -> bool:
+    return set(features) <= {str(feature)[1:] for feature in host.target.attrs["mattr"]}
+
+
+def dot_products(host) -> list[DotProduct]:
+    """Those whose instructions this machine has."""
+    found = [PLAIN]
+    found += [AVX2_PAIRS] if has(host, "avx2") else []
+    found += [AVX512_PAIRS] if has(host, "avx512bw") else []
+    return found + ([AVX512_VNNI] if has(host, "avx512vnni") else [])
+
+
+def quantized(packing: Packing, conv: Convolution, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(packed activations, what they stand for, weights), with many of the largest."""
+    rng = np.random.default_rng(seed)
+    shape = (conv.batch, conv.height, conv.width, conv.channels)
+    values = (rng.normal(size=shape) * rng.choice([1, 100])).astype("float32")
+    weights = rng.integers(-127, 128, (conv.out_channels, *conv.kernel, conv.channels // conv.groups))
+    weights[rng.random(weights.shape) < rng.random()] = rng.choice([-127, 127])
+    return pack(values, packing), packing.quantizer.quantize(values), weights.astype(np.int8)
+
+
+def check_int8(machine, dot: DotProduct, conv: Convolution, more: tuple, seed: int) -> None:
+    """Every sum is exact, and so are the bytes that an epilogue makes of them for the next layer."""
+    kernels = replace(machine.kernels, dot=dot)
+    top, left, bottom, right = (p + m for p, m in zip(conv.padding, more, strict=True))
+    halo = (top, left, bottom + bytes_after(conv, dot.word), right)  # a row has a byte at least
+    packing = Packing(conv.channels, 8, halo=halo, quantizer=Quantizer(0.02, dot.zero_point))
+    words, activations, weights = quantized(packing, conv, seed)
+    after = Packing(conv.out_channels, 8, 1, more, Quantizer(conv.products * 8, dot.zero_point))
+    out = Output(Value("step", 0), after.shape(*conv.out_shape[:3]), after.dtype, after)
+    epilogue = Epilogue(
+        (),
+        (Step("relax.astype", (SUM,), {"dtype": "float32"}),),
+        (Output(SUM, conv.out_shape, "int32"), out),
+    )
+    tile = dot.tile(conv)
+    kernel = int8_convolution(conv, packing, tile, kernels, epilogue)
+    laid_out = lay_out(pack_int8(weights, conv, dot.word), conv.groups, tile)
+    tables = [offsets(weights, dot.zero_point)] if dot.zero_point else []
+    specs = [(o.shape, o.dtype) for o in epilogue.outputs]
+    sums, next_words = machine.call(kernel, [words, laid_out, *tables], specs)
+    expected = binary_convolution_reference(activations, weights, conv)
+    np.testing.assert_array_equal(sums, expected)
+    np.testing.assert_array_equal(next_words, pack(expected.astype("float32"), after))
+
+
+@given(data=st.data(), conv=convolutions(), more=HALO, seed=SEED)
+@settings(deadline=None, max_examples=60)
+def test_int8(host, data, conv, more, seed):
+    check_int8(host, data.draw(st.sampled_from(dot_products(host))), conv, more, seed)
+
+
+def test_a_halo_without_room_for_whole_words_is_refused(host):
+    kernels = replace(host.kernels, dot=AVX512_VNNI)
+    conv = Convolution(1, 4, 4, 3, 16, (3, 3), padding=(1, 1, 1, 1))
+    packing = Packing(3, 8, halo=conv.padding, quantizer=Quantizer(0.02, 128))
+    with pytest.raises(ValueError, match="leaves less behind the last run"):
+        int8_convolution(conv, packing, AVX512_VNNI.tile(conv), kernels, plain(conv.out_shape, "int32"))
+
+
+def check_int8_depthwise(machine, conv: Convolution, more: tuple, seed: int) -> None:
+    halo = tuple(p + m for p, m in zip(conv.padding, more, strict=True))
+    packing = Packing(conv.channels, 8, halo=halo, quantizer=Quantizer(0.02))
+    words, activations, weights = quantized(packing, conv, seed)
+    kernel = depthwise.depthwise_convolution(conv, packing, plain(conv.out_shape, "int32"), ending="dot")
+    laid_out = depthwise.lay_out(weights).view(np.uint8)
+    [sums] = machine.call(kernel, [words, laid_out], [(conv.out_shape, "int32")])
+    np.testing.assert_array_equal(sums, binary_convolution_reference(activations, weights, conv))
+
+
+@given(conv=depthwise_convolutions(st.just(1)), more=HALO, seed=SEED)
+@settings(deadline=None, max_examples=25)
+def test_int8_depthwise(host, conv, more, seed):
+    check_int8_depthwise(host, conv, more, seed)
+
+
+@pytest.mark.parametrize("channels", [1039, 133_143])
+def test_int8_sums_that_32_bits_hold_just(host, channels):
+    """Only on the way, with a zero point, they overflow and come back."""
+    conv = Convolution(1, 1, 1, channels, 2)
+    for dot in dot_products(host):
+        halo = (0, 0, bytes_after(conv, dot.word), 0)
+        packing = Packing(channels, 8, halo=halo, quantizer=Quantizer(1.0, dot.zero_point))
+        weights = np.full((2, 1, 1, channels), 127, np.int8)
+        weights[1] = -127
+        words = pack(np.full((1, 1, 1, channels), 127, np.float32), packing)
+        tile = dot.tile(conv)
+        kernels = replace(host.kernels, dot=dot)
+        kernel = int8_convolution(conv, packing, tile, kernels, plain((2,), "int32"))
+        tables = [offsets(weights, dot.zero_point)] if dot.zero_point else []
+        laid_out = lay_out(pack_int8(weights, conv, dot.word), 1, tile)
+        [sums] = host.call(kernel, [words, laid_out, *tables], [((2,), "int32")])
+        assert sums.tolist() == [channels * 127**2, -channels * 127**2]
+
+
+@pytest.mark.parametrize("machine", ["arm64", "arm64_dotprod", "arm32"])
+@pytest.mark.parametrize(
+    "conv", [*FIXED, Convolution(1, 9, 11, 3, 64, (7, 7), (2, 2), (3, 3, 3, 3))], ids=str
+)
+def test_int8_on_arm(request, machine, conv):
+    arm = request.getfixturevalue(machine)
+    if conv.groups == conv.channels > 1:
+        check_int8_depthwise(arm, conv, (0, 1, 0, 2), seed=0)
+    else:
+        check_int8(arm, arm.kernels.dot, conv, (0, 1, 0, 2), seed=0)
+
+
+@pytest.mark.parametrize("machine", ["arm64", "arm32"])
+def test_no_dot_product_instruction(request, machine):
+    check_int8(request.getfixturevalue(machine), PLAIN, FIXED[1], (0, 0, 0, 0), seed=0)
 
 
 # --------------------------------------------------------------------------- what is made at compile time

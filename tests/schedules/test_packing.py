@@ -12,6 +12,8 @@ from schedules.bits import Packing, pack
 from schedules.epilogue import Epilogue, Output, Step, Value
 from schedules.packing import packing_kernel
 from schedules.planar_packing import planar_packing_kernel
+from schedules.planar_quantizing import planar_quantizing_kernel
+from schedules.quantizer import Quantizer
 from schedules.write_back import bits_of
 
 HALO = st.tuples(*[st.integers(0, 3)] * 4)
@@ -144,6 +146,67 @@ def test_plane_by_plane_on_arm(arm, extents, kind):
 )
 def test_on_arm(arm, packing):
     check(arm, (2, 3, 5), packing, seed=0)
+
+
+def check_bytes(machine, extents: tuple[int, int, int], packing: Packing, seed: int) -> None:
+    """x * scale[c], quantized: with ties, what is clipped, and infinities."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-600, 600, (*extents, packing.channels)).astype("float32") / 4
+    x[rng.random(x.shape) < 0.05] = rng.choice(np.float32([-np.inf, np.inf, 1e30, -0.0]))
+    scale = rng.choice(np.float32([-1, 0.5, 1]), packing.channels)
+    spec = (packing.shape(*extents), packing.dtype)
+    steps = (Step("relax.multiply", (Value("operand", 0), Value("operand", 1))),)
+    epilogue = Epilogue(
+        ((x.shape, "float32"), (scale.shape, "float32")), steps, (Output(Value("step", 0), *spec, packing),)
+    )
+    [words] = machine.call(packing_kernel((*extents, packing.channels), epilogue), [x, scale], [spec])
+    np.testing.assert_array_equal(words, pack(x * scale, packing))
+
+
+QUANTIZERS = st.builds(Quantizer, st.sampled_from([0.5, 1.0, 0.3]), st.sampled_from([0, 128]))
+
+
+@given(
+    extents=EXTENTS,
+    channels=st.integers(1, 140),
+    halo=HALO,
+    quantizer=QUANTIZERS,
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=30)
+def test_bytes(host, extents, channels, halo, quantizer, seed):
+    check_bytes(host, extents, Packing(channels, 8, 1, halo, quantizer), seed)
+
+
+def test_bytes_have_no_gaps():
+    for word, groups in ((32, 1), (8, 2)):
+        with pytest.raises(ValueError, match="Quantized activations are bytes"):
+            Packing(8, word, groups, quantizer=Quantizer(1.0))
+
+
+def check_planes(machine, extents: tuple[int, int, int], packing: Packing, seed: int) -> None:
+    batch, height, width = extents
+    x = np.random.default_rng(seed).integers(-300, 300, (*extents, packing.channels)).astype("float32") / 2
+    kernel = planar_quantizing_kernel(batch, height, width, packing)
+    [words] = machine.call(kernel, [x.transpose(0, 3, 1, 2)], [(packing.shape(*extents), packing.dtype)])
+    np.testing.assert_array_equal(words, pack(x, packing))
+
+
+@given(
+    extents=st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(1, 70)),
+    channels=st.integers(1, 4),
+    halo=HALO,
+    quantizer=QUANTIZERS,
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=30)
+def test_bytes_of_planes(host, extents, channels, halo, quantizer, seed):
+    check_planes(host, extents, Packing(channels, 8, 1, halo, quantizer), seed)
+
+
+def test_bytes_on_arm(arm):
+    check_bytes(arm, (2, 3, 5), Packing(131, 8, 1, (1, 0, 2, 1), Quantizer(0.5)), seed=0)
+    check_planes(arm, (2, 3, 37), Packing(3, 8, 1, (1, 0, 2, 1), Quantizer(0.5)), seed=0)
 
 
 def test_bits_of_every_byte(host):
