@@ -102,12 +102,18 @@ def float_layer(shape: Shape) -> nn.Module:
 
 
 def stem() -> nn.Module:
-    """The first convolution of a ResNet for ImageNet, which stays float: [1, 3, 224, 224]."""
+    """The first convolution of a ResNet for ImageNet, which stays float: [1, 3, 224, 224]. Its output is
+    channels last, as the pooling reads it that follows in a network."""
     import torch
     from torch import nn
 
+    class ChannelsLastOutput(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.permute(0, 2, 3, 1)
+
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.Hardtanh()).eval()
+    convolution = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(64), nn.Hardtanh(), ChannelsLastOutput()).eval()
 
 
 def example(shape: Shape) -> Tensor:
