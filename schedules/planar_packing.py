@@ -40,7 +40,7 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
     joined = all(np.prod(shape[2:]) == 1 or shape[2:] == (*plane,) for shape in shapes)
     rows = band_of_rows(height, width) if joined else 1
     count = rows * width
-    # A byte a channel is no smaller than the image's pixels are many: these are turned in squares.
+    # With a byte a channel there are as many words as numbers; squares of them are turned in registers.
     in_squares = packing.groups > 1 and group == 1 and packing.word == 8
     lanes = square(min(count, channels) if in_squares else count, LANES)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
@@ -91,16 +91,13 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
                             store(kept, pixel, lanes, value)
 
                     length = TOGETHER * lanes
-                    each(count // length, lambda i: pieces(range_of(i * length, TOGETHER)))
-                    rest = range_of(count - count % length, count % length // lanes)
+                    each(count // length, lambda i: pieces([i * length + j * lanes for j in range(TOGETHER)]))
+                    rest: list[Any] = list(range(count - count % length, count - lanes + 1, lanes))
                     if count % lanes:
                         rest.append(count - lanes)
                     if rest:
                         pieces(rest)
                     put(first)
-
-                def range_of(first, pieces: int) -> list[Any]:
-                    return [first + i * lanes for i in range(pieces)]
 
                 def square_of(channel):
                     """`lanes` channels from this one on, a byte each."""
