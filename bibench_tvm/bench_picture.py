@@ -33,7 +33,7 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
     axes.set_ylabel(f"{unit} (logarithmic)")
     axes.set_xticks(range(len(entries)), [entry["name"] for entry in entries], rotation=45, ha="right")
     axes.set_title(f"{result['model']} on {result['board']['key']}: lower is faster")
-    axes.legend()
+    figure.legend(loc="outside right upper")
     for suffix in (".png", ".svg"):
         partial = file.with_name(f".{file.name}{suffix}")
         figure.savefig(partial, format=suffix[1:])
