@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
-from bibench_tvm.errors import UsageError
+from bibench_tvm.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -92,7 +92,10 @@ def board(
 
 def install_lines() -> list[str]:
     """What installs this checkout on a 64-bit Raspberry Pi OS, fetched from this machine over ssh."""
-    checkout = f"{getpass.getuser()}@{socket.gethostname()}:{Path(__file__).resolve().parent.parent}/"
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "install.sh").is_file():
+        raise BibenchError("The lines copy the project's checkout to the board. Type this in a checkout.")
+    checkout = f"{getpass.getuser()}@{socket.gethostname()}:{root}/"
     copy = f"rsync -a --exclude '.*' {shlex.quote(checkout)} bibench_tvm"
     return [
         f"sudo apt-get update && sudo apt-get install -y python3-venv rsync && {copy}",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command
 from bibench_tvm.errors import BibenchError
+from rpc.boards import BoardInfo, RemoteError, list_boards
+from rpc.wire import parse_address, show
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,26 +27,18 @@ def targets(
         from rich.table import Table
 
         if tracker:
-            boards = _boards(tracker)
+            try:
+                boards = list_boards(parse_address(tracker))
+            except RemoteError as problem:
+                raise BibenchError(str(problem)) from problem
             if as_json:
-                print_json({"tracker": tracker, "boards": boards})
+                listed = [{**asdict(board), "address": show(board.address)} for board in boards]
+                print_json({"tracker": tracker, "boards": listed})
                 return
-            titles = ["key", "state", "cpu", "cores", "memory", "clock governor", "features", "address"]
-            table = Table(*titles, box=None)
+            width = max((len(board.key) for board in boards), default=0)
             for board in boards:
-                table.add_row(
-                    board["key"],
-                    "free" if board["free"] else "busy",
-                    f"{board['cpu']} (emulated)" if board["emulated"] else board["cpu"],
-                    str(board["cores"] or "unknown"),
-                    f"{board['memory_bytes'] / 2**30:.1f} GiB" if board["memory_bytes"] else "unknown",
-                    board["governor"] or "unknown",
-                    " ".join(board["features"]),
-                    board["address"],
-                )
-            if boards:
-                Console(markup=False).print(table)
-            else:
+                print(f"{board.key:{width}}  {'free' if board.free else 'busy'}  {_described(board)}")
+            if not boards:
                 print(f"No board is registered at {tracker}.")
             return
         from bibench_tvm.presets import PRESETS
@@ -60,15 +54,13 @@ def targets(
         Console(markup=False).print(table)
 
 
-def _boards(tracker: str) -> list[dict[str, Any]]:
-    from rpc.boards import RemoteError, list_boards
-    from rpc.wire import parse_address, show
-
-    try:
-        boards = list_boards(parse_address(tracker))
-    except RemoteError as problem:
-        raise BibenchError(str(problem)) from problem
-    return [{**asdict(board), "address": show(board.address)} for board in boards]
+def _described(board: BoardInfo) -> str:
+    parts = [f"{board.cpu} (emulated)" if board.emulated else board.cpu]
+    if board.cores:
+        parts += [f"{board.cores} core{'s' * (board.cores != 1)}", f"{board.memory_bytes / 2**30:.1f} GiB"]
+    if board.governor:
+        parts.append(f"clock governor {board.governor}")
+    return ", ".join([*parts, " ".join(board.features), f"at {show(board.address)}"])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ native/serve_session.c has the same functions for an emulated board.
 
 import json
 import os
-import sys
 import time
 from typing import Any
 
@@ -14,9 +13,6 @@ import tvm_ffi
 from tvm.rpc import _ffi_api
 
 from rpc import machine, onnx_runtime
-
-# What libraries leave behind has no place in a profile: the virtual machine's own bookkeeping.
-_BOOKKEEPING = "vm.builtin."
 
 
 def serve(connection: int) -> None:
@@ -41,21 +37,17 @@ def serve(connection: int) -> None:
 
 
 def profile(network: Any, function: str, repeat: int) -> str:
-    """Runs a function of a virtual machine, whose inputs are set, and times each kernel that it calls.
+    """Runs a function of a virtual machine, whose inputs are set, and times each call that it makes.
 
-    Gives JSON: for each run a list of [kernel, nanoseconds], in the order of execution. What it takes to
-    watch a call is the least that the virtual machine's own bookkeeping ever took, and is subtracted.
+    Gives JSON: for each run a list of [symbol, nanoseconds], in the order of execution.
     """
     runs: list[list[tuple[str, int]]] = []
-    watching = sys.maxsize
     start = 0
 
     def watch(_function: Any, symbol: str, before: bool, _result: Any, *_arguments: Any) -> int:
-        nonlocal start, watching
+        nonlocal start
         taken = time.perf_counter_ns() - start
-        if not before and symbol.startswith(_BOOKKEEPING):
-            watching = min(watching, taken)
-        elif not before:
+        if not before:
             runs[-1].append((symbol, taken))
         start = time.perf_counter_ns()
         return 0
@@ -65,5 +57,4 @@ def profile(network: Any, function: str, repeat: int) -> str:
         runs.append([])
         network["invoke_stateful"](function)
     network["set_instrument"](None)
-    least = 0 if watching == sys.maxsize else watching
-    return json.dumps([[(symbol, max(0, taken - least)) for symbol, taken in run] for run in runs])
+    return json.dumps(runs)

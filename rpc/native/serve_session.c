@@ -14,7 +14,6 @@
 
 #include "ffi.h"
 
-static const char kBookkeeping[] = "vm.builtin.";
 static const volatile uint64_t* executed;
 
 // A C++ object with virtual functions, as every compiler for Arm lays it out (Itanium C++ ABI): first the pointer to
@@ -118,10 +117,10 @@ static int peak_memory(void* self, const TVMFFIAny* arguments, int32_t count, TV
   return kib < 0 ? raise_error("The memory of a process is not told here.") : 0;
 }
 
-// The profile that is being written: JSON, for each run a list of [kernel, nanoseconds].
+// The profile that is being written: JSON, for each run a list of [symbol, nanoseconds].
 static FILE* profile;
-static int kernels;
-static uint64_t kernel_start;
+static int calls;
+static uint64_t call_start;
 
 static int watch(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result) {
   uint64_t now = *executed;
@@ -129,15 +128,13 @@ static int watch(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAn
   TVMFFIByteArray symbol;
   *result = integer(0);
   if (count < 3 || !read_text(&arguments[1], &symbol)) return 0;
-  int bookkeeping =
-      symbol.size >= strlen(kBookkeeping) && memcmp(symbol.data, kBookkeeping, strlen(kBookkeeping)) == 0;
-  if (!arguments[2].v_int64 && !bookkeeping) {
-    fputs(kernels++ ? ", [\"" : "[\"", profile);
+  if (!arguments[2].v_int64) {
+    fputs(calls++ ? ", [\"" : "[\"", profile);
     for (size_t i = 0; i < symbol.size; i++)
       if (symbol.data[i] >= ' ' && symbol.data[i] != '"' && symbol.data[i] != '\\') fputc(symbol.data[i], profile);
-    fprintf(profile, "\", %llu]", (unsigned long long)(now - kernel_start));
+    fprintf(profile, "\", %llu]", (unsigned long long)(now - call_start));
   }
-  kernel_start = *executed;
+  call_start = *executed;
   return 0;
 }
 
@@ -167,7 +164,7 @@ static int profile_runs(void* self, const TVMFFIAny* arguments, int32_t count, T
   fputc('[', profile);
   for (int64_t run = 0; status == 0 && run < arguments[2].v_int64; run++) {
     fputs(run ? ", [" : "[", profile);
-    kernels = 0;
+    calls = 0;
     TVMFFIAny function = arguments[1], nothing = {.type_index = kTVMFFINone};
     status = TVMFFIFunctionCall(invoke.v_obj, &function, 1, &nothing);
     fputc(']', profile);

@@ -316,6 +316,11 @@ def test_compile_upload_run(site: Site, tmp_path: Path) -> None:
         ("a72", True, True),
         ("here", False, True),
     ]
+    shown = CliRunner().invoke(importlib.import_module("bibench_tvm.targets").app, ["--tracker", address])
+    first, second = shown.stdout.splitlines()
+    assert first.startswith("a72   free  cortex-a72 (emulated), 1 core, ") and second.startswith(
+        "here  free  "
+    )
     assert run("here")[0] == 1
     assert "is for rpi4b (aarch64), and the board 'here'" in run("here")[1]
     code, error = run("a73")
@@ -630,6 +635,10 @@ def test_wrong_arguments_are_sentences(site: Site) -> None:
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert "Traceback" not in done.stderr
         return done.returncode, json.loads(done.stdout)["error"]
+
+    done = CliRunner().invoke(importlib.import_module("bibench_tvm.board").app, ["--print-install"])
+    copy, install = done.stdout.splitlines()
+    assert copy.endswith(f":{ROOT}/ bibench_tvm") and "./install.sh board" in install
 
     in_use = (2, f"Something else listens at 127.0.0.1:{port} already. Choose another --port.")
     assert error("tracker", "--port", port) == in_use
