@@ -1,8 +1,9 @@
 """The search: which candidate is tried next, on which of a network's kernels, and which becomes a record.
 
 Trial 0 of each task is its default. Then come batches, each for the task with the largest share of the
-network's cost for the trials that it had: candidates near the best ones and others at random, ranked by the
-cost model, and some that are not its choice. At the end the best of each task is measured against the default
+network's cost for the square of its trials, as the gain of a trial falls faster than one in their number. A
+batch is of candidates near the best ones and others at random, ranked by the cost model, and of some that are
+not its choice. At the end the best of each task is measured against the default
 in turns, and is kept where it is better by more than a margin.
 
 What the seed and the costs decide, nothing else does: with the trials of an earlier run at hand the search
@@ -29,6 +30,7 @@ from bibench_tvm.tuning.library_kernel import library_kernel
 from bibench_tvm.tuning.measure import Boards, Job, OnBoard
 from bibench_tvm.tuning.trials import LIBRARY, Comparison, Measured, Trials
 from relay_passes.lower_kernels import Tunable
+from relay_passes.rewrite import constant_value, is_constant
 from schedules.records import Record
 from schedules.space import candidates
 from schedules.targets.kernel_target import Tile
@@ -133,7 +135,7 @@ class Search:
                 self._tell(subject)
             waiting = [s for s in self._subjects[:budget] if s.default.cost is not None]
             while self.done < budget and waiting:
-                subject = max(waiting, key=lambda s: s.calls * (s.best.cost or 0) / len(s.found))
+                subject = max(waiting, key=lambda s: s.calls * (s.best.cost or 0) / len(s.found) ** 2)
                 chosen = self._choose(subject, min(BATCH, budget - self.done))
                 if not chosen:
                     waiting.remove(subject)
@@ -295,12 +297,11 @@ def _arrays(kernel: tirx.PrimFunc, arguments: Sequence[relax.Expr]) -> list[np.n
     """Constants as they are; for what else is read the same noise for every tile, and 0 in the outputs."""
     generator = np.random.default_rng(0)
     arrays = []
-    for i, parameter in enumerate(kernel.params):
-        buffer = kernel.buffer_map[parameter]
+    for i, buffer in enumerate(kernel.params):
         shape, dtype = [int(e) for e in buffer.shape], str(buffer.dtype)
         given = arguments[i] if i < len(arguments) else None
-        if isinstance(given, relax.Constant):
-            arrays.append(given.value.numpy())
+        if given is not None and is_constant(given):
+            arrays.append(constant_value(given))
         elif given is None:
             arrays.append(np.zeros(shape, dtype))
         elif "float" in dtype:
