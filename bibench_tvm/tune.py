@@ -38,7 +38,7 @@ def tune(
     trials: Annotated[int, typer.Option(help="How many, those of earlier runs in --out included.")] = 200,
     target: Annotated[str, typer.Option(help="What the boards are; as compile's.")] = "host",
     board: Annotated[
-        str | None, typer.Option(help="The key of the boards. Left out: this machine is the board.")
+        str | None, typer.Option(help="The key of the boards. Left out: this machine, or it emulates one.")
     ] = None,
     tracker: Annotated[str, typer.Option(help="HOST:PORT, where the boards are.")] = "127.0.0.1:9190",
     seed: Annotated[int, typer.Option(help="Another seed tries other candidates.")] = 0,
@@ -74,20 +74,21 @@ def tune(
 
 @contextlib.contextmanager
 def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tuple[tuple[str, int], str]]:
-    """Where the boards are; without a key, this machine becomes one."""
+    """Where the boards are; without a key, this machine is one, or emulates one."""
     from rpc import session
 
     if key is not None:
         yield session.parse_address(tracker), key
         return
+    emulate = None
     if not target.is_host:
-        raise UsageError(
-            f"{target.name} is tuned on a board: give --board KEY. Without one, start an emulated board with "
-            f"python -m bibench_tvm.board --help, or tune for this machine with --target host."
-        )
+        if not target.emulated_cpu or not target.triple.startswith("aarch64"):
+            raise UsageError(f"{target.name} cannot be emulated here: give --board KEY.")
+        emulate = target.emulated_cpu
+        stderr.print(f"Without --board, the board is an emulated {emulate}: instructions count, not time.")
     # One thread times a kernel with the least noise; whoever wants more says so.
     os.environ.setdefault("TVM_NUM_THREADS", "1")
-    with session.local_board() as (address, local):
+    with session.local_board(emulate=emulate) as (address, local):
         yield address, local
 
 

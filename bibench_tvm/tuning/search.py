@@ -144,18 +144,19 @@ class Search:
                 self._tell(subject)
 
     def compare(self) -> dict[str, Record]:
-        """The records of these subjects: for each, the first finalist that is better than the default."""
+        """The records of these subjects: of each the finalist that beats the default by most."""
         found: dict[str, Record] = {}
         with tempfile.TemporaryDirectory() as folder:
             self._folder = Path(folder)
             for subject in self._subjects:
-                for tile in subject.finalists[:_FINALISTS] if subject.found else []:
-                    if tile == subject.tunable.default:
-                        break
-                    result = self._compare(subject, tile)
-                    if result.better:
-                        found[subject.task.key] = Record(tile, result.cost, result.default_cost)
-                        break
+                if not subject.found:
+                    continue
+                better = subject.finalists[: subject.finalists.index(subject.tunable.default)]
+                results = [(self._compare(subject, tile), tile) for tile in better[:_FINALISTS]]
+                good = [(r.cost / r.default_cost, i) for i, (r, _) in enumerate(results) if r.better]
+                if good:
+                    result, tile = results[min(good)[1]]
+                    found[subject.task.key] = Record(tile, result.cost, result.default_cost)
         return found
 
     def _tell(self, subject: Subject) -> None:

@@ -103,9 +103,10 @@ class Trials:
         )
 
     def best(self) -> dict[str, Record]:
-        """Of every task in the folder that has something better than its default, the cheapest."""
+        """Of every task in the folder that has something better than its default, what beats it by most."""
         rows = self._database.execute(
-            "SELECT task, tile, cost, default_cost FROM comparisons WHERE better ORDER BY cost DESC, tile"
+            "SELECT task, tile, cost, default_cost FROM comparisons WHERE better "
+            "ORDER BY cost / default_cost DESC, rowid DESC"
         )
         return {task: Record(Tile(**json.loads(tile)), *costs) for task, tile, *costs in rows}
 
