@@ -26,7 +26,7 @@ from rpc import session as boards
 SESSION_LIMIT_S = 60.0
 _SESSION_S = 25.0  # an older session is renewed before a trial, which so has the rest for itself
 _WAIT_S = 20.0
-_PAUSE_S = 1.0
+_PAUSE_S, _IDLE_S = 0.5, 0.5
 _MOST_LOSSES = 4
 _TRIES = 2  # in a session that was good: a candidate that ends two of them is to blame
 
@@ -113,18 +113,33 @@ class Boards:
             self._jobs.put(None)
 
     def _work(self) -> None:
-        job = self._jobs.get()
-        while job is not None and not self._closed:
+        while (job := self._jobs.get()) is not None and not self._closed:
             try:
                 with boards.session(self._tracker, self._key, wait_s=_WAIT_S, limit_s=self._limit_s) as board:
-                    here, end = OnBoard(board), time.monotonic() + _SESSION_S
-                    good = True
-                    while good and job is not None and time.monotonic() < end:
-                        good = self._attempt(here, job)
-                        job = self._jobs.get() if good or job.done.is_set() else job
+                    self._serve(OnBoard(board), job)
             except Exception as error:  # the tracker or the board, and not the candidate
                 self._losses.append(_sentence(error))
                 time.sleep(_PAUSE_S)
+            if not job.done.is_set():
+                self._jobs.put(job)
+
+    def _serve(self, here: OnBoard, first: Job) -> None:
+        """Jobs for as long as the session is good and there are any: another worker may wait for the board."""
+        end = time.monotonic() + _SESSION_S
+        good = self._attempt(here, first)
+        while good and time.monotonic() < end:
+            try:
+                job = self._jobs.get(timeout=_IDLE_S)
+            except queue.Empty:
+                return
+            if job is None:
+                self._jobs.put(None)
+                return
+            try:
+                good = self._attempt(here, job)
+            finally:
+                if not job.done.is_set():
+                    self._jobs.put(job)
 
     def _attempt(self, here: OnBoard, job: Job) -> bool:
         """False: the session is of no more use; the job is to be tried again, unless it is done."""

@@ -12,6 +12,7 @@ takes the same way, and measures only what was not measured then.
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import time
@@ -42,6 +43,7 @@ _RANDOM = 0.2  # share of a batch that is not the model's choice
 _FINALISTS = 3
 MARGIN = 0.02  # of time, for noise; counts of instructions are exact
 _ROUNDS, _BURST_MS = 25, 4
+_TURNS = 8
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Subject:
     pool: list[Tile]
     found: dict[Tile, Measured] = field(default_factory=dict)
     library: Measured = field(default_factory=lambda: Measured(None))
+    yardstick: tuple[Path, list[np.ndarray]] | None = None  # the default, built and with its arguments
 
     @property
     def task(self) -> Task:
@@ -184,6 +187,8 @@ class Search:
     def _try(self, subject: Subject, tiles: Sequence[Tile]) -> None:
         """Measure what was not measured before, and let the model learn from all."""
         known = {tile: self._trials.find(subject.task, tile) for tile in tiles}
+        if subject.yardstick is None and None in known.values() and subject.found:
+            self._built(subject, subject.tunable.default)  # of an earlier run, to compare with
         jobs: dict[Tile, tuple[Job, float]] = {}
         for tile in tiles:
             if known[tile] is None:
@@ -212,16 +217,30 @@ class Search:
         except (BuildFailed, ValueError) as error:
             return str(error)
         arrays = _arrays(kernel, arguments)
+        if tile == subject.tunable.default:
+            subject.yardstick = library, arrays
+        yardstick = subject.yardstick
 
-        def work(here: OnBoard) -> tuple[list[float], bool, str]:
-            seconds = here.seconds(here.load(library), here.tensors(arrays), repeat=12, burst_ms=2)
-            return seconds, here.emulated, here.conditions()
+        def work(here: OnBoard) -> tuple[float, bool, str]:
+            mine = here.load(library), here.tensors(arrays)
+            if here.emulated or yardstick is None:
+                cost = min(here.seconds(*mine, repeat=_TURNS, burst_ms=2))
+            else:
+                # In turns with the default, since what else a board does changes from minute to minute.
+                default = here.load(yardstick[0]), here.tensors(yardstick[1])
+                turns = [
+                    [here.seconds(*kernel, repeat=1, burst_ms=2)[0] for kernel in (default, mine)]
+                    for _ in range(_TURNS)
+                ]
+                his, own = (min(column) for column in zip(*turns, strict=True))
+                cost = own / his * (subject.default.cost or his)
+            return cost, here.emulated, here.conditions()
 
         return Job(work), weight
 
     def _library(self, kernel: tirx.PrimFunc, *, binary: bool) -> tuple[Path, float]:
         handle, name = tempfile.mkstemp(prefix="kernel-", suffix=".so", dir=self._folder)
-        open(handle).close()
+        os.close(handle)
         return Path(name), self._builder.build(kernel, Path(name), binary=binary)
 
     def _measure_library(self, subject: Subject) -> None:
@@ -236,9 +255,9 @@ class Search:
             else:
                 arrays = _arrays(kernel, [])
 
-                def work(here: OnBoard) -> tuple[list[float], bool, str]:
+                def work(here: OnBoard) -> tuple[float, bool, str]:
                     seconds = here.seconds(here.load(library), here.tensors(arrays), repeat=3, burst_ms=1)
-                    return seconds, here.emulated, here.conditions()
+                    return min(seconds), here.emulated, here.conditions()
 
                 known = _measured(next(self._boards.run([Job(work)])), weight)
             self._trials.keep(subject.task, LIBRARY, known)
@@ -285,9 +304,9 @@ def _measured(job: Job, weight: float) -> Measured:
         return Measured(None, job.reason, board=job.board)
     seconds, emulated, conditions = job.result
     if emulated:
-        instructions = round(seconds[0] * 1e9)
+        instructions = round(seconds * 1e9)
         return Measured(instructions * weight, "", instructions, job.board, conditions)
-    return Measured(min(seconds), "", None, job.board, conditions)
+    return Measured(seconds, "", None, job.board, conditions)
 
 
 def _differences(one: Tile, other: Tile) -> int:

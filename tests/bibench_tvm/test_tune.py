@@ -60,22 +60,22 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
 
 
 def test_killed_it_goes_on_and_measures_nothing_twice(small_file: Path, tmp_path: Path) -> None:
-    command = ["tune", small_file, "--trials", 30, "--out", tmp_path / "out"]
+    command = ["tune", small_file, "--trials", 16, "--out", tmp_path / "out"]
     process = started(*command)
-    until(lambda: len(trials_in(tmp_path / "out")) >= 8, process)
+    until(lambda: len(trials_in(tmp_path / "out")) >= 5, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = trials_in(tmp_path / "out")
-    assert 8 <= len(before) < 30
+    assert 5 <= len(before) < 16
     process = started(*command)
     report = json.loads(process.communicate()[0])
     after = trials_in(tmp_path / "out")
-    assert set(before) <= set(after) and len(after) == 30
-    assert (report["trials"], report["measured"]) == (30, 30 - len(before))
-    assert len({row[:2] for row in after}) == 30
+    assert set(before) <= set(after) and len(after) == 16
+    assert (report["trials"], report["measured"]) == (16, 16 - len(before))
+    assert len({row[:2] for row in after}) == 16
     again = json.loads(started(*command).communicate()[0])
     assert again == {**report, "measured": 0}
-    assert {r["unit"] for r in [report]} == {"seconds"}
+    assert report["unit"] == "seconds"
 
 
 def test_a_folder_of_another_target_or_another_tuning_is_refused(
@@ -121,13 +121,13 @@ def test_one_of_two_boards_is_killed(small_file: Path, tmp_path: Path, two_board
     address, processes = two_boards
     out = tmp_path / "out"
     process = started(
-        "tune", small_file, "--trials", 40, "--out", out, "--board", "twin", "--tracker", address
+        "tune", small_file, "--trials", 20, "--out", out, "--board", "twin", "--tracker", address
     )
-    until(lambda: len(trials_in(out)) >= 10, process)
+    until(lambda: len(trials_in(out)) >= 5, process)
     os.killpg(processes[0].pid, signal.SIGKILL)
     report = json.loads(process.communicate()[0])
     assert process.returncode == 0
-    assert report["trials"] == len(trials_in(out)) == 40
+    assert report["trials"] == len(trials_in(out)) == 20
     assert not any(kernel["failed"] for kernel in report["kernels"])
 
 

@@ -44,7 +44,9 @@ def some(draw: st.DataObject, task: Task, kernels: KernelTarget, default: Tile) 
     return tile
 
 
-@given(data=st.data(), kernels=TARGETS, conv=st.one_of(convolutions(), convolutions(2)), seed=st.integers(0, 99))
+@given(
+    data=st.data(), kernels=TARGETS, conv=st.one_of(convolutions(), convolutions(2)), seed=st.integers(0, 99)
+)
 @settings(deadline=None, max_examples=30)
 def test_binary(host, data, kernels, conv, seed):
     """From bits to bits, with borders: the sums, the thresholds and the packing at once."""
