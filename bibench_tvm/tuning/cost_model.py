@@ -28,6 +28,7 @@ from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.task import Task
 from schedules.weights import blocks_of_group
 
+_PER_STORE = 164  # features that MetaSchedule extracts
 _TILE = "bibench.tile"  # the attribute by which the extractor finds a kernel's own features
 
 
@@ -149,6 +150,7 @@ def _extractor() -> Any:
 
 
 def _joined(stores: np.ndarray, kernel: tirx.PrimFunc) -> Any:
-    """A row for each store, and the tile's features in each of them."""
+    """A row for each store, and the tile's features in each of them; one row where no store is found."""
+    stores = stores if len(stores) else np.zeros((1, _PER_STORE))
     tile = np.asarray([float(f) for f in kernel.attrs[_TILE]])
     return tvm.runtime.tensor(np.hstack([stores, np.tile(tile, (len(stores), 1))]))

@@ -54,9 +54,13 @@ class OnBoard:
         self.board = board
         self.emulated: bool = board.info.emulated
         self._device = board.remote.cpu(0)
+        self._loaded: dict[Path, Any] = {}
 
     def load(self, library: Path) -> Any:
-        return self.board.remote.load_module(self.board.upload(library))
+        """Once in a session: to overwrite a library that is loaded is the end of the process."""
+        if library not in self._loaded:
+            self._loaded[library] = self.board.remote.load_module(self.board.upload(library))
+        return self._loaded[library]
 
     def tensors(self, arrays: Sequence[np.ndarray]) -> list[Any]:
         return [tvm.runtime.tensor(array, self._device) for array in arrays]
@@ -118,13 +122,13 @@ class Boards:
                 with boards.session(self._tracker, self._key, wait_s=_WAIT_S, limit_s=self._limit_s) as board:
                     self._serve(OnBoard(board), job)
             except Exception as error:  # the tracker or the board, and not the candidate
-                self._losses.append(_sentence(error))
+                self._losses.append(str(error) if isinstance(error, boards.RemoteError) else _sentence(error))
                 time.sleep(_PAUSE_S)
             if not job.done.is_set():
                 self._jobs.put(job)
 
     def _serve(self, here: OnBoard, first: Job) -> None:
-        """Jobs for as long as the session is good and there are any: another worker may wait for the board."""
+        """Jobs while the session is good and there are any, since another may wait for the board."""
         end = time.monotonic() + _SESSION_S
         good = self._attempt(here, first)
         while good and time.monotonic() < end:
@@ -149,6 +153,8 @@ class Boards:
         except boards.RemoteError:
             raise
         except Exception as error:  # what comes of a crash or hang at the other end differs
+            # First of all: the board's tensors in the error's frames, when freed, would wait for an answer.
+            here.board.close()
             good, job.reason = False, _sentence(error)
             job.tries += 1
             if job.tries < _TRIES:
@@ -161,7 +167,7 @@ class Boards:
 
 def _sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"[:300]
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ _TURNS = 8
 
 @dataclass
 class Subject:
-    """One task, and `calls` kernels of the network that it stands for."""
+    """One task, and `calls` kernels of the network that it stands for. pool: its tiles, the default first."""
 
     tunable: Tunable
     calls: int
@@ -62,8 +62,12 @@ class Subject:
         return self.tunable.task
 
     @property
+    def default_tile(self) -> Tile:
+        return self.pool[0]
+
+    @property
     def default(self) -> Measured:
-        return self.found[self.tunable.default]
+        return self.found[self.default_tile]
 
     @property
     def finalists(self) -> list[Tile]:
@@ -71,12 +75,12 @@ class Subject:
         model says of the cycles of one loop."""
         limit, most = self.default.cost, self.default.instructions
         if limit is None:
-            return [self.tunable.default]
+            return [self.default_tile]
         better = [
             (m.cost, place, tile)
             for place, (tile, m) in enumerate(self.found.items())
             if m.cost is not None
-            and (tile == self.tunable.default or m.cost < limit)
+            and (tile == self.default_tile or m.cost < limit)
             and (most is None or (m.instructions is not None and m.instructions <= most))
         ]
         return [tile for _, _, tile in sorted(better, key=lambda b: b[:2])]
@@ -133,7 +137,7 @@ class Search:
         with tempfile.TemporaryDirectory() as folder:
             self._folder = Path(folder)
             for subject in self._subjects[:budget]:
-                self._try(subject, [subject.tunable.default])
+                self._try(subject, [subject.default_tile])
                 self._measure_library(subject)
                 self._tell(subject)
             waiting = [s for s in self._subjects[:budget] if s.default.cost is not None]
@@ -154,7 +158,7 @@ class Search:
             for subject in self._subjects:
                 if not subject.found:
                     continue
-                better = subject.finalists[: subject.finalists.index(subject.tunable.default)]
+                better = subject.finalists[: subject.finalists.index(subject.default_tile)]
                 results = [(self._compare(subject, tile), tile) for tile in better[:_FINALISTS]]
                 good = [(r.cost / r.default_cost, i) for i, (r, _) in enumerate(results) if r.better]
                 if good:
@@ -188,7 +192,7 @@ class Search:
         """Measure what was not measured before, and let the model learn from all."""
         known = {tile: self._trials.find(subject.task, tile) for tile in tiles}
         if subject.yardstick is None and None in known.values() and subject.found:
-            self._built(subject, subject.tunable.default)  # of an earlier run, to compare with
+            self._built(subject, subject.default_tile)  # of an earlier run, to compare with
         jobs: dict[Tile, tuple[Job, float]] = {}
         for tile in tiles:
             if known[tile] is None:
@@ -217,9 +221,9 @@ class Search:
         except (BuildFailed, ValueError) as error:
             return str(error)
         arrays = _arrays(kernel, arguments)
-        if tile == subject.tunable.default:
+        if tile == subject.default_tile:
             subject.yardstick = library, arrays
-        yardstick = subject.yardstick
+        yardstick = subject.yardstick if tile != subject.default_tile else None
 
         def work(here: OnBoard) -> tuple[float, bool, str]:
             mine = here.load(library), here.tensors(arrays)
@@ -268,7 +272,7 @@ class Search:
             return known
         binary = subject.task.packing is not None
         pair = []
-        for one in (subject.tunable.default, tile):
+        for one in (subject.default_tile, tile):
             kernel, arguments = subject.tunable.make(one)
             pair.append((self._library(kernel, binary=binary)[0], _arrays(kernel, arguments)))
         outputs = len(subject.task.outputs)

@@ -131,14 +131,16 @@ def test_one_of_two_boards_is_killed(small_file: Path, tmp_path: Path, two_board
     assert not any(kernel["failed"] for kernel in report["kernels"])
 
 
-def bad_kernel(like: tirx.PrimFunc, crash: bool) -> tirx.PrimFunc:
-    """Of the same parameters; it hangs, or writes where nothing is."""
+def bad_kernel(like: tirx.PrimFunc, how: str) -> tirx.PrimFunc:
+    """Of the same parameters; it lacks a function, writes where nothing is, or hangs."""
     with IRBuilder() as ir, T.prim_func(is_private=True, s_tir=True):
         buffers = [T.arg(p.name, T.buffer([int(e) for e in p.shape], str(p.dtype))) for p in like.params]
         with T.sblock("root"):
             out = buffers[-1]
             first = [0] * len(out.shape)
-            if crash:
+            if how == "lacks":
+                T.evaluate(tirx.call_extern("int32", "no_such_function"))
+            elif how == "crashes":
                 T.buffer_store(out, tirx.const(1, out.dtype), [*first[:-1], tirx.const(1 << 44, "int64")])
             else:
                 T.buffer_store(out, tirx.const(1, out.dtype), first)
@@ -154,20 +156,15 @@ def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(small: Any, 
         t for t in lower(imported.module, imported.layer_names, target.kernels).tunable if t.task.packing
     ]
     default, *others = candidates(binary.task, target.kernels, binary.default)
-    refused, hangs, crashes, fine = others[:4]
+    bad = dict(zip(others, ("lacks", "hangs", "crashes"), strict=False))
+    fine = others[3]
 
     def make(tile: Tile) -> Any:
         kernel, arguments = binary.make(tile)
-        if tile in (hangs, crashes):
-            return bad_kernel(kernel, crash=tile == crashes), arguments
-        if tile == refused and made.get(tile, 0) == 0:
-            made[tile] = 1
-            raise ValueError("This one cannot be built.")
-        return kernel, arguments
+        return (bad_kernel(kernel, bad[tile]) if tile in bad else kernel), arguments
 
-    made: dict[Tile, int] = {}
     [subject] = subjects_of([Tunable(binary.task, default, make)], target)
-    subject.pool = [default, refused, hangs, crashes, fine]
+    subject.pool = [default, *bad, fine]
     processor = Processor(target.kernels.name, target.cpu)
     with (
         local_board() as (address, key),
@@ -180,9 +177,9 @@ def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(small: Any, 
         search.compare()
         found = {tile: kept.find(binary.task, tile) for tile in subject.pool}
     assert found[default].cost and found[fine].cost
-    for tile in (refused, hangs, crashes):
-        assert found[tile].cost is None and found[tile].reason
-    assert "cannot be built" in found[refused].reason
+    assert all(found[tile].cost is None for tile in bad)
+    reasons = {how: found[tile].reason for tile, how in bad.items()}
+    assert "no_such_function" in reasons["lacks"] and reasons["hangs"] and reasons["crashes"]
 
 
 def test_a_compiler_that_does_not_end_is_stopped(small: Any, tmp_path: Path) -> None:
@@ -192,9 +189,9 @@ def test_a_compiler_that_does_not_end_is_stopped(small: Any, tmp_path: Path) -> 
     imported = import_model(small, example_inputs=torch.zeros(1, 4, 8, 8))
     tunable = lower(imported.module, imported.layer_names, target.kernels).tunable[0]
     kernel = tunable.make(tunable.default)[0]
-    with builder(target.tvm, limit_s=0.001) as compiler:
-        with pytest.raises(BuildFailed, match=r"did not end within 0.001 seconds"):
-            compiler.build(kernel, tmp_path / "kernel.so", binary=True)
+    slow = pytest.raises(BuildFailed, match=r"did not end within 0.001 seconds")
+    with builder(target.tvm, limit_s=0.001) as compiler, slow:
+        compiler.build(kernel, tmp_path / "kernel.so", binary=True)
     with builder(target.tvm) as compiler:
         with pytest.raises(BuildFailed, match="does not compile"):
             compiler.build(kernel, tmp_path / "nowhere" / "kernel.so", binary=True)

@@ -1,7 +1,5 @@
 """Every candidate is the same function as the default, and what is no candidate is refused in words."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,11 +88,11 @@ def test_the_first_candidate_is_the_default_and_no_kernel_comes_twice() -> None:
         packing = Packing(256, kernels.word, halo=(1, 1, 1, 1))
         task = Task(conv, packing, "truth", (("uint16", Packing(256, kernels.word)),))
         found = candidates(task, kernels, kernels.binary_tile(conv))
-        assert found[0] == kernels.binary_tile(conv)
+        default = kernels.binary_tile(conv)
+        assert (found[0].pixels, found[0].lanes) == (default.pixels, default.lanes)
         assert len(set(found)) == len(found) > 50
         assert found == candidates(task, kernels, kernels.binary_tile(conv))
-        settled = [replace(t, rows=t.rows or 1, together=t.together or kernels.together) for t in found]
-        assert len(set(settled)) == len(found)
+        assert all(t.rows and t.together and t.word for t in found)  # nothing is left to the target
 
 
 CONV = Convolution(1, 9, 9, 40, 64, (3, 3), padding=(1, 1, 1, 1))
