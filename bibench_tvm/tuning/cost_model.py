@@ -60,7 +60,7 @@ class CostModel:
         self._model.update(self._context(candidates[0]), self._measured(candidates), results)
 
     def score(self, candidates: Sequence[Candidate]) -> np.ndarray:
-        if self._model.booster is None:
+        if self._model.booster is None or not candidates:
             return np.zeros(len(candidates))
         return self._model.predict(self._context(candidates[0]), self._measured(candidates))
 

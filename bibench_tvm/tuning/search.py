@@ -2,8 +2,8 @@
 
 Trial 0 of each task is its default. Then come batches, each for the task with the largest share of the
 network's cost for the square of its trials, as the gain of a trial falls faster than one in their number. A
-batch is of candidates near the best ones and others at random, ranked by the cost model, and of some that are
-not its choice. At the end the best of each task is measured against the default
+batch is what the cost model thinks best of the tiles that differ from the best ones in one thing, and of tiles
+from anywhere, and one that it did not choose. At the end the best of each task is measured against the default
 in turns, and is kept where it is better by more than a margin.
 
 What the seed and the costs decide, nothing else does: with the trials of an earlier run at hand the search
@@ -38,8 +38,8 @@ from schedules.targets.kernel_target import Tile
 from schedules.task import Task
 
 BATCH = 8
-_RANKED = 96  # candidates that the model looks at for a batch, besides those near the best
-_RANDOM = 0.2  # share of a batch that is not the model's choice
+_RANKED = 96  # candidates that the model looks at for a batch, besides those beside the best
+_RANDOM, _BESIDE = 0.12, 0.5  # shares of a batch: not the model's choice; its choice beside the best
 _FINALISTS = 3
 MARGIN = 0.02  # of time, for noise; counts of instructions are exact
 _ROUNDS, _BURST_MS = 25, 4
@@ -174,16 +174,14 @@ class Search:
     def _choose(self, subject: Subject, count: int) -> list[Tile]:
         generator = random.Random(f"{self._seed} {len(subject.found)} {subject.task.key}")
         left = [tile for tile in subject.pool if tile not in subject.found]
-        picked = generator.sample(left, min(len(left), _RANKED))
-        near = [t for t in left if any(_differences(t, b) <= 2 for b in subject.finalists[:2])]
-        ranked = list(dict.fromkeys([*generator.sample(near, min(len(near), _RANKED)), *picked]))
-        if not ranked:
-            return []
-        scores = self._model.score([self._candidate(subject, tile) for tile in ranked])
-        order = np.argsort(-scores, kind="stable")
-        at_random = min(round(_RANDOM * count), len(picked))
-        best = [ranked[i] for i in order if ranked[i] not in picked[:at_random]]
-        return [*best[: count - at_random], *picked[:at_random]]
+        anywhere = generator.sample(left, min(len(left), _RANKED))
+        beside = [t for t in left if any(_differences(t, best) == 1 for best in subject.finalists[:2])]
+        chosen = anywhere[: round(_RANDOM * count)]
+        for ranked, wanted in ((beside, round(_BESIDE * count)), (anywhere, count)):
+            scores = self._model.score([self._candidate(subject, tile) for tile in ranked])
+            order = [ranked[i] for i in np.argsort(-scores, kind="stable")]
+            chosen += [tile for tile in order if tile not in chosen][: min(wanted, count - len(chosen))]
+        return chosen
 
     def _candidate(self, subject: Subject, tile: Tile) -> Candidate:
         return Candidate(subject.task, tile, subject.tunable.make(tile)[0])
