@@ -1,10 +1,10 @@
 """The search: which candidate is tried next, on which of a network's kernels, and which becomes a record.
 
 Trial 0 of each task is its default. Then come batches, each for the task with the largest share of the
-network's cost for the square of its trials, as the gain of a trial falls faster than one in their number. A
-batch is what the cost model thinks best of the tiles that differ from the best ones in one thing, and of tiles
-from anywhere, and one that it did not choose. At the end the best of each task is measured against the default
-in turns, and is kept where it is better by more than a margin.
+network's cost for the square of its trials, as the gain of a trial falls faster than one in their number. In
+a batch are the tiles that the cost model thinks best, of those that differ from the best so far in one thing
+and of those from anywhere, and one that it did not choose. At the end the best of each task is measured
+against the default in turns, and is kept where it is better by more than a margin.
 
 What the seed and the costs decide, nothing else does: with the trials of an earlier run at hand the search
 takes the same way, and measures only what was not measured then.
@@ -24,10 +24,10 @@ from statistics import median
 import numpy as np
 from tvm import relax, tirx
 
+from bibench_tvm.peers.bitserial import bitserial_function, unsupported
 from bibench_tvm.presets import CompileTarget
 from bibench_tvm.tuning.builder import SYMBOL, Builder, BuildFailed
 from bibench_tvm.tuning.cost_model import Candidate, CostModel
-from bibench_tvm.tuning.library_kernel import library_kernel
 from bibench_tvm.tuning.measure import Boards, Job, OnBoard
 from bibench_tvm.tuning.trials import LIBRARY, Comparison, Measured, Trials
 from relay_passes.lower_kernels import Tunable
@@ -248,8 +248,8 @@ class Search:
     def _measure_library(self, subject: Subject) -> None:
         """TVM's own kernel for this layer, to be shown beside ours."""
         known = self._trials.find(subject.task, LIBRARY)
-        kernel = library_kernel(subject.task.conv) if subject.task.packing else None
-        if known is None and kernel is not None:
+        if known is None and subject.task.packing and not unsupported(subject.task.conv):
+            kernel = bitserial_function(subject.task.conv)
             try:
                 library, weight = self._library(kernel, binary=True)
             except BuildFailed as error:
