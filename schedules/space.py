@@ -55,7 +55,7 @@ def candidates(task: Task, target: KernelTarget, default: Tile) -> list[Tile]:
     for word in words:
         for tile in _of_word(task, target, word):
             if refusal(task, tile) is None:
-                found.setdefault(tile)
+                found.setdefault(_settled(task, target, tile))
     return list(found)
 
 
