@@ -19,8 +19,8 @@ from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, std
 from bibench_tvm.errors import BibenchError
 
 if TYPE_CHECKING:
-    from benchmarks.inner_loop import Executed
     from benchmarks.kernels import Kernel
+    from bibench_tvm.tuning.inner_loop import Executed
 
 COUNTED_ON = "rpi4b"
 # LLVM's model of a core -> the target whose code it is given; there is no board of ours with an A55.
@@ -106,9 +106,9 @@ def _executed(model: Any, example: Any, target_name: str = COUNTED_ON) -> list[t
 def _model(name: str, assembly: bool) -> dict[str, Any]:
     """Products a cycle in the inner loop, bits to bits, on each core."""
     from benchmarks.emulated_kernel import executed_instructions
-    from benchmarks.inner_loop import cycles, disassemble, inner_loop
     from benchmarks.kernels import kernels_of
     from bibench_tvm.presets import resolve_target
+    from bibench_tvm.tuning.inner_loop import cycles, disassemble, inner_loop
 
     shape = LAYERS[name]
     loops: dict[str, list[Executed]] = {}

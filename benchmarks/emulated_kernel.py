@@ -9,10 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from benchmarks.inner_loop import Executed, read_counts
 from benchmarks.kernels import Kernel, built
 from bibench_tvm.errors import BibenchError
 from bibench_tvm.presets import CompileTarget
+from bibench_tvm.tuning.inner_loop import Executed, read_counts
 from rpc import qemu, tensor_file
 
 NATIVE = Path(__file__).parent / "native"

@@ -13,6 +13,7 @@ COMMANDS = {
     "tracker": "where boards register",
     "targets": "the names that --target takes, or the boards at a tracker",
     "train": "train a network on a task",
+    "tune": "better schedules for a network's kernels, found by trial on boards",
 }
 
 

@@ -59,27 +59,13 @@ def compile_command(
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.arrays import read_array
         from bibench_tvm.compiler import chooser, compile_model
-        from bibench_tvm.importer import parse_input_shape
         from bibench_tvm.presets import resolve_target
 
         chooser(resolve_target(target), tuned)  # before the network is built
         if verify < 0:
             raise UsageError(f"--verify {verify} makes no sense: it is the number of inputs to compare on.")
-        if model and checkpoint:
-            raise UsageError("MODEL and --checkpoint name the same thing; give one of them.")
-        shapes = dict(parse_input_shape(text) for text in input_shape or [])
-        source = model or checkpoint
-        options: dict[str, Any]
-        if source is not None:
-            options = dict(model=source, arch=arch, algorithm=algorithm, variant=variant, input_shapes=shapes)
-        elif arch is not None:
-            options = fresh(arch, algorithm or "fp32", variant or "paper", shapes)
-        elif algorithm or variant or shapes:
-            raise UsageError(
-                "--algorithm, --variant and --input-shape describe a network; name it with --arch."
-            )
-        else:
-            options = _bundled(verify if samples is None else 0)
+        known = verify if samples is None else 0
+        options = network_options(model, checkpoint, arch, algorithm, variant, input_shape or [], known)
         if samples is not None:
             if not verify and float_layers == "float32":
                 raise UsageError(
@@ -97,6 +83,31 @@ def compile_command(
             print_json({**artifact.manifest, "path": str(artifact.folder)})
         if artifact.manifest["verification"]["passed"] is False:
             raise typer.Exit(1)
+
+
+def network_options(
+    model: Path | None,
+    checkpoint: Path | None,
+    arch: str | None,
+    algorithm: str | None,
+    variant: str | None,
+    input_shape: list[str],
+    verify: int,
+) -> dict[str, Any]:
+    """The arguments of `compile_model` that say which network is meant."""
+    from bibench_tvm.importer import parse_input_shape
+
+    if model and checkpoint:
+        raise UsageError("MODEL and --checkpoint name the same thing; give one of them.")
+    shapes = dict(parse_input_shape(text) for text in input_shape)
+    source = model or checkpoint
+    if source is not None:
+        return dict(model=source, arch=arch, algorithm=algorithm, variant=variant, input_shapes=shapes)
+    if arch is not None:
+        return fresh(arch, algorithm or "fp32", variant or "paper", shapes)
+    if algorithm or variant or shapes:
+        raise UsageError("--algorithm, --variant and --input-shape describe a network; name it with --arch.")
+    return _bundled(verify)
 
 
 def fresh(

@@ -25,6 +25,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 # What an installation for a board leaves out, and the extra of the project that has it.
 _EXTRAS = {"torch": "compile", "onnx": "compile", "ziglang": "compile", "onnxruntime": "test"} | {
+    "xgboost": "tune",
     "tornado": "board",
     "cloudpickle": "board",
     "matplotlib": "bench",

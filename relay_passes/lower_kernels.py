@@ -305,7 +305,7 @@ class LowerKernels:
                     conv, packing, tile, self.target, epilogue, ending=ending
                 )
 
-            def laid_out(tile: Tile) -> relax.Constant:
+            def laid_out(tile: Tile) -> relax.Expr:
                 return relax.const(
                     lay_out(packed.view(f"uint{tile.word or packing.word}"), conv.groups, tile)
                 )

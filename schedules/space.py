@@ -10,7 +10,8 @@ from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.task import Task
 
 _MOST_VECTORS = 64  # of sums in one tile, beyond which only the compiler's patience is tried
-_UNROLLS = (1, 2, 4)
+_UNROLLS = (1, 2, 3, 4)
+_VECTORS = (1, 2, 4, 8, 16)  # of lanes; LLVM takes other numbers apart into single lanes
 
 
 def refusal(task: Task, tile: Tile) -> str | None:
@@ -46,16 +47,16 @@ def refusal(task: Task, tile: Tile) -> str | None:
 
 
 def candidates(task: Task, target: KernelTarget, default: Tile) -> list[Tile]:
-    """The default first, then every tile worth a trial, always in the same order and each kernel once."""
-    found = {_settled(task, target, default): default}
+    """The default first, in full, then every tile worth a trial: each kernel once, always in one order."""
+    found = dict.fromkeys([_settled(task, target, default)])
     words: tuple[int | None, ...] = (None,)
     if task.packing:
         words = tuple(word for word in (8, 16, 32) if word <= max(target.word, task.packing.word))
     for word in words:
         for tile in _of_word(task, target, word):
             if refusal(task, tile) is None:
-                found.setdefault(_settled(task, target, tile), tile)
-    return list(found.values())
+                found.setdefault(_settled(task, target, tile))
+    return list(found)
 
 
 def _of_word(task: Task, target: KernelTarget, word: int | None) -> list[Tile]:
@@ -66,7 +67,7 @@ def _of_word(task: Task, target: KernelTarget, word: int | None) -> list[Tile]:
     together = (1,) if target.together == 1 else tuple(n for n in (1, 4, 8, 16) if n * (word or 32) <= 128)
     together = together if word else (1,)
     tiles = []
-    for pixels, vectors in product(range(1, 17), (1, 2, 3, 4, 6, 8, 12, 16)):
+    for pixels, vectors in product(range(1, 17), _VECTORS):
         lanes = vectors * quantum
         if lanes - quantum >= group or pixels > conv.out_width * conv.out_height:
             continue

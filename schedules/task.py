@@ -47,7 +47,8 @@ class Task:
         what = "float" if self.packing is None else "binary"
         stride = f" / {strides}" if conv.strides != (1, 1) else ""
         image = f"{conv.height}x{conv.width}x{conv.channels}"
-        return f"{what} {kernel}{stride}, {image} to {conv.out_channels}"
+        written = "+".join("bits" if packing else "floats" for _, packing in self.outputs)
+        return f"{what} {kernel}{stride}, {image} to {conv.out_channels}, {written}"
 
 
 def outputs_of(epilogue: Epilogue) -> tuple[tuple[str, Packing | None], ...]:

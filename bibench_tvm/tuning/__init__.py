@@ -1,0 +1,1 @@
+"""The search for better schedules: what is tried, measured on boards, and kept."""

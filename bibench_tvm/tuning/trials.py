@@ -1,0 +1,178 @@
+"""The trials of one folder, each kept on disk as soon as it is measured, so that none is measured twice."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from bibench_tvm.errors import BibenchError, UsageError
+from schedules.records import Processor, Record
+from schedules.targets.kernel_target import Tile
+from schedules.task import Task
+
+FILE = "trials.sqlite"
+LIBRARY = "library"  # in the place of a tile: TVM's own kernel
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about (what TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS networks (name TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS trials (
+    task TEXT NOT NULL, tile TEXT NOT NULL, cost REAL, instructions REAL, reason TEXT NOT NULL,
+    board TEXT NOT NULL, conditions TEXT NOT NULL, seed INTEGER NOT NULL, measured_at REAL NOT NULL,
+    PRIMARY KEY (task, tile));
+CREATE TABLE IF NOT EXISTS comparisons (
+    task TEXT NOT NULL, tile TEXT NOT NULL, cost REAL NOT NULL, default_cost REAL NOT NULL,
+    better INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, tile));
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One trial: its cost in the unit of the folder, or None and the reason. instructions: on an emulated
+    board, those that one call executes."""
+
+    cost: float | None
+    reason: str = ""
+    instructions: float | None = None
+    board: str = ""
+    conditions: str = "{}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate measured against the default in turns. better: whether it may become a record."""
+
+    cost: float
+    default_cost: float
+    better: bool
+    reason: str = ""
+
+
+class Trials:
+    """Tasks and tiles are told apart by their JSON."""
+
+    def __init__(self, database: sqlite3.Connection, seed: int):
+        self._database, self._seed = database, seed
+
+    def find(self, task: Task, tile: Tile | str) -> Measured | None:
+        row = self._database.execute(
+            "SELECT cost, reason, instructions, board, conditions FROM trials WHERE task = ? AND tile = ?",
+            (task.key, _text(tile)),
+        ).fetchone()
+        return Measured(*row) if row else None
+
+    def keep(self, task: Task, tile: Tile | str, found: Measured) -> None:
+        self._insert(
+            "trials",
+            task.key,
+            _text(tile),
+            found.cost,
+            found.instructions,
+            found.reason,
+            found.board,
+            found.conditions,
+            self._seed,
+            time.time(),
+        )
+
+    def find_comparison(self, task: Task, tile: Tile) -> Comparison | None:
+        row = self._database.execute(
+            "SELECT cost, default_cost, better, reason FROM comparisons WHERE task = ? AND tile = ?",
+            (task.key, _text(tile)),
+        ).fetchone()
+        return Comparison(row[0], row[1], bool(row[2]), row[3]) if row else None
+
+    def keep_comparison(self, task: Task, tile: Tile, found: Comparison) -> None:
+        self._insert(
+            "comparisons",
+            task.key,
+            _text(tile),
+            found.cost,
+            found.default_cost,
+            int(found.better),
+            found.reason,
+        )
+
+    def best(self) -> dict[str, Record]:
+        """Of every task in the folder that has something better than its default, what beats it by most."""
+        rows = self._database.execute(
+            "SELECT task, tile, cost, default_cost FROM comparisons WHERE better "
+            "ORDER BY cost / default_cost DESC, rowid DESC"
+        )
+        return {task: Record(Tile(**json.loads(tile)), *costs) for task, tile, *costs in rows}
+
+    def count(self) -> int:
+        query = "SELECT count(*) FROM trials WHERE tile != ?"
+        return self._database.execute(query, (LIBRARY,)).fetchone()[0]
+
+    def seeds(self) -> list[int]:
+        return [row[0] for row in self._database.execute("SELECT DISTINCT seed FROM trials ORDER BY seed")]
+
+    def add_network(self, name: str) -> list[str]:
+        """All networks that were tuned in this folder."""
+        with self._database:
+            self._database.execute("INSERT OR IGNORE INTO networks VALUES (?)", (name,))
+        return [row[0] for row in self._database.execute("SELECT name FROM networks ORDER BY name")]
+
+    def _insert(self, table: str, *values: Any) -> None:
+        marks = ", ".join("?" * len(values))
+        try:
+            with self._database:
+                self._database.execute(f"INSERT INTO {table} VALUES ({marks})", values)
+        except sqlite3.Error as error:
+            raise BibenchError(f"A trial cannot be kept: {error}.") from error
+
+
+def _text(tile: Tile | str) -> str:
+    return tile if isinstance(tile, str) else json.dumps(asdict(tile), sort_keys=True)
+
+
+@contextlib.contextmanager
+def open_trials(folder: Path, processor: Processor, unit: str, seed: int) -> Iterator[Trials]:
+    """Raises UsageError where the folder holds trials of something else, or another tuning is using it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"The folder {folder} cannot be written: {error.strerror or error}.") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"Another tuning is working in {folder}.") from None
+        with contextlib.closing(_open(folder / FILE)) as database:
+            _same(database, folder, {"tvm": tvm.__version__, "unit": unit, **asdict(processor)})
+            yield Trials(database, seed)
+    finally:
+        os.close(handle)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        database = sqlite3.connect(path)
+        database.executescript(_TABLES)
+    except sqlite3.Error as error:
+        raise UsageError(f"{path} is not a file of trials: {error}.") from error
+    return database
+
+
+def _same(database: sqlite3.Connection, folder: Path, about: dict[str, str]) -> None:
+    with database:
+        for what, value in about.items():
+            database.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (what, value))
+    found = dict(database.execute("SELECT what, value FROM about"))
+    for what, value in about.items():
+        if found[what] != value:
+            raise UsageError(
+                f"{folder} holds trials with {what} {found[what]!r}, and these are with {value!r}. "
+                "Give another --out."
+            )

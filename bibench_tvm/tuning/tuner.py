@@ -1,0 +1,155 @@
+"""From a network and the key of some boards to a folder with trials and records."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bibench_tvm.console import phase, stderr
+from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.importer import import_model
+from bibench_tvm.presets import CompileTarget
+from bibench_tvm.tuning import inner_loop
+from bibench_tvm.tuning.builder import builder
+from bibench_tvm.tuning.measure import Boards, boards_of
+from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
+from bibench_tvm.tuning.trials import Trials, open_trials
+from relay_passes import lower
+from schedules import records
+from schedules.records import Processor, Record, Records
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning came to. measured: trials of this run, the others were there before."""
+
+    unit: str
+    trials: int
+    measured: int
+    subjects: list[Subject]
+    records: dict[str, Record]
+    path: Path
+
+
+def tune_network(
+    options: dict[str, Any],
+    target: CompileTarget,
+    tracker: tuple[str, int],
+    key: str,
+    *,
+    trials: int,
+    seed: int,
+    out: Path,
+    report: Callable[[str, Progress], None],
+) -> Tuned:
+    """options: of `compile_model`, that say which network. report: gets the unit, and how it stands.
+
+    Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
+    """
+    with boards_of(tracker, key) as boards:
+        unit = _unit(boards, target)
+        with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
+            with phase("importing"):
+                imported = _import(options)
+                lowered = lower(imported.module, imported.layer_names, target.kernels)
+            subjects = subjects_of(lowered.tunable, target)
+            if not subjects:
+                raise UsageError("The network has no kernel whose schedule could be chosen.")
+            cpu = target.cpu if unit == "model cycles" else ""
+            with builder(target.tvm, cpu) as compiler:
+                search = Search(
+                    subjects,
+                    target,
+                    kept,
+                    boards,
+                    compiler,
+                    seed=seed,
+                    report=lambda progress: report(unit, progress),
+                )
+                search.run(trials)
+                with phase("measuring the best against the defaults, in turns"):
+                    found = search.compare()
+            path = _write(out, kept, _name(options, imported.arch), target, unit, boards)
+            return Tuned(unit, search.done, search.measured, subjects, found, path)
+
+
+def _unit(boards: Boards, target: CompileTarget) -> str:
+    """What the boards measure. Raises UsageError where they are not what the target is."""
+    for board in boards.listed():
+        machine = target.triple.split("-")[0].replace("arm64", "aarch64")
+        if board.machine not in ("unknown", machine):
+            raise UsageError(f"The board {board.key!r} is {board.machine}, and {target.name} is {machine}.")
+        if board.emulated and board.cpu != target.emulated_cpu:
+            raise UsageError(
+                f"The emulated board {board.key!r} is a {board.cpu}, and {target.name} needs a "
+                f"{target.emulated_cpu}."
+            )
+    kinds = {board.emulated for board in boards.listed()}
+    if len(kinds) > 1:
+        raise UsageError("Boards of one key are either real or emulated; these are both.")
+    if not kinds.pop():
+        return "seconds"
+    if missing := inner_loop.missing():
+        stderr.print(f"Instructions alone are counted, without a model of their cycles: {missing}")
+        return "instructions"
+    return "model cycles"
+
+
+def _import(options: dict[str, Any]) -> Any:
+    is_file = isinstance(options["model"], (str, Path))
+    return import_model(
+        options["model"],
+        example_inputs=options.get("example_inputs"),
+        input_shapes=options.get("input_shapes"),
+        arch=options.get("arch"),
+        algorithm=options.get("algorithm") if is_file else None,
+        variant=options.get("variant"),
+    )
+
+
+def _name(options: dict[str, Any], arch: str | None) -> str:
+    model = options["model"]
+    name = options.get("name") or arch or (Path(model).stem if isinstance(model, (str, Path)) else "network")
+    return " ".join(filter(None, [name, options.get("algorithm")]))
+
+
+_HOW = {
+    "seconds": "Measured on {board} with {threads}; each record was measured against the default in turns.",
+    "instructions": "Instructions that one call executes on {board}, counted under QEMU: not a time.",
+    "model cycles": (
+        "Instructions that one call executes on {board}, counted under QEMU, times the cycles an instruction "
+        "of the inner loop in llvm-mca's model of {cpu}: a model, not a time. No record executes more "
+        "instructions than the default."
+    ),
+}
+
+
+def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str, boards: Boards) -> Path:
+    """The records of every network that was tuned in this folder, whole or not at all."""
+    [board, *_] = boards.listed()
+    threads = os.environ.get("TVM_NUM_THREADS")
+    how = _HOW[unit].format(
+        board=f"an emulated {board.cpu}" if board.emulated else f"{board.cpu} ({target.cpu})",
+        threads=f"{threads} thread{'s' if threads != '1' else ''}" if threads else "the board's threads",
+        cpu=inner_loop.modelled_cpu(target.cpu),
+    )
+    networks = kept.add_network(name)
+    counted = kept.count()
+    obtained = (
+        f"{how} {counted} trials over {', '.join(networks)}, chosen by MetaSchedule's XGBoost cost model, "
+        f"seed {', '.join(map(str, kept.seeds()))}."
+    )
+    found = Records(Processor(target.kernels.name, target.cpu), unit, obtained, kept.best())
+    path = out / records.FILE
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=out, prefix=".records-", delete=False) as file:
+            file.write(found.to_json())
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise BibenchError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path

@@ -1,0 +1,225 @@
+"""Tuning: what is measured is kept, and whatever fails on the way costs no more than itself."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from bibench_tvm.artifact import load
+from bibench_tvm.importer import import_model
+from bibench_tvm.presets import resolve_target
+from bibench_tvm.tuning.builder import builder
+from bibench_tvm.tuning.measure import boards_of
+from bibench_tvm.tuning.search import Search, subjects_of
+from bibench_tvm.tuning.trials import LIBRARY, open_trials
+from relay_passes import lower
+from relay_passes.lower_kernels import Tunable
+from rpc.session import local_board
+from schedules import records
+from schedules.records import Processor, Record, Records
+from schedules.space import candidates
+from schedules.targets import Tile
+
+
+def trials_in(folder: Path) -> list[tuple[Any, ...]]:
+    """(task, tile, cost, when) of every candidate that was measured."""
+    if not (folder / "trials.sqlite").exists():
+        return []
+    with contextlib.closing(sqlite3.connect(folder / "trials.sqlite")) as database:
+        try:
+            query = "SELECT task, tile, cost, measured_at FROM trials WHERE tile != ?"
+            return database.execute(query, (LIBRARY,)).fetchall()
+        except sqlite3.OperationalError:  # no table yet
+            return []
+
+
+def started(name: str, *arguments: object) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", f"bibench_tvm.{name}", *map(str, arguments), "--json"]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, "it ended too early"
+        time.sleep(0.05)
+
+
+def test_killed_it_goes_on_and_measures_nothing_twice(small_file: Path, tmp_path: Path) -> None:
+    command = ["tune", small_file, "--trials", 16, "--out", tmp_path / "out"]
+    process = started(*command)
+    until(lambda: len(trials_in(tmp_path / "out")) >= 5, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = trials_in(tmp_path / "out")
+    assert 5 <= len(before) < 16
+    process = started(*command)
+    report = json.loads(process.communicate()[0])
+    after = trials_in(tmp_path / "out")
+    assert set(before) <= set(after) and len(after) == 16
+    assert (report["trials"], report["measured"]) == (16, 16 - len(before))
+    assert len({row[:2] for row in after}) == 16
+    again = json.loads(started(*command).communicate()[0])
+    assert again == {**report, "measured": 0}
+    assert report["unit"] == "seconds"
+
+
+def test_a_folder_of_another_target_or_another_tuning_is_refused(
+    small_file: Path, tmp_path: Path, command: Callable
+) -> None:
+    with open_trials(tmp_path, Processor("x86_avx512", "znver99"), "seconds", 0):
+        done = command("tune", small_file, "--trials", 1, "--out", tmp_path)
+        assert done.code == 2 and "Another tuning is working" in done.stderr
+    done = command("tune", small_file, "--trials", 1, "--out", tmp_path)
+    assert done.code == 2 and "Give another --out" in done.stderr and "znver99" in done.stderr
+
+
+def test_no_tracker_and_no_board_are_sentences(small_file: Path, tmp_path: Path, command: Callable) -> None:
+    done = command("tune", small_file, "--out", tmp_path, "--board", "pi", "--tracker", "127.0.0.1:9")
+    assert done.code == 1 and "127.0.0.1:9" in done.stderr
+    with local_board() as ((host, port), _):
+        done = command("tune", small_file, "--out", tmp_path, "--board", "pi", "--tracker", f"{host}:{port}")
+        assert done.code == 1 and "no board 'pi'; its boards are: 'local'" in done.stderr
+        options = ["--board", "local", "--tracker", f"{host}:{port}", "--target", "rpi4b"]
+        done = command("tune", small_file, "--out", tmp_path, *options)
+        assert done.code == 2 and "is x86_64, and rpi4b is aarch64" in done.stderr
+
+
+@pytest.fixture
+def two_boards() -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+    with contextlib.ExitStack() as stack:
+
+        def serving(*line: object) -> tuple[subprocess.Popen[str], dict]:
+            process = started(*line)
+            stack.callback(process.communicate)
+            stack.callback(lambda: process.poll() is None and os.killpg(process.pid, signal.SIGKILL))
+            text = ""
+            while not text.endswith("}\n"):
+                text += process.stdout.readline()  # type: ignore[union-attr]
+            return process, json.loads(text)
+
+        _, where = serving("tracker", "--port", 0)
+        address = f"{where['host']}:{where['port']}"
+        yield address, [serving("board", "--tracker", address, "--key", "twin")[0] for _ in range(2)]
+
+
+def test_one_of_two_boards_is_killed(small_file: Path, tmp_path: Path, two_boards: Any) -> None:
+    address, processes = two_boards
+    out = tmp_path / "out"
+    process = started(
+        "tune", small_file, "--trials", 20, "--out", out, "--board", "twin", "--tracker", address
+    )
+    until(lambda: len(trials_in(out)) >= 5, process)
+    os.killpg(processes[0].pid, signal.SIGKILL)
+    report = json.loads(process.communicate()[0])
+    assert process.returncode == 0
+    assert report["trials"] == len(trials_in(out)) == 20
+    assert not any(kernel["failed"] for kernel in report["kernels"])
+
+
+def bad_kernel(like: tirx.PrimFunc, how: str) -> tirx.PrimFunc:
+    """Of the same parameters; it lacks a function, writes where nothing is, or hangs."""
+    with IRBuilder() as ir, T.prim_func(is_private=True, s_tir=True):
+        buffers = [T.arg(p.name, T.buffer([int(e) for e in p.shape], str(p.dtype))) for p in like.params]
+        with T.sblock("root"):
+            out = buffers[-1]
+            first = [0] * len(out.shape)
+            if how == "lacks":
+                T.evaluate(tirx.call_extern("int32", "no_such_function"))
+            elif how == "crashes":
+                T.buffer_store(out, tirx.const(1, out.dtype), [*first[:-1], tirx.const(1 << 44, "int64")])
+            else:
+                T.buffer_store(out, tirx.const(1, out.dtype), first)
+                with T.While(out[tuple(first)] != tirx.const(0, out.dtype)):
+                    T.buffer_store(out, tirx.const(1, out.dtype), first)
+    return ir.get()
+
+
+def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(small: Any, tmp_path: Path) -> None:
+    target = resolve_target("host")
+    imported = import_model(small, example_inputs=torch.zeros(1, 4, 8, 8))
+    [binary] = [
+        t for t in lower(imported.module, imported.layer_names, target.kernels).tunable if t.task.packing
+    ]
+    default, *others = candidates(binary.task, target.kernels, binary.default)
+    bad = dict(zip(others, ("lacks", "hangs", "crashes"), strict=False))
+    fine = others[3]
+
+    def make(tile: Tile) -> Any:
+        kernel, arguments = binary.make(tile)
+        return (bad_kernel(kernel, bad[tile]) if tile in bad else kernel), arguments
+
+    [subject] = subjects_of([Tunable(binary.task, default, make)], target)
+    subject.pool = [default, *bad, fine]
+    processor = Processor(target.kernels.name, target.cpu)
+    with (
+        local_board() as (address, key),
+        boards_of(address, key, limit_s=2) as boards,
+        open_trials(tmp_path, processor, "seconds", 0) as kept,
+        builder(target.tvm) as compiler,
+    ):
+        search = Search([subject], target, kept, boards, compiler, seed=0, report=lambda progress: None)
+        search.run(5)
+        search.compare()
+        found = {tile: kept.find(binary.task, tile) for tile in subject.pool}
+    assert found[default].cost and found[fine].cost
+    assert all(found[tile].cost is None for tile in bad)
+    reasons = {how: found[tile].reason for tile, how in bad.items()}
+    assert "no_such_function" in reasons["lacks"] and reasons["hangs"] and reasons["crashes"]
+
+
+def test_a_compiler_that_does_not_end_is_stopped(small: Any, tmp_path: Path) -> None:
+    from bibench_tvm.tuning.builder import BuildFailed
+
+    target = resolve_target("host")
+    imported = import_model(small, example_inputs=torch.zeros(1, 4, 8, 8))
+    tunable = lower(imported.module, imported.layer_names, target.kernels).tunable[0]
+    kernel = tunable.make(tunable.default)[0]
+    slow = pytest.raises(BuildFailed, match=r"did not end within 0.001 seconds")
+    with builder(target.tvm, limit_s=0.001) as compiler, slow:
+        compiler.build(kernel, tmp_path / "kernel.so", binary=True)
+    with builder(target.tvm) as compiler:
+        with pytest.raises(BuildFailed, match="does not compile"):
+            compiler.build(kernel, tmp_path / "nowhere" / "kernel.so", binary=True)
+        assert compiler.build(kernel, tmp_path / "kernel.so", binary=True) == 1
+        assert (tmp_path / "kernel.so").exists()
+
+
+@pytest.mark.parametrize("target", ["host", "rpi4b"])
+def test_compile_uses_the_records_and_stays_exact(
+    small_file: Path, board: None, tmp_path: Path, invoke: Callable, target: str
+) -> None:
+    resolved = resolve_target(target)
+    imported = import_model(small_file)
+    tunable = lower(imported.module, imported.layer_names, resolved.kernels).tunable
+    best = {
+        t.task.key: Record(random.Random(3).choice(candidates(t.task, resolved.kernels, t.default)[1:]), 1, 2)
+        for t in tunable
+    }
+    written = Records(Processor(resolved.kernels.name, resolved.cpu), "seconds", "By hand.", best)
+    (tmp_path / records.FILE).write_text(written.to_json())
+    line = ["compile", small_file, "--target", target, "--out", tmp_path / "out", "--verify", 2]
+    done = invoke(*line, "--tuned", tmp_path, "--json")
+    assert done.code == 0, done.stderr
+    manifest = load(tmp_path / "out").manifest
+    assert manifest["verification"]["integers_exact"] is True
+    used = manifest["tuning"]["records"]
+    assert len(used) == len(best) == 3
+    assert all(u["tile"] in [asdict(r.tile) for r in best.values()] for u in used)
+    other = "rpi4b" if target == "host" else "rpi3b+"
+    done = invoke("compile", small_file, "--target", other, "--out", tmp_path / "o", "--tuned", tmp_path)
+    assert done.code == 2 and "and not for" in done.stderr
