@@ -1,10 +1,10 @@
 #!/bin/sh
 # Makes the virtual environment .venv, or $BIBENCH_VENV, and installs the project there with the versions that are
-# known to work. Usage: ./install.sh [EXTRAS], for example ./install.sh compile,train, or ./install.sh board on
-# a board, which then gets no PyTorch. Runs again without harm.
+# known to work. Usage: ./install.sh [EXTRAS]. Left out, every command works but those of the tests; ./install.sh
+# board is for a board, which then gets no PyTorch. Runs again without harm.
 set -eu
 cd "$(dirname "$0")"
-extras=${1-compile}
+extras=${1-bench,tune}
 venv=${BIBENCH_VENV:-.venv}
 python=${PYTHON:-python3}
 
