@@ -1,7 +1,7 @@
 """Counts the instructions that one call of a kernel executes, on an emulated 64-bit Arm processor.
 
-A kernel is linked with rpc/native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c, with
-two calls and with three: the difference is one call and nothing else, in the steady state.
+A kernel is linked with rpc/native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c,
+with two calls and with three: the difference is one call and nothing else, in the steady state.
 """
 
 from __future__ import annotations
