@@ -6,6 +6,7 @@ speaks the same protocol, so TVM's clients and tuners work with it unchanged.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import select
@@ -16,7 +17,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +38,8 @@ _GREETING_S = 5.0
 _MAX_GREETINGS = 64
 _MAX_KEY_BYTES = 1024
 _KEPT_OUTPUT = 4096
+_FOLDER = "bibench_board-"
+_NEW_FOLDER_S = 60.0
 _PR_SET_PDEATHSIG = 1
 # Loaded here, since a child that was just forked must not load anything.
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)
@@ -101,9 +104,9 @@ class Board:
     def serve(self) -> None:
         """Serves until it is interrupted, or until `stop` can be read; then nothing of it is left."""
         self._listener.setblocking(False)
-        with tempfile.TemporaryDirectory(prefix="bibench-board-") as folder:
+        with _own_folder() as folder:
             try:
-                while self._step(Path(folder)):
+                while self._step(folder):
                     pass
             finally:
                 if self._session:
@@ -337,6 +340,28 @@ class Board:
                     self._offer()
             except (TrackerGone, TimeoutError) as problem:
                 self._lose_tracker(problem)
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder, which is locked; first those go whose boards were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                if time.time() - os.fstat(handle).st_mtime < _NEW_FOLDER_S:
+                    continue  # it may be about to be locked
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+            finally:
+                os.close(handle)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(handle)
 
 
 def end_with_parent() -> None:

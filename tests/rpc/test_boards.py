@@ -30,7 +30,8 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 from typer.testing import CliRunner
 
-from rpc import emulated, session, wire
+from bibench_tvm import presets
+from rpc import emulated, machine, session, wire
 from rpc.session import RemoteError, list_boards, local_board
 from rpc.wire import Address, Tracker, TrackerCode, receive, send
 
@@ -244,6 +245,11 @@ def test_a_network_on_this_machine(here: tuple[Address, str], square: Callable[.
     eventually(lambda: is_free(tracker, key))
     with pytest.raises(RemoteError, match="previously closed"):
         network.run([X])
+
+
+def test_a_board_names_every_feature_that_an_artifact_may_ask_for() -> None:
+    assert set(machine.LLVM_FEATURES.values()) >= presets._TELLING
+    assert presets.host_features() <= set(machine.describe()["features"])
 
 
 def test_counts_are_exact_on_every_emulated_board(
@@ -600,6 +606,11 @@ def test_a_board_that_is_killed_takes_its_session_with_it(site: Site, start: Cal
         board.process.kill()
         board.process.wait()
         eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    [left] = board.temporary.iterdir()
+    os.utime(left, (0, 0))
+    start("board", "--tracker", "127.0.0.1:1", "--key", "k")
+    eventually(lambda: not left.exists())
+    eventually(lambda: len(list(board.temporary.iterdir())) == 1)
     registered(tracker, 2)
 
 
