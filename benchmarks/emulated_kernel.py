@@ -1,7 +1,7 @@
 """Counts the instructions that one call of a kernel executes, on an emulated 64-bit Arm processor.
 
-A kernel is linked with native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c, with
-two calls and with three: the difference is one call and nothing else, in the steady state.
+A kernel is linked with rpc/native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c,
+with two calls and with three: the difference is one call and nothing else, in the steady state.
 """
 
 from __future__ import annotations
@@ -52,6 +52,5 @@ def _program(kernel: Kernel, target: CompileTarget, folder: Path) -> Path:
     compiled = folder / "kernel.o"
     built([kernel], target).mod.write_to_file(str(compiled), "o")
     compiler = qemu.compiler("aarch64-linux-gnu-gcc", ["aarch64-linux-gnu.2.28"])
-    includes = [*qemu.ffi_headers(), "-I", str(qemu.NATIVE)]
-    flags = [*includes, f"-DKERNEL=__tvm_ffi_{kernel.symbol}", "-no-pie", "-lm"]
-    return qemu.build(compiler, [NATIVE / "call_kernel.c", compiled], folder, flags)
+    flags = [*qemu.ffi_headers(), f"-DKERNEL=__tvm_ffi_{kernel.symbol}", "-no-pie", "-lm"]
+    return qemu.build(compiler, [qemu.NATIVE / "call_kernel.c", compiled], folder, flags)

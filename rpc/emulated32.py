@@ -1,7 +1,7 @@
 """A 32-bit Arm board that one does not have: calls single compiled kernels under QEMU, on this machine.
 
 TVM has no runtime for 32-bit Arm, so no network can be run here. A kernel needs none: it is linked with the C
-harness native/arm32_harness.c, which has the few functions of the runtime that kernels call.
+program native/call_kernel.c, which has the few functions of the runtime that kernels call.
 """
 
 import tempfile
@@ -36,9 +36,9 @@ def run_kernel(
     compiler = qemu.compiler("arm-linux-gnueabihf-gcc", ["arm-linux-gnueabihf.2.28", "-mcpu=cortex_a7"])
     flags = [*qemu.ffi_headers(), f"-DKERNEL=__tvm_ffi_{symbol}", "-lm"]
     with tempfile.TemporaryDirectory() as folder:
-        harness = qemu.build(compiler, [qemu.NATIVE / "arm32_harness.c", *objects], Path(folder), flags)
+        caller = qemu.build(compiler, [qemu.NATIVE / "call_kernel.c", *objects], Path(folder), flags)
         sent, received = Path(folder, "inputs"), Path(folder, "outputs")
         tensor_file.write(sent, [arrays])
-        command = [emulator, "-cpu", cpu, "-L", str(sysroot), str(harness), str(sent), str(received)]
+        command = [emulator, "-cpu", cpu, "-L", str(sysroot), str(caller), "1", str(sent), str(received)]
         qemu.run(command, {"LD_LIBRARY_PATH": str(sysroot / "lib")}, timeout_s)
         return qemu.received(received, 1)[0]

@@ -1,7 +1,8 @@
-// Calls one compiled TIR kernel on a 32-bit Arm processor, for which there is no TVM runtime:
-//   arm32_harness TENSORS TENSORS_AFTERWARDS
-// KERNEL, given when this is compiled, is the kernel's symbol. The few functions of the runtime that kernels
-// call are here, in their simplest form: memory from malloc, and parallel loops one task after the other.
+// Calls one compiled TIR kernel a number of times, on the same tensors:
+//   call_kernel CALLS TENSORS TENSORS_AFTERWARDS
+// KERNEL, given when this is compiled, is the kernel's symbol. The few functions of TVM's runtime that kernels call are
+// here in their simplest form: memory from malloc, and parallel loops one task after the other. For 32-bit Arm there is
+// no other runtime; where instructions are counted, they are the kernel's.
 #include <tvm/ffi/c_api.h>
 
 #include "tensor_file.h"
@@ -49,24 +50,26 @@ void TVMFFIErrorSetRaisedFromCStr(const char* kind, const char* message) {
   TVMFFIErrorSetRaisedFromCStrParts(kind, &message, 1);
 }
 
-// Named by the unwinding tables of LLVM's objects; nothing is ever thrown here.
+// Named by the unwinding tables of LLVM's objects for 32-bit Arm; nothing is ever thrown here.
 __attribute__((weak)) void __aeabi_unwind_cpp_pr0(void) {}
 
 int main(int argc, char** argv) {
   static DLTensor tensors[kMaxTensors];
   static TVMFFIAny arguments[kMaxTensors];
   forbid_core_dumps();
-  if (argc != 3) die("Usage: arm32_harness TENSORS TENSORS_AFTERWARDS");
-  FILE* inputs = open_input(argv[1]);
+  if (argc != 4) die("Usage: call_kernel CALLS TENSORS TENSORS_AFTERWARDS");
+  FILE* inputs = open_input(argv[2]);
   if (read_count(inputs, 1, "lists of tensors") != 1) die("The input file has no tensors.");
   uint32_t count = read_count(inputs, kMaxTensors, "tensors");
   for (uint32_t i = 0; i < count; i++) {
     read_tensor(inputs, &tensors[i]);
     arguments[i] = (TVMFFIAny){.type_index = kTVMFFIDLTensorPtr, .v_ptr = &tensors[i]};
   }
-  TVMFFIAny result = {.type_index = kTVMFFINone};
-  if (KERNEL(NULL, arguments, (int32_t)count, &result) != 0) die("The kernel failed.");
-  FILE* outputs = open_output(argv[2]);
+  for (int calls = atoi(argv[1]); calls > 0; calls--) {
+    TVMFFIAny result = {.type_index = kTVMFFINone};
+    if (KERNEL(NULL, arguments, (int32_t)count, &result) != 0) die("The kernel failed.");
+  }
+  FILE* outputs = open_output(argv[3]);
   write_count(outputs, 1);
   write_count(outputs, count);
   for (uint32_t i = 0; i < count; i++) write_tensor(outputs, &tensors[i]);
