@@ -148,9 +148,15 @@ def _kinds(
             without.append(layer["name"])
             continue
         found.setdefault((_geometry(layer), layer["op"], layer["binarized"]), []).append(layer["name"])
+    if quantized := _int8(manifest):
+        left_out.append(f"{', '.join(quantized)}: int8 in the artifact, and float32 where they stand alone.")
     if without:
         left_out.append(f"{', '.join(without)}: no contestant has such a layer standing alone.")
     return found
+
+
+def _int8(manifest: Mapping[str, Any]) -> list[str]:
+    return [layer["name"] for layer in manifest["layers"] if layer.get("dtype") == "int8"]
 
 
 def _geometry(layer: Mapping[str, Any]) -> Convolution:
@@ -290,7 +296,11 @@ class _Bench:
     def network(self, source: Source | None) -> dict[str, Any]:
         """As `layer`, of the whole network."""
         makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._artifact(source)}
-        if self.default and source:
+        if self.default and _int8(self.artifact.manifest):
+            self.left_out.append(
+                "The network untuned: its int8 layers need what compile calibrated them with."
+            )
+        elif self.default and source:
             makers[UNTUNED] = lambda: self._untuned(source.imported)
         elif self.default:
             self.left_out.append("The network untuned: name what was compiled with --model.")

@@ -19,8 +19,9 @@ from bibench_tvm.bundled import IMAGES, NETWORK
 from bibench_tvm.compiler import compile_model
 from bibench_tvm.importer import import_model
 from bibench_tvm.peers import onnx_runtime
-from bibench_tvm.presets import resolve_target
+from bibench_tvm.presets import PRESETS, resolve_target
 from relay_passes import lower
+from rpc import machine
 from rpc.session import list_boards, parse_address
 from schedules.records import Processor, Record, Records
 from schedules.space import candidates
@@ -260,6 +261,12 @@ def test_arguments_that_cannot_be_parsed(command: Callable) -> None:
     done = command("bench", "--json")
     assert done.code == 2
     assert "ARTIFACT" in done.json["error"]
+
+
+def test_a_board_says_every_feature_that_an_artifact_may_need() -> None:
+    said = {feature for name in PRESETS for feature in resolve_target(name).features}
+    assert said <= set(machine.LLVM_FEATURES.values())
+    assert set(resolve_target("host").features) <= set(machine.describe()["features"])
 
 
 def test_an_artifact_for_another_processor(bench: Callable, small_file: Path, tmp_path: Path) -> None:
