@@ -105,7 +105,8 @@ def tile_features(task: Task, tile: Tile, kernels: KernelTarget) -> list[float]:
     tiles = larger + smaller
     blocks = blocks_of_group(conv.out_channels // conv.groups, tile.lanes, tile.quantum)
     computed = sum(block.width for block in blocks)
-    vectors = math.ceil(tile.lanes * word / kernels.vector_bits)
+    # Along the channels, each output of a pixel has a vector.
+    vectors = math.ceil(tile.lanes * word / kernels.vector_bits) if tile.depth == 1 else tile.quantum
     together = tile.together or kernels.together
     held = tile.pixels * vectors + vectors + (tile.pixels if together > 1 else 1)
     run = conv.kernel[1] * conv.channels // conv.groups / word
@@ -123,6 +124,7 @@ def tile_features(task: Task, tile: Tile, kernels: KernelTarget) -> list[float]:
         held,
         max(0, held - kernels.registers),
         word,
+        tile.depth,
         together,
         tile.unroll,
         float(tile.blocks_outside),
