@@ -171,8 +171,7 @@ def _last_line(error: Exception) -> str:
 
 
 def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Artifact:
