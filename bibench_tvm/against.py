@@ -314,7 +314,8 @@ class _Bench:
         expected = source.imported.reference(inputs).outputs[0] if source and source.file else None
         library = self._path(".so")
         library.write_bytes((self.artifact.folder / MODEL).read_bytes())
-        return Contestant(self.board.network(library), inputs, expected, _FLIPS, self.unit)
+        tolerance = _QUANTIZED_NETWORK if _int8(self.artifact.manifest) else _FLIPS
+        return Contestant(self.board.network(library), inputs, expected, tolerance, self.unit)
 
     def _untuned(self, imported: Imported) -> Contestant:
         inputs = sample_inputs(self.artifact.manifest, None)
