@@ -41,6 +41,9 @@ def tune(
         str | None, typer.Option(help="The key of the boards. Left out: this machine, or it emulates one.")
     ] = None,
     tracker: Annotated[str, typer.Option(help="HOST:PORT, where the boards are.")] = "127.0.0.1:9190",
+    model_cycles: Annotated[
+        bool, typer.Option(help="On an emulated board: weigh instructions with llvm-mca's cycles.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Another seed tries other candidates.")] = 0,
     arch: Arch = None,
     algorithm: Algorithm = None,
@@ -65,7 +68,15 @@ def tune(
         options = network_options(model, checkpoint, arch, algorithm, variant, input_shape or [], 0)
         with _boards(resolved, board, tracker) as (address, key):
             found = tune_network(
-                options, resolved, address, key, trials=trials, seed=seed, out=out, report=_report
+                options,
+                resolved,
+                address,
+                key,
+                trials=trials,
+                seed=seed,
+                out=out,
+                model_cycles=model_cycles,
+                report=_report,
             )
         _summary(found)
         if as_json:

@@ -292,7 +292,7 @@ class Search:
             ]
             theirs, ours = (min(column) for column in zip(*turns, strict=True))
             ratio = median(own / default for default, own in turns)
-            better = ratio < 1 - MARGIN and ours < theirs
+            better = max(ratio, ours / theirs) < 1 - MARGIN
             return Comparison(ours, theirs, better, "" if better else f"The ratio is {ratio:.3f}.")
 
         job = next(self._boards.run([Job(work)]))

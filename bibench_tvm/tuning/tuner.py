@@ -44,14 +44,16 @@ def tune_network(
     trials: int,
     seed: int,
     out: Path,
+    model_cycles: bool,
     report: Callable[[str, Progress], None],
 ) -> Tuned:
-    """options: of `compile_model`, that say which network. report: gets the unit, and how it stands.
+    """options: of `compile_model`, that say which network. model_cycles: where instructions are counted,
+    weigh them with llvm-mca's cycles. report: gets the unit, and how it stands.
 
     Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
     """
     with boards_of(tracker, key) as boards:
-        unit = _unit(boards, target)
+        unit = _unit(boards, target, model_cycles)
         with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
             with phase("importing"):
                 imported = _import(options)
@@ -77,7 +79,7 @@ def tune_network(
             return Tuned(unit, search.done, search.measured, subjects, found, path)
 
 
-def _unit(boards: Boards, target: CompileTarget) -> str:
+def _unit(boards: Boards, target: CompileTarget, model_cycles: bool) -> str:
     """What the boards measure. Raises UsageError where they are not what the target is."""
     for board in boards.listed():
         machine = target.triple.split("-")[0].replace("arm64", "aarch64")
@@ -93,6 +95,8 @@ def _unit(boards: Boards, target: CompileTarget) -> str:
         raise UsageError("Boards of one key are either real or emulated; these are both.")
     if not kinds.pop():
         return "seconds"
+    if not model_cycles:
+        return "instructions"
     if missing := inner_loop.missing():
         stderr.print(f"Instructions alone are counted, without a model of their cycles: {missing}")
         return "instructions"
