@@ -40,7 +40,9 @@ def bench(
         list[str] | None,
         typer.Option("--board", help="The key of a board; again for each further. Left out: this machine."),
     ] = None,
-    tracker: Annotated[str, typer.Option(help="HOST:PORT of the tracker that knows the boards.")] = "",
+    tracker: Annotated[
+        str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
+    ] = "",
     images: Annotated[
         Path | None,
         typer.Option(help="An .npz with images, labels, mean and std, for the accuracy on the board."),
@@ -224,12 +226,12 @@ def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
 @contextlib.contextmanager
 def _tracker(keys: list[str] | None, tracker: str) -> Iterator[tuple[Address, list[str]]]:
     """The tracker and the boards to measure; without keys, this machine as a board of its own."""
-    from rpc.session import local_board, parse_address
+    from rpc.session import local_board, tracker_address
 
-    if bool(keys) != bool(tracker):
-        raise UsageError("A board needs both --board KEY and --tracker HOST:PORT.")
+    if tracker and not keys:
+        raise UsageError("--tracker HOST:PORT goes with --board KEY.")
     if keys:
-        yield parse_address(tracker), list(dict.fromkeys(keys))
+        yield tracker_address(tracker), list(dict.fromkeys(keys))
         return
     with local_board() as (address, key):
         yield address, [key]

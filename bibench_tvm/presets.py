@@ -141,6 +141,23 @@ def resolve_target(name: str) -> CompileTarget:
     )
 
 
+def name_of(machine: str, cpu: str) -> str | None:
+    """The target for a board that says so of itself; None where no name here fits.
+
+    machine: as `uname -m` says it; cpu: LLVM's name.
+    """
+    import platform
+
+    from tvm.target import codegen
+
+    if machine == platform.machine() and cpu == codegen.llvm_get_system_cpu():
+        return "host"
+    if machine != "aarch64":
+        return None
+    fitting = (name for name, preset in PRESETS.items() if preset.triple == _LINUX and preset.cpu == cpu)
+    return next(fitting, "arm_cpu")
+
+
 def host_features() -> frozenset[str]:
     """What the processor of this machine has, of the features that a manifest names."""
     import tvm

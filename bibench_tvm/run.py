@@ -34,7 +34,9 @@ def run(
         int | None, typer.Option(help="How many threads to run on; TVM decides where it is left out.")
     ] = None,
     board: Annotated[str, typer.Option(help="The key of a board to run it on, at --tracker.")] = "",
-    tracker: Annotated[str, typer.Option(help="HOST:PORT of a tracker.")] = "",
+    tracker: Annotated[
+        str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
+    ] = "",
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")] = 60,
     limit: Annotated[float, typer.Option(min=0.1, help="Seconds that the board may take.")] = 600,
     as_json: AsJson = False,
@@ -54,14 +56,14 @@ def run(
                 f"{len(outputs)} times."
             )
         arrays = [read_array(path) for path in inputs]
-        if bool(board) != bool(tracker):
-            raise UsageError("A board needs both --board KEY and --tracker HOST:PORT.")
+        if tracker and not board:
+            raise UsageError("--tracker HOST:PORT goes with --board KEY.")
         where: dict[str, Any] = {}
         if board:
-            from rpc.session import RemoteError, parse_address, session
+            from rpc.session import RemoteError, session, tracker_address
 
             try:
-                with session(parse_address(tracker), board, wait_s=wait, limit_s=limit) as ours:
+                with session(tracker_address(tracker), board, wait_s=wait, limit_s=limit) as ours:
                     where = {"board": ours.info.key, "emulated": ours.info.emulated}
                     stderr.print(f"Running on {ours}.", soft_wrap=True)
                     if threads is not None:

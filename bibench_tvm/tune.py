@@ -14,7 +14,7 @@ import typer
 
 from bibench_tvm.compile import Algorithm, Arch, Checkpoint, InputShape, Model, Variant
 from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
-from bibench_tvm.errors import UsageError
+from bibench_tvm.errors import BibenchError, UsageError
 
 if TYPE_CHECKING:
     from bibench_tvm.presets import CompileTarget
@@ -36,11 +36,15 @@ def tune(
     out: Annotated[Path, typer.Option(help="The folder for trials and records; goes on with those there.")],
     model: Model = None,
     trials: Annotated[int, typer.Option(help="How many, those of earlier runs in --out included.")] = 200,
-    target: Annotated[str, typer.Option(help="What the boards are; as compile's.")] = "host",
+    target: Annotated[
+        str, typer.Option(help="As compile's. Left out: what the boards say they are, or this machine.")
+    ] = "",
     board: Annotated[
         str | None, typer.Option(help="The key of the boards. Left out: this machine, or it emulates one.")
     ] = None,
-    tracker: Annotated[str, typer.Option(help="HOST:PORT, where the boards are.")] = "127.0.0.1:9190",
+    tracker: Annotated[
+        str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
+    ] = "",
     model_cycles: Annotated[
         bool, typer.Option(help="On an emulated board: weigh instructions with llvm-mca's cycles.")
     ] = True,
@@ -64,7 +68,9 @@ def tune(
 
         if trials < 1:
             raise UsageError(f"--trials {trials} makes no sense: it is how many candidates are measured.")
-        resolved = resolve_target(target)
+        if tracker and not board:
+            raise UsageError("--tracker HOST:PORT goes with --board KEY.")
+        resolved = resolve_target(target or (_target_of(board, tracker) if board else "host"))
         options = network_options(model, checkpoint, arch, algorithm, variant, input_shape or [], 0)
         with _boards(resolved, board, tracker) as (address, key):
             found = tune_network(
@@ -83,13 +89,34 @@ def tune(
             print_json(_json(found))
 
 
+def _target_of(key: str, tracker: str) -> str:
+    """The target that the boards of a key are, as far as it has a name."""
+    from bibench_tvm.presets import name_of
+    from rpc.session import RemoteError, list_boards, tracker_address
+
+    address = tracker_address(tracker)
+    try:
+        found = {(info.machine, info.cpu) for info in list_boards(address) if info.key == key}
+    except RemoteError as error:
+        raise BibenchError(str(error)) from error
+    if not found:
+        return "host"  # whoever asks for the board says which there are
+    names = {name_of(*kind) for kind in found}
+    if len(names) != 1 or None in names:
+        said = ", ".join(sorted(f"{cpu} ({machine})" for machine, cpu in found))
+        raise UsageError(f"The boards {key!r} are {said}: say with --target what to compile for.")
+    (name,) = names
+    stderr.print(f"The target is {name}, as the boards are.")
+    return str(name)
+
+
 @contextlib.contextmanager
 def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tuple[tuple[str, int], str]]:
     """Where the boards are; without a key, this machine is one, or emulates one."""
     from rpc import session
 
     if key is not None:
-        yield session.parse_address(tracker), key
+        yield session.tracker_address(tracker), key
         return
     emulate = None
     if not target.is_host:

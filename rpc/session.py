@@ -20,7 +20,16 @@ from tvm import relax, rpc
 
 from rpc.boards import BoardInfo, RemoteError, boards_of, list_boards
 from rpc.local_board import local_board
-from rpc.wire import Address, Tracker, TrackerCode, TrackerGone, parse_address, prepare, show
+from rpc.wire import (
+    Address,
+    Tracker,
+    TrackerCode,
+    TrackerGone,
+    parse_address,
+    prepare,
+    show,
+    tracker_address,
+)
 
 __all__ = [
     "Address",
@@ -32,6 +41,7 @@ __all__ = [
     "local_board",
     "parse_address",
     "session",
+    "tracker_address",
 ]
 
 _CONNECT_S = 5.0

@@ -47,6 +47,11 @@ def parse_address(text: str) -> Address:
     return host, int(port)
 
 
+def tracker_address(text: str) -> Address:
+    """The same, and where the text is empty, the tracker of this machine."""
+    return parse_address(text) if text else (LOCAL, TRACKER_PORT)
+
+
 def show(address: Address) -> str:
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -238,7 +238,7 @@ def test_what_was_measured_is_kept_when_it_is_stopped(
         (["{small}", "--images", "nowhere.npz"], 2, "There is no file nowhere.npz"),
         (["{small}", "--against", "topy"], 2, "There is no contestant 'topy'. Did you mean topi?"),
         (["{small}", "--against", ","], 2, "names whom to compare with"),
-        (["{small}", "--board", "pi"], 2, "A board needs both --board KEY and --tracker HOST:PORT"),
+        (["{small}", "--tracker", "127.0.0.1:9"], 2, "--tracker HOST:PORT goes with --board KEY"),
         (["{small}", "--model", "x.onnx"], 2, "--model is for --against"),
         (["{small}", "--against", "topi", "--model", NETWORK], 2, "was compiled from another file than"),
     ],
