@@ -160,6 +160,9 @@ def load_vm(library: Path) -> Any:
     import tvm
     from tvm import relax
 
+    from rpc import machine
+
+    machine.settle_threads()
     try:
         return relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     except Exception as error:  # TVM and the dynamic linker raise what they like

@@ -85,9 +85,10 @@ def bench(
                     _measure(job, address, key, wait, limit, report)
                 except (BibenchError, RemoteError) as error:
                     report["failed"].append(str(error))
-                    stderr.print(f"Error: {error}", style="red", soft_wrap=True)
         if not report["results"]:
-            raise BibenchError(report["failed"][0])
+            raise BibenchError(" ".join(report["failed"]))
+        for sentence in report["failed"]:
+            stderr.print(f"Error: {sentence}", style="red", soft_wrap=True)
         report["complete"] = not report["failed"]
         _save(out, report)
         show(report)

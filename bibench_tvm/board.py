@@ -63,8 +63,12 @@ def board(
 
         if emulate:
             from rpc import emulated_board
+            from rpc.qemu import EmulationFailed
 
-            description, run_session = emulated_board.prepare(cpu or "cortex-a72")
+            try:
+                description, run_session = emulated_board.prepare(cpu or "cortex-a72")
+            except EmulationFailed as problem:
+                raise UsageError(f"There is no emulated {cpu or 'cortex-a72'}: {problem}") from None
         else:
             from rpc import machine, serve_session
 

@@ -31,7 +31,7 @@ def run(
         list[Path], typer.Option("--output", help="A .npy file; again for each further output.")
     ],
     threads: Annotated[
-        int | None, typer.Option(help="How many threads to run on; TVM decides where it is left out.")
+        int | None, typer.Option(min=1, help="How many threads to run on; TVM decides where it is left out.")
     ] = None,
     board: Annotated[str, typer.Option(help="The key of a board to run it on, at --tracker.")] = "",
     tracker: Annotated[

@@ -174,6 +174,12 @@ def _summary(found: Tuned) -> None:
             own if subject.library.cost else "",
         )
     stderr.print(table)
+    unreached = sum(len(subject.found) < 2 for subject in found.subjects)
+    if unreached:
+        stderr.print(
+            f"{unreached} of {len(found.subjects)} kernels have had no trial but their default, which is the "
+            "first of each: a larger --trials goes on."
+        )
     failed = sum(m.cost is None for s in found.subjects for m in s.found.values())
     words = f" {failed} candidates failed and were passed over." if failed else ""
     stderr.print(

@@ -77,6 +77,16 @@ def peak_memory(reset: bool) -> int:
     raise RuntimeError("This system does not tell the memory of a process.")
 
 
+def settle_threads() -> None:
+    """Says how many threads TVM takes where nobody says: half of the processors on x86, as if each core had
+    two, and all elsewhere. Unsaid it would be as many, but each kernel would wake a pool even for one: 6 us.
+    """
+    if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
+        processors = len(os.sched_getaffinity(0))
+        x86 = platform.machine() in ("x86_64", "AMD64", "i686")
+        os.environ["TVM_NUM_THREADS"] = str(max(1, processors // 2) if x86 else processors)
+
+
 def use_threads(count: int) -> None:
     """Runs the networks of this process on so many threads; to be said before the first run."""
     # Without it TVM takes half of the processors of an x86 machine, as if each core had two.

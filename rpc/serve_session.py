@@ -18,6 +18,7 @@ from rpc import machine, onnx_runtime
 def serve(connection: int) -> None:
     """Serves the client at a socket until it leaves; its files are in the current folder."""
     folder = os.getcwd()
+    machine.settle_threads()
 
     def work_path(name: str) -> str:
         return os.path.join(folder, name)

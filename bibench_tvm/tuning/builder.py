@@ -34,8 +34,9 @@ class BuildFailed(Exception):
 class Builder:
     """cpu: the core whose cycles are modelled for each kernel, or empty."""
 
-    def __init__(self, target: tvm.target.Target, cpu: str = "", limit_s: float = BUILD_LIMIT_S):
+    def __init__(self, target: tvm.target.Target, cpu: str, limit_s: float, scratch: str):
         self._target, self._cpu, self._limit_s = json.loads(str(target)), cpu, limit_s
+        self._scratch = scratch  # what a compiler leaves there that is killed goes with ours
         self._process: subprocess.Popen[bytes] | None = None
 
     def build(self, kernel: tirx.PrimFunc, library: Path, *, binary: bool) -> float:
@@ -61,7 +62,11 @@ class Builder:
             line = [sys.executable, "-m", "bibench_tvm.tuning.builder"]
             # In a session of its own, so that Ctrl-C leaves it to us.
             self._process = subprocess.Popen(
-                line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                line,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                env={**os.environ, "TMPDIR": self._scratch},
             )
         process, answer = self._process, b""
         assert process.stdin and process.stdout
@@ -90,11 +95,12 @@ class Builder:
 
 @contextlib.contextmanager
 def builder(target: tvm.target.Target, cpu: str = "", limit_s: float = BUILD_LIMIT_S) -> Iterator[Builder]:
-    made = Builder(target, cpu, limit_s)
-    try:
-        yield made
-    finally:
-        made.close()
+    with tempfile.TemporaryDirectory(prefix="bibench_tune-") as scratch:
+        made = Builder(target, cpu, limit_s, scratch)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ SESSION_LIMIT_S = 60.0
 _SESSION_S = 25.0  # an older session is renewed before a trial, which so has the rest for itself
 _WAIT_S = 20.0
 _PAUSE_S, _IDLE_S = 0.5, 0.5
+_LAST_TRIAL_S = 10.0
 _MOST_LOSSES = 4
 _TRIES = 2  # in a session that was good: a candidate that ends two of them is to blame
 
@@ -115,6 +116,9 @@ class Boards:
         self._closed = True
         for _ in self._workers:
             self._jobs.put(None)
+        # The program must not end while one of them is within TVM, which would abort.
+        for worker in self._workers:
+            worker.join(_LAST_TRIAL_S)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:
@@ -131,7 +135,7 @@ class Boards:
         """Jobs while the session is good and there are any, since another may wait for the board."""
         end = time.monotonic() + _SESSION_S
         good = self._attempt(here, first)
-        while good and time.monotonic() < end:
+        while good and not self._closed and time.monotonic() < end:
             try:
                 job = self._jobs.get(timeout=_IDLE_S)
             except queue.Empty:

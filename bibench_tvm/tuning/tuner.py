@@ -85,7 +85,7 @@ def _unit(boards: Boards, target: CompileTarget, model_cycles: bool) -> str:
         machine = target.triple.split("-")[0].replace("arm64", "aarch64")
         if board.machine not in ("unknown", machine):
             raise UsageError(f"The board {board.key!r} is {board.machine}, and {target.name} is {machine}.")
-        if board.emulated and board.cpu != target.emulated_cpu:
+        if board.emulated and target.cpu != "generic" and board.cpu != target.emulated_cpu:
             raise UsageError(
                 f"The emulated board {board.key!r} is a {board.cpu}, and {target.name} needs a "
                 f"{target.emulated_cpu}."
