@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.shapes import chosen
+from benchmarks.shapes import LAYERS, binary_layer, chosen, example
 from bibench_tvm.console import Debug, reporting, stderr
 from bibench_tvm.errors import BibenchError
 from bibench_tvm.presets import resolve_target
@@ -29,6 +29,7 @@ NETWORKS = {
     for arch in ("resnet18", "resnet34", "vgg_small", "resnet20")
     for algorithm in ("bnn", "reactnet")
 }
+ALONE = [f"layer {name}" for name in LAYERS]  # floats plane by plane come in and go out
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,18 +37,19 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def tune_shipped(
     processors: Annotated[str, typer.Option(help="Of host and Arm cores.")] = ",".join(TARGETS),
-    networks: Annotated[str, typer.Option(help="Which to tune.")] = ",".join(NETWORKS),
+    networks: Annotated[str, typer.Option(help="Which to tune.")] = ",".join([*NETWORKS, *ALONE]),
     trials: Annotated[int, typer.Option(help="For each network and processor.")] = 200,
     out: Annotated[Path, typer.Option(help="The folder for trials.")] = Path("build/tuning"),
     debug: Debug = False,
 ) -> None:
     """Tune each network on each processor, and put the records where the compiler finds them."""
     with reporting(as_json=False, debug=debug):
-        picked = chosen("network", networks, tuple(NETWORKS))
+        picked = chosen("network", networks, (*NETWORKS, *ALONE))
         for processor in chosen("processor", processors, tuple(TARGETS)):
             name, folder = TARGETS[processor], out / processor
             for network in picked:
-                line = ["tune", *NETWORKS[network], "--target", name, "--out", folder, "--trials", trials]
+                model = NETWORKS.get(network) or _exported(network, out)
+                line = ["tune", *model, "--target", name, "--out", folder, "--trials", trials]
                 stderr.print(" ".join(map(str, line)), soft_wrap=True)
                 command = [sys.executable, "-m", "bibench_tvm.tune", *map(str, line[1:])]
                 if subprocess.run(command).returncode:
@@ -55,6 +57,16 @@ def tune_shipped(
             target = resolve_target(name)
             read(folder / FILE)  # whole, and one that the compiler will take
             shutil.copyfile(folder / FILE, SHIPPED / f"{target.kernels.name}-{target.cpu}.json")
+
+
+def _exported(layer: str, folder: Path) -> list[Path]:
+    import torch
+
+    shape = LAYERS[layer.removeprefix("layer ")]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{layer.replace(' ', '_')}.pt2"
+    torch.export.save(torch.export.export(binary_layer(shape), (example(shape),)), path)
+    return [path]
 
 
 if __name__ == "__main__":
