@@ -28,7 +28,18 @@ from schedules.planes import Planes, band_of_rows
 from schedules.sums import Runs, across, along, dotted
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import Block, blocks_of_group
-from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store, vector
+from schedules.write_back import (
+    KERNEL_ATTRIBUTES,
+    Writer,
+    each,
+    flat,
+    load,
+    operand_arguments,
+    output_arguments,
+    spread,
+    store,
+    vector,
+)
 
 
 def convolution_reference(activations: np.ndarray, weights: np.ndarray, conv: Convolution) -> np.ndarray:
@@ -194,13 +205,11 @@ def _tiled(
         sets = conv.batch * conv.height if weights_per_row else 1
         set_size = conv.groups * lanes_per_group * products
         weights = T.arg("weights", T.buffer((sets * set_size,), f"uint{word}" if packing else in_dtype))
-        operands = [
-            T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
-        ]
+        operands = operand_arguments(epilogue)
         borders = Borders(conv, ending)
         if dot and dot.zero_point:
             offsets = T.arg("offsets", T.buffer((conv.out_channels,), "int32"))
-        outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+        outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             padded = packing is None and any(conv.padding)
             read_as = in_dtype if dot else str(weights.dtype)

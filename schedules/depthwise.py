@@ -20,7 +20,15 @@ from schedules.borders import Borders, Ending
 from schedules.convolution import pad_in_kernel
 from schedules.epilogue import Epilogue
 from schedules.geometry import Convolution
-from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, vector
+from schedules.write_back import (
+    KERNEL_ATTRIBUTES,
+    Writer,
+    each,
+    flat,
+    operand_arguments,
+    output_arguments,
+    vector,
+)
 
 LANES = 64
 
@@ -56,11 +64,9 @@ def depthwise_convolution(
         T.func_attr(KERNEL_ATTRIBUTES)
         source = T.arg("activations", T.buffer(in_shape, dtype))
         weights = T.arg("weights", T.buffer((conv.kernel[0] * conv.kernel[1] * channels,), dtype))
-        operands = [
-            T.arg(f"operand{i}", T.buffer(shape, kind)) for i, (shape, kind) in enumerate(epilogue.operands)
-        ]
+        operands = operand_arguments(epilogue)
         borders = Borders(conv, ending)
-        outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+        outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             padded = packing is None and any(conv.padding)
             activations = pad_in_kernel(source, conv) if padded else flat(source)

@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.epilogue import Epilogue
-from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat
+from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, operand_arguments
 
 BLOCK = 64
 
@@ -27,9 +27,7 @@ def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> ti
     group = channels // packing.groups
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
-        operands = [
-            T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
-        ]
+        operands = operand_arguments(epilogue)
         out = T.arg("output0", T.buffer(output.shape, output.dtype))
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             writer = Writer(epilogue, [out], operands, (batch, height, width))

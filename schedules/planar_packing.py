@@ -17,7 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from schedules.epilogue import Epilogue
 from schedules.planes import band_of_rows, interleaved, square
-from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store
+from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, operand_arguments, spread, store
 
 LANES = 16
 TOGETHER = 4  # vectors of one plane that are read after each other; their words do not wait for each other
@@ -45,9 +45,7 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
     lanes = square(min(count, channels) if in_squares else count, LANES)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
-        operands = [
-            T.arg(f"operand{i}", T.buffer(shape, dtype)) for i, (shape, dtype) in enumerate(epilogue.operands)
-        ]
+        operands = operand_arguments(epilogue)
         out = T.arg("output0", T.buffer(output.shape, output.dtype))
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             Writer(epilogue, [out], operands, (batch, height, width)).clear_halos()

@@ -15,7 +15,17 @@ from tvm.script.ir_builder import tirx as T
 
 from schedules.epilogue import Epilogue
 from schedules.geometry import Convolution
-from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, load, spread, store, vector
+from schedules.write_back import (
+    KERNEL_ATTRIBUTES,
+    Writer,
+    each,
+    load,
+    operand_arguments,
+    output_arguments,
+    spread,
+    store,
+    vector,
+)
 
 LANES = 64
 
@@ -61,8 +71,8 @@ def pooling_kernel(pool: Pooling, epilogue: Epilogue) -> tirx.PrimFunc:
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         images = T.arg("images", T.buffer((conv.batch, conv.height, conv.width, channels), pool.dtype))
-        operands = [T.arg(f"operand{i}", T.buffer(*spec)) for i, spec in enumerate(epilogue.operands)]
-        outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+        operands = operand_arguments(epilogue)
+        outputs = output_arguments(epilogue)
         with T.sblock("root"):
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()

@@ -38,7 +38,17 @@ from schedules.epilogue import Epilogue
 from schedules.geometry import Convolution
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.weights import Block, blocks_of_group
-from schedules.write_back import KERNEL_ATTRIBUTES, Writer, each, flat, load, spread, store
+from schedules.write_back import (
+    KERNEL_ATTRIBUTES,
+    Writer,
+    each,
+    flat,
+    load,
+    operand_arguments,
+    output_arguments,
+    spread,
+    store,
+)
 
 # Of the sizes tried, the fastest whose rounding errors are still about twice those of the direct method.
 OUTPUTS = 4
@@ -133,8 +143,8 @@ def winograd_convolution(
         shape = (conv.batch, conv.channels, conv.height, conv.width)
         images = T.arg("activations", T.buffer(shape, "float32"))
         weights = T.arg("weights", T.buffer((sum(b.width for b in blocks) * count * depth,), "float32"))
-        operands = [T.arg(f"operand{i}", T.buffer(*spec)) for i, spec in enumerate(epilogue.operands)]
-        outputs = [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+        operands = operand_arguments(epilogue)
+        outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             pixels = flat(images)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])

@@ -38,6 +38,16 @@ def store(buffer: tirx.Buffer, start: Any, lanes: int, value: Any) -> None:
     T.buffer_store(buffer, value, [T.ramp(start, 1, lanes) if lanes > 1 else start])
 
 
+def operand_arguments(epilogue: Epilogue) -> list[tirx.Buffer]:
+    """The parameters of a kernel for what its epilogue reads."""
+    return [T.arg(f"operand{i}", T.buffer(*spec)) for i, spec in enumerate(epilogue.operands)]
+
+
+def output_arguments(epilogue: Epilogue) -> list[tirx.Buffer]:
+    """The parameters of a kernel for what its epilogue writes."""
+    return [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+
+
 def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:
     """The same memory as a vector, read as another type where one is given."""
     held, read = (np.dtype(str(d)).itemsize for d in (buffer.dtype, dtype or buffer.dtype))
