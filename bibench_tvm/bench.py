@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, run_command, stderr
+from bibench_tvm.console import (
+    AsJson,
+    Debug,
+    Tracker,
+    Wait,
+    phase,
+    print_json,
+    refuse_tracker_alone,
+    reporting,
+    run_command,
+    stderr,
+)
 from bibench_tvm.errors import BibenchError, UsageError
 
 if TYPE_CHECKING:
@@ -40,9 +51,7 @@ def bench(
         list[str] | None,
         typer.Option("--board", help="The key of a board; again for each further. Left out: this machine."),
     ] = None,
-    tracker: Annotated[
-        str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
-    ] = "",
+    tracker: Tracker = "",
     images: Annotated[
         Path | None,
         typer.Option(help="An .npz with images, labels, mean and std, for the accuracy on the board."),
@@ -60,7 +69,7 @@ def bench(
         Path | None, typer.Option(help="With --against: the file that was compiled, .pt2, .onnx, checkpoint.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for report.json and pictures.")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")] = 60,
+    wait: Wait = 60,
     limit: Annotated[float, typer.Option(min=1, help="Seconds that one board may be held.")] = 3600,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -229,8 +238,7 @@ def _tracker(keys: list[str] | None, tracker: str) -> Iterator[tuple[Address, li
     """The tracker and the boards to measure; without keys, this machine as a board of its own."""
     from rpc.session import local_board, tracker_address
 
-    if tracker and not keys:
-        raise UsageError("--tracker HOST:PORT goes with --board KEY.")
+    refuse_tracker_alone(tracker, keys)
     if keys:
         yield tracker_address(tracker), list(dict.fromkeys(keys))
         return

@@ -14,17 +14,25 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bibench_tvm.errors import BibenchError
+from bibench_tvm.errors import BibenchError, UsageError
 
 # Without markup, since square brackets are common in the names of layers.
 stderr = Console(stderr=True, highlight=False, markup=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
+Tracker = Annotated[
+    str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
+]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 # What an installation for a board leaves out, and the extra of the project that has it.
-_EXTRAS = {"torch": "compile", "onnx": "compile", "ziglang": "compile", "onnxruntime": "test"} | {
+_EXTRAS = {
+    "torch": "compile",
+    "onnx": "compile",
+    "ziglang": "compile",
+    "onnxruntime": "test",
     "xgboost": "tune",
     "tornado": "board",
     "cloudpickle": "board",
@@ -34,6 +42,12 @@ _EXTRAS = {"torch": "compile", "onnx": "compile", "ziglang": "compile", "onnxrun
 
 def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def refuse_tracker_alone(tracker: str, boards: object) -> None:
+    """Raise UsageError for a --tracker of which no board is asked."""
+    if tracker and not boards:
+        raise UsageError("--tracker HOST:PORT goes with --board KEY.")
 
 
 @contextlib.contextmanager

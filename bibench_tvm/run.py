@@ -16,7 +16,17 @@ import numpy as np
 import typer
 
 from bibench_tvm.arrays import read_array
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
+from bibench_tvm.console import (
+    AsJson,
+    Debug,
+    Tracker,
+    Wait,
+    print_json,
+    refuse_tracker_alone,
+    reporting,
+    run_command,
+    stderr,
+)
 from bibench_tvm.errors import BibenchError, UsageError
 from bibench_tvm.threads import use_threads
 
@@ -34,10 +44,8 @@ def run(
         int | None, typer.Option(min=1, help="How many threads to run on; TVM decides where it is left out.")
     ] = None,
     board: Annotated[str, typer.Option(help="The key of a board to run it on, at --tracker.")] = "",
-    tracker: Annotated[
-        str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
-    ] = "",
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")] = 60,
+    tracker: Tracker = "",
+    wait: Wait = 60,
     limit: Annotated[float, typer.Option(min=0.1, help="Seconds that the board may take.")] = 600,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -56,8 +64,7 @@ def run(
                 f"{len(outputs)} times."
             )
         arrays = [read_array(path) for path in inputs]
-        if tracker and not board:
-            raise UsageError("--tracker HOST:PORT goes with --board KEY.")
+        refuse_tracker_alone(tracker, board)
         where: dict[str, Any] = {}
         if board:
             from rpc.session import RemoteError, session, tracker_address

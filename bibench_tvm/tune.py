@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bibench_tvm.compile import Algorithm, Arch, Checkpoint, InputShape, Model, Variant
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
+from bibench_tvm.console import (
+    AsJson,
+    Debug,
+    Tracker,
+    print_json,
+    refuse_tracker_alone,
+    reporting,
+    run_command,
+    stderr,
+)
 from bibench_tvm.errors import BibenchError, UsageError
 
 if TYPE_CHECKING:
@@ -42,9 +51,7 @@ def tune(
     board: Annotated[
         str | None, typer.Option(help="The key of the boards. Left out: this machine, or it emulates one.")
     ] = None,
-    tracker: Annotated[
-        str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
-    ] = "",
+    tracker: Tracker = "",
     model_cycles: Annotated[
         bool, typer.Option(help="On an emulated board: weigh instructions with llvm-mca's cycles.")
     ] = True,
@@ -68,8 +75,7 @@ def tune(
 
         if trials < 1:
             raise UsageError(f"--trials {trials} makes no sense: it is how many candidates are measured.")
-        if tracker and not board:
-            raise UsageError("--tracker HOST:PORT goes with --board KEY.")
+        refuse_tracker_alone(tracker, board)
         resolved = resolve_target(target or (_target_of(board, tracker) if board else "host"))
         options = network_options(model, checkpoint, arch, algorithm, variant, input_shape or [], 0)
         with _boards(resolved, board, tracker) as (address, key):
