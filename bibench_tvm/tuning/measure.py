@@ -22,6 +22,7 @@ import tvm
 from bibench_tvm.errors import BibenchError
 from bibench_tvm.tuning.builder import SYMBOL
 from rpc import session as boards
+from rpc.session import BoardInfo
 
 SESSION_LIMIT_S = 60.0
 _SESSION_S = 25.0  # an older session is renewed before a trial, which so has the rest for itself
@@ -86,7 +87,7 @@ class Boards:
         self._losses: list[str] = []  # of boards and sessions, since a job was last done
         self._closed = False
 
-    def listed(self) -> list[Any]:
+    def listed(self) -> list[BoardInfo]:
         """What the tracker says of the boards of the key. Raises NoBoard."""
         try:
             everything = boards.list_boards(self._tracker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from bibench_tvm.importer import import_model
 from bibench_tvm.presets import CompileTarget
 from bibench_tvm.tuning import inner_loop
 from bibench_tvm.tuning.builder import builder
-from bibench_tvm.tuning.measure import Boards, boards_of
+from bibench_tvm.tuning.measure import boards_of
 from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
 from bibench_tvm.tuning.trials import Trials, open_trials
 from relay_passes import lower
+from rpc.session import BoardInfo
 from schedules import records
 from schedules.records import Processor, Record, Records
 
@@ -53,7 +54,8 @@ def tune_network(
     Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
     """
     with boards_of(tracker, key) as boards:
-        unit = _unit(boards, target, model_cycles)
+        listed = boards.listed()
+        unit = _unit(listed, target, model_cycles)
         with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
             with phase("importing"):
                 imported = _import(options)
@@ -75,13 +77,13 @@ def tune_network(
                 search.run(trials)
                 with phase("measuring the best against the defaults, in turns"):
                     found = search.compare()
-            path = _write(out, kept, _name(options, imported.arch), target, unit, boards)
+            path = _write(out, kept, _name(options, imported.arch), target, unit, listed[0])
             return Tuned(unit, search.done, search.measured, subjects, found, path)
 
 
-def _unit(boards: Boards, target: CompileTarget, model_cycles: bool) -> str:
+def _unit(boards: Sequence[BoardInfo], target: CompileTarget, model_cycles: bool) -> str:
     """What the boards measure. Raises UsageError where they are not what the target is."""
-    for board in boards.listed():
+    for board in boards:
         machine = target.triple.split("-")[0].replace("arm64", "aarch64")
         if board.machine not in ("unknown", machine):
             raise UsageError(f"The board {board.key!r} is {board.machine}, and {target.name} is {machine}.")
@@ -90,7 +92,7 @@ def _unit(boards: Boards, target: CompileTarget, model_cycles: bool) -> str:
                 f"The emulated board {board.key!r} is a {board.cpu}, and {target.name} needs a "
                 f"{target.emulated_cpu}."
             )
-    kinds = {board.emulated for board in boards.listed()}
+    kinds = {board.emulated for board in boards}
     if len(kinds) > 1:
         raise UsageError("Boards of one key are either real or emulated; these are both.")
     if not kinds.pop():
@@ -132,9 +134,8 @@ _HOW = {
 }
 
 
-def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str, boards: Boards) -> Path:
+def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str, board: BoardInfo) -> Path:
     """The records of every network that was tuned in this folder, whole or not at all."""
-    [board, *_] = boards.listed()
     threads = os.environ.get("TVM_NUM_THREADS")
     how = _HOW[unit].format(
         board=f"an emulated {board.cpu}" if board.emulated else f"{board.cpu} ({target.cpu})",
