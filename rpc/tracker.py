@@ -10,6 +10,7 @@ from tvm.rpc.tracker import TCPEventHandler, TrackerServerHandler
 from rpc.wire import prepare
 
 _GREETING_S = 10.0
+_LOG = logging.getLogger(__name__)
 
 
 def serve(listener: socket.socket) -> None:
@@ -47,8 +48,9 @@ class _Connection(TCPEventHandler):
             self.close()
 
     def on_message(self, message: bytes) -> None:
-        # TVM's own goes on after it has closed a connection that sent garbage, and fails.
+        # TVM's own goes on after it has closed a connection that sent garbage, and fails with what it likes.
         try:
             super().on_message(message)
         except Exception:
+            _LOG.debug("A connection is closed, whose message cannot be served.", exc_info=True)
             self.close()
