@@ -1,7 +1,8 @@
-"""Arrays from .npy files that somebody gave."""
+"""Arrays for a network: from .npy files that somebody gave, or random."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,3 +20,9 @@ def read_array(path: Path) -> np.ndarray:
     except (ValueError, EOFError, MemoryError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"{path} is not a whole .npy file of numbers: {reason}.") from error
+
+
+def random_array(generator: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Normal numbers where the dtype is floating, else 0 and 1, which any index or mask may be."""
+    floats = "float" in dtype
+    return (generator.standard_normal(shape) if floats else generator.integers(0, 2, shape)).astype(dtype)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bibench_tvm.arrays import random_array
 from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, digest, install, scratch_beside
 from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
@@ -260,12 +261,7 @@ def sample_inputs(imported: Imported, count: int, samples: np.ndarray | None) ->
     if samples is None:
         generator = np.random.default_rng(0)
         return [
-            [
-                generator.standard_normal(spec.shape).astype(spec.dtype)
-                if "float" in spec.dtype
-                else generator.integers(0, 2, spec.shape).astype(spec.dtype)
-                for spec in imported.inputs
-            ]
+            [random_array(generator, spec.shape, spec.dtype) for spec in imported.inputs]
             for _ in range(count)
         ]
     samples = np.asarray(samples)

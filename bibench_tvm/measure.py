@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bibench_tvm.arrays import random_array
 from bibench_tvm.artifact import MODEL, Artifact
 from bibench_tvm.errors import BibenchError, UsageError
 
@@ -161,12 +162,7 @@ def sample_inputs(manifest: Mapping[str, Any], images: np.ndarray | None) -> lis
     if images is not None:
         return [next(_batches(manifest, images))[0]]
     generator = np.random.default_rng(0)
-    arrays = []
-    for spec in manifest["inputs"]:
-        floats = "float" in spec["dtype"]
-        made = generator.standard_normal(spec["shape"]) if floats else generator.integers(0, 2, spec["shape"])
-        arrays.append(np.asarray(made).astype(spec["dtype"]))
-    return arrays
+    return [random_array(generator, spec["shape"], spec["dtype"]) for spec in manifest["inputs"]]
 
 
 def check_images(manifest: Mapping[str, Any], images: np.ndarray, path: object) -> None:
