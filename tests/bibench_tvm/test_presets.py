@@ -3,8 +3,9 @@
 import platform
 
 import pytest
+from tvm.target import codegen
 
-from bibench_tvm.presets import name_of, resolve_target
+from bibench_tvm.presets import name_of
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from bibench_tvm.presets import name_of, resolve_target
         ("aarch64", "cortex-a510", "arm_cpu"),
         ("armv7l", "cortex-a7", None),
         ("unknown", "unknown", None),
-        (platform.machine(), resolve_target("host").cpu, "host"),
+        (platform.machine(), str(codegen.llvm_get_system_cpu()), "host"),
     ],
 )
 def test_the_name_of_a_board(machine: str, cpu: str, name: str | None) -> None:

@@ -81,7 +81,7 @@ def test_killed_it_goes_on_and_measures_nothing_twice(small_file: Path, tmp_path
 def test_a_folder_of_another_target_or_another_tuning_is_refused(
     small_file: Path, tmp_path: Path, command: Callable
 ) -> None:
-    with open_trials(tmp_path, Processor("x86_avx512", "znver99"), "seconds", 0):
+    with open_trials(tmp_path, Processor(resolve_target("host").kernels.name, "znver99"), "seconds", 0):
         done = command("tune", small_file, "--trials", 1, "--out", tmp_path)
         assert done.code == 2 and "Another tuning is working" in done.stderr
     done = command("tune", small_file, "--trials", 1, "--out", tmp_path)
