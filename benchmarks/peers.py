@@ -26,6 +26,7 @@ from benchmarks.timing import Timing, ratios, spread
 from benchmarks.workers import Failed, Worker, missing
 from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, stderr
 from bibench_tvm.errors import UsageError
+from bibench_tvm.peers import onnx_runtime
 
 BURST_S = 0.02
 PIP = "pip install -c constraints.txt "
@@ -90,6 +91,9 @@ def peers_command(
             stderr.print(f"{name} is not installed. Type: {line}", style="yellow")
         report: dict[str, Any] = {"threads": threads, "repeats": repeats, "not_installed": absent}
         report |= {"figures": [], "layers": {}, "networks": {}, "kernels": {}}
+        report["int8_weight_bits"] = 7 if onnx_runtime.saturates_here() else 8
+        if report["int8_weight_bits"] == 7:
+            stderr.print("int8 has weights of 7 bits: with 8 its kernels saturate on x86 without VNNI.")
         measurement = Measurement(threads, repeats)
         try:
             with tempfile.TemporaryDirectory() as scratch:
