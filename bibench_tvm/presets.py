@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bibench_tvm.errors import unknown
+from bibench_tvm.host import describe_host, processor_features
 from schedules.targets.choose import kernel_target
 from schedules.targets.kernel_target import KernelTarget
 
@@ -98,12 +99,9 @@ def resolve_target(name: str) -> CompileTarget:
 
     key = name.strip().lower()
     emulated = ""
+    kernels = None
     if key == "host":
-        description = {
-            "kind": "llvm",
-            "mtriple": codegen.llvm_get_system_triple(),
-            "mcpu": codegen.llvm_get_system_cpu(),
-        }
+        description, kernels = describe_host()
     elif key in PRESETS:
         preset = PRESETS[key]
         emulated = preset.emulated_cpu
@@ -136,7 +134,7 @@ def resolve_target(name: str) -> CompileTarget:
         cpu=str(description.get("mcpu", "generic")),
         features=tuple(sorted(features & _TELLING)),
         tvm=target,
-        kernels=kernel_target(triple, features),
+        kernels=kernels or kernel_target(triple, features),
         emulated_cpu=emulated,
     )
 
@@ -159,9 +157,8 @@ def name_of(machine: str, cpu: str) -> str | None:
 
 
 def host_features() -> frozenset[str]:
-    """What the processor of this machine has, of the features that a manifest names."""
-    import tvm
-    from tvm.target import codegen
+    """What the processor of this machine has, of the features that a manifest names.
 
-    host = tvm.target.Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()})
-    return frozenset({str(f) for f in codegen.llvm_get_cpu_features(host)} & _TELLING)
+    BIBENCH_HOST lowers what is compiled for `host`, and not what this machine can run.
+    """
+    return processor_features() & _TELLING

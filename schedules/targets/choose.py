@@ -29,3 +29,10 @@ def kernel_target(triple: str, features: Collection[str]) -> KernelTarget:
         if "avx2" in features:
             return X86_AVX2
     return GENERIC
+
+
+def executable(triple: str, features: Collection[str]) -> list[KernelTarget]:
+    """All kernels that such a processor can execute, the best first."""
+    best = kernel_target(triple, features)
+    narrower = [X86_AVX2] if best.name == X86_AVX512.name and "avx2" in features else []
+    return [best, *narrower, *([] if best is GENERIC else [GENERIC])]
