@@ -1,4 +1,4 @@
-"""This machine as a target: what its processor has, and BIBENCH_HOST, which lowers what `host` is taken for."""
+"""This machine as a target: what its processor has, and BIBENCH_HOST, which lowers what `host` is."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ def _check_layer(
     if theirs.size != bits.size:
         return True
     # ONNX's Sign has a third value, 0 at 0.
-    signs = theirs != 0 if call.zero_one else np.sign(theirs)
+    signs = (theirs * call.plane > 0 if call.plane else theirs != 0) if call.zero_one else np.sign(theirs)
     flipped = int((signs.reshape(bits.shape) != (bits if call.zero_one else 2 * bits - 1)).sum())
     check.signs += bits.size
     check.flipped_signs += flipped

@@ -46,7 +46,8 @@ class KernelCall:
     """One call of a binary or int8 kernel in `main`.
 
     layer, op: its name and kind; inputs, outputs: the variables in `main`; sums: with `probe`, the variable
-    of the bare sums of the same kernel; weights: of small integers, or None for a product of two activations.
+    of the bare sums of the same kernel; weights: of small integers, or None for a product of two activations;
+    plane: 0, or for an operand of three values, which has a call for each, what is above 0 (1) or below (-1).
     """
 
     layer: str
@@ -61,6 +62,7 @@ class KernelCall:
     thresholds: np.ndarray | None
     epilogue: Epilogue
     operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
+    plane: int = 0
 
     def activations(self, words: np.ndarray) -> np.ndarray:
         """What the kernel's packed input stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
@@ -335,6 +337,7 @@ class LowerKernels:
             weights=signs,
             thresholds=thresholds,
             epilogue=epilogue,
+            plane=int(attrs["plane"]),
         )
 
     def _tile(self, tunable: Tunable) -> Tile:
