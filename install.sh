@@ -22,8 +22,26 @@ install_debian() { # packages: installs them as root, or says the line to type
 }
 
 command -v "$python" >/dev/null || install_debian python3 python3-venv
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    fail "$python is $("$python" -V), and 3.10 is needed. Set PYTHON to a newer one."
+# What pip would say in many words, of packages that nobody here asked for by name.
+"$python" - "$python" <<'END' || exit 1
+import os, platform, sys
+
+name, version = sys.argv[1], platform.python_version()
+if sys.version_info < (3, 11):
+    sys.exit(f"{name} is Python {version}, and 3.11 is needed. Set PYTHON to a newer one.")
+if sys.maxsize < 2**32:
+    sys.exit(f"{name} is a 32-bit Python, and TVM is there for 64-bit ones only. Install a 64-bit system, or set "
+             "PYTHON to a 64-bit one.")
+if sys.platform == "linux":
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (OSError, ValueError):
+        library = ""
+    numbers = [int(n) for n in library.removeprefix("glibc ").split(".")[:2] if n.isdigit()]
+    if numbers < [2, 28]:
+        sys.exit(f"This system has {library or 'a C library that is not glibc'}, and TVM needs glibc 2.28 or newer. "
+                 "Install a newer system: Debian has it since version 10, Ubuntu since 18.10.")
+END
 if [ ! -x "$venv/bin/pip" ]; then
     # Debian has venv without ensurepip until python3-venv is installed.
     "$python" -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv

@@ -57,7 +57,8 @@ def _quantize(case: Path, x: np.ndarray) -> None:
         return
     generator = np.random.default_rng(2)
     samples = [*(generator.standard_normal(x.shape).astype("float32") for _ in range(3)), x]
-    onnx_runtime.quantize(case / "float.onnx", case / "int8.onnx", samples)
+    reduce_range = onnx_runtime.saturates_here()
+    onnx_runtime.quantize(case / "float.onnx", case / "int8.onnx", samples, reduce_range=reduce_range)
 
 
 def _prepare_bitserial(case: Path, binary: Any, x: Any, shape: Shape) -> None:

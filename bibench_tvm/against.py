@@ -221,6 +221,15 @@ class _Bench:
             left_out.append(
                 "ONNX Runtime is not on the board: its times are this machine's and have no ratio."
             )
+        self.reduce_range = (
+            onnx_runtime.saturates(board.info.machine, board.info.features)
+            if self.onnx_on_board
+            else onnx_runtime.saturates_here()
+        )
+        if self.onnx and self.reduce_range:
+            left_out.append(
+                f"{INT8} has weights of 7 bits: without VNNI its kernels saturate with 8, and are wrong."
+            )
         self.tiles = _tiles(artifact.manifest)
         self.default = "default" in names and bool(self.tiles)
         if "default" in names and not self.tiles:
@@ -284,7 +293,7 @@ class _Bench:
     ) -> Contestant:
         if int8:
             quantized = self._path(".onnx")
-            onnx_runtime.quantize(file, quantized, [inputs[0]])
+            onnx_runtime.quantize(file, quantized, [inputs[0]], reduce_range=self.reduce_range)
             file = quantized
         session: Any
         if self.onnx_on_board:

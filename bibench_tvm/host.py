@@ -1,4 +1,4 @@
-"""This machine as a target: what its processor has, and BIBENCH_HOST, which lowers what `host` is."""
+"""This machine as a target: what its processor has, and BIBENCH_HOST, which lowers what `host` stands for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ _LOWERED = {"x86_avx2": "x86-64-v3"}
 _LEAST = {"x86_64": "x86-64"}
 
 
+def lowered_to() -> str:
+    """What BIBENCH_HOST says, or nothing."""
+    return os.environ.get(VARIABLE, "").strip().lower()
+
+
 def describe_host() -> tuple[dict[str, Any], KernelTarget]:
     """TVM's description of the target `host`, and its kernels: this machine, or less by BIBENCH_HOST.
 
@@ -26,7 +31,7 @@ def describe_host() -> tuple[dict[str, Any], KernelTarget]:
     triple = str(codegen.llvm_get_system_triple())
     fitting = {kernels.name: kernels for kernels in executable(triple, processor_features())}
     best = next(iter(fitting))
-    asked = os.environ.get(VARIABLE, "").strip().lower() or best
+    asked = lowered_to() or best
     if asked not in fitting:
         known = asked in {kernels.name for kernels in ALL}
         wrong = "which this processor cannot execute" if known else "which is no kernel target"

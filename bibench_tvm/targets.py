@@ -41,14 +41,22 @@ def targets(
             if not boards:
                 print(f"No board is registered at {tracker}.")
             return
-        from bibench_tvm.presets import PRESETS
+        from bibench_tvm.host import VARIABLE, lowered_to
+        from bibench_tvm.presets import PRESETS, resolve_target
 
+        host = resolve_target("host")
+        what = (
+            f"this machine, taken for {lowered} by {VARIABLE}"
+            if (lowered := lowered_to())
+            else "this machine"
+        )
         if as_json:
+            here = {"name": "host", "description": what, "cpu": host.cpu, "features": host.features}
             presets = [{"name": name, **vars(preset)} for name, preset in PRESETS.items()]
-            print_json({"targets": [{"name": "host", "description": "this machine"}, *presets]})
+            print_json({"targets": [here, *presets]})
             return
         table = Table("name", "what it is", "cpu", "features", box=None)
-        table.add_row("host", "this machine")
+        table.add_row("host", what, host.cpu, " ".join(host.features))
         for name, preset in PRESETS.items():
             table.add_row(name, preset.description, preset.cpu, " ".join(preset.features))
         Console(markup=False).print(table)

@@ -25,6 +25,7 @@ LLVM_FEATURES = {
     "avx512_vpopcntdq": "avx512vpopcntdq",
     "avx512_bitalg": "avx512bitalg",
     "avx512_vnni": "avx512vnni",
+    "avx_vnni": "avxvnni",
 }
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")

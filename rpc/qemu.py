@@ -20,7 +20,6 @@ from rpc import tensor_file
 
 NATIVE = Path(__file__).parent / "native"
 DEBIAN_PACKAGES = "qemu-user libstdc++6-arm64-cross libc6-armhf-cross"
-APT_LINE = f"{'sudo ' if os.geteuid() else ''}apt-get install -y --no-install-recommends {DEBIAN_PACKAGES}"
 
 
 class EmulationUnavailable(RuntimeError):
@@ -29,6 +28,11 @@ class EmulationUnavailable(RuntimeError):
 
 class EmulationFailed(RuntimeError):
     """The Arm program crashed, hung, reported an error or wrote garbage: the message says which."""
+
+
+def apt_line(packages: str) -> str:
+    """What to type to install these."""
+    return f"{'sudo ' if os.geteuid() else ''}apt-get install -y --no-install-recommends {packages}"
 
 
 def cache_folder() -> Path:
@@ -59,7 +63,7 @@ def emulator(program: str) -> str:
     """The path of `qemu-aarch64` or `qemu-arm`. Raises EmulationUnavailable."""
     path = shutil.which(program)
     if path is None:
-        raise EmulationUnavailable(f"{program} is not installed. Type: {APT_LINE}")
+        raise EmulationUnavailable(f"{program} is not installed. Type: {apt_line(DEBIAN_PACKAGES)}")
     return path
 
 
@@ -71,7 +75,9 @@ def sysroot(triple: str, libraries: Sequence[str]) -> Path:
     folder = Path(os.environ.get("BIBENCH_SYSROOTS", "/usr")) / triple
     for name in libraries:
         if not (folder / "lib" / name).exists():
-            raise EmulationUnavailable(f"{folder / 'lib' / name} is not installed. Type: {APT_LINE}")
+            raise EmulationUnavailable(
+                f"{folder / 'lib' / name} is not installed. Type: {apt_line(DEBIAN_PACKAGES)}"
+            )
     return folder
 
 

@@ -7,13 +7,14 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tvm
 
+from rpc.machine import describe
 from rpc.onnx_runtime import OnnxRuntime
 from schedules.geometry import Convolution
 
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
 
     from rpc.session import Board
 
-__all__ = ["OnnxOnBoard", "OnnxRuntime", "export", "installed", "is_on", "quantize", "write_layer"]
+__all__ = [
+    "OnnxOnBoard",
+    "OnnxRuntime",
+    "export",
+    "installed",
+    "is_on",
+    "quantize",
+    "saturates",
+    "saturates_here",
+    "write_layer",
+]
 
 
 def installed() -> bool:
@@ -99,10 +110,25 @@ def export(network: nn.Module, x: np.ndarray, file: Path) -> np.ndarray:
         return network(example).numpy()
 
 
-def quantize(floats: Path, int8: Path, samples: Sequence[np.ndarray]) -> None:
+def saturates(machine: str, features: Collection[str]) -> bool:
+    """Whether ONNX Runtime's int8 kernels are wrong on such a processor with weights of 8 bits.
+
+    Without VNNI, x86 adds two products up in 16 bits (`vpmaddubsw`) and saturates: 2 * 255 * 127 is too much.
+    machine: as `uname -m` says it; features: LLVM's names.
+    """
+    return machine == "x86_64" and not {"avx512vnni", "avxvnni"} & set(features)
+
+
+def saturates_here() -> bool:
+    here = describe()
+    return saturates(here["machine"], here["features"])
+
+
+def quantize(floats: Path, int8: Path, samples: Sequence[np.ndarray], *, reduce_range: bool) -> None:
     """ONNX Runtime's recipe: shapes and fusions, then uint8 activations and int8 weights per channel.
 
     samples: arrays for the network's one input, which the ranges of activations are taken from.
+    reduce_range: weights of 7 bits, as ONNX Runtime advises where its kernels saturate.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -126,6 +152,7 @@ def quantize(floats: Path, int8: Path, samples: Sequence[np.ndarray]) -> None:
             Samples(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            reduce_range=reduce_range,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bibench_tvm.errors import BibenchError
+from rpc.qemu import apt_line
 
-DEBIAN_PACKAGE = "llvm-19"
+DEBIAN_PACKAGES = "llvm-19"
 _VERSIONS = range(23, 18, -1)  # older ones lack the model of neoverse-n1
 _POPCOUNTS = {0x4E205800: 128, 0x0E205800: 64}  # cnt of 16 and of 8 bytes -> bits
 _ITERATIONS = 200
@@ -147,7 +148,7 @@ def _llvm(tool: str, options: Sequence[str], text: str) -> str:
     paths = (shutil.which(f"{tool}-{version}") for version in _VERSIONS)
     path = next((path for path in paths if path), None)
     if path is None:
-        line = f"apt-get install -y --no-install-recommends {DEBIAN_PACKAGE}"
+        line = apt_line(DEBIAN_PACKAGES)
         raise ModelUnavailable(f"{tool}, version 19 or newer, is not installed. Type: {line}")
     result = subprocess.run([path, *options], input=text, capture_output=True, text=True)
     if result.returncode != 0:

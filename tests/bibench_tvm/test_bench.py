@@ -191,6 +191,8 @@ def test_a_layer_beside_libraries(
         assert all(time["cost"] > 0 and time["ratio"] > 0 for time in entry["times"].values())
         assert entry["times"]["bibench_tvm"]["ratio"] == 1
     assert any("no tuned schedules" in sentence for sentence in against["left_out"])
+    reduced = any("weights of 7 bits" in sentence for sentence in against["left_out"])
+    assert reduced == ("weights of 7 bits" in done.stderr) == onnx_runtime.saturates_here()
     assert (tmp_path / "against-1.png").read_bytes()[:4] == b"\x89PNG"
     assert "TVM topi bit-serial" in (tmp_path / "against-1.svg").read_text()
 

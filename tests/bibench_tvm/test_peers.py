@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tvm
 from tvm import relax
@@ -41,10 +42,37 @@ def test_ours_and_onnx_runtime(conv: Convolution, binarized: bool, tmp_path: Pat
     onnx_runtime.write_layer(tmp_path / "layer.onnx", conv, layer.weights, linear=layer.linear)
     floats = layer.expected(layer.x)
     given, right = (layer.shaped(a) if layer.linear else planar(a) for a in (layer.x, floats))
-    onnx_runtime.quantize(tmp_path / "layer.onnx", tmp_path / "int8.onnx", [given])
+    files = tmp_path / "layer.onnx", tmp_path / "int8.onnx"
+    onnx_runtime.quantize(*files, [given], reduce_range=onnx_runtime.saturates_here())
     for file, tolerance in {"layer.onnx": 1e-4, "int8.onnx": 0.1 * np.abs(right).max()}.items():
         (found,) = onnx_runtime.OnnxRuntime(tmp_path / file, 1).run([given])
         np.testing.assert_allclose(found, right, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "expected"),
+    [
+        ("x86_64", ["avx2"], True),
+        ("x86_64", ["avx2", "avx512f", "avx512bw", "avx512vpopcntdq"], True),
+        ("x86_64", ["avx2", "avx512f", "avx512vnni"], False),
+        ("x86_64", ["avx2", "avxvnni"], False),
+        ("aarch64", ["neon"], False),
+        ("unknown", [], False),
+    ],
+)
+def test_where_int8_saturates(machine: str, features: list[str], expected: bool) -> None:
+    assert onnx_runtime.saturates(machine, features) is expected
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_reduced_range_leaves_no_pair_of_products_to_saturate(reduced: bool, tmp_path: Path) -> None:
+    layer, file = Standalone(PLAIN, False, True), tmp_path / "layer.onnx"
+    onnx_runtime.write_layer(file, PLAIN, layer.weights, linear=False)
+    onnx_runtime.quantize(file, tmp_path / "int8.onnx", [planar(layer.x)], reduce_range=reduced)
+    stored = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer]
+    [weights] = [array for array in stored if array.shape == (24, 32, 3, 3)]
+    largest = 2 * 255 * int(np.abs(weights.astype(int)).max())
+    assert weights.dtype == np.int8 and (largest < 2**15) is reduced
 
 
 @pytest.mark.parametrize("conv", [PLAIN, UNEVEN, ROWS])

@@ -23,12 +23,14 @@ from tvm.script.ir_builder import tirx as T
 from bibench_tvm.artifact import load
 from bibench_tvm.importer import import_model
 from bibench_tvm.presets import resolve_target
+from bibench_tvm.tuning import tuner
 from bibench_tvm.tuning.builder import builder
 from bibench_tvm.tuning.measure import boards_of
 from bibench_tvm.tuning.search import Search, subjects_of
 from bibench_tvm.tuning.trials import LIBRARY, open_trials
 from relay_passes import lower
 from relay_passes.lower_kernels import Tunable
+from rpc.boards import BoardInfo
 from rpc.session import local_board
 from schedules import records
 from schedules.records import Processor, Record, Records
@@ -215,6 +217,19 @@ def test_two_runs_on_an_emulated_board_agree_to_the_digit(
             counts = dict(database.execute(query, (task, LIBRARY)))
             default = next(iter(counts.values()))
             assert counts[json.dumps(asdict(record.tile), sort_keys=True)] <= default
+
+
+def test_without_llvm_mca_the_line_to_type_is_said_and_instructions_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    board = BoardInfo("arm", ("127.0.0.1", 1), emulated=True, cpu="cortex-a72", machine="aarch64")
+    assert tuner._unit([board], resolve_target("rpi4b"), True) == "model cycles"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("PATH", "")
+    assert tuner._unit([board], resolve_target("rpi4b"), True) == "instructions"
+    told = " ".join(capsys.readouterr().err.split())
+    assert "llvm-mca, version 19 or newer, is not installed. Type: " in told
+    assert told.endswith("apt-get install -y --no-install-recommends llvm-19")
 
 
 @pytest.mark.parametrize("target", ["host", "rpi4b"])

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-import tvm_ffi
 from tvm import relax, tirx
 from tvm.target import codegen
 
+from bibench_tvm.host import describe_host, processor_features
 from rpc import emulated, emulated32
-from schedules.targets.choose import kernel_target
+from schedules.targets.choose import executable, kernel_target
 from schedules.targets.kernel_target import KernelTarget
 
 Spec = tuple[Sequence[int], str]
@@ -43,6 +43,21 @@ class Machine:
         tensors = [tvm.runtime.tensor(array) for array in arrays]
         self._compiled(kernel)["kernel"](*tensors)
         return [tensor.numpy() for tensor in tensors]
+
+
+@dataclass
+class Host(Machine):
+    """This machine; each: for all kernels that it can execute, with no more features than these need."""
+
+    each: list[Machine]
+
+    def of(self, kernels: KernelTarget) -> Machine:
+        """With the features that such kernels need, where this machine can execute them."""
+        return next((machine for machine in self.each if machine.kernels.name == kernels.name), self)
+
+    def some(self, number: int) -> Machine:
+        """One of them; another for the next number."""
+        return self.each[number % len(self.each)]
 
 
 class Arm32(Machine):
@@ -84,13 +99,18 @@ def _link(output: str, objects: list[str], options: object = None) -> None:
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """This machine, with the features that it has and no others."""
-    known = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
-    features = [str(name) for name, has in known.items() if has]
-    triple = codegen.llvm_get_system_triple()
-    target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mattr": [f"+{f}" for f in features]})
-    return Machine(target, kernel_target(triple, features), tmp_path_factory.mktemp("host"))
+def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    def described() -> tuple[tvm.target.Target, KernelTarget, Path]:
+        description, kernels = describe_host()
+        return tvm.target.Target(description), kernels, tmp_path_factory.mktemp("host")
+
+    names = [k.name for k in executable(str(codegen.llvm_get_system_triple()), processor_features())]
+    each = []
+    for name in names:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BIBENCH_HOST", name)
+            each.append(Machine(*described()))
+    return Host(*described(), each)
 
 
 @pytest.fixture(scope="session")

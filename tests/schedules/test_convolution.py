@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tvm import tirx
+from tvm.target import codegen
 
 from schedules import depthwise
 from schedules.bits import Packing, pack
@@ -133,7 +134,9 @@ def test_binary_truth(host, kernels, conv, zero_one, seed):
     kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain(conv.out_shape, "bool"), "truth")
     base, *classes = border_tables(conv, weights, zero_one)
     limits = limit_table(base, thresholds, conv)
-    [truth] = host.call(kernel, [pack(bits, packing), laid_out, limits, *classes], [(conv.out_shape, "bool")])
+    [truth] = host.of(kernels).call(
+        kernel, [pack(bits, packing), laid_out, limits, *classes], [(conv.out_shape, "bool")]
+    )
     np.testing.assert_array_equal(truth, sums >= thresholds)
 
 
@@ -147,7 +150,7 @@ POWERS = st.sampled_from([2, 4, 8])
 @example(ALL[0], Convolution(1, 7, 7, 512, 512, (3, 3), padding=(1, 1, 1, 1)), (0, 0, 0, 0), False, 0)
 @settings(deadline=None, max_examples=70)
 def test_binary(host, kernels, conv, more, zero_one, seed):
-    check_sums(host, kernels, conv, more, zero_one, seed)
+    check_sums(host.of(kernels), kernels, conv, more, zero_one, seed)
 
 
 @given(
@@ -165,7 +168,7 @@ def test_binary_along_the_channels(host, kernels, conv, vectors, tile, seed):
     conv = replace(conv, channels=conv.groups * vectors * tile.depth * kernels.word)
     lanes = tile.quantum * (1 + seed % 5)
     kernels = replace(kernels, binary_tile=lambda _: replace(tile, lanes=lanes))
-    check_sums(host, kernels, conv, (0, 0, 0, 0), False, seed)
+    check_sums(host.of(kernels), kernels, conv, (0, 0, 0, 0), False, seed)
 
 
 @pytest.mark.parametrize(("word", "depth"), [(16, 8), (8, 2)], ids=["half a vector", "bytes"])
@@ -179,7 +182,7 @@ def test_a_depth_that_does_not_fit(word, depth):
 @given(kernels=TARGETS, conv=depthwise_convolutions(PER_GROUP), more=HALO, zero_one=st.booleans(), seed=SEED)
 @settings(deadline=None, max_examples=40)
 def test_binary_depthwise(host, kernels, conv, more, zero_one, seed):
-    check_sums(host, kernels, conv, more, zero_one, seed)
+    check_sums(host.of(kernels), kernels, conv, more, zero_one, seed)
 
 
 @pytest.mark.parametrize("channels", [65535, 65536])
@@ -190,7 +193,7 @@ def test_sums_that_16_bits_hold_just_or_just_not(host, kernels, channels):
     weights = np.stack([np.ones((1, 1, channels), bool), np.zeros((1, 1, channels), bool)])
     kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain((2,), "int32"), "dot")
     bits = np.ones((1, 1, 1, channels), bool)
-    [sums] = host.call(kernel, [pack(bits, packing), laid_out], [((2,), "int32")])
+    [sums] = host.of(kernels).call(kernel, [pack(bits, packing), laid_out], [((2,), "int32")])
     assert sums.tolist() == [channels, -channels]
 
 
@@ -227,7 +230,7 @@ def test_numbers_and_packed_truth_at_once(host, kernels, conv, halo, out_groups,
     ends = {conv.out_channels // conv.groups if conv.groups > 1 else word}
     ends |= {conv.out_channels // out_groups if out_groups > 1 else word}
     assume(conv.out_channels % out_groups == 0 and all(end % word == 0 for end in ends))
-    check_outputs(host, kernels, conv, Packing(conv.out_channels, word, out_groups, halo), seed)
+    check_outputs(host.of(kernels), kernels, conv, Packing(conv.out_channels, word, out_groups, halo), seed)
 
 
 @pytest.mark.parametrize("conv", FIXED[:2], ids=str)
@@ -248,7 +251,7 @@ def test_planes(host, kernels, conv, height, width, integers, seed):
     """Numbers that are written as [N, C, H, W]."""
     conv = replace(conv, height=height, width=width)
     assume(conv.out_height > 0 and conv.out_width > 0 and not depthwise.is_depthwise(conv, packed=True))
-    check_planes(host, kernels, conv, integers, seed)
+    check_planes(host.of(kernels), kernels, conv, integers, seed)
 
 
 @pytest.mark.parametrize("conv", FIXED[:3], ids=str)
@@ -341,7 +344,7 @@ def test_weights_per_row(host, kernels, leading, rows, depth, columns, seed):
         conv, packing, tile, kernels, plain(conv.out_shape, "int32"), ending="dot", weights_per_row=True
     )
     laid_out = np.concatenate([lay_out(one, 1, tile) for one in sets])
-    [product] = host.call(kernel, [pack(left, packing), laid_out], [(conv.out_shape, "int32")])
+    [product] = host.of(kernels).call(kernel, [pack(left, packing), laid_out], [(conv.out_shape, "int32")])
     signs = [2 * side.astype(int) - 1 for side in (left, right)]
     np.testing.assert_array_equal(product, signs[0] @ signs[1].swapaxes(2, 3))
 
@@ -382,21 +385,20 @@ def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int, pl
 @given(kernels=TARGETS, conv=convolutions(), seed=SEED)
 @settings(deadline=None, max_examples=50)
 def test_float(host, kernels, conv, seed):
-    check_float(host, kernels, conv, seed)
+    check_float(host.of(kernels), kernels, conv, seed)
 
 
 @given(kernels=TARGETS, conv=convolutions(st.just(1)), channels=st.integers(1, 4), seed=SEED)
 @settings(deadline=None, max_examples=30)
 def test_float_plane_by_plane(host, kernels, conv, channels, seed):
-    check_float(
-        host, kernels, replace(conv, channels=channels, dilation=(conv.dilation[0], 1)), seed, planar=True
-    )
+    conv = replace(conv, channels=channels, dilation=(conv.dilation[0], 1))
+    check_float(host.of(kernels), kernels, conv, seed, planar=True)
 
 
 @given(kernels=TARGETS, conv=depthwise_convolutions(st.just(1)), seed=SEED)
 @settings(deadline=None, max_examples=25)
 def test_float_depthwise(host, kernels, conv, seed):
-    check_float(host, kernels, conv, seed)
+    check_float(host.of(kernels), kernels, conv, seed)
 
 
 @pytest.mark.parametrize("conv", FIXED, ids=str)
@@ -407,16 +409,11 @@ def test_float_on_arm(arm, conv):
 # --------------------------------------------------------------------------- int8
 
 
-def has(host, *features: str) -> bool:
-    return set(features) <= {str(feature)[1:] for feature in host.target.attrs["mattr"]}
-
-
-def dot_products(host) -> list[DotProduct]:
+def dot_products(machine) -> list[DotProduct]:
     """Those whose instructions this machine has."""
-    found = [PLAIN]
-    found += [AVX2_PAIRS] if has(host, "avx2") else []
-    found += [AVX512_PAIRS] if has(host, "avx512bw") else []
-    return found + ([AVX512_VNNI] if has(host, "avx512vnni") else [])
+    features = {str(feature) for feature in codegen.llvm_get_cpu_features(machine.target)}
+    needed = {"avx2": AVX2_PAIRS, "avx512bw": AVX512_PAIRS, "avx512vnni": AVX512_VNNI}
+    return [PLAIN, *(dot for feature, dot in needed.items() if feature in features)]
 
 
 def quantized(packing: Packing, conv: Convolution, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -457,7 +454,8 @@ def check_int8(machine, dot: DotProduct, conv: Convolution, more: tuple, seed: i
 @given(data=st.data(), conv=convolutions(), more=HALO, seed=SEED)
 @settings(deadline=None, max_examples=60)
 def test_int8(host, data, conv, more, seed):
-    check_int8(host, data.draw(st.sampled_from(dot_products(host))), conv, more, seed)
+    machine = host.some(seed)
+    check_int8(machine, data.draw(st.sampled_from(dot_products(machine))), conv, more, seed)
 
 
 def test_a_halo_without_room_for_whole_words_is_refused(host):
@@ -481,25 +479,25 @@ def check_int8_depthwise(machine, conv: Convolution, more: tuple, seed: int) -> 
 @given(conv=depthwise_convolutions(st.just(1)), more=HALO, seed=SEED)
 @settings(deadline=None, max_examples=25)
 def test_int8_depthwise(host, conv, more, seed):
-    check_int8_depthwise(host, conv, more, seed)
+    check_int8_depthwise(host.some(seed), conv, more, seed)
 
 
 @pytest.mark.parametrize("channels", [1039, 133_143])
 def test_int8_sums_that_32_bits_hold_just(host, channels):
     """Only on the way, with a zero point, they overflow and come back."""
     conv = Convolution(1, 1, 1, channels, 2)
-    for dot in dot_products(host):
+    for machine, dot in [(each, dot) for each in host.each for dot in dot_products(each)]:
         halo = (0, 0, bytes_after(conv, dot.word), 0)
         packing = Packing(channels, 8, halo=halo, quantizer=Quantizer(1.0, dot.zero_point))
         weights = np.full((2, 1, 1, channels), 127, np.int8)
         weights[1] = -127
         words = pack(np.full((1, 1, 1, channels), 127, np.float32), packing)
         tile = dot.tile(conv)
-        kernels = replace(host.kernels, dot=dot)
+        kernels = replace(machine.kernels, dot=dot)
         kernel = int8_convolution(conv, packing, tile, kernels, plain((2,), "int32"))
         tables = [offsets(weights, dot.zero_point)] if dot.zero_point else []
         laid_out = lay_out(pack_int8(weights, conv, dot.word), 1, tile)
-        [sums] = host.call(kernel, [words, laid_out, *tables], [((2,), "int32")])
+        [sums] = machine.call(kernel, [words, laid_out, *tables], [((2,), "int32")])
         assert sums.tolist() == [channels * 127**2, -channels * 127**2]
 
 

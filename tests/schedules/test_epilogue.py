@@ -42,8 +42,8 @@ def test_operator(host, name):
     tile = GENERIC.float_tile(conv)
     weights = lay_out(np.full((7, 1, 1, 1), 5, "float32"), 1, tile)
     kernel = float_convolution(conv, (7, 1), tile, GENERIC, epilogue)
-    got, sums = host.call(kernel, [np.ones((7, 1), "float32"), weights, *operands], specs)
-
-    assert (sums == 5).all()
-    expected, _ = epilogue.evaluate(sums.reshape(conv.out_shape), operands)
-    np.testing.assert_allclose(got, expected, rtol=1e-6 if name in APPROXIMATE else 0)
+    for machine in host.each:
+        got, sums = machine.call(kernel, [np.ones((7, 1), "float32"), weights, *operands], specs)
+        assert (sums == 5).all()
+        expected, _ = epilogue.evaluate(sums.reshape(conv.out_shape), operands)
+        np.testing.assert_allclose(got, expected, rtol=1e-6 if name in APPROXIMATE else 0)

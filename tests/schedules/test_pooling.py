@@ -36,7 +36,8 @@ def images_for(pool: Pooling, seed: int) -> np.ndarray:
 def test_pooling(host, pool, seed):
     images = images_for(pool, seed)
     shape = pool.window.out_shape
-    [pooled] = host.call(pooling_kernel(pool, plain(shape, pool.dtype)), [images], [(shape, pool.dtype)])
+    kernel = pooling_kernel(pool, plain(shape, pool.dtype))
+    [pooled] = host.some(seed).call(kernel, [images], [(shape, pool.dtype)])
     np.testing.assert_allclose(pooled, pooling_reference(images, pool), rtol=1e-5, atol=1e-4)
 
 
@@ -50,5 +51,6 @@ def test_maximum_to_bits(host, pool, word, seed):
     compare = Step("relax.greater_equal", (SUM, Value("operand", 0)))
     output = Output(Value("step", 0), shape, packing.dtype, packing)
     epilogue = Epilogue(((thresholds.shape, "int32"),), (compare,), (output,))
-    [words] = host.call(pooling_kernel(pool, epilogue), [images, thresholds], [(shape, packing.dtype)])
+    kernel = pooling_kernel(pool, epilogue)
+    [words] = host.some(seed).call(kernel, [images, thresholds], [(shape, packing.dtype)])
     np.testing.assert_array_equal(words, pack(pooling_reference(images, pool) >= thresholds, packing))

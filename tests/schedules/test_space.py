@@ -64,7 +64,7 @@ def test_binary(host, data, kernels, conv, seed):
     thresholds = rng.integers(-3, 4, conv.out_channels)
     packed = pack_weights(weights, packing.word).view(f"uint{tile.word or packing.word}")
     arguments = [pack(bits, packing), lay_out(packed, conv.groups, tile), limit_table(base, thresholds, conv)]
-    [found] = host.call(kernel, [*arguments, *classes], [(shape, output.dtype)])
+    [found] = host.of(kernels).call(kernel, [*arguments, *classes], [(shape, output.dtype)])
     sums = binary_convolution_reference(2 * bits.astype(int) - 1, 2 * weights.astype(int) - 1, conv)
     np.testing.assert_array_equal(found, pack(sums >= thresholds, written) if written else sums >= thresholds)
 
@@ -78,7 +78,7 @@ def test_float(host, data, kernels, conv, seed):
     epilogue = plain(conv.out_shape, "float32")
     tile = some(data, Task(conv, None, "dot", outputs_of(epilogue)), kernels, kernels.float_tile(conv))
     kernel = float_convolution(conv, x.shape, tile, kernels, epilogue)
-    [sums] = host.call(kernel, [x, lay_out(weights, 1, tile)], [(conv.out_shape, "float32")])
+    [sums] = host.of(kernels).call(kernel, [x, lay_out(weights, 1, tile)], [(conv.out_shape, "float32")])
     np.testing.assert_array_equal(sums, binary_convolution_reference(x, weights, conv))
 
 

@@ -23,7 +23,7 @@ def check(machine, extents: tuple[int, int, int], floats: int, dtype: str) -> No
 @given(extents=EXTENTS, floats=st.sampled_from([4, 8, 16]), dtype=st.sampled_from(["float32", "int32"]))
 @settings(deadline=None, max_examples=30)
 def test_on_this_machine(host, extents, floats, dtype):
-    check(host, extents, floats, dtype)
+    check(host.some(extents[1]), extents, floats, dtype)
 
 
 @pytest.mark.parametrize("extents", [(2, 3, 49), (1, 49, 64), (1, 9, 2)], ids=str)

@@ -90,7 +90,7 @@ def check(machine, kernels: KernelTarget, conv: Convolution, seed: int) -> None:
 @given(kernels=st.sampled_from(ALL), conv=stems(), seed=SEED)
 @settings(deadline=None, max_examples=60)
 def test_winograd(host, kernels, conv, seed):
-    check(host, kernels, conv, seed)
+    check(host.of(kernels), kernels, conv, seed)
 
 
 FIXED = [
@@ -123,12 +123,12 @@ def test_numbers_and_packed_truth_at_once(host, kernels, method, channels):
         ),
     )
     if method == "winograd":
-        sums, words = run(host, kernels, conv, epilogue, activations, weights)
+        sums, words = run(host.of(kernels), kernels, conv, epilogue, activations, weights)
     else:
         tile = kernels.float_tile(conv)
         kernel = float_convolution(conv, activations.shape, tile, kernels, epilogue, planar=True)
         specs = [(o.shape, o.dtype) for o in epilogue.outputs]
-        sums, words = host.call(kernel, [activations, lay_out(weights, 1, tile)], specs)
+        sums, words = host.of(kernels).call(kernel, [activations, lay_out(weights, 1, tile)], specs)
     expected = expected_sums(activations, weights, conv)
     np.testing.assert_allclose(sums, expected, rtol=0, atol=0.1)
     np.testing.assert_array_equal(words, pack(expected > 0, packing))
