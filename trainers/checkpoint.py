@@ -39,11 +39,12 @@ METADATA = {
 # Where programs put their state dict; an average of the weights is taken only for want of the weights.
 # fmt: off
 KEYS = (
-    "state_dict", "model", "model_state_dict", "net", "network", "weights", "ema", "model_ema", "state_dict_ema",
+    "state_dict", "model", "model_state_dict", "net", "network", "weights", "ema", "model_ema",
+    "state_dict_ema",
 )
 # fmt: on
+# What wrappers of a module, the whole network or a part of it, put into names.
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# may come anywhere in a name
 
 
 class CheckpointError(ValueError):
@@ -221,15 +222,18 @@ def _without_prefix(
             names = list(create_model(asked["arch"] or "").state_dict())
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be read as a state dict. {error}") from error
-    prefixes = {
-        name.removesuffix(names[0]) for name in state if name == names[0] or name.endswith("." + names[0])
+    wanted = [name for name in names if not name.endswith(".num_batches_tracked")]
+    prefixes = {""} | {
+        name.removesuffix(known) for known in wanted[:1] for name in state if name.endswith("." + known)
     }
-    if len(prefixes) > 1 and "" not in prefixes:
-        found = ", ".join(repr(prefix) for prefix in sorted(prefixes))
-        raise CheckpointError(
-            f"{path} holds several networks, with the prefixes {found}; save the state dict of one of them."
-        )
-    prefix = "" if "" in prefixes or not prefixes else prefixes.pop()
+    found = {prefix: sum(prefix + name in state for name in wanted) for prefix in prefixes}
+    if found[""] < len(wanted):
+        whole = [repr(prefix) for prefix in sorted(found) if found[prefix] == len(wanted)]
+        if len(whole) > 1:
+            raise CheckpointError(
+                f"{path} holds several networks, under the prefixes {', '.join(whole)}; save one alone."
+            )
+    prefix = max(found, key=lambda prefix: (found[prefix], prefix == ""))
     if prefix:
         averaged = {"n_averaged"}  # the counter of torch.optim.swa_utils.AveragedModel
         if other := [name for name in state if not name.startswith(prefix) and name not in averaged]:

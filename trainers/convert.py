@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
@@ -58,9 +59,9 @@ def binarize(
         keep: names of modules that stay float, with all that is in them. Left out, these are the first
             convolution and every head (a layer whose result reaches an output with no other layer after it),
             or none if the model is itself a layer. [] keeps none.
-        example_inputs: a tensor or a tuple of the forward's arguments. Without them heads are found by
-            symbolic tracing; where a network branches on values and cannot be traced so, by the sizes of its
-            layers.
+        example_inputs: the forward's argument, or a tuple or dictionary of them. Without them heads are found
+            by symbolic tracing; where a network branches on values and cannot be traced so, by the sizes of
+            its layers.
 
     Raises:
         ValueError: an unknown algorithm, variant or name in `keep`, a sentence with the nearest names; a lazy
@@ -83,15 +84,12 @@ def binarize(
     if type(model) in FLOAT_LAYERS or isinstance(model, BinaryLayer):
         named, flow = named or [], Flow()
     else:
-        inputs = (
-            example_inputs
-            if isinstance(example_inputs, tuple) or example_inputs is None
-            else (example_inputs,)
-        )
-        traced = trace(model, inputs)
-        if isinstance(traced, str) and inputs is None and hasattr(model, "input_shape"):
-            parameter = next(model.parameters())
-            traced = trace(model, (parameter.new_zeros(1, *model.input_shape),))  # type: ignore[misc]
+        traced = trace(model, example_inputs)
+        if isinstance(traced, str) and example_inputs is None and hasattr(model, "input_shape"):
+            like = next(model.parameters())
+            with torch.random.fork_rng(devices=[]):
+                example = torch.randn(1, *model.input_shape).to(like)  # type: ignore[misc]
+            traced = trace(model, example)
         if named is None:
             for name, why in _default_keep(modules, traced).items():
                 kept |= dict.fromkeys(modules[name].modules(), why)
@@ -195,9 +193,8 @@ def _refuse_lazy(modules: dict[str, nn.Module], kept: dict[nn.Module, str]) -> N
         parameters = module.parameters(recurse=False)
         if module not in kept and any(isinstance(p, UninitializedParameter) for p in parameters):
             raise ValueError(
-                f"{name or 'The model'} is a {type(module).__name__}, which has no sizes before its "
-                f"first call; run "
-                "the network once on an example, and binarize it then."
+                f"{name or 'The model'} is a {type(module).__name__}, which has no sizes before its first "
+                "call; run the network once on an example, and binarize it then."
             )
 
 
@@ -237,10 +234,18 @@ def _sizes(layer: nn.Module) -> tuple[int, int, int]:
 def _nothing(model: nn.Module, report: list[LayerReport]) -> str:
     if not report:
         return f"There is nothing to binarize: {type(model).__name__} has no Conv1d, Conv2d or Linear layer."
-    layers = "; ".join(f"{layer.name or 'the model'} stays float, as {layer.reason}" for layer in report[:8])
-    more = f"; and {len(report) - 8} more" if len(report) > 8 else ""
-    return f"There is nothing to binarize: {layers}{more}. Name what is to stay float in keep; keep=[] "
-    "keeps nothing."
+    layers = _some([f"{layer.name or 'the model'} stays float, as {layer.reason}" for layer in report])
+    return (
+        f"There is nothing to binarize: {layers}. What is to stay float is named in keep; [] keeps nothing."
+    )
+
+
+def _some(parts: list[str]) -> str:
+    return "; ".join(parts[:8]) + (f"; and {len(parts) - 8} more" if len(parts) > 8 else "")
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=4)  # where binarize was called
 
 
 def _warn_unreachable(
@@ -248,15 +253,10 @@ def _warn_unreachable(
 ) -> None:
     floats = [layer for layer in report if not layer.binary and modules[layer.name] not in kept]
     if floats:
-        listed = "; ".join(f"{layer.name}: {layer.reason}" for layer in floats[:8])
-        more = f"; and {len(floats) - 8} more" if len(floats) > 8 else ""
-        warnings.warn(f"These layers stay float: {listed}{more}.", stacklevel=3)
+        _warn(f"These layers stay float: {_some([f'{layer.name}: {layer.reason}' for layer in floats])}.")
     idle = [layer.name for layer in report if layer.binary and flow.called and layer.name not in flow.before]
     if idle := [name for name in idle if not isinstance(modules[name], BinaryLayer)]:
-        warnings.warn(
-            f"The forward was not seen to call {', '.join(idle[:8])}: it is binary where it is called.",
-            stacklevel=3,
-        )
+        _warn(f"The forward was not seen to call these layers, which become binary: {_some(idle)}.")
 
 
 def _swap(
@@ -282,11 +282,9 @@ def _swap(
             parent, _, attribute = name.rpartition(".")
             setattr(modules[parent], attribute, swapped[module])
     if folded:
-        warnings.warn(
-            f"Folded into the weights that are binarized: {'; '.join(folded)}. The network has other "
-            f"parameters than "
-            "before: make its optimizer now.",
-            stacklevel=3,
+        _warn(
+            f"Folded into the weights that are binarized: {_some(folded)}. These are new parameters; give "
+            "them to the optimizer."
         )
     return swapped
 
@@ -318,17 +316,12 @@ def _mend_rectifiers(modules: dict[str, nn.Module], swapped: dict[nn.Module, nn.
                 module.activation = F.hardtanh
                 mended.append(f"{name}.activation".lstrip("."))
     if mended:
-        warnings.warn(
-            f"After a ReLU all signs are +1, and a binary layer's output would not depend on its input. "
-            f"Replaced by "
-            f"Hardtanh: {', '.join(mended)}.",
-            stacklevel=3,
+        _warn(
+            "After a ReLU all signs are +1, and a binary layer's output does not depend on its input. "
+            f"Replaced by Hardtanh: {_some(mended)}."
         )
     if left:
-        warnings.warn(
-            f"These binary layers get an input that is never negative, so that all its signs are +1 and "
-            f"the output "
-            f"does not depend on it: {'; '.join(left)}. Use Hardtanh or a normalisation there, or keep "
-            f"the layers.",
-            stacklevel=3,
+        _warn(
+            "The input of these binary layers is never negative, so all its signs are +1 and the output does "
+            f"not depend on it: {_some(left)}. Use Hardtanh or a normalisation there, or keep the layers float."
         )

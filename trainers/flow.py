@@ -6,7 +6,7 @@ every operation is watched. Where neither works, `heads_by_size` guesses from th
 import copy
 import inspect
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ _PRODUCTS = _LINEAR | {
     F.conv_transpose1d,
     F.conv_transpose2d,
     F.bilinear,
+    F.multi_head_attention_forward,
     torch.bmm,
     torch.einsum,
     torch.addmm,
@@ -118,38 +119,42 @@ class Flow:
             }
         return heads
 
-    def update(self, other: "Flow") -> None:
-        """Add what another run of the same network showed."""
+    def update(self, other: "Flow", prefix: str) -> None:
+        """Add what another run of the same network showed, whose names lack `prefix`."""
         for layer in other.called:
-            self.call(layer, other.before[layer])
-        self.outputs += other.outputs
-        self.read = other.read | self.read
+            self.call(prefix + layer, [prefix + name for name in other.before[layer]])
+        self.outputs += [{prefix + name for name in reaching} for reaching in other.outputs]
+        self.read |= {prefix + layer: function for layer, function in other.read.items()}
         for layer, why in other.rectified.items():
-            self.rectified.setdefault(layer, set()).update(why)
+            causes = {cause if cause.endswith("()") else prefix + cause for cause in why}
+            self.rectified.setdefault(prefix + layer, set()).update(causes)
 
 
-def trace(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Flow | str:
-    """The flow of `model` in training and in evaluation together, or why neither could be traced."""
-    try:
-        shared: dict[int, Any] = {id(p): p for p in model.parameters()}
-        twin = copy.deepcopy(model, shared)
-    except Exception as error:
-        return f"it cannot be copied ({type(error).__name__})"
-    for module in twin.modules():
-        module._forward_pre_hooks.clear()  # what others hooked on, such as weight norm, is not traced
-        module._forward_hooks.clear()
+def trace(model: nn.Module, example_inputs: Any = None) -> Flow | str:
+    """The flow of `model` in training and in evaluation together, or why neither could be traced.
+
+    `example_inputs` are the forward's argument, or a tuple or dictionary of them.
+    """
+    prefix = ""
+    while wrapper := next((key for key in ("module", "_orig_mod") if _wraps(model, key)), None):
+        model, prefix = getattr(model, wrapper), f"{prefix}{wrapper}."
     found, why = Flow(), ""
-    run: Callable[[nn.Module], Flow] = _symbolic
-    if example_inputs is not None:
-        run = lambda network: _watched(network, example_inputs)  # noqa: E731
-        twin = copy.deepcopy(model, shared)
     for mode in (True, False):
         try:
+            # Everything but the parameters, which are not written to, is the copy's own.
+            twin = copy.deepcopy(model, {id(p): p for p in model.parameters()}).train(mode)
             with torch.random.fork_rng(devices=[]):
-                found.update(run(twin.train(mode)))
+                flow = _symbolic(twin) if example_inputs is None else _watched(twin, example_inputs)
+                found.update(flow, prefix)
         except Exception as error:  # whatever a network's forward raises
             why = str(error).strip().split("\n")[0] or type(error).__name__
     return found if found.called and found.outputs else why or "no tensor comes out of it"
+
+
+def _wraps(model: nn.Module, key: str) -> bool:
+    """Whether `model` does nothing but run the module that it has under `key`."""
+    parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    return key in model._modules and (parallel or key == "_orig_mod")  # the latter is torch.compile's
 
 
 def heads_by_size(sizes: dict[str, tuple[int, int, int]]) -> set[str]:
@@ -176,6 +181,9 @@ class _Tracer(fx.Tracer):
 
 
 def _symbolic(model: nn.Module) -> Flow:
+    for module in model.modules():
+        module._forward_pre_hooks.clear()  # what others hooked on, such as weight norm, is not traced
+        module._forward_hooks.clear()
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(model.forward).parameters.items()
@@ -189,6 +197,7 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
     after: dict[fx.Node, set[str]] = {}  # the layers whose result a value is made of
     weight: dict[fx.Node, str] = {}  # parameters, and what is made of one alone
     positive: dict[fx.Node, set[str]] = {}  # what is never negative, and why
+    called: set[str] = set()
     for node in graph.nodes:
         inputs = node.all_input_nodes
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -204,6 +213,7 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
         elif node.op == "call_module":
             module = model.get_submodule(node.target)
             layers = _layers_in(node.target, module)
+            called.update(layers)
             for layer in layers:
                 flow.call(layer, before)
                 before = {layer} if len(layers) > 1 else before
@@ -217,22 +227,14 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
         elif inputs and not data:
             weight[node] = weight[inputs[0]]
         elif weights := [weight[i] for i in inputs if i in weight]:
-            product = node.target in _PRODUCTS or node.op == "call_method" and name in _PRODUCT_METHODS
-            ours = (
-                not getattr(node.target, "__module__", "torch")
-                .split(".")[0]
-                .startswith(("torch", "_operator"))
-            )
-            layers = [_owner(w, model) for w in weights if product or ours or _owner(w, model) != w]
-            for layer in layers:
-                flow.call(layer, before)
-                if (
-                    not ours
-                    and node.target not in _LINEAR
-                    and not (node.op == "call_method" and name == "matmul")
-                ):
-                    flow.read[layer] = name
-            after[node] = set(layers) or before
+            layers = [_owner(w, model) for w in weights]
+            method = node.op == "call_method" and name
+            if method in _PRODUCT_METHODS or node.target in _PRODUCTS or _is_of_others(node):
+                for layer in layers:
+                    flow.call(layer, before)
+                    if not (method == "matmul" or node.target in _LINEAR or _is_of_others(node)):
+                        flow.read[layer] = name
+                after[node] = set(layers)
         if node.op in ("call_function", "call_method") and name.strip("_") in {
             r.strip("_") for r in _RECTIFY
         }:
@@ -244,7 +246,15 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
         )
         if kept and data and all(i in positive for i in data):
             positive[node] = set().union(*(positive[i] for i in data))
+    flow.read = {layer: function for layer, function in flow.read.items() if layer not in called}
     return flow
+
+
+def _is_of_others(node: fx.Node) -> bool:
+    """Whether a node calls a function that is not PyTorch's, into which nobody sees here."""
+    return node.op == "call_function" and not getattr(node.target, "__module__", "torch").startswith(
+        ("torch", "_operator")
+    )
 
 
 def _layers_in(name: str, module: nn.Module) -> list[str]:
@@ -295,7 +305,9 @@ class _Watch(TorchDispatchMode):
         return result
 
 
-def _watched(model: nn.Module, inputs: tuple[Any, ...]) -> Flow:
+def _watched(model: nn.Module, example_inputs: Any) -> Flow:
+    inputs = example_inputs if isinstance(example_inputs, (tuple, dict)) else (example_inputs,)
+    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
     flow = Flow()
     layers: dict[nn.Module, str] = {
         module: name for name, module in model.named_modules() if isinstance(module, MULTIPLIES)
@@ -312,8 +324,8 @@ def _watched(model: nn.Module, inputs: tuple[Any, ...]) -> Flow:
         watch.inside += 1
         entered.append(watch.reaching((args, kwargs)))
         x = next(iter(_tensors((args, kwargs))), None)
-        if x is not None and not x.is_complex() and not bool((x < 0).any()):
-            flow.rectified.setdefault(layers[module], set()).add("its input in the example")
+        if x is not None and not x.is_meta and not x.is_complex() and not bool((x < 0).any()):
+            flow.rectified.setdefault(layers[module], set()).add("the example's values()")
 
     def leave(module: nn.Module, args: Any, result: Any) -> None:
         watch.inside -= 1
@@ -326,7 +338,7 @@ def _watched(model: nn.Module, inputs: tuple[Any, ...]) -> Flow:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), watch:
-            flow.outputs = [watch.reaching(leaf) for leaf in _tensors(model(*inputs))]
+            flow.outputs = [watch.reaching(leaf) for leaf in _tensors(model(*args, **kwargs))]
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
