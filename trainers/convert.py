@@ -255,6 +255,7 @@ def _warn_unreachable(
     if floats:
         _warn(f"These layers stay float: {_some([f'{layer.name}: {layer.reason}' for layer in floats])}.")
     idle = [layer.name for layer in report if layer.binary and flow.called and layer.name not in flow.before]
+    idle += [layer.name for layer in report if layer.binary and layer.name in flow.tied]
     if idle := [name for name in idle if not isinstance(modules[name], BinaryLayer)]:
         _warn(f"The forward was not seen to call these layers, which become binary: {_some(idle)}.")
 
@@ -322,6 +323,6 @@ def _mend_rectifiers(modules: dict[str, nn.Module], swapped: dict[nn.Module, nn.
         )
     if left:
         _warn(
-            "The input of these binary layers is never negative, so all its signs are +1 and the output does "
-            f"not depend on it: {_some(left)}. Use Hardtanh or a normalisation there, or keep the layers float."
+            "The input of these binary layers is never negative, so all its signs are +1 and the output "
+            f"does not depend on it: {_some(left)}. Use Hardtanh or a normalisation, or keep them float."
         )

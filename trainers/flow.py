@@ -78,6 +78,8 @@ class Flow:
         before: what feeds a layer with no other layer in between.
         outputs: for each output tensor, what reaches it with no other layer in between.
         read: layers whose weight goes to a function that does not compute the layer's product, and its name.
+        tied: layers that share a weight with another module and were seen only as a product with it, which
+            may be the other's.
         rectified: layers whose input is never negative, and what makes it so: names of modules, or "f()".
     """
 
@@ -85,6 +87,7 @@ class Flow:
     before: dict[str, set[str]] = field(default_factory=dict)
     outputs: list[set[str]] = field(default_factory=list)
     read: dict[str, str] = field(default_factory=dict)
+    tied: set[str] = field(default_factory=set)
     rectified: dict[str, set[str]] = field(default_factory=dict)
 
     def call(self, layer: str, before: Iterable[str]) -> None:
@@ -125,6 +128,7 @@ class Flow:
             self.call(prefix + layer, [prefix + name for name in other.before[layer]])
         self.outputs += [{prefix + name for name in reaching} for reaching in other.outputs]
         self.read |= {prefix + layer: function for layer, function in other.read.items()}
+        self.tied |= {prefix + layer for layer in other.tied}
         for layer, why in other.rectified.items():
             causes = {cause if cause.endswith("()") else prefix + cause for cause in why}
             self.rectified.setdefault(prefix + layer, set()).update(causes)
@@ -227,7 +231,8 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
         elif inputs and not data:
             weight[node] = weight[inputs[0]]
         elif weights := [weight[i] for i in inputs if i in weight]:
-            layers = [_owner(w, model) for w in weights]
+            owners = [_owners(w, model) for w in weights]
+            layers = [names[0] for names in owners]
             method = node.op == "call_method" and name
             if method in _PRODUCT_METHODS or node.target in _PRODUCTS or _is_of_others(node):
                 for layer in layers:
@@ -235,6 +240,7 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
                     if not (method == "matmul" or node.target in _LINEAR or _is_of_others(node)):
                         flow.read[layer] = name
                 after[node] = set(layers)
+                flow.tied |= {names[0] for names in owners if len(names) > 1}
         if node.op in ("call_function", "call_method") and name.strip("_") in {
             r.strip("_") for r in _RECTIFY
         }:
@@ -247,6 +253,7 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
         if kept and data and all(i in positive for i in data):
             positive[node] = set().union(*(positive[i] for i in data))
     flow.read = {layer: function for layer, function in flow.read.items() if layer not in called}
+    flow.tied -= called
     return flow
 
 
@@ -265,11 +272,14 @@ def _layers_in(name: str, module: nn.Module) -> list[str]:
     ]
 
 
-def _owner(parameter: str, model: nn.Module) -> str:
-    """The layer that has the parameter, or else its own name."""
-    parent, _, attribute = parameter.rpartition(".")
-    module = model.get_submodule(parent)
-    return parent if isinstance(module, MULTIPLIES) and attribute == "weight" else parameter
+def _owners(parameter: str, model: nn.Module) -> list[str]:
+    """The layers whose weight it is, then other modules that have it; its own name without such a layer."""
+    value = model.get_parameter(parameter)
+    having = {name: m for name, m in model.named_modules() if any(p is value for p in m._parameters.values())}
+    layers = [
+        n for n, m in having.items() if isinstance(m, MULTIPLIES) and m._parameters.get("weight") is value
+    ]
+    return layers + [name for name in having if name not in layers] if layers else [parameter]
 
 
 class _Watch(TorchDispatchMode):
@@ -313,7 +323,7 @@ def _watched(model: nn.Module, example_inputs: Any) -> Flow:
         module: name for name, module in model.named_modules() if isinstance(module, MULTIPLIES)
     }
     owners = {
-        _memory(p): _owner(name, model)
+        _memory(p): _owners(name, model)[0]
         for name, p in model.named_parameters()
         if p.dim() > 1 and not p.is_meta
     }

@@ -7,6 +7,7 @@ cannot be is computed in float with a warning. Fused kernels (`nn.TransformerEnc
 refuse such a tensor by themselves and call the layers. Outside of a forward `layer.weight` is the parameter
 itself: for optimizers, initialisation and pruning."""
 
+import contextlib
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 if TYPE_CHECKING:
     from trainers.operator import BinaryLayer
 
+_SHELL = torch.empty(0)
 _CALL = nn.Module._call_impl.__code__
 _CONVOLUTIONS = {F.conv1d: 1, F.conv2d: 2}
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
@@ -60,7 +63,10 @@ class RoutedWeight(Tensor):
     @staticmethod
     def of(source: Tensor, layer: "BinaryLayer", transposed: bool = False) -> "RoutedWeight":
         """Wrap `source`: the layer's parameter, or what was made of it."""
-        routed = source.as_subclass(RoutedWeight)
+        # What torch.export puts in the place of parameters has a kind of its own, and cannot have this too.
+        plain = type(source) in (Tensor, nn.Parameter)
+        with contextlib.nullcontext() if plain else _disable_current_modes():
+            routed = (source if plain else _SHELL).as_subclass(RoutedWeight)
         routed.layer, routed.source, routed.transposed = layer, source, transposed
         return routed
 
