@@ -224,7 +224,10 @@ def _without_prefix(
         raise CheckpointError(f"{path} cannot be read as a state dict. {error}") from error
     wanted = [name for name in names if not name.endswith(".num_batches_tracked")]
     prefixes = {""} | {
-        name.removesuffix(known) for known in wanted[:1] for name in state if name.endswith("." + known)
+        name.removesuffix(known)
+        for known in wanted[:3] + wanted[-3:]
+        for name in state
+        if name.endswith("." + known)
     }
     found = {prefix: sum(prefix + name in state for name in wanted) for prefix in prefixes}
     if found[""] < len(wanted):

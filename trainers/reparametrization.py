@@ -41,6 +41,7 @@ def fold(layer: nn.Module) -> list[str]:
 
 
 def _restore(layer: nn.Module, name: str) -> None:
-    original = layer._parameters[name + "_orig"]
-    prune.remove(layer, name)
-    layer.register_parameter(name, original)
+    original: Any = layer._parameters[name + "_orig"]
+    values = original.data
+    prune.remove(layer, name)  # puts the pruned values into the parameter
+    original.data = values
