@@ -329,13 +329,16 @@ def _watched(model: nn.Module, example_inputs: Any) -> Flow:
     }
     watch = _Watch(owners, flow)
     entered: list[set[str]] = []
+    negative: set[str] = set()
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         watch.inside += 1
         entered.append(watch.reaching((args, kwargs)))
         x = next(iter(_tensors((args, kwargs))), None)
-        if x is not None and not x.is_meta and not x.is_complex() and not bool((x < 0).any()):
-            flow.rectified.setdefault(layers[module], set()).add("the example's values()")
+        if x is not None and not x.is_meta:
+            flow.rectified.setdefault(layers[module], {"the example()"})
+            if bool((x < 0).any()):
+                negative.add(layers[module])
 
     def leave(module: nn.Module, args: Any, result: Any) -> None:
         watch.inside -= 1
@@ -353,6 +356,7 @@ def _watched(model: nn.Module, example_inputs: Any) -> Flow:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
+    flow.rectified = {layer: why for layer, why in flow.rectified.items() if layer not in negative}
     return flow
 
 

@@ -262,7 +262,7 @@ class BinaryLayer(nn.Module):
 
     def _look_at_input(self, a: Tensor) -> None:
         """At the first batch: warn if all signs are the same, as after a ReLU."""
-        if not isinstance(a, Tensor) or a.is_meta or a.numel() < FEW or torch.jit.is_tracing():
+        if torch.jit.is_tracing() or not isinstance(a, Tensor) or a.is_meta or a.numel() < FEW:
             return
         try:
             same = [value for value in (1, -1) if bool((a.detach() * value > 0).all())]

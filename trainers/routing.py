@@ -84,7 +84,8 @@ class RoutedWeight(Tensor):
         if func in _SAME:
             return RoutedWeight.of(result, layer, routed.transposed)
         name = getattr(func, "__name__", str(func))
-        of_values = isinstance(result, Tensor) and name != "__get__" and not name.endswith("_")
+        tensors = any(isinstance(x, Tensor) for x in pytree.tree_leaves(result))
+        of_values = tensors and name != "__get__" and not name.endswith("_")
         if of_values and not name.startswith("new_"):
             warnings.warn(
                 f"The weight of the binary layer {layer.name or type(layer).__name__} is read by {name} "
