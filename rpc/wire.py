@@ -22,7 +22,8 @@ _ANSWER_S = 10.0
 
 
 # As in tvm.rpc.base.
-_TRACKER_MAGIC = 0x2F271
+TRACKER_MAGIC = 0x2F271
+SUCCESS = 0
 
 
 class TrackerCode(IntEnum):
@@ -86,11 +87,11 @@ class Tracker:
         try:
             self.socket.settimeout(_ANSWER_S)
             prepare(self.socket)
-            self.socket.sendall(struct.pack("<i", _TRACKER_MAGIC))
+            self.socket.sendall(struct.pack("<i", TRACKER_MAGIC))
             answered = struct.unpack("<i", receive(self.socket, 4))[0]
         except OSError:
             answered = None
-        if answered != _TRACKER_MAGIC:
+        if answered != TRACKER_MAGIC:
             self.close()
             raise TrackerGone(f"What listens at {show(address)} is not a tracker.")
 
