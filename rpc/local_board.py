@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from rpc import machine, serve_session, tracker
-from rpc.board import Board, end_with_parent
+from rpc.board import Board
 from rpc.boards import list_boards
+from rpc.descendants import end_with_parent
 from rpc.wire import LOCAL, Address, listen
 
 KEY = "local"

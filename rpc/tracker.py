@@ -17,14 +17,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from rpc.wire import SUCCESS, TRACKER_MAGIC, TrackerCode, prepare
+from rpc.wire import FAIL, SUCCESS, TRACKER_MAGIC, TrackerCode, prepare
 
-FAIL = -1
 # TVM's trackers take 1 MiB. What is longer than a message here may be is passed over as it arrives.
 _MAX_FRAME, _MAX_MESSAGE = 1 << 20, 1 << 14
 _MAX_TEXT = 128
 # With the bound of connections this lists every board that says less than 1 kB of itself.
 _MAX_INFO, _MAX_SUMMARY = 1 << 12, 1 << 20
+_MAX_DEPTH = 16
 _MAX_CONNECTIONS = 1000
 _MAX_OFFERS = 16  # of one connection, not handed out yet
 _MAX_REQUESTS = 64  # of one connection, not served yet
@@ -328,7 +328,12 @@ class _Tracker:
             raise _Nonsense("An address is a host and a port.")
         host = board.host if address[0] is None else _text(address[0], "a host")
         info["addr"] = [host, _port(address[1])]
-        said = json.dumps(info).encode()
+        if not _is_shallow(info, _MAX_DEPTH):
+            raise _Nonsense(f"What a board says of itself is nested {_MAX_DEPTH} times at most.")
+        try:
+            said = json.dumps(info, allow_nan=False).encode()
+        except ValueError:
+            raise _Nonsense("NaN and the infinities are not JSON.") from None
         if len(said) > _MAX_INFO:
             raise _Nonsense(f"A board says {_MAX_INFO} bytes of itself at most.")
         self._summary = None
@@ -356,6 +361,12 @@ def _fields(words: list[Any], least: int, most: int) -> list[Any]:
     if not least <= len(words) <= most:
         raise _Nonsense("The message has too few fields or too many.")
     return words
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    """Readers have their limits, and one that nobody can read would hide all others."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
 
 
 def _text(value: Any, what: str) -> str:

@@ -160,7 +160,7 @@ class Boards:
         except Exception as error:  # what comes of a crash or hang at the other end differs
             # First of all: the board's tensors in the error's frames, when freed, would wait for an answer.
             here.board.close()
-            good, job.reason = False, _sentence(error)
+            good, job.reason = False, here.board.why_lost() or _sentence(error)
             job.tries += 1
             if job.tries < _TRIES:
                 return False
