@@ -59,6 +59,9 @@ def board(
             raise UsageError("--cpu goes with --emulate: without it, a board is what it is.")
         address = parse_address(tracker)
         listener = listen(host, port)
+        from rpc import lean
+
+        lean.import_tvm()
         from rpc.board import Board
 
         if emulate:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, rpc
+from tvm import rpc
+from tvm.runtime.vm import VirtualMachine
 
 from rpc.boards import BoardInfo, RemoteError, address_of, boards_of, list_boards
 from rpc.local_board import local_board
@@ -199,7 +200,7 @@ class Board:
         """Sends a Relax executable and loads it."""
         name = self.upload(library)
         with self.failing(f"loading {library}"):
-            return Network(self, relax.VirtualMachine(self.remote.load_module(name), self.remote.cpu(0)))
+            return Network(self, VirtualMachine(self.remote.load_module(name), self.remote.cpu(0)))
 
     def conditions(self) -> dict[str, Any]:
         """What a measurement depends on, read there now; see `rpc.machine.conditions`."""

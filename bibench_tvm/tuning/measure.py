@@ -56,6 +56,7 @@ class OnBoard:
         self.board = board
         self.emulated: bool = board.info.emulated
         self._device = board.remote.cpu(0)
+        self._threads: int = board.threads()
         self._loaded: dict[Path, Any] = {}
 
     def load(self, library: Path) -> Any:
@@ -74,7 +75,7 @@ class OnBoard:
         return [float(s) for s in evaluator(*tensors).results]
 
     def conditions(self) -> str:
-        return json.dumps(self.board.conditions(), sort_keys=True)
+        return json.dumps({**self.board.conditions(), "threads": self._threads}, sort_keys=True)
 
 
 class Boards:
