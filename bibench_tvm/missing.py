@@ -43,9 +43,7 @@ def sentence_of(package: str) -> str | None:
         return f"This needs the package {package}. Type: {line}"
     if platform.machine().lower() in ("aarch64", "arm64", "armv7l", "armv8l"):
         return (
-            f"This needs the package {package}, which a board does without: compile on the workstation and copy "
-            "the artifact here. Type there: bibench compile --target arm_cpu"
+            f"This needs the package {package}, which a board does without: compile on the workstation and "
+            "copy the artifact here. Type there: bibench compile --target arm_cpu"
         )
-    return (
-        f"This needs the package {package}. Type: {line} (a board does without: compile on the workstation)."
-    )
+    return f"This needs the package {package}. Type: {line} (on a board: compile on the workstation instead)"
