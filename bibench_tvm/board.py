@@ -40,7 +40,7 @@ def board(
     ] = False,
     source: Annotated[
         str,
-        typer.Option("--from", help="With --print-install: USER@HOST, this machine as the board sees it."),
+        typer.Option("--from", help="With --print-install: USER@HOST, this machine as it is reached."),
     ] = "",
     without_ssh: Annotated[
         bool, typer.Option("--without-ssh", help="With --print-install: fetch it over HTTP instead.")
@@ -143,8 +143,8 @@ def install_lines(source: str = "", without_ssh: bool = False) -> tuple[list[str
     fetching = "sudo apt-get update && sudo apt-get install -y python3-venv"
     if without_ssh:
         serve = (
-            f"d=$(mktemp -d) && tar -C {shlex.quote(str(root))} --exclude './.*' -czf $d/bibench_tvm.tgz . && "
-            f"python3 -m http.server --directory $d {_HTTP_PORT}"
+            f"d=$(mktemp -d) && tar -C {shlex.quote(str(root))} --exclude './.*' -czf $d/bibench_tvm.tgz . "
+            f"&& python3 -m http.server --directory $d {_HTTP_PORT}"
         )
         copy = f"mkdir -p bibench_tvm && curl -f http://{host}:{_HTTP_PORT}/bibench_tvm.tgz"
         return [serve], [f"{fetching} curl && {copy} | tar -xzC bibench_tvm", install]

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from bibench_tvm.errors import BibenchError, UsageError
-from bibench_tvm.missing import sentence_for
+from rpc.missing import sentence_for
 
 # Without markup, since square brackets are common in the names of layers.
 stderr = Console(stderr=True, highlight=False, markup=False)

@@ -1,7 +1,5 @@
 """A missing piece: one sentence with one line to type, the same from every command."""
 
-from __future__ import annotations
-
 import platform
 
 _INSTALL = "./install.sh"
@@ -16,6 +14,7 @@ _EXTRAS = {
     "xgboost": "tune",
     "cloudpickle": "tune",
     "psutil": "tune",
+    "sympy": "bench",
 }
 # Of these, a board needs none: what they are for is done on the workstation.
 _COMPILING = ("torch", "onnx", "onnxscript", "ziglang")
@@ -27,7 +26,7 @@ def sentence_for(error: BaseException) -> str | None:
     """What to do about an error that comes of a missing piece; None for any other error."""
     if isinstance(error, ModuleNotFoundError):
         return sentence_of((error.name or "").partition(".")[0])
-    from rpc.qemu import EmulationUnavailable
+    from rpc.qemu import EmulationUnavailable  # which needs numpy
 
     return str(error) if isinstance(error, EmulationUnavailable) else None
 
