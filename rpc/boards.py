@@ -86,7 +86,7 @@ def _board(info: dict[str, Any]) -> BoardInfo:
         raise TypeError
     fields["features"] = tuple(map(_text, features))
     fields["governor"] = _text(said["governor"]) if said.get("governor") else None
-    return BoardInfo(_text(info["key"]).removeprefix("server:"), address_of(host, port), **fields)
+    return BoardInfo(_text(_text(info["key"]).removeprefix("server:")), address_of(host, port), **fields)
 
 
 def address_of(host: object, port: object) -> Address:
