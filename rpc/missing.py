@@ -1,5 +1,6 @@
 """A missing piece: one sentence with one line to type, the same from every command."""
 
+import importlib.util
 import platform
 
 _INSTALL = "./install.sh"
@@ -12,14 +13,13 @@ _EXTRAS = {
     "onnxruntime": "bench",
     "matplotlib": "bench",
     "xgboost": "tune",
-    "cloudpickle": "tune",
     "psutil": "tune",
     "sympy": "bench",
 }
 # Of these, a board needs none: what they are for is done on the workstation.
 _COMPILING = ("torch", "onnx", "onnxscript", "ziglang")
 # What every installation has.
-_ALWAYS = ("numpy", "tvm", "tvm_ffi", "rich", "typer", "ml_dtypes")
+_ALWAYS = ("tvm", "tvm_ffi")
 
 
 def sentence_for(error: BaseException) -> str | None:
@@ -29,6 +29,16 @@ def sentence_for(error: BaseException) -> str | None:
     from rpc.qemu import EmulationUnavailable  # which needs numpy
 
     return str(error) if isinstance(error, EmulationUnavailable) else None
+
+
+def need(*packages: str) -> None:
+    """Raises ModuleNotFoundError for the first that is not installed, before work begins that it would end.
+
+    TVM says in words of its own, and late, that it lacks one of them.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
 def sentence_of(package: str) -> str | None:
