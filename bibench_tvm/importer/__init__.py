@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .imported import Imported, ImportFailed, InputShapes, ReferenceRun, TensorSpec, parse_input_shape
+from .imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
+from .reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
 
 __all__ = [
+    "Decision",
     "Imported",
     "ImportFailed",
+    "Injection",
     "InputShapes",
+    "Reference",
     "ReferenceRun",
+    "SourceLayer",
     "TensorSpec",
     "import_model",
     "parse_input_shape",
