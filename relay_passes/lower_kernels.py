@@ -63,6 +63,7 @@ class KernelCall:
     epilogue: Epilogue
     operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
     plane: int = 0
+    turned: np.ndarray | None = None  # bool [O] or [1]: with opposite weights, and so sums
 
     def activations(self, words: np.ndarray) -> np.ndarray:
         """What the kernel's packed input stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
@@ -277,7 +278,7 @@ class LowerKernels:
         conv = convolution_of(attrs, tuple(int(e) for e in attrs["in_shape"]), len(signs))
         packing = packing_of(attrs)
         zero_one = bool(int(attrs["zero_one"]))
-        thresholds = None
+        thresholds = turned = None
         if split := split_threshold(epilogue, operands):
             epilogue, operands, thresholds, falls = split
             # not (d >= T)  <=>  -d >= 1 - T, and -d is the sum over the opposite weights.
@@ -338,6 +339,7 @@ class LowerKernels:
             thresholds=thresholds,
             epilogue=epilogue,
             plane=int(attrs["plane"]),
+            turned=turned,
         )
 
     def _tile(self, tunable: Tunable) -> Tile:

@@ -11,13 +11,18 @@ from typing import Any
 from bibench_tvm.errors import BibenchError
 from rpc.missing import sentence_of
 
-from .imported import Imported, ImportFailed, InputShapes, ReferenceRun, TensorSpec, parse_input_shape
+from .imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
+from .reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
 
 __all__ = [
+    "Decision",
     "Imported",
     "ImportFailed",
+    "Injection",
     "InputShapes",
+    "Reference",
     "ReferenceRun",
+    "SourceLayer",
     "TensorSpec",
     "import_model",
     "parse_input_shape",
