@@ -84,12 +84,7 @@ class Comparison:
     """What has been compared so far."""
 
     def __init__(self, imported: Imported, calls: Sequence[KernelCall], layers: Sequence[Layer]):
-        self.imported = imported
-        self.calls_of: dict[
-            str, list[KernelCall]
-        ] = {}  # one of a layer, or one for each plane of its operand
-        for call in calls:
-            self.calls_of.setdefault(call.layer, []).append(call)
+        self.imported, self.calls = imported, calls
         self.reference = imported.reference
         self.rounding = Rounding(imported.reference)
         self.checks = {call.layer: LayerCheck(call.layer) for call in calls}
@@ -117,7 +112,7 @@ class Comparison:
         plain = self.reference(values)
         injections: dict[str, Injection] = {}
         parts: dict[str, list[tuple[KernelCall, list[_Read]]]] = {}
-        checked = []
+        checked: list[tuple[KernelCall, Sequence[np.ndarray], list[_Read] | None]] = []
         for call in self.calls:
             taken = len(call.inputs) + len(call.outputs) + 1
             arrays, seen = seen[:taken], seen[taken:]
