@@ -27,6 +27,7 @@ from bibench_tvm.measure import INSTRUCTIONS, MILLISECONDS, in_unit, sample_inpu
 from bibench_tvm.peers import bitserial, onnx_runtime
 from bibench_tvm.peers.standalone import Standalone
 from bibench_tvm.presets import resolve_target
+from rpc.missing import sentence_of
 from schedules.geometry import Convolution
 from schedules.records import tile_from_json
 from schedules.space import refusal
@@ -216,7 +217,7 @@ class _Bench:
         self.onnx_on_board = "onnxruntime" in names and onnx_runtime.is_on(board)
         self.onnx = self.onnx_on_board or ("onnxruntime" in names and onnx_runtime.installed())
         if "onnxruntime" in names and not self.onnx:
-            left_out.append("ONNX Runtime is neither on the board nor here. Type: ./install.sh bench")
+            left_out.append(f"ONNX Runtime is neither on the board nor here. {sentence_of('onnxruntime')}")
         elif self.onnx and not self.onnx_on_board:
             left_out.append(
                 "ONNX Runtime is not on the board: its times are this machine's and have no ratio."

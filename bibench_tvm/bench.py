@@ -76,11 +76,15 @@ def bench(
 ) -> None:
     """Time artifacts on boards, layer by layer, side by side, with memory, size and accuracy."""
     with reporting(as_json=as_json, debug=debug):
+        from rpc import lean
+
+        names = _contestants(against, model, out)
+        if not names:
+            lean.import_tvm()  # who compares, compiles
         from bibench_tvm.artifact import load
         from bibench_tvm.bench_tables import show
         from rpc.session import RemoteError
 
-        names = _contestants(against, model, out)
         loaded = [load(folder) for folder in artifacts]
         pictures = [_images(artifact, images) for artifact in loaded]
         sources = [_source(artifact, model) if names else None for artifact in loaded]

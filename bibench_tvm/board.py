@@ -1,12 +1,13 @@
 """`python -m bibench_tvm.board --tracker HOST:PORT --key rpi4b`: offer this machine, or an emulated one.
 
-Needs TVM, numpy, psutil, tornado and cloudpickle, and never torch: it runs on a board.
+Needs TVM and numpy, and never torch: it runs on a board.
 """
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import shlex
 import socket
 import sys
@@ -37,18 +38,23 @@ def board(
     print_install: Annotated[
         bool, typer.Option("--print-install", help="Print what to type on a Raspberry Pi.")
     ] = False,
+    source: Annotated[
+        str,
+        typer.Option("--from", help="With --print-install: USER@HOST, this machine as it is reached."),
+    ] = "",
+    without_ssh: Annotated[
+        bool, typer.Option("--without-ssh", help="With --print-install: fetch it over HTTP instead.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Offer this machine to those who ask the tracker for KEY, until Ctrl-C."""
     with reporting(as_json=as_json, debug=debug):
         if print_install:
-            lines = install_lines()
-            if as_json:
-                print_json({"install": lines})
-            else:
-                print("\n".join(lines))
+            _print_install(source, without_ssh, as_json)
             return
+        if source or without_ssh:
+            raise UsageError("--from and --without-ssh go with --print-install.")
         from rpc.wire import listen, parse_address, show, warn_of
 
         if not tracker or not key:
@@ -59,6 +65,9 @@ def board(
             raise UsageError("--cpu goes with --emulate: without it, a board is what it is.")
         address = parse_address(tracker)
         listener = listen(host, port)
+        from rpc import lean
+
+        lean.import_tvm()
         from rpc.board import Board
 
         if emulate:
@@ -94,17 +103,63 @@ def board(
             ).serve()
 
 
-def install_lines() -> list[str]:
-    """What installs this checkout on a 64-bit Raspberry Pi OS, fetched from this machine over ssh."""
+# What ./install.sh board comes to on a 64-bit Raspberry Pi OS.
+NEEDS = "A board needs 500 MB of disk, downloads 120 MB, and has 174 MB in /tmp on the way."
+_HTTP_PORT = 8000
+
+
+def _print_install(source: str, without_ssh: bool, as_json: bool) -> None:
+    here, there = install_lines(source, without_ssh)
+    if as_json:
+        print_json({"here": here, "install": there, "needs": NEEDS})
+        return
+    stderr.print(NEEDS, soft_wrap=True)
+    if here:
+        stderr.print("The first line is for this machine, until the board has fetched it.", soft_wrap=True)
+    elif not source:
+        stderr.print(
+            "They fetch from this machine over ssh, by its address and your name. Where that is not how the "
+            "board reaches it: --from USER@HOST, or --without-ssh.",
+            soft_wrap=True,
+        )
+    print("\n".join([*here, *there]))
+
+
+def install_lines(source: str = "", without_ssh: bool = False) -> tuple[list[str], list[str]]:
+    """What to type (on this machine, on a 64-bit Raspberry Pi OS) to install this checkout there.
+
+    source: USER@HOST or HOST, as the board reaches this machine; left out, who types this and the address
+    that is used towards other machines, since a name need not resolve there. Raises UsageError.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / "install.sh").is_file():
         raise BibenchError("The lines copy the project's checkout to the board. Type this in a checkout.")
-    checkout = f"{getpass.getuser()}@{socket.gethostname()}:{root}/"
-    copy = f"rsync -a --exclude '.*' {shlex.quote(checkout)} bibench_tvm"
-    return [
-        f"sudo apt-get update && sudo apt-get install -y python3-venv rsync && {copy}",
-        "cd bibench_tvm && ./install.sh board && . .venv/bin/activate",
-    ]
+    user, at, host = source.rpartition("@")
+    wrong = any(not (c.isalnum() or c in "-_.@") for c in source) or (at and not user)
+    if source and (wrong or not host):
+        raise UsageError(f"--from {source!r} makes no sense: it is USER@HOST, for example pi@192.168.1.2.")
+    host = host or _address()
+    install = "cd bibench_tvm && ./install.sh board && . .venv/bin/activate"
+    fetching = "sudo apt-get update && sudo apt-get install -y python3-venv"
+    if without_ssh:
+        serve = (
+            f"d=$(mktemp -d) && tar -C {shlex.quote(str(root))} --exclude './.*' -czf $d/bibench_tvm.tgz . "
+            f"&& python3 -m http.server --directory $d {_HTTP_PORT}"
+        )
+        copy = f"mkdir -p bibench_tvm && curl -f http://{host}:{_HTTP_PORT}/bibench_tvm.tgz"
+        return [serve], [f"{fetching} curl && {copy} | tar -xzC bibench_tvm", install]
+    # Under sudo it is not root whom ssh lets in.
+    user = user or os.environ.get("SUDO_USER") or getpass.getuser()
+    copy = f"rsync -a --exclude '.*' {shlex.quote(f'{user}@{host}:{root}/')} bibench_tvm"
+    return [], [f"{fetching} rsync && {copy}", install]
+
+
+def _address() -> str:
+    """The address of this machine towards others, or its name where it has no way to them."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks for the route
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ Out = Annotated[Path, typer.Option(help="The folder for the artifact.")]
 Verify = Annotated[int, typer.Option(help="Compare with the source network on so many inputs.")]
 FloatLayers = Annotated[str, typer.Option(help="How to compute the layers that stay float: float32 or int8.")]
 Samples = Annotated[
-    Path | None, typer.Option(help="A .npy file [N, ...] of inputs to calibrate int8 and to verify on.")
+    Path | None,
+    typer.Option(
+        help="Inputs to calibrate int8 and to verify on: a .npy file [N, ...], or a .npz with one by name."
+    ),
 ]
 Labels = Annotated[Path | None, typer.Option(help="A .npy file [N] of the classes of --samples.")]
 
@@ -57,7 +60,7 @@ def compile_command(
 ) -> None:
     """Compile a binarized network for an Arm processor, or for this machine."""
     with reporting(as_json=as_json, debug=debug):
-        from bibench_tvm.arrays import read_array
+        from bibench_tvm.arrays import read_array, read_samples
         from bibench_tvm.compiler import chooser, compile_model
         from bibench_tvm.presets import resolve_target
 
@@ -71,7 +74,7 @@ def compile_command(
                 raise UsageError(
                     "--samples are what --verify and --float-layers int8 work on; give one of these."
                 )
-            options |= {"samples": read_array(samples), "labels": read_array(labels) if labels else None}
+            options |= {"samples": read_samples(samples), "labels": read_array(labels) if labels else None}
         elif labels is not None:
             raise UsageError("--labels are the classes of --samples; give both.")
         artifact = compile_model(
@@ -174,12 +177,18 @@ def _print_summary(manifest: dict[str, Any]) -> None:
         stderr.print(f"The verification failed. {record['reason']}", style="red")
     if not record["samples"]:
         return
+    agreement = record["agreement"]
     stderr.print(
-        f"Compared on {record['samples']} inputs with {record['backend']}: top-1 agrees on "
-        f"{record['agreement']:.1%}, largest difference {record['max_abs_error']:.2g}, "
-        f"{record['flipped_signs']:,} of {record['signs']:,} signs flipped, "
+        f"Compared on {record['samples']} inputs with {record['backend']}: "
+        + (f"top-1 agrees on {agreement:.1%}, " if agreement is not None else "")
+        + f"largest difference {record['max_abs_error']:.2g}, {record['flipped_signs']:,} of "
+        f"{record['signs']:,} signs flipped ({record['excused_flips']:,} by rounding), "
         f"integers {'exact' if record['integers_exact'] else 'WRONG'}."
     )
+    if record["signs_at_zero"]:
+        stderr.print(f"{record['signs_at_zero']:,} signs are of an exact 0 in the source, and +1 here.")
+    for sentence in record["not_compared"]:
+        stderr.print(sentence, style="yellow")
     if accuracy := record.get("accuracy"):
         stderr.print(f"Accuracy {accuracy['source']:.2%} before compiling, {accuracy['compiled']:.2%} after.")
 
@@ -197,8 +206,9 @@ def _print_int8(record: dict[str, Any]) -> None:
             style="yellow",
         )
     stderr.print(
-        f"Beside float32, on {record['compared_samples']} of them: top-1 agrees on "
-        f"{record['agreement']:.1%}, largest difference {record['max_abs_error']:.2g}."
+        f"Beside float32, on {record['compared_samples']} of them: "
+        + (f"top-1 agrees on {record['agreement']:.1%}, " if record["agreement"] is not None else "")
+        + f"largest difference {record['max_abs_error']:.2g}."
     )
     if accuracy := record["accuracy"]:
         stderr.print(

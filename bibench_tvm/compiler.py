@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bibench_tvm.arrays import random_array
 from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, digest, install, scratch_beside
 from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
@@ -19,6 +18,13 @@ from bibench_tvm.errors import UsageError, unknown
 from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.link import link_shared, linker
 from bibench_tvm.presets import CompileTarget, resolve_target
+from bibench_tvm.sampling import (
+    GivenSamples,
+    check_samples,
+    count_runs,
+    sample_inputs,
+    what_random_inputs_miss,
+)
 from bibench_tvm.verify import Samples, compare_outputs, runner_for, skipped, verify
 
 if TYPE_CHECKING:
@@ -48,7 +54,7 @@ def compile_model(
     tuned: str | Path | None = None,
     input_shapes: Mapping[str | None, tuple[int, ...]] | None = None,
     verify: int = 0,
-    samples: np.ndarray | None = None,
+    samples: GivenSamples | None = None,
     labels: np.ndarray | None = None,
     float_layers: str = "float32",
 ) -> Artifact:
@@ -65,9 +71,10 @@ def compile_model(
             that come with this program do, where there are some for the target.
         input_shapes: name -> shape, for a file with dynamic shapes.
         verify: how many runs to compare with the source framework; under QEMU for an Arm target.
-        samples: what to verify and calibrate on, [N, ...] of the network's one input, N at least `verify`
-            batches; random normal numbers otherwise. labels: their classes, int [N], for the accuracy before
-            and after.
+        samples: what to verify and calibrate on, [N, ...] of the network's one input, or a dictionary with
+            such an array for each input by its name; N at least `verify` batches. Otherwise random numbers:
+            normal where floating, token ids up to the vocabulary, bytes up to 255. labels: their classes,
+            int [N], for the accuracy before and after.
         float_layers: `float32`, or `int8`: the layers that are not binary are computed in 8-bit integers, one
             scale for the weights of each output channel and one for the activations, which is calibrated on
             the first 32 batches of the samples.
@@ -90,7 +97,7 @@ def compile_model(
     if float_layers not in FLOAT_LAYERS:
         raise unknown("arithmetic of float layers", float_layers, FLOAT_LAYERS)
     if samples is not None:
-        _check_samples(np.asarray(samples), labels)
+        check_samples(samples, labels)
     elif labels is not None:
         raise UsageError("There are labels, and no samples that they belong to.")
     is_file = isinstance(model, (str, Path))
@@ -116,9 +123,10 @@ def compile_model(
                 quantization |= _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
+            missed = what_random_inputs_miss(imported) if samples is None else []
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
                 verification = _verification(
-                    imported, resolved, scratch, choose, inputs, labels, advance, ranges
+                    imported, resolved, scratch, choose, inputs, labels, advance, ranges, missed
                 )
         manifest: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
@@ -187,23 +195,23 @@ def _verification(
     labels: np.ndarray | None,
     advance: Callable[[], None],
     ranges: Mapping[str, float] | None,
+    missed: list[str],
 ) -> dict[str, Any]:
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
     lowered, _ = build(imported, target, scratch / PROBE, choose, probe=True, ranges=ranges)
-    calls = lowered.kernel_calls
-    return verify(imported, scratch / MODEL, scratch / PROBE, calls, backend, inputs, labels, advance)
+    libraries = scratch / MODEL, scratch / PROBE
+    return verify(imported, *libraries, lowered, backend, inputs, labels, missed, advance)
 
 
-def _compared_inputs(imported: Imported, samples: np.ndarray | None) -> Samples:
+def _compared_inputs(imported: Imported, samples: GivenSamples | None) -> Samples:
     if samples is None:
         return sample_inputs(imported, CALIBRATION_RUNS, None)
-    batch = imported.inputs[0].shape[0] if imported.inputs[0].shape else 1
-    return sample_inputs(imported, max(1, min(COMPARED_RUNS, len(samples) // batch)), samples)
+    return sample_inputs(imported, max(1, min(COMPARED_RUNS, count_runs(imported, samples))), samples)
 
 
-def _calibrate(imported: Imported, scratch: Path, samples: np.ndarray | None) -> Calibration:
+def _calibrate(imported: Imported, scratch: Path, samples: GivenSamples | None) -> Calibration:
     here = resolve_target("host")
     lowered, _ = build(imported, here, scratch / OBSERVED, chooser(here, None), observe=True)
     return calibrate(scratch / OBSERVED, lowered.observed, _compared_inputs(imported, samples))
@@ -214,7 +222,7 @@ def _cost_of_int8(
     target: CompileTarget,
     scratch: Path,
     calibration: Calibration,
-    samples: np.ndarray | None,
+    samples: GivenSamples | None,
     labels: np.ndarray | None,
 ) -> dict[str, Any]:
     """The manifest's `float_layers`: the network in int8 beside the network in float, on this machine."""
@@ -234,47 +242,6 @@ def _cost_of_int8(
         "accuracy": dict(zip(("int8", "float32"), accuracies, strict=True)) if accuracies else None,
         "accuracy_difference": accuracies[0] - accuracies[1] if accuracies else None,
     }
-
-
-def _check_samples(samples: np.ndarray, labels: np.ndarray | None) -> None:
-    """Before anything is built. The shape is checked where the network's is known."""
-    if samples.dtype.kind not in "fiub" or not samples.size:
-        raise UsageError(
-            f"The samples are {samples.dtype} {samples.shape}; they have to be numbers, and some."
-        )
-    if not np.isfinite(samples).all():
-        raise UsageError("The samples hold NaN or infinities.")
-    if labels is None:
-        return
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu" or labels.shape != samples.shape[:1]:
-        raise UsageError(
-            f"The labels are {labels.dtype} {labels.shape}; they have to be one integer for each of the "
-            f"{samples.shape[0] if samples.ndim else 0} samples."
-        )
-
-
-def sample_inputs(imported: Imported, count: int, samples: np.ndarray | None) -> list[list[np.ndarray]]:
-    """Inputs for `count` runs: from `samples`, or random and the same each time. Raises UsageError."""
-    if not count:
-        return []
-    if samples is None:
-        generator = np.random.default_rng(0)
-        return [
-            [random_array(generator, spec.shape, spec.dtype) for spec in imported.inputs]
-            for _ in range(count)
-        ]
-    samples = np.asarray(samples)
-    if len(imported.inputs) != 1:
-        raise UsageError(f"Samples are for networks of one input, and this one has {len(imported.inputs)}.")
-    (spec,) = imported.inputs
-    if samples.shape[1:] != spec.shape[1:] or len(samples) < count * spec.shape[0]:
-        raise UsageError(
-            f"The samples have shape {samples.shape}; {count} runs of the network take at least "
-            f"{(count * spec.shape[0], *spec.shape[1:])}."
-        )
-    batches: Sequence[np.ndarray] = np.split(samples[: count * spec.shape[0]].astype(spec.dtype), count)
-    return [[np.ascontiguousarray(batch)] for batch in batches]
 
 
 def float_bytes(imported: Imported) -> int:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from bibench_tvm.errors import BibenchError, UsageError
+from rpc.missing import sentence_for
 
 # Without markup, since square brackets are common in the names of layers.
 stderr = Console(stderr=True, highlight=False, markup=False)
@@ -25,19 +26,6 @@ Tracker = Annotated[
 ]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-# What an installation for a board leaves out, and the extra of the project that has it.
-_EXTRAS = {
-    "torch": "compile",
-    "onnx": "compile",
-    "ziglang": "compile",
-    "onnxruntime": "test",
-    "xgboost": "tune",
-    "tornado": "board",
-    "cloudpickle": "board",
-    "matplotlib": "bench",
-}
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -68,8 +56,10 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
             sentence = "Stopped."
         elif isinstance(error, (BibenchError, ValueError, OSError)):
             sentence = str(error)
-        elif isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(error.name or "")):
-            sentence = f"This needs the package {error.name}. Type: ./install.sh {extra}"
+        elif missing := sentence_for(error):
+            sentence = missing
+        elif _is_of_boards(error):
+            sentence = str(error)
         else:
             first = (str(error).strip() or "no message").splitlines()[0]
             sentence = (
@@ -79,6 +69,14 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
         if as_json:
             print_json({"error": sentence})
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+def _is_of_boards(error: BaseException) -> bool:
+    """Whether a tracker, a board or an emulator failed: their message is a sentence."""
+    from rpc.boards import RemoteError
+    from rpc.qemu import EmulationFailed
+
+    return isinstance(error, (RemoteError, EmulationFailed))
 
 
 def run_command(app: typer.Typer, name: str) -> NoReturn:

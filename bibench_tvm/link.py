@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from bibench_tvm.errors import BibenchError
+from rpc.missing import sentence_of
 
 
 def linker() -> list[str]:
@@ -17,9 +18,7 @@ def linker() -> list[str]:
         return [sys.executable, "-m", "ziglang", "ld.lld"]
     if path := shutil.which("ld.lld"):
         return [path]
-    raise BibenchError(
-        "There is no linker for the artifact. Type: pip install 'ziglang==0.17.*' (or install ld.lld)."
-    )
+    raise BibenchError(str(sentence_of("ziglang")))
 
 
 def link_shared(output: str, objects: Sequence[str], options: object = None) -> None:

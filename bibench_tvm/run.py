@@ -52,6 +52,9 @@ def run(
 ) -> None:
     """Run an artifact on arrays from files, on this machine or on a board."""
     with reporting(as_json=as_json, debug=debug):
+        from rpc import lean
+
+        lean.import_tvm(compiler=True)  # it says what this processor has
         from bibench_tvm.artifact import load
 
         if threads is not None and not board:

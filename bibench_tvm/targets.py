@@ -33,12 +33,15 @@ def targets(
                 raise BibenchError(str(problem)) from problem
             if as_json:
                 listed = [{**asdict(board), "address": show(board.address)} for board in boards]
-                print_json({"tracker": tracker, "boards": listed})
+                print_json({"tracker": tracker, "boards": listed, "left_out": boards.left_out})
                 return
             width = max((len(board.key) for board in boards), default=0)
             for board in boards:
                 print(f"{board.key:{width}}  {'free' if board.free else 'busy'}  {_described(board)}")
-            if not boards:
+            if boards.left_out:
+                what = "said too much of itself, or what makes no sense"
+                print(f"Left out: {boards.left_out} that {what}.")
+            elif not boards:
                 print(f"No board is registered at {tracker}.")
             return
         from bibench_tvm.host import VARIABLE, lowered_to

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from bibench_tvm.errors import BibenchError, UsageError
 
 
@@ -13,13 +11,13 @@ def use_threads(count: int) -> None:
     The first use of the pool decides the most that it ever has. Raises UsageError for a count that is not of
     this machine, BibenchError where the pool was made smaller before.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= count <= processors:
-        raise UsageError(f"{count} threads were asked for; from 1 to {processors} can run at a time here.")
     import tvm_ffi
 
     from rpc import machine
 
+    most = machine.processors()
+    if not 1 <= count <= most:
+        raise UsageError(f"{count} threads were asked for; from 1 to {most} can run at a time here.")
     machine.use_threads(count)
     made = tvm_ffi.get_global_func("runtime.NumThreads")()
     if made != count:

@@ -72,10 +72,12 @@ def tune(
         from bibench_tvm.compile import network_options
         from bibench_tvm.presets import resolve_target
         from bibench_tvm.tuning.tuner import tune_network
+        from rpc.missing import need
 
         if trials < 1:
             raise UsageError(f"--trials {trials} makes no sense: it is how many candidates are measured.")
         refuse_tracker_alone(tracker, board)
+        need("xgboost", "psutil", "ziglang")
         resolved = resolve_target(target or (_target_of(board, tracker) if board else "host"))
         options = network_options(model, checkpoint, arch, algorithm, variant, input_shape or [], 0)
         with _boards(resolved, board, tracker) as (address, key):

@@ -5,6 +5,9 @@ convolution(x, w), x in {low, high}, w = +-alpha[o]
 
 {-h, +h}: scale = h * alpha.   {0, h} and {l, 0}: the integer part is 2 * sum over {0, 1} (see
 schedules/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the bits "x is low".
+
+A sign that is 0 as a matter of course, {-h, 0, +h}, is two planes of {0, 1}: h / 2 * alpha times the
+difference of the integer parts over "x is above 0" and "x is below 0".
 """
 
 from __future__ import annotations
@@ -13,12 +16,23 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from relay_passes.bound_values import BoundValues
 from relay_passes.layers import Layer
 from relay_passes.operators import call, convolution_of, image
 from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
-from relay_passes.two_valued import MOVES, TwoValued, binary_weights, truth, two_values
+from relay_passes.two_valued import (
+    MOVES,
+    ThreeValued,
+    TwoValued,
+    binary_weights,
+    three_values,
+    truth,
+    two_values,
+)
 from schedules.geometry import Convolution
 from schedules.targets import KernelTarget
+
+SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"
 
 
 class FindBinary:
@@ -28,6 +42,7 @@ class FindBinary:
         self.target = target
         self.table: list[Layer] = []
         self.packed: dict[tuple, relax.Expr] = {}
+        self.numbers = BoundValues()
 
     def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
         self.inputs = set(mod["main"].params)
@@ -69,10 +84,12 @@ class FindBinary:
 
     def _activation(
         self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input"
-    ) -> TwoValued | str:
-        """The two values of an activation that a bit can stand for, or the reason in words."""
-        values = two_values(builder, x)
+    ) -> TwoValued | ThreeValued | str:
+        """The two values of an activation that a bit can stand for, or three, or the reason in words."""
+        values = two_values(builder, x, self.numbers)
         if values is None:
+            if three := three_values(builder, x, self.numbers):
+                return three
             source = x
             while is_call(made := made_by(builder, source), *MOVES):
                 source = made.args[0]
@@ -86,15 +103,26 @@ class FindBinary:
         return f"{taken}; only -a and a, or 0 and a, have a kernel"
 
     def _pack(
-        self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued, groups: int, word: int
+        self,
+        builder: relax.BlockBuilder,
+        x: relax.Expr,
+        values: TwoValued | ThreeValued,
+        groups: int,
+        word: int,
+        plane: int = 0,
     ) -> relax.Expr:
-        key = (x, groups, word)
+        """plane: 0 for two values; of three values 1 for what is above 0, and -1 for what is below."""
+        key = (x, groups, word, plane)
         if key not in self.packed:
             planes = _planes(builder, x)
             channels = shape_of(x)[-1]
-            bits = truth(builder, x if planes is None else planes, values)
-            if values.high == 0.0:  # the bit stands for the value that is not 0
-                bits = builder.emit(relax.op.logical_not(bits))
+            source = x if planes is None else planes
+            if isinstance(values, ThreeValued):
+                bits = (values.above if plane > 0 else values.below)(source)
+            else:
+                bits = truth(builder, source, values, self.numbers)
+                if values.high == 0.0:  # the bit stands for the value that is not 0
+                    bits = builder.emit(relax.op.logical_not(bits))
             packed = call(
                 "bibench.pack",
                 bits,
@@ -123,34 +151,43 @@ class FindBinary:
             self._note(value, op, "; ".join(reasons), conv.macs, w, conv)
             return value
         word = self.target.word_for(conv)
-        packed = self._pack(builder, x, values, conv.groups, word)
-        zero_one = values.low != -values.high
+        three = isinstance(values, ThreeValued)
+        zero_one = isinstance(values, ThreeValued) or values.low != -values.high
         signs = np.where(weights.signs, np.int8(1), np.int8(-1)).reshape(conv.out_channels, *conv.kernel, -1)
-        dot = builder.emit(
-            call(
-                "bibench.binary_convolution",
-                packed,
-                relax.const(signs),
-                name=value.attrs["name"],
-                op=op,
-                channels=conv.channels,
-                in_shape=list(image(shape_of(x))),
-                out_shape=list(out_shape),
-                word=word,
-                halo=[0, 0, 0, 0],
-                zero_one=int(zero_one),
-                **geometry,
+
+        def dot(plane: int) -> relax.Expr:
+            return builder.emit(
+                call(
+                    "bibench.binary_convolution",
+                    self._pack(builder, x, values, conv.groups, word, plane),
+                    relax.const(signs),
+                    name=value.attrs["name"],
+                    op=op,
+                    channels=conv.channels,
+                    in_shape=list(image(shape_of(x))),
+                    out_shape=list(out_shape),
+                    word=word,
+                    halo=[0, 0, 0, 0],
+                    zero_one=int(zero_one),
+                    plane=plane,
+                    **geometry,
+                )
             )
-        )
-        height = np.float32(values.high if values.high else values.low) * np.float32(0.5 if zero_one else 1)
-        result: relax.Expr = relax.op.astype(dot, "float32")
-        scale = (weights.alpha * height).astype(np.float32)
+
+        if isinstance(values, ThreeValued):
+            total = builder.emit(relax.op.subtract(dot(1), dot(-1)))
+            height = np.float32(values.height)
+            notes = f"the sign before it has three values, in two planes of bits: {values.cause} is often 0"
+        else:
+            total = dot(0)
+            height, notes = np.float32(values.high or values.low), SIGN_NOTE if values.accident else ""
+        result: relax.Expr = relax.op.astype(total, "float32")
+        scale = (weights.alpha * (height * np.float32(0.5 if zero_one else 1))).astype(np.float32)
         if (scale != 1).any():
             factor = scale[0] if (scale == scale[0]).all() else scale
             result = relax.op.multiply(builder.emit(result), relax.const(factor))
-        notes = _sign_note(builder, x)
         per_group = conv.channels // conv.groups
-        stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
+        stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8) * (2 if three else 1)
         name = str(value.attrs["name"])
         self.table.append(Layer(name, op, True, "", conv.macs, stored, notes, conv, "binary"))
         return result
@@ -174,17 +211,21 @@ class FindBinary:
         macs = int(np.prod(shape)) * shape_of(x)[-1]
         left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))
-        if not reason and any(isinstance(v, TwoValued) and v.low != -v.high for v in (left, right)):
-            reason = "a product of two activations has a kernel for -a and a only, not for 0 and a"
+        for v in (left, right):
+            if not reason and (isinstance(v, ThreeValued) or (isinstance(v, TwoValued) and v.low != -v.high)):
+                taken = "-a, 0 and a" if isinstance(v, ThreeValued) else "0 and a"
+                reason = f"a product of two activations has a kernel for -a and a only, not for {taken}"
         if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
             reason = "a binary product of activations needs equal leading extents on both sides, two at most"
-        if reason or isinstance(left, str) or isinstance(right, str):
+        if reason or not isinstance(left, TwoValued) or not isinstance(right, TwoValued):
             self._note(value, "matmul", reason, macs, None)
             return plain
         rank, depth = len(shape), shape_of(x)[-1]
         word = self.target.word_for(Convolution(1, 1, shape[-2], depth, shape[-1]))
         a = self._pack(builder, x, left, 1, word)
-        bits = relax.op.permute_dims(truth(builder, y, right), [*range(rank - 2), rank - 1, rank - 2])
+        bits = relax.op.permute_dims(
+            truth(builder, y, right, self.numbers), [*range(rank - 2), rank - 1, rank - 2]
+        )
         b = builder.emit(
             call(
                 "bibench.pack",
@@ -207,7 +248,8 @@ class FindBinary:
         )
         scale = np.float32(left.high) * np.float32(right.high)
         result = relax.op.astype(builder.emit(dot), "float32")
-        self.table.append(Layer(str(value.attrs["name"]), "matmul", True, "", macs, 0, dtype="binary"))
+        notes = SIGN_NOTE if left.accident or right.accident else ""
+        self.table.append(Layer(str(value.attrs["name"]), "matmul", True, "", macs, 0, notes, dtype="binary"))
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
 
 
@@ -223,12 +265,3 @@ def _planes(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
     source = made.args[0]
     turned = [0, *range(2, len(shape_of(source))), 1]
     return source if [int(axis) for axis in made.attrs.axes or ()] == turned else None
-
-
-def _sign_note(builder: relax.BlockBuilder, x: relax.Expr) -> str:
-    source = x
-    while is_call(made := made_by(builder, source), *MOVES):
-        source = made.args[0]
-    if is_call(made, "relax.sign") and two_values(builder, source) == TwoValued(-1.0, 1.0):
-        return "sign(0) is 0 in the source network and +1 here"
-    return ""

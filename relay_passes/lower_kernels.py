@@ -46,7 +46,8 @@ class KernelCall:
     """One call of a binary or int8 kernel in `main`.
 
     layer, op: its name and kind; inputs, outputs: the variables in `main`; sums: with `probe`, the variable
-    of the bare sums of the same kernel; weights: of small integers, or None for a product of two activations.
+    of the bare sums of the same kernel; weights: of small integers, or None for a product of two activations;
+    plane: 0, or for an operand of three values, which has a call for each, what is above 0 (1) or below (-1).
     """
 
     layer: str
@@ -61,6 +62,8 @@ class KernelCall:
     thresholds: np.ndarray | None
     epilogue: Epilogue
     operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
+    plane: int = 0
+    turned: np.ndarray | None = None  # bool [O] or [1]: with opposite weights, and so sums
 
     def activations(self, words: np.ndarray) -> np.ndarray:
         """What the kernel's packed input stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
@@ -275,7 +278,7 @@ class LowerKernels:
         conv = convolution_of(attrs, tuple(int(e) for e in attrs["in_shape"]), len(signs))
         packing = packing_of(attrs)
         zero_one = bool(int(attrs["zero_one"]))
-        thresholds = None
+        thresholds = turned = None
         if split := split_threshold(epilogue, operands):
             epilogue, operands, thresholds, falls = split
             # not (d >= T)  <=>  -d >= 1 - T, and -d is the sum over the opposite weights.
@@ -335,6 +338,8 @@ class LowerKernels:
             weights=signs,
             thresholds=thresholds,
             epilogue=epilogue,
+            plane=int(attrs["plane"]),
+            turned=turned,
         )
 
     def _tile(self, tunable: Tunable) -> Tile:

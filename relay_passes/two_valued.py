@@ -5,19 +5,23 @@ was cast to a number, `sign`, what is clipped to a range with two integers in it
 keeps two values two: scaling and shifting by one number, reshaping, pooling by maximum. A weight is judged by
 its values.
 
-`sign` is +1 at 0 here, as everywhere in this project (a bit has no third value); over what can not be
-negative it takes 0 and 1, and is exact.
+`sign` is 0 at 0, and a bit has no third value. So it depends on what stands before it (`bound_values.py`):
+over what is never negative it takes 0 and 1, over what is never 0 it takes -1 and +1, and both are exact.
+Where nothing but an accident of floats is exactly 0, it is taken as +1 there, and `TwoValued.accident` says
+so; where 0 is a matter of course, it has three values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import relax
 
+from relay_passes.bound_values import BoundValues
 from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, made_by, shape_of
+from relay_passes.value_range import ValueRange, Zero
 from schedules.epilogue import OPERATORS, evaluate_operator
 
 _COMPARISONS = {
@@ -33,20 +37,15 @@ MOVES = {
     "relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze", "relax.flatten",
     "relax.strided_slice", "relax.broadcast_to", "relax.nn.max_pool2d", "relax.nn.max_pool1d",
 }  # fmt: skip
-_NOT_NEGATIVE = {
-    "relax.nn.relu",
-    "relax.abs",
-    "relax.sigmoid",
-    "relax.exp",
-    "relax.square",
-    "relax.nn.softmax",
-}
 
 
 @dataclass(frozen=True)
 class TwoValued:
+    """accident: it has a third value in the source, but only where a float is exactly 0 by accident."""
+
     low: float
     high: float
+    accident: bool = False
 
 
 def number(expr: relax.Expr) -> float | None:
@@ -60,7 +59,7 @@ def number(expr: relax.Expr) -> float | None:
     return None
 
 
-def two_values(builder: relax.BlockBuilder, expr: relax.Expr) -> TwoValued | None:
+def two_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> TwoValued | None:
     """The two numbers that this activation takes, or None where that is not known."""
     value = made_by(builder, expr)
     if not is_call(value):
@@ -72,29 +71,80 @@ def two_values(builder: relax.BlockBuilder, expr: relax.Expr) -> TwoValued | Non
             return None
         return TwoValued(min(yes, no), max(yes, no))
     if name == "relax.sign":
-        return TwoValued(0.0, 1.0) if not_negative(builder, value.args[0]) else TwoValued(-1.0, 1.0)
+        return _signs(numbers.of(builder, value.args[0]))
     if name == "relax.astype":
         if is_call(made_by(builder, value.args[0]), *_BOOLEAN):
             return TwoValued(0.0, 1.0)
-        inner_values = two_values(builder, value.args[0])
+        inner_values = two_values(builder, value.args[0], numbers)
         return inner_values and _both(inner_values, lambda v: v.astype(dtype_of(expr)))
     if name in MOVES:
-        return two_values(builder, value.args[0])
-    if name == "relax.round" and (ends := bounds(builder, value.args[0])):
-        low, high = np.rint(ends)
-        return TwoValued(float(low), float(high)) if high - low == 1 else None
-    return _mapped(builder, value) if name in OPERATORS else None
+        return two_values(builder, value.args[0], numbers)
+    if name == "relax.round":
+        inner = numbers.of(builder, value.args[0])
+        low, high = np.rint([inner.low.min(), inner.high.max()])
+        if high - low == 1:
+            return TwoValued(float(low), float(high))
+    return _mapped(builder, value, numbers) if name in OPERATORS else None
+
+
+def _signs(x: ValueRange) -> TwoValued | None:
+    """The values of `sign` over these numbers."""
+    if x.not_negative:
+        return TwoValued(0.0, 1.0)
+    if x.not_positive:
+        return TwoValued(-1.0, 0.0)
+    return None if x.zero is Zero.COMMON else TwoValued(-1.0, 1.0, x.zero is Zero.ACCIDENTAL)
+
+
+@dataclass(frozen=True)
+class ThreeValued:
+    """-height, 0 and height; cause: why 0 is a matter of course; above, below: where it is which."""
+
+    height: float
+    cause: str
+    above: Callable[[relax.Expr], relax.Expr]
+    below: Callable[[relax.Expr], relax.Expr]
+
+
+def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> ThreeValued | None:
+    """Of an activation that is a sign of three values, scaled by a number and moved; else None.
+
+    `above` and `below` take the activation itself, or the same elements in another order.
+    """
+    height, value = np.float32(1), made_by(builder, expr)
+    while is_call(value, *MOVES, "relax.multiply", "relax.divide", "relax.negative", "relax.astype"):
+        numbers_beside = [number(arg) for arg in value.args]
+        moving = 0 if value.op.name in MOVES else numbers_beside.index(None)
+        if value.op.name not in MOVES:
+            if numbers_beside.count(None) != 1 or "float" not in dtype_of(value):
+                return None
+            operands = [height if n is None else np.float32(n) for n in numbers_beside]
+            height = np.abs(np.float32(evaluate_operator(value, operands)))
+        value = made_by(builder, value.args[moving])
+    if not is_call(value, "relax.sign") or not np.isfinite(height) or height == 0:
+        return None
+    before = numbers.of(builder, value.args[0])
+    cause = None if _signs(before) else before.zero_cause()
+    zero = relax.const(0.0, "float32")
+    if cause is None:
+        return None
+    return ThreeValued(
+        float(height),
+        cause,
+        lambda x: builder.emit(relax.op.greater(x, zero)),
+        lambda x: builder.emit(relax.op.less(x, zero)),
+    )
 
 
 _AFFINE = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
 
-def _mapped(builder: relax.BlockBuilder, value: relax.Call) -> TwoValued | None:
+def _mapped(builder: relax.BlockBuilder, value: relax.Call, numbers: BoundValues) -> TwoValued | None:
     """The two values after an operator whose other operands are numbers."""
     moving = [i for i, arg in enumerate(value.args) if number(arg) is None]
     if len(moving) != 1 or shape_of(value.args[moving[0]]) != shape_of(value):
         return None
-    inner = two_values(builder, value.args[moving[0]])
+    inner = two_values(builder, value.args[moving[0]], numbers)
 
     def image(v: np.float32) -> float:
         operands = [v if i in moving else np.float32(number(arg)) for i, arg in enumerate(value.args)]
@@ -103,44 +153,15 @@ def _mapped(builder: relax.BlockBuilder, value: relax.Call) -> TwoValued | None:
     return _both(inner, image) if inner else None
 
 
-def bounds(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[float, float] | None:
-    """Numbers that an activation cannot leave, where an operator says so."""
-    value = made_by(builder, expr)
-    if not is_call(value):
-        return None
-    if value.op.name == "relax.clip":
-        low, high = number(value.args[1]), number(value.args[2])
-        return None if low is None or high is None else (low, high)
-    if value.op.name in MOVES:
-        return bounds(builder, value.args[0])
-    if value.op.name in _AFFINE:
-        by = number(value.args[1])
-        inner = bounds(builder, value.args[0])
-        if inner and by is not None:
-            ends = [evaluate_operator(value, [np.float32(end), np.float32(by)]).item() for end in inner]
-            return (min(ends), max(ends))
-    return {"relax.sigmoid": (0.0, 1.0), "relax.tanh": (-1.0, 1.0)}.get(value.op.name)
-
-
 def _both(values: TwoValued, image: Callable[[np.float32], float]) -> TwoValued | None:
     """What the two values become, in float32 as the network computes it; None where they become one."""
     low, high = sorted(float(np.float32(image(np.float32(v)))) for v in (values.low, values.high))
-    return TwoValued(low, high) if np.isfinite([low, high]).all() and low < high else None
+    return replace(values, low=low, high=high) if np.isfinite([low, high]).all() and low < high else None
 
 
-def not_negative(builder: relax.BlockBuilder, expr: relax.Expr) -> bool:
-    value = made_by(builder, expr)
-    if not is_call(value):
-        return False
-    if value.op.name == "relax.clip":
-        low = number(value.args[1])
-        return low is not None and low >= 0
-    if value.op.name in MOVES | {"relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d", "relax.mean"}:
-        return not_negative(builder, value.args[0])
-    return value.op.name in _NOT_NEGATIVE
-
-
-def truth(builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued) -> relax.Expr:
+def truth(
+    builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued, numbers: BoundValues
+) -> relax.Expr:
     """A bool tensor, true where a two-valued activation has the higher of its values."""
     value = made_by(builder, expr)
     name = value.op.name
@@ -148,18 +169,18 @@ def truth(builder: relax.BlockBuilder, expr: relax.Expr, values: TwoValued) -> r
         condition, yes, no = value.args
         return condition if (number(yes) or 0.0) > (number(no) or 0.0) else _opposite(builder, condition)
     if name == "relax.sign":
-        compare = relax.op.greater if not_negative(builder, value.args[0]) else relax.op.greater_equal
-        return builder.emit(compare(value.args[0], relax.const(0.0, "float32")))
+        compare = relax.op.greater if values.low == 0 else relax.op.greater_equal
+        return builder.emit(compare(value.args[0], relax.const(0, dtype_of(value.args[0]))))
     if name == "relax.astype" and is_call(made_by(builder, value.args[0]), *_BOOLEAN):
         return value.args[0]
     if name in _AFFINE or name == "relax.negative":
         for i, inner in enumerate(value.args):
-            inner_values = two_values(builder, inner)
+            inner_values = two_values(builder, inner, numbers)
             if inner_values is not None:
                 by = [number(arg) for j, arg in enumerate(value.args) if j != i]
                 falls = name == "relax.negative" or (name == "relax.subtract" and i == 1)
                 falls ^= name in ("relax.multiply", "relax.divide") and (by[0] or 0.0) < 0
-                higher = truth(builder, inner, inner_values)
+                higher = truth(builder, inner, inner_values, numbers)
                 return _opposite(builder, higher) if falls else higher
     middle = relax.const((values.low + values.high) / 2, "float32")
     return builder.emit(relax.op.greater_equal(expr, middle))  # equal: moved from a `sign` of 0, which is +1

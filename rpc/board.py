@@ -5,7 +5,6 @@ speaks the same protocol, so TVM's clients and tuners work with it unchanged.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import resource
@@ -26,6 +25,7 @@ from tvm.rpc import _ffi_api
 from tvm.rpc.base import RPC_CODE_MISMATCH, RPC_CODE_SUCCESS, RPC_MAGIC, random_key
 
 from rpc import wire
+from rpc.descendants import adopt_orphans, children, end_descendants, end_with_parent
 from rpc.qemu import death_of
 from rpc.wire import Address, Tracker, TrackerCode, TrackerGone
 
@@ -40,9 +40,7 @@ _MAX_KEY_BYTES = 1024
 _KEPT_OUTPUT = 4096
 _FOLDER = "bibench_board-"
 _NEW_FOLDER_S = 60.0
-_PR_SET_PDEATHSIG = 1
-# Loaded here, since a child that was just forked must not load anything.
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+_KEPT_FATES = 100
 
 
 @dataclass
@@ -56,8 +54,12 @@ class _Greeting:
 
 @dataclass
 class _Session:
-    """A client whose work runs in the child `pid`, whose output is a pipe that ends with it."""
+    """A client whose work runs in the child `pid`, whose output is a pipe that ends with it.
 
+    match_key: what the client had to know of the board.
+    """
+
+    match_key: str
     connection: socket.socket
     pid: int
     output: int
@@ -100,10 +102,14 @@ class Board:
         self._unused_since: float | None = None
         self._greetings: dict[int, _Greeting] = {}
         self._session: _Session | None = None
+        self._fates: dict[str, str] = {}  # of each session, by its match key: why it was lost, or nothing
+        self._spared: set[int] = set()
 
     def serve(self) -> None:
         """Serves until it is interrupted, or until `stop` can be read; then nothing of it is left."""
         self._listener.setblocking(False)
+        adopt_orphans()
+        self._spared = children(os.getpid())
         with _own_folder() as folder:
             try:
                 while self._step(folder):
@@ -230,12 +236,14 @@ class Board:
 
     def _answer(self, greeting: _Greeting, words: list[str], folder: Path) -> None:
         connection = greeting.connection
-        ours = self._match_key is not None and words[:1] == [f"client:{self._match_key}"]
-        key = f"server:{self._key}".encode()
+        asked = words[0].removeprefix("client:") if words else ""
+        fate = self._fates.get(asked) if words[1:] == [wire.FATE] else None
+        ours = self._match_key is not None and asked == self._match_key and words[1:] != [wire.FATE]
+        said = (f"server:{self._key}" if ours else fate or "").encode()
         try:
-            connection.settimeout(_GREETING_S)
-            if ours:
-                connection.sendall(struct.pack("<ii", RPC_CODE_SUCCESS, len(key)) + key)
+            # So few bytes fit into what the system keeps for a connection: nobody is waited for.
+            if ours or fate is not None:
+                connection.sendall(struct.pack("<ii", RPC_CODE_SUCCESS, len(said)) + said)
             else:
                 connection.sendall(struct.pack("<i", RPC_CODE_MISMATCH))
         except OSError:
@@ -247,9 +255,9 @@ class Board:
         connection.settimeout(None)
         wire.prepare(connection)
         self._match_key = None
-        self._start_session(connection, _limit(words[1:], self._time_limit_s), folder)
+        self._start_session(asked, connection, _limit(words[1:], self._time_limit_s), folder)
 
-    def _start_session(self, connection: socket.socket, limit_s: float, folder: Path) -> None:
+    def _start_session(self, match_key: str, connection: socket.socket, limit_s: float, folder: Path) -> None:
         heard, output = os.pipe()
         start = time.monotonic()
         sys.stderr.flush()
@@ -259,7 +267,8 @@ class Board:
         except OSError as problem:
             os.close(heard)
             os.close(output)
-            _refuse(connection, f"The board cannot start a session: {wire.reason(problem)}.")
+            self._keep_fate(match_key, f"The board cannot start a session: {wire.reason(problem)}.")
+            _refuse(connection, self._fates[match_key])
             connection.close()
             self._say(f"A session could not be started: {wire.reason(problem)}.")
             self._next_ping = 0.0
@@ -267,7 +276,10 @@ class Board:
         if pid == 0:
             self._become_session(connection.fileno(), output, own_folder)
         os.close(output)
-        self._session = _Session(connection, pid, heard, own_folder, limit_s, start, start + limit_s)
+        self._session = _Session(
+            match_key, connection, pid, heard, own_folder, limit_s, start, start + limit_s
+        )
+        self._keep_fate(match_key, "")
         self._tell_busy()
 
     def _become_session(self, connection: int, output: int, folder: Path) -> NoReturn:
@@ -315,13 +327,16 @@ class Board:
 
     def _end_session(self, session: _Session, why_killed: str | None) -> None:
         if why_killed:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(session.pid, signal.SIGKILL)
+            os.kill(session.pid, signal.SIGKILL)  # it may be in another group by now
         _, status = os.waitpid(session.pid, 0)
-        # Whatever the work has started ends with it.
+        # Whatever the work has started ends with it: its group at once, and those that have left it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(session.pid, signal.SIGKILL)
+        end_descendants(self._spared)
         sentence = why_killed or _meaning(os.waitstatus_to_exitcode(status), session.said)
+        # Before the connection is lost: a client in the middle of a call, to whom nothing can be said there
+        # that it would understand, asks for it.
+        self._keep_fate(session.match_key, sentence or "")
         if sentence and not session.client_left:
             _refuse(session.connection, sentence)
         session.connection.close()
@@ -330,6 +345,11 @@ class Board:
         self._session = None
         self._say(f"Session of {time.monotonic() - session.start:.1f} s. {sentence or ''}".rstrip())
         self._tell_busy()
+
+    def _keep_fate(self, match_key: str, sentence: str) -> None:
+        self._fates[match_key] = sentence
+        if len(self._fates) > _KEPT_FATES:
+            del self._fates[next(iter(self._fates))]
 
     def _tell_busy(self) -> None:
         """Tells the tracker of a session's beginning or end, and after the end offers the board again."""
@@ -364,12 +384,6 @@ def _own_folder() -> Iterator[Path]:
             os.close(handle)
 
 
-def end_with_parent() -> None:
-    """Has the system kill this process, which was just forked, when its parent dies."""
-    if _prctl:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _limit(options: list[str], longest_s: float) -> float:
     """What the client asks for, as far as the board allows it."""
     for option in options:
@@ -381,9 +395,9 @@ def _limit(options: list[str], longest_s: float) -> float:
 
 
 def _refuse(connection: socket.socket, sentence: str) -> None:
-    """Tells a client that waits for an answer why there will be none."""
+    """Tells a client that waits for an answer why there will be none; one that does not read is not told."""
     with contextlib.suppress(Exception):
-        connection.settimeout(None)
+        connection.setblocking(False)
         _ffi_api.ReturnException(connection.fileno(), sentence)
 
 

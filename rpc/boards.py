@@ -1,10 +1,11 @@
 """The boards that a tracker knows, and what they say of themselves."""
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from rpc.wire import Address, Tracker, TrackerCode, TrackerGone, show
+
+_MAX_TEXT = 256
 
 
 class RemoteError(RuntimeError):
@@ -31,7 +32,13 @@ class BoardInfo:
     free: bool = True
 
 
-def list_boards(tracker: Address) -> list[BoardInfo]:
+class Boards(list[BoardInfo]):
+    """left_out: how many more there are that said nonsense of themselves, or too much."""
+
+    left_out = 0
+
+
+def list_boards(tracker: Address) -> Boards:
     """All boards at a tracker, by key and address. Raises RemoteError where there is no tracker."""
     try:
         conversation = Tracker(tracker)
@@ -43,30 +50,61 @@ def list_boards(tracker: Address) -> list[BoardInfo]:
         raise RemoteError(str(problem)) from None
 
 
-def boards_of(conversation: Tracker) -> list[BoardInfo]:
+def boards_of(conversation: Tracker) -> Boards:
     """The same over a conversation that is going on. Raises TrackerGone, RemoteError."""
     try:
         _, summary = conversation.ask([TrackerCode.SUMMARY])
-        infos = list(summary["server_info"])
+        infos, left_out = list(summary["server_info"]), summary.get("left_out", 0)
+        if type(left_out) is not int:
+            raise TypeError
     except TimeoutError:
         raise RemoteError(f"The tracker at {show(conversation.address)} does not answer.") from None
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise RemoteError(f"What the tracker at {show(conversation.address)} says makes no sense.") from None
-    boards = []
+    boards = Boards()
     for info in infos:
-        with contextlib.suppress(TypeError, KeyError, ValueError, AttributeError):
-            boards.append(_board(info))  # one that says nonsense is left out
-    return sorted(boards, key=lambda board: (board.key, board.address))
+        try:
+            boards.append(_board(info))
+        except (TypeError, KeyError, ValueError):
+            left_out += 1
+    boards.sort(key=lambda board: (board.key, board.address))
+    boards.left_out = left_out
+    return boards
 
 
 def _board(info: dict[str, Any]) -> BoardInfo:
-    """Raises TypeError, KeyError, ValueError or AttributeError where a board says nonsense of itself."""
+    """Raises TypeError, KeyError or ValueError where a board says nonsense of itself."""
     host, port = info["addr"]
-    key = str(info["key"]).removeprefix("server:")
     said = info.get("bibench") or {}
-    kinds = {"cpu": str, "machine": str, "tvm": str, "cores": int, "memory_bytes": int}
-    fields: dict[str, Any] = {name: kind(said[name]) for name, kind in kinds.items() if name in said}
+    if not isinstance(said, dict):
+        raise TypeError
+    fields: dict[str, Any] = {name: _text(said[name]) for name in ("cpu", "machine", "tvm") if name in said}
+    fields |= {name: _count(said[name]) for name in ("cores", "memory_bytes") if name in said}
     fields |= {name: said[name] is True for name in ("emulated", "free") if name in said}
-    fields["features"] = tuple(str(feature) for feature in said.get("features", ()))
-    fields["governor"] = str(said["governor"]) if said.get("governor") else None
-    return BoardInfo(key, (str(host), int(port)), **fields)
+    features = said.get("features", [])
+    if not isinstance(features, list):
+        raise TypeError
+    fields["features"] = tuple(map(_text, features))
+    fields["governor"] = _text(said["governor"]) if said.get("governor") else None
+    return BoardInfo(_text(_text(info["key"]).removeprefix("server:")), address_of(host, port), **fields)
+
+
+def address_of(host: object, port: object) -> Address:
+    """Raises TypeError or ValueError where this cannot be one."""
+    if type(port) is not int or not 0 < port < 65536:
+        raise ValueError
+    return _text(host), port
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    if not 0 < len(value) <= _MAX_TEXT or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError
+    return value

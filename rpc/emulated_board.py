@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import tvm
 
 from rpc import emulated, machine, qemu
@@ -37,7 +36,7 @@ def prepare(cpu: str) -> tuple[dict[str, Any], Callable[[int], None]]:
         "cores": 1,
         "features": sorted(machine.LLVM_FEATURES[word] for word in words),
         "governor": None,
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": machine.memory_bytes(),
         "tvm": tvm.__version__,
     }
 

@@ -13,21 +13,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from rpc import machine, serve_session, tracker
-from rpc.board import Board, end_with_parent
-from rpc.boards import list_boards
+from rpc import lean, tracker
+from rpc.boards import RemoteError, list_boards
+from rpc.descendants import end_with_parent
+from rpc.qemu import EmulationFailed, EmulationUnavailable
 from rpc.wire import LOCAL, Address, listen
 
 KEY = "local"
 _START_S = 60.0
+_UNAVAILABLE = 3
 
 
 @contextlib.contextmanager
 def local_board(*, emulate: str | None = None, time_limit_s: float = 3600.0) -> Iterator[tuple[Address, str]]:
     """A tracker's address and the key of its one board: this machine, or an emulated `emulate` (cortex-a72).
 
-    They end with the context, and also where this process is killed. Raises RuntimeError with a sentence
-    where they cannot be started; the first start of an emulated board downloads and builds what it needs.
+    They end with the context, and also where this process is killed. Raises EmulationUnavailable or
+    RemoteError where they cannot be started; the first start of an emulated board downloads and builds what
+    it needs.
     """
     command = [sys.executable, "-m", "rpc.local_board", str(time_limit_s), *([emulate] if emulate else [])]
     paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -55,18 +58,25 @@ def local_board(*, emulate: str | None = None, time_limit_s: float = 3600.0) -> 
                     yield tuple(json.loads(line)), KEY
                     return
             said.seek(0)
-            words = said.read().decode(errors="replace").strip() or "it said nothing"
-            raise RuntimeError(f"The board of this machine did not start: {words.splitlines()[-1]}")
+            words = (said.read().decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
+            if not line and process.wait(_START_S) == _UNAVAILABLE:
+                raise EmulationUnavailable(words)
+            raise RemoteError(f"The board of this machine did not start: {words}")
         finally:
             process.communicate()
 
 
 def _main(time_limit_s: float, emulate: str | None = None) -> None:
+    lean.import_tvm()
+    from rpc.board import Board
+
     if emulate:
         from rpc import emulated_board
 
         description, run_session = emulated_board.prepare(emulate)
     else:
+        from rpc import machine, serve_session
+
         description, run_session = machine.describe(), serve_session.serve
     tracker_listener, listener = listen(LOCAL, 0), listen(LOCAL, 0)
     address = tracker_listener.getsockname()[:2]
@@ -102,4 +112,8 @@ def _become_tracker(listener: socket.socket, other: socket.socket) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _main(float(sys.argv[1]), *sys.argv[2:])
+    try:
+        _main(float(sys.argv[1]), *sys.argv[2:])
+    except (EmulationUnavailable, EmulationFailed) as problem:
+        print(problem, file=sys.stderr)
+        sys.exit(_UNAVAILABLE if isinstance(problem, EmulationUnavailable) else 1)

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import platform
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import tvm
 import tvm_ffi
 
@@ -39,10 +41,10 @@ def describe() -> dict[str, Any]:
         "emulated": False,
         "cpu": _cpu_name(),
         "machine": _MACHINES.get(machine, machine),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": processors(),
         "features": _features(),
         "governor": _read(_CPU / "scaling_governor"),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": memory_bytes(),
         "tvm": tvm.__version__,
     }
 
@@ -61,8 +63,8 @@ def conditions() -> dict[str, Any]:
         "mhz": int(khz) / 1000 if khz and khz.isdigit() else None,
         "temperature_c": int(temperature) / 1000 if temperature and temperature.isdigit() else None,
         "throttled": _read(_THROTTLED),
-        "load_average": os.getloadavg()[0],
-        "memory_available_bytes": psutil.virtual_memory().available,
+        "load_average": _load_average(),
+        "memory_available_bytes": _available_memory(),
         "disk_free_bytes": shutil.disk_usage(".").free,
     }
 
@@ -72,10 +74,35 @@ def peak_memory(reset: bool) -> int:
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in (_read(Path("/proc/self/status")) or "").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("This system does not tell the memory of a process.")
+    # Since the process began, in KiB on Linux: Android may hide what /proc says.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def processors() -> int:
+    """How many this process may run on. Android's Python does not tell, and then it is how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Of the whole machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _available_memory() -> int | None:
+    for line in (_read(Path("/proc/meminfo")) or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _load_average() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
 
 
 def settle_threads() -> None:
@@ -83,15 +110,14 @@ def settle_threads() -> None:
     two, and all elsewhere. Unsaid it would be as many, but each kernel would wake a pool even for one: 6 us.
     """
     if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
-        processors = len(os.sched_getaffinity(0))
         x86 = platform.machine() in ("x86_64", "AMD64", "i686")
-        os.environ["TVM_NUM_THREADS"] = str(max(1, processors // 2) if x86 else processors)
+        os.environ["TVM_NUM_THREADS"] = str(max(1, processors() // 2) if x86 else processors())
 
 
 def use_threads(count: int) -> None:
     """Runs the networks of this process on so many threads; to be said before the first run."""
     # Without it TVM takes half of the processors of an x86 machine, as if each core had two.
-    os.environ["TVM_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
+    os.environ["TVM_NUM_THREADS"] = str(processors())
     fastest_cores = 1
     tvm_ffi.get_global_func("runtime.config_threadpool")(fastest_cores, count)
 
@@ -105,11 +131,12 @@ def _read(path: Path) -> str | None:
 
 def _cpu_name() -> str:
     """LLVM's name of the processor, as in --target's own table, else the kernel's."""
-    with contextlib.suppress(Exception):
-        from tvm.target import codegen
-
-        return str(codegen.llvm_get_system_cpu())
-    return platform.processor() or "unknown"
+    # In a process of its own, since it takes TVM's compiler, which a board needs for nothing else.
+    code = "from rpc import lean; lean.import_tvm(compiler=True); from tvm.target import codegen; "
+    code += "print(codegen.llvm_get_system_cpu())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    return done.stdout.strip() or platform.processor() or "unknown"
 
 
 def _features() -> list[str]:

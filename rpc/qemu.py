@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rpc import tensor_file
+from rpc.missing import sentence_of
 
 NATIVE = Path(__file__).parent / "native"
 DEBIAN_PACKAGES = "qemu-user libstdc++6-arm64-cross libc6-armhf-cross"
@@ -89,9 +90,7 @@ def compiler(gcc: str, zig_target: Sequence[str]) -> list[str]:
     if path := shutil.which(gcc):
         return [path]
     if importlib.util.find_spec("ziglang") is None:
-        raise EmulationUnavailable(
-            f"There is no C compiler for Arm. Type: {sys.executable} -m pip install 'ziglang==0.17.*'"
-        )
+        raise EmulationUnavailable(sentence_of("ziglang"))
     return [sys.executable, "-m", "ziglang", "cc", "-target", *zig_target]
 
 
@@ -99,7 +98,7 @@ def ffi_headers() -> list[str]:
     """The compiler options that find tvm/ffi/c_api.h, without importing TVM."""
     spec = importlib.util.find_spec("tvm_ffi")
     if spec is None or not spec.submodule_search_locations:
-        raise EmulationUnavailable("The package apache-tvm-ffi is not installed. Type: ./install.sh")
+        raise EmulationUnavailable(sentence_of("tvm_ffi"))
     return ["-I", str(Path(spec.submodule_search_locations[0]) / "include")]
 
 
@@ -140,8 +139,7 @@ def _host_compiler() -> list[str]:
     if path := shutil.which("gcc") or shutil.which("cc"):
         return [path]
     if importlib.util.find_spec("ziglang") is None:
-        line = f"{sys.executable} -m pip install 'ziglang==0.17.*'"
-        raise EmulationUnavailable(f"There is no C compiler for the plugin of QEMU. Type: {line}")
+        raise EmulationUnavailable(sentence_of("ziglang"))
     return [sys.executable, "-m", "ziglang", "cc"]
 
 

@@ -5,28 +5,34 @@ executed instructions, and so with everything here that is called time.
 """
 
 import contextlib
+import functools
 import json
 import os
 import socket
 import stat
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, rpc
+from tvm import rpc
+from tvm.runtime.vm import VirtualMachine
 
-from rpc.boards import BoardInfo, RemoteError, boards_of, list_boards
+from rpc.boards import BoardInfo, RemoteError, address_of, boards_of, list_boards
 from rpc.local_board import local_board
 from rpc.wire import (
     Address,
     Tracker,
     TrackerCode,
     TrackerGone,
+    ask_fate,
     parse_address,
     prepare,
+    printable,
+    reason,
     show,
     tracker_address,
 )
@@ -45,6 +51,9 @@ __all__ = [
 ]
 
 _CONNECT_S = 5.0
+_GREETING_S = 15.0
+_LATE_S = 30.0
+_MAX_MATCH_KEY = 256
 _BOOKKEEPING = "vm.builtin."
 
 
@@ -55,15 +64,17 @@ def session(tracker: Address, key: str, *, wait_s: float, limit_s: float) -> Ite
     Boards are handed out in the order of asking. Raises RemoteError where there is no tracker, no such key or
     no free board, and for whatever fails on the board.
     """
-    remote, info = _acquire(tracker, key, wait_s, limit_s)
-    board = Board(remote, info)
+    board = _acquire(tracker, key, wait_s, limit_s)
+    # The board ends the session at its limit, and says so. One that does not has stopped to answer at all.
+    watch = _later(limit_s + _LATE_S, lambda: board.hang_up(f"It did not answer within {limit_s:g} s."))
     try:
         yield board
     finally:
+        watch.cancel()
         board.close()
 
 
-def _acquire(tracker: Address, key: str, wait_s: float, limit_s: float) -> tuple[Any, BoardInfo]:
+def _acquire(tracker: Address, key: str, wait_s: float, limit_s: float) -> "Board":
     end = time.monotonic() + wait_s
     while True:
         try:
@@ -82,7 +93,11 @@ def _acquire(tracker: Address, key: str, wait_s: float, limit_s: float) -> tuple
             finally:
                 conversation.close()
             _, (host, port, match_key) = reply
-            address = str(host), int(port)
+            address = address_of(host, port)
+            if not isinstance(match_key, str) or not 0 < len(match_key) <= _MAX_MATCH_KEY:
+                raise ValueError
+            if not match_key.isprintable() or " " in match_key:
+                raise ValueError
         except TimeoutError:
             busy = f"All {len(mine)} boards" if len(mine) != 1 else "The only board"
             raise RemoteError(f"{busy} with the key {key!r} had other work for {wait_s:g} s.") from None
@@ -90,29 +105,52 @@ def _acquire(tracker: Address, key: str, wait_s: float, limit_s: float) -> tuple
             raise RemoteError(str(problem)) from None
         except (TypeError, ValueError):
             raise RemoteError(f"What the tracker at {show(tracker)} says makes no sense.") from None
+        # TVM's own connecting waits for minutes where a machine is switched off, and for ever where what is
+        # there says nothing.
+        watch = _later(_GREETING_S, functools.partial(_hang_up, address))
         try:
-            # TVM's own connecting waits for minutes where a machine is switched off.
             socket.create_connection(address, timeout=_CONNECT_S).close()
             remote = rpc.connect(*address, match_key, session_timeout=limit_s)
-            _notice_death(address)
+            _keep_alive(address)
         except (OSError, RuntimeError) as problem:
             if time.monotonic() < end:
                 continue  # its place at the tracker is used up: the next one is another board, or it again
-            raise RemoteError(
-                f"The board {key!r} at {show(address)} does not answer: {_sentence(problem)}"
-            ) from None
-        return remote, next((board for board in mine if board.address == address), mine[0])
+            why = reason(problem) if isinstance(problem, OSError) else "what is there greets as no board does"
+            raise RemoteError(f"The board {key!r} at {show(address)} does not answer: {why}.") from None
+        finally:
+            watch.cancel()
+        info = next((board for board in mine if board.address == address), mine[0])
+        return Board(remote, info, address, match_key)
 
 
-def _notice_death(board: Address) -> None:
-    """Has the system end TVM's connection where the board's machine is gone: TVM itself waits for ever."""
+def _later(wait_s: float, do: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(wait_s, do)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _sockets_to(board: Address) -> Iterator[socket.socket]:
+    """Copies of the sockets over which TVM is connected with a board: TVM itself does not show them."""
     with contextlib.suppress(OSError):
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             with contextlib.suppress(OSError):
                 if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                     with socket.socket(fileno=os.dup(descriptor)) as copy:
                         if copy.getpeername()[:2] == board:
-                            prepare(copy)
+                            yield copy
+
+
+def _keep_alive(board: Address) -> None:
+    """Has the system end the connection where the board's machine is gone: TVM itself waits for ever."""
+    for copy in _sockets_to(board):
+        prepare(copy)
+
+
+def _hang_up(board: Address) -> None:
+    """Ends the connection, so that a call over it fails that TVM would wait for for ever."""
+    for copy in _sockets_to(board):
+        copy.shutdown(socket.SHUT_RDWR)
 
 
 def _no_such_key(tracker: Address, key: str, boards: Sequence[BoardInfo]) -> str:
@@ -124,15 +162,29 @@ def _no_such_key(tracker: Address, key: str, boards: Sequence[BoardInfo]) -> str
 class Board:
     """A board that is ours for a while. Its methods raise RemoteError; `remote` is TVM's own session."""
 
-    def __init__(self, remote: Any, info: BoardInfo):
+    def __init__(self, remote: Any, info: BoardInfo, address: Address, match_key: str):
         self.remote = remote
         self.info = info
+        self._address, self._match_key = address, match_key
+        self._given_up = ""
+
+    def why_lost(self) -> str:
+        """Why the board ended the session, in a sentence; nothing where it did not, as far as it says.
+
+        TVM's connection can say it only to a client that waits for an answer, and not always to that one.
+        """
+        return self._given_up or ask_fate(self._address, self._match_key, _CONNECT_S)
+
+    def hang_up(self, why: str) -> None:
+        """Ends the connection from this side: whatever waits for the board fails, and `why` is its reason."""
+        self._given_up = why
+        _hang_up(self._address)
 
     def upload(self, path: Path) -> str:
         """Sends a file, reads it back and compares. Gives its name on the board."""
         content = bytearray(Path(path).read_bytes())
         name = Path(path).name
-        with self._failing(f"sending {path}"):
+        with self.failing(f"sending {path}"):
             self.remote.upload(content, name)
             arrived = self.remote.download(name)
         if arrived != content:
@@ -147,17 +199,23 @@ class Board:
     def network(self, library: Path) -> "Network":
         """Sends a Relax executable and loads it."""
         name = self.upload(library)
-        with self._failing(f"loading {library}"):
-            return Network(self, relax.VirtualMachine(self.remote.load_module(name), self.remote.cpu(0)))
+        with self.failing(f"loading {library}"):
+            return Network(self, VirtualMachine(self.remote.load_module(name), self.remote.cpu(0)))
 
     def conditions(self) -> dict[str, Any]:
         """What a measurement depends on, read there now; see `rpc.machine.conditions`."""
-        with self._failing("reading its state"):
-            return json.loads(self.remote.get_function("bibench.board.conditions")())
+        with self.failing("reading its state"):
+            said = json.loads(self.remote.get_function("bibench.board.conditions")())
+            texts, known = ("governor", "throttled"), {}
+            for name, value in said.items():
+                if value is not None and not isinstance(value, str if name in texts else (int, float)):
+                    raise ValueError(f"it says {printable(value, 100)!r} of {printable(name, 100)!r}.")
+                known[printable(name, 100)] = printable(value, 100) if name in texts and value else value
+            return known
 
     def threads(self) -> int:
         """How many threads a network runs on there."""
-        with self._failing("asking for its threads"):
+        with self.failing("asking for its threads"):
             return int(self.remote.get_function("runtime.NumThreads")())
 
     def use_threads(self, count: int) -> None:
@@ -167,7 +225,7 @@ class Board:
         if self.info.emulated or count > self.info.cores > 0:
             most = "1 thread" if self.info.emulated else f"{self.info.cores} threads"
             raise RemoteError(f"{count} threads were asked for, and {self} runs {most} at most.")
-        with self._failing("setting its threads"):
+        with self.failing("setting its threads"):
             self.remote.get_function("bibench.board.use_threads")(count)
         if self.threads() != count:
             raise RemoteError(f"{count} threads were asked for, and {self} runs {self.threads()}.")
@@ -182,13 +240,15 @@ class Board:
         return f"{kind} {self.info.key!r} at {show(self.info.address)}"
 
     @contextlib.contextmanager
-    def _failing(self, doing: str) -> Iterator[None]:
+    def failing(self, doing: str) -> Iterator[None]:
+        """Turns what goes wrong within it into a RemoteError with the reason."""
         try:
             yield
         except RemoteError:
             raise
         except Exception as problem:  # TVM raises what it likes
-            raise RemoteError(f"On {self}, {doing} failed: {_sentence(problem)}") from problem
+            why = self.why_lost() or _sentence(problem)
+            raise RemoteError(f"On {self}, {doing} failed: {why}") from problem
 
 
 class Network:
@@ -201,7 +261,7 @@ class Network:
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs, tuples flattened in order."""
-        with self._board._failing("running the network"):
+        with self._board.failing("running the network"):
             self._send(inputs)
             self._machine.invoke_stateful("main")
             return [tensor.numpy() for tensor in _flat(self._machine.get_outputs("main"))]
@@ -211,7 +271,7 @@ class Network:
 
         On an emulated board: executed instructions a run, times 1e-9, the same each time.
         """
-        with self._board._failing("timing the network"):
+        with self._board.failing("timing the network"):
             self._send(inputs)
             device = self._board.remote.cpu(0)
             evaluate = self._machine.time_evaluator("invoke_stateful", device, number=number, repeat=repeat)
@@ -224,10 +284,13 @@ class Network:
         takes to watch a call is the least that the virtual machine's own bookkeeping ever took, and is
         subtracted.
         """
-        with self._board._failing("profiling the network"):
+        with self._board.failing("profiling the network"):
             self._send(inputs)
             profile = self._board.remote.get_function("bibench.board.profile")
             _, *runs = json.loads(profile(self._machine.module, "main", repeat + 1))
+            runs = [[(str(name), int(taken)) for name, taken in run] for run in runs]
+            if not all(runs) or len(runs) != repeat:
+                raise ValueError(f"{repeat} runs were asked for, and it told of {len(runs)}.")
         bookkeeping = [taken for run in runs for name, taken in run if name.startswith(_BOOKKEEPING)]
         watching = min(bookkeeping, default=0)
         runs = [[call for call in run if not call[0].startswith(_BOOKKEEPING)] for run in runs]
@@ -241,7 +304,7 @@ class Network:
         return self._peak_memory(False)
 
     def _peak_memory(self, reset: bool) -> int:
-        with self._board._failing("reading its memory"):
+        with self._board.failing("reading its memory"):
             return int(self._board.remote.get_function("bibench.board.peak_memory")(int(reset)))
 
     def _send(self, inputs: Sequence[np.ndarray]) -> None:
@@ -256,4 +319,4 @@ def _flat(value: Any) -> list[Any]:
 
 def _sentence(problem: BaseException) -> str:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[-1] if lines else type(problem).__name__
+    return printable(lines[-1]) if lines else type(problem).__name__

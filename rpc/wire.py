@@ -17,12 +17,13 @@ Address = tuple[str, int]
 # Loopback: a TVM server runs whatever is sent to it.
 LOCAL = "127.0.0.1"
 TRACKER_PORT = 9190
-_MAX_REPLY_BYTES = 1 << 26
+_MAX_REPLY_BYTES = 1 << 23
 _ANSWER_S = 10.0
 
 
 # As in tvm.rpc.base.
-_TRACKER_MAGIC = 0x2F271
+TRACKER_MAGIC = 0x2F271
+SUCCESS, FAIL = 0, -1
 
 
 class TrackerCode(IntEnum):
@@ -32,6 +33,13 @@ class TrackerCode(IntEnum):
     UPDATE_INFO = 5
     SUMMARY = 6
     GET_PENDING_MATCHKEYS = 7
+
+
+# The option with which a client asks a board what became of its session, in the form of a greeting.
+FATE = "-fate"
+# As in tvm.rpc.base.
+_RPC_MAGIC = 0xFF271
+_MAX_FATE_BYTES = 1 << 14
 
 
 class TrackerGone(RuntimeError):
@@ -74,8 +82,12 @@ def reason(problem: BaseException) -> str:
     return str(getattr(problem, "strerror", None) or problem or type(problem).__name__).lower().rstrip(".")
 
 
+class TrackerRefused(TrackerGone):
+    """What a tracker was asked makes no sense to it: the message has its words. The conversation goes on."""
+
+
 class Tracker:
-    """A conversation with a tracker. A method that raises TrackerGone has ended it."""
+    """A conversation with a tracker. What raises TrackerGone, but for TrackerRefused, has ended it."""
 
     def __init__(self, address: Address):
         self.address = address
@@ -86,31 +98,38 @@ class Tracker:
         try:
             self.socket.settimeout(_ANSWER_S)
             prepare(self.socket)
-            self.socket.sendall(struct.pack("<i", _TRACKER_MAGIC))
-            answered = struct.unpack("<i", receive(self.socket, 4))[0]
+            self.socket.sendall(struct.pack("<i", TRACKER_MAGIC))
+            answered = struct.unpack("<i", receive(self.socket, 4, time.monotonic() + _ANSWER_S))[0]
         except OSError:
             answered = None
-        if answered != _TRACKER_MAGIC:
+        if answered != TRACKER_MAGIC:
             self.close()
             raise TrackerGone(f"What listens at {show(address)} is not a tracker.")
 
     def ask(self, message: list[Any], wait_s: float = _ANSWER_S) -> Any:
         """Sends a message and gives the reply. Raises TimeoutError where none comes for `wait_s` seconds."""
-        end = time.monotonic() + wait_s
+        end = time.monotonic() + max(wait_s, 0.001)
         try:
-            self.socket.settimeout(max(wait_s, 0.001))
+            self.socket.settimeout(_ANSWER_S)
             send(self.socket, message)
-            (size,) = struct.unpack("<i", receive(self.socket, 4))
+            (size,) = struct.unpack("<i", receive(self.socket, 4, end))
             if not 0 < size <= _MAX_REPLY_BYTES:
-                raise ValueError(f"a reply of {size} bytes")
-            self.socket.settimeout(max(end - time.monotonic(), _ANSWER_S))
-            return json.loads(receive(self.socket, size))
+                raise ValueError(f"it announced an answer of {size} bytes")
+            text = receive(self.socket, size, max(end, time.monotonic() + _ANSWER_S))
         except TimeoutError:
             self.close()
             raise
-        except (OSError, ValueError, RecursionError) as problem:
+        except (OSError, ValueError) as problem:
             self.close()
             raise TrackerGone(f"The tracker at {show(self.address)} went away: {reason(problem)}.") from None
+        try:
+            reply = json.loads(text)
+        except (ValueError, RecursionError):
+            self.close()
+            raise TrackerGone(f"What the tracker at {show(self.address)} says makes no sense.") from None
+        if isinstance(reply, list) and len(reply) == 2 and reply[0] == FAIL:
+            raise TrackerRefused(f"The tracker at {show(self.address)} refuses: {printable(reply[1])}")
+        return reply
 
     def close(self) -> None:
         self.socket.close()
@@ -121,15 +140,43 @@ def send(connection: socket.socket, message: list[Any]) -> None:
     connection.sendall(struct.pack("<i", len(text)) + text)
 
 
-def receive(connection: socket.socket, size: int) -> bytes:
-    """So many bytes. Raises OSError where the other side hangs up before."""
+def receive(connection: socket.socket, size: int, end: float | None = None) -> bytes:
+    """So many bytes, until the monotonic time `end`. Raises OSError where the other side hangs up before, and
+    TimeoutError."""
     parts = bytearray()
     while len(parts) < size:
+        if end is not None:
+            connection.settimeout(max(end - time.monotonic(), 0.001))
         part = connection.recv(min(size - len(parts), 1 << 16))
         if not part:
             raise ConnectionResetError("the connection was closed")
         parts += part
     return bytes(parts)
+
+
+def ask_fate(board: Address, match_key: str, wait_s: float) -> str:
+    """Why a session of this match key was lost, in the board's words; nothing where it was not, or where the
+    board does not say."""
+    end = time.monotonic() + wait_s
+    key = f"client:{match_key} {FATE}".encode()
+    try:
+        with socket.create_connection(board, timeout=wait_s) as connection:
+            connection.sendall(struct.pack("<ii", _RPC_MAGIC, len(key)) + key)
+            (code,) = struct.unpack("<i", receive(connection, 4, end))
+            if code != _RPC_MAGIC:  # this also means success
+                return ""
+            (size,) = struct.unpack("<i", receive(connection, 4, end))
+            said = receive(connection, size, end) if 0 < size <= _MAX_FATE_BYTES else b""
+    except OSError:
+        return ""
+    return printable(said.decode(errors="replace"))
+
+
+def printable(said: object, most: int = 2000) -> str:
+    """What others say, so that it can be shown: no line breaks, nothing that steers a terminal, no book."""
+    text = str(said)[: most + 1]
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def prepare(connection: socket.socket) -> None:

@@ -32,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--images", type=int, default=3, help="Verify each algorithm on so many of the 300 bundled images."
     )
+    parser.addoption(
+        "--networks", type=int, default=100, help="Compile so many random networks, in modules of ten."
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,9 +5,10 @@ A checkpoint is a file of `torch.save` with the dictionary
     {"format": "bibench_tvm.checkpoint", "version": 1, "arch", "algorithm", "variant", "num_classes",
      "in_channels", "input_shape", "keep", "extra", "state_dict"}
 
-A file of a plain state dict is read too, if the caller says what network it belongs to. No file is trusted:
-only tensors and plain values are unpickled, and the network takes memory only once its shapes match those
-in the file."""
+A file of a plain state dict is read too, if the caller says what network it belongs to: by itself or under a
+key such as "state_dict" or "model", with or without the prefixes that wrappers put before the names
+("module.", "model.", "_orig_mod."). No file is trusted: only tensors and plain values are unpickled, and the
+network takes memory only once its shapes match those in the file."""
 
 import os
 import tempfile
@@ -33,6 +34,17 @@ METADATA = {
     "keep": (list, tuple, type(None)),
     "extra": dict,
 }
+
+
+# Where programs put their state dict; an average of the weights is taken only for want of the weights.
+# fmt: off
+KEYS = (
+    "state_dict", "model", "model_state_dict", "net", "network", "weights", "ema", "model_ema",
+    "state_dict_ema",
+)
+# fmt: on
+# What wrappers of a module, the whole network or a part of it, put into names.
+WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
 class CheckpointError(ValueError):
@@ -166,11 +178,14 @@ def _read_checkpoint(
 def _read_state_dict(
     path: str | Path, content: dict[str, Any], asked: dict[str, str | None]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    state = _as_state_dict(path, content.get("state_dict", content))
+    state = _as_state_dict(
+        path, next((content[key] for key in KEYS if isinstance(content.get(key), dict)), content)
+    )
     if asked["arch"] is None:
         raise CheckpointError(
             f"{path} is a plain state dict, which does not say what network it is; give its arch (--arch)."
         )
+    state = _without_prefix(path, state, asked)
     convolutions = [value for value in state.values() if value.dim() == 4]
     matrices = [value for value in state.values() if value.dim() == 2]
     if not convolutions or not matrices:
@@ -188,6 +203,52 @@ def _read_state_dict(
         "extra": {},
     }
     return metadata, state
+
+
+def _without_prefix(
+    path: str | Path, state: dict[str, Tensor], asked: dict[str, str | None]
+) -> dict[str, Tensor]:
+    """The state dict under the names of the network, which wrappers have put prefixes before.
+
+    A prefix is recognised by what the network calls its parameters. Names that have none of it are left, and
+    so is everything where the network's names are there already, or under no or several prefixes.
+    """
+    state = {
+        ".".join(part for part in name.split(".") if part not in WRAPPERS): value
+        for name, value in state.items()
+    }
+    try:
+        with torch.device("meta"):
+            names = list(create_model(asked["arch"] or "").state_dict())
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read as a state dict. {error}") from error
+    wanted = [name for name in names if not name.endswith(".num_batches_tracked")]
+    prefixes = {""} | {
+        name.removesuffix(known)
+        for known in wanted[:3] + wanted[-3:]
+        for name in state
+        if name.endswith("." + known)
+    }
+    found = {prefix: sum(prefix + name in state for name in wanted) for prefix in prefixes}
+    if found[""] < len(wanted):
+        whole = [repr(prefix) for prefix in sorted(found) if found[prefix] == len(wanted)]
+        if len(whole) > 1:
+            raise CheckpointError(
+                f"{path} holds several networks, under the prefixes {', '.join(whole)}; save one alone."
+            )
+    prefix = max(found, key=lambda prefix: (found[prefix], prefix == ""))
+    if prefix:
+        averaged = {"n_averaged"}  # the counter of torch.optim.swa_utils.AveragedModel
+        if other := [name for name in state if not name.startswith(prefix) and name not in averaged]:
+            raise CheckpointError(
+                f"{path} holds a {asked['arch']} under the prefix {prefix!r}, and besides it {_some(other)}; "
+                "save the state dict of the network alone."
+            )
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    for name in names:  # files from before PyTorch 0.4.1 do not count batches
+        if name.endswith(".num_batches_tracked"):
+            state.setdefault(name, torch.zeros((), dtype=torch.long))
+    return state
 
 
 def _as_state_dict(path: str | Path, state: object) -> dict[str, Tensor]:
@@ -219,7 +280,10 @@ def _refuse_mismatch(
     network = f"{metadata['arch']} with algorithm {metadata['algorithm']} ({metadata['variant']})"
     expected = model.state_dict()
     if missing := [name for name in expected if name not in state]:
-        raise CheckpointError(f"{path} is not of a {network}: it has no {_some(missing)}.")
+        plain = (".weight", ".bias", ".running_mean", ".running_var")
+        other = not any(name.endswith(plain) for name in missing)
+        hint = " Is it of another algorithm, or of the float network (fp32)?" if other else ""
+        raise CheckpointError(f"{path} is not of a {network}: it has no {_some(missing)}.{hint}")
     if surplus := [name for name in state if name not in expected]:
         raise CheckpointError(f"{path} is not of a {network}, which has no {_some(surplus)}.")
     for name, value in expected.items():

@@ -49,7 +49,8 @@ def fit(
         metadata: the keyword arguments of `save_checkpoint`; the accuracy joins its "extra".
 
     Raises:
-        ValueError: `out` cannot be written, or holds the state of a training with other arguments.
+        ValueError: `out` cannot be written, or holds the state of a training with other arguments; or the
+            loss or a weight became NaN or infinite. What was written after the last epoch stays.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -80,10 +81,13 @@ def fit(
         started = reported = time.monotonic()
         for index, (images, labels) in enumerate(task.train_batches(batch_size, limit_train)):
             step = epoch * steps_per_epoch + index
-            set_progress(model, step / max(1, steps - 1))
+            set_progress(model, step / max(1, steps - 1), epochs)
             for group in optimizer.param_groups:
                 group["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
             loss = F.cross_entropy(model(images), labels)
+            where = f"epoch {epoch + 1}, step {index + 1}"
+            if not torch.isfinite(loss):
+                raise ValueError(f"The loss is {loss.item()} in {where}, so the training stopped.")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -95,6 +99,10 @@ def fit(
                     f"epoch {epoch + 1} of {epochs}, step {index + 1} of {steps_per_epoch}, "
                     f"loss {loss.item():.3f}, {int(left) // 60} min {int(left) % 60:02} s left"
                 )
+        if bad := [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]:
+            raise ValueError(
+                f"{bad[0]} has values that are not numbers after {where}, so the training stopped."
+            )
         seconds += time.monotonic() - started
         state = {
             "arguments": arguments,

@@ -9,8 +9,12 @@ In evaluation, and so in whatever is exported, a layer computes exactly
     a = where(x >= t, 1, -1)      w = where(w >= 0, 1, -1)      y = conv(a, w)      y * scale + bias
 
 where y holds exact integers, padding is of `a` and with 0, and there is neither an autograd.Function nor
-control flow that depends on data. This is what the compiler looks for."""
+control flow that depends on data. This is what the compiler looks for. Where a gradient is asked for in
+evaluation, the same values have the gradients of training; what is exported has none.
 
+In training NaN stays NaN, which shows in the loss; in evaluation a comparison makes it -1."""
+
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,20 +23,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.registry import Registry
+from trainers.routing import RoutedWeight, in_a_forward
 
 Derivative = Callable[[Tensor], Tensor]
 FloatLayer = nn.Conv1d | nn.Conv2d | nn.Linear
 
 VARIANTS = ("paper", "released")
+FEW = 32  # so many signs can all be the same by chance
 algorithms: Registry[type["BinaryLayer"]] = Registry("algorithm")
 
 
 def clip(x: Tensor) -> Tensor:
-    """Derivative of the straight-through estimator that saturates (eq. 12): 1 where |x| <= 1, else 0.
+    """Derivative of the straight-through estimator that saturates, eq. 12: 1 where |x| < 1, else 0."""
+    return (x.abs() < 1).to(x.dtype)
 
-    As in the released code; eq. 12 leaves |x| = 1 out, where only a Hardtanh puts activations and stops their
-    gradient itself.
-    """
+
+def closed_clip(x: Tensor) -> Tensor:
+    """The same as it was released: 1 where |x| <= 1, else 0."""
     return (x.abs() <= 1).to(x.dtype)
 
 
@@ -52,16 +59,49 @@ def _plus_minus_one(positive: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _SurrogateSign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, derivative: Derivative, tie: int) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.derivative = derivative
-        return _plus_minus_one(x >= 0 if tie > 0 else x > 0, x.dtype)
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def forward(x: Tensor, derivative: Derivative, tie: int, keep_nan: bool) -> Tensor:
+        signs = _plus_minus_one(x >= 0 if tie > 0 else x > 0, x.dtype)
+        return torch.where(x.isnan(), x, signs) if keep_nan else signs
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.derivative = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        return gradient * ctx.derivative(x), None, None
+        return gradient * ctx.derivative(x), None, None, None
+
+
+class _DivideGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, by: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (by,) = ctx.saved_tensors
+        return torch.where(by == 0, 0, gradient / by), None
+
+
+def divide_gradient(x: Tensor, by: Tensor) -> Tensor:
+    """`x` itself, whose gradient is divided by `by` (which broadcasts to x): a scale that the forward
+    multiplies with and the released code leaves out of its gradient. 0 where `by` is 0."""
+    return _DivideGradient.apply(x, by) if x.requires_grad else x
+
+
+def _exporting() -> bool:
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def sign(
@@ -69,12 +109,13 @@ def sign(
 ) -> Tensor:
     """The sign of `x`, or of `x - threshold`, as +1 and -1 in x's shape and dtype; `tie` is the sign of 0.
 
-    In training its gradient is `derivative(x - threshold)`, to the threshold with a minus (eq. 22). In
-    evaluation it is a comparison and has no gradient. For IEEE numbers x - t > 0 is x > t, so both give the
-    same signs.
+    Its gradient is `derivative(x - threshold)`, to the threshold with a minus (eq. 22). In training NaN stays
+    NaN, in evaluation it is -1. What is exported is a comparison and has no gradient. For IEEE numbers
+    x - t > 0 is x > t, so all give the same signs.
     """
-    if training:
-        return _SurrogateSign.apply(x if threshold is None else x - threshold, derivative, tie)
+    wanted = torch.is_grad_enabled() and not _exporting()
+    if training or (wanted and any(isinstance(v, Tensor) and v.requires_grad for v in (x, threshold))):
+        return _SurrogateSign.apply(x if threshold is None else x - threshold, derivative, tie, training)
     limit = 0.0 if threshold is None else threshold
     return _plus_minus_one(x >= limit if tie > 0 else x > limit, x.dtype)
 
@@ -85,7 +126,13 @@ class BinaryLayer(nn.Module):
     Takes over the parameters of `layer` under their own names, so that float weights load into it. Input and
     output have the shapes of the float layer: (N, C, L) or (C, L), (N, C, H, W) or (C, H, W), (..., C).
 
+    `weight` are the float weights that are trained. Code that reads them while a module runs - F.linear(x,
+    layer.weight) - computes the binary layer, or warns that it computes with float weights (`RoutedWeight`).
+    A state dict that has none of the algorithm's own parameters is one of float weights: they keep the values
+    that they have. Derivatives and gradients per sample (torch.func) work in training and evaluation.
+
     Attributes for subclasses:
+        name: what the layer is called in its network, for messages.
         variant: "paper" or "released".
         spatial: number of spatial dimensions, 2, 1 or (Linear) 0.
         channel_dim: the dimension of the channels, counted from the end.
@@ -97,7 +144,12 @@ class BinaryLayer(nn.Module):
 
     def __init__(self, layer: FloatLayer, variant: str = "paper") -> None:
         super().__init__()
+        self.name = ""
         self.variant = variant
+        if variant == "released":  # the boundary of the clip is part of what was released
+            for operand in ("input_derivative", "weight_derivative"):
+                if getattr(self, operand) is clip:
+                    setattr(self, operand, closed_clip)
         self.weight = layer.weight
         self.bias = layer.bias
         self.spatial = layer.weight.dim() - 2
@@ -112,7 +164,22 @@ class BinaryLayer(nn.Module):
             self.stride: tuple[int, ...] = layer.stride
             self.dilation: tuple[int, ...] = layer.dilation
             self._read_padding(layer)
+            self.declared = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        self.looked_at_input = False
         self.train(layer.training)
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if name == "weight" and isinstance(value, Tensor) and in_a_forward():
+            return RoutedWeight.of(value, self)
+        return value
+
+    @property
+    def latent(self) -> Tensor:
+        """The float weights, for the layer itself."""
+        if "weight" in self._parameters:
+            return nn.Module.__getattr__(self, "weight")  # type: ignore[return-value]
+        return self.weight  # a parametrization that was put on the binary layer
 
     def _read_padding(self, layer: nn.Conv1d | nn.Conv2d) -> None:
         """Split the layer's padding into what the convolution takes and what `F.pad` has to do before it."""
@@ -144,6 +211,10 @@ class BinaryLayer(nn.Module):
         """The statistic mean |w| of each output channel, broadcastable, without gradient."""
         return self.per_channel(weight.detach().abs().flatten(1).mean(1))
 
+    def channel_weight_alpha(self, weight: Tensor) -> Tensor:
+        """The same, broadcastable to the weights."""
+        return weight.detach().abs().mean(tuple(range(1, weight.dim())), keepdim=True)
+
     def redistribute(self, weight: Tensor) -> Tensor:
         """The weights whose sign is taken; the same shape."""
         return weight
@@ -160,8 +231,11 @@ class BinaryLayer(nn.Module):
         """The integers `y` times the scaling factors; `x` is the layer's input, `weight` redistributed."""
         return y
 
-    def set_progress(self, progress: float) -> None:
-        """Advance what follows a schedule to `progress`, 0 at the start of the training and 1 at its end."""
+    def set_progress(self, progress: float, epochs: int | None = None) -> None:
+        """Advance what follows a schedule to `progress`, 0 at the start of the training and 1 at its end.
+
+        `epochs` are those of the whole training, for a schedule that counts them.
+        """
 
     def operate(self, x: Tensor, weight: Tensor) -> Tensor:
         """The float layer's own operation without its bias."""
@@ -170,10 +244,53 @@ class BinaryLayer(nn.Module):
         convolve: Callable[..., Tensor] = F.conv1d if self.spatial == 1 else F.conv2d
         return convolve(self.pad(x), weight, None, self.stride, self.padding, self.dilation, self.groups)
 
+    def offset(self, bias: Tensor) -> Tensor:
+        """What is added to the scaled integers: the bias, (C_out), broadcastable."""
+        return self.per_channel(bias)
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.redistribute(self.weight)
-        y = self.scale(self.operate(self.sign_input(x), self.sign_weight(weight)), x, weight)
-        return y if self.bias is None else y + self.per_channel(self.bias)
+        return self.compute(x, self.bias)
+
+    def compute(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer with another bias than its own."""
+        weight = self.redistribute(self.latent)
+        a = self.sign_input(x)
+        if not torch.compiler.is_compiling() and not self.looked_at_input:
+            self._look_at_input(a)
+        y = self.scale(self.operate(a, self.sign_weight(weight)), x, weight)
+        return y if bias is None else y + self.offset(bias)
+
+    def _look_at_input(self, a: Tensor) -> None:
+        """At the first batch: warn if all signs are the same, as after a ReLU."""
+        if torch.jit.is_tracing() or not isinstance(a, Tensor) or a.is_meta or a.numel() < FEW:
+            return
+        try:
+            same = [value for value in (1, -1) if bool((a.detach() * value > 0).all())]
+        except RuntimeError:
+            return  # inside torch.func.vmap, where a value cannot be looked at
+        self.looked_at_input = True
+        if same:
+            warnings.warn(
+                f"The binary layer {self.name or type(self).__name__} gets an input whose signs are all "
+                f"{same[0]:+d}, so its output does not depend on it. After a ReLU, a sigmoid or on "
+                f"pixels from 0 "
+                "on every sign is +1: put a Hardtanh or a normalisation in their place.",
+                stacklevel=2,
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        own = {
+            prefix + key: value for key, value in self.state_dict().items() if key not in ("weight", "bias")
+        }
+        if own and prefix + "weight" in state_dict and not own.keys() & state_dict.keys():
+            warnings.warn(
+                f"The weights that are loaded are those of a float network: the {type(self).__name__} "
+                f"layers keep "
+                f"their own {', '.join(sorted({key.removeprefix(prefix) for key in own}))} as they are.",
+                stacklevel=2,
+            )
+            state_dict |= own
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         return f"{self.description}, variant={self.variant}"

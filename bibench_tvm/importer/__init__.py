@@ -8,13 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .imported import Imported, ImportFailed, InputShapes, ReferenceRun, TensorSpec, parse_input_shape
+from bibench_tvm.errors import BibenchError
+from rpc.missing import sentence_of
+
+from .imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
+from .reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
 
 __all__ = [
+    "Decision",
     "Imported",
     "ImportFailed",
+    "Injection",
     "InputShapes",
+    "Reference",
     "ReferenceRun",
+    "SourceLayer",
     "TensorSpec",
     "import_model",
     "parse_input_shape",
@@ -75,10 +83,9 @@ def _named_if_missing(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportFailed(
-            f"{what} needs the package {error.name!r} to be read; install it with pip install "
-            "'bibench-tvm[compile]'."
-        ) from error
+        if known := sentence_of((error.name or "").partition(".")[0]):
+            raise BibenchError(known) from error
+        raise BibenchError(f"{what} cannot be read without the package {error.name!r}.") from error
 
 
 def _kind_of(path: Path) -> str:

@@ -12,7 +12,7 @@ import functools
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,13 @@ from .imported import (
     Imported,
     ImportFailed,
     InputShapes,
-    ReferenceRun,
     TensorSpec,
-    as_input_array,
-    check_input_count,
     first_line,
     layer_variables,
     returned_types,
     shapes_by_name,
 )
+from .onnx_reference import OnnxReference
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _RANDOM = (
@@ -71,7 +69,7 @@ def import_onnx(path: str | Path, input_shapes: InputShapes | None = None) -> Im
         inputs=inputs,
         outputs=_outputs_of(module, plain),
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
-        reference=_Reference(original, translator.layer_operands, inputs),
+        reference=OnnxReference(original, plain, translator.layer_nodes, _static_shapes(plain), inputs),
         sign_notes=translator.sign_notes,
     )
 
@@ -388,8 +386,8 @@ def _spell_out_padding(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> N
 class _Translator(onnx_frontend.ONNXGraphImporter):
     """TVM's translator, which then gives each ONNX node one Relax variable, and names the layers.
 
-    After `translate`, `layer_names` maps Relax variable names to layer names, and `layer_operands` layer
-    names to the ONNX tensors that are the layer's activations.
+    After `translate`, `layer_names` maps Relax variable names to layer names, and `layer_nodes` layer
+    names to ONNX nodes.
     """
 
     def __init__(self, model: onnx.ModelProto, path: Path) -> None:
@@ -397,7 +395,7 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         self.model = model
         self.path = path
         self.layer_names: dict[str, str] = {}
-        self.layer_operands: dict[str, tuple[str, ...]] = {}
+        self.layer_nodes: dict[str, NodeProto] = {}
         self.sign_notes: list[str] = []
         self._node: NodeProto | None = None
         self._taken: Counter[str] = Counter()
@@ -465,8 +463,7 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         if self._taken[name] > 1:
             name = f"{name}#{self._taken[name]}"
         self.layer_names[self._layer_variable(node)] = name
-        constants = {tensor.name for tensor in self.model.graph.initializer}
-        self.layer_operands[name] = tuple(tensor for tensor in node.input[:2] if tensor not in constants)
+        self.layer_nodes[name] = node
 
     def _layer_variable(self, node: NodeProto) -> str:
         stops = {self._nodes[i].name for i in node.input if i and isinstance(self._nodes[i], relax.Var)}
@@ -570,58 +567,3 @@ _REPAIRS: dict[str, Callable[[list[Any], dict[str, Any]], relax.Expr]] = {
     "Min": _pairwise(relax.op.minimum),
     "Sum": _pairwise(relax.op.add),
 }
-
-
-class _Reference:
-    """Runs the model as it was written, in onnxruntime or in ONNX's reference implementation."""
-
-    def __init__(
-        self, model: onnx.ModelProto, layer_operands: dict[str, tuple[str, ...]], inputs: Sequence[TensorSpec]
-    ) -> None:
-        self.inputs = inputs
-        self.layer_operands = layer_operands
-        self.output_names = [value.name for value in model.graph.output]
-        given = {spec.name for spec in inputs}
-        extra = dict.fromkeys(tensor for tensors in layer_operands.values() for tensor in tensors)
-        self.recorded = [name for name in extra if name not in given and name not in self.output_names]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.recorded)
-        self.model = model
-        self._run: Callable[[list[str], dict[str, np.ndarray]], list[Any]] | None = None
-
-    def __call__(self, values: list[np.ndarray]) -> ReferenceRun:
-        """Raises ValueError if the values do not match the inputs of the model."""
-        check_input_count(values, self.inputs)
-        feeds = {spec.name: as_input_array(v, spec) for v, spec in zip(values, self.inputs, strict=True)}
-        if self._run is None:
-            self._run = _runner(self.model)
-        names = self.output_names + self.recorded
-        tensors = {**feeds, **dict(zip(names, self._run(names, feeds), strict=True))}
-        return ReferenceRun(
-            [np.asarray(tensors[name]) for name in self.output_names],
-            {layer: tuple(tensors[name] for name in names) for layer, names in self.layer_operands.items()},
-        )
-
-
-def _runner(model: onnx.ModelProto) -> Callable[[list[str], dict[str, np.ndarray]], list[Any]]:
-    try:
-        import onnxruntime
-    except ImportError:
-        return ReferenceEvaluator(model).run
-    options = onnxruntime.SessionOptions()
-    # Fusions would round differently from the graph as it was written, and hide the layers' inputs.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception:  # an operator or opset that onnxruntime does not have
-        return ReferenceEvaluator(model).run
-
-    def run(names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
-        try:
-            return session.run(names, feeds)
-        except Exception:  # onnxruntime has no dilation with automatic padding, for one
-            return ReferenceEvaluator(model).run(names, feeds)
-
-    return run

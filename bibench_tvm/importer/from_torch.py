@@ -17,7 +17,7 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,13 @@ from .imported import (
     Imported,
     ImportFailed,
     InputShapes,
-    ReferenceRun,
     TensorSpec,
-    as_input_array,
-    check_input_count,
     first_line,
     layer_variables,
     returned_types,
     shapes_by_name,
 )
+from .torch_reference import TorchReference
 
 aten = torch.ops.aten
 
@@ -361,7 +359,9 @@ def _import_program(program: ExportedProgram, name: str) -> Imported:
         inputs=inputs,
         outputs=outputs,
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
-        reference=_Reference(program, core, translator.layers, inputs),
+        reference=TorchReference(
+            program, core, translator.layers, _LAYER_OPERANDS, _constant_values(core), inputs
+        ),
         sign_notes=translator.sign_notes,
     )
 
@@ -692,59 +692,3 @@ class _Translator(ExportedProgramImporter):
     def _linear(self, node: Any) -> relax.Expr:
         x, weight, *bias = (self.env[arg] if arg is not None else None for arg in node.args)
         return self.block_builder.emit(relax.op.linear(x, weight, bias[0] if bias else None))
-
-
-class _Reference:
-    """Runs PyTorch: the outputs come from the program as exported, the layers' inputs from the decomposed."""
-
-    def __init__(
-        self,
-        program: ExportedProgram,
-        core: ExportedProgram,
-        layers: Mapping[fx.Node, str],
-        inputs: Sequence[TensorSpec],
-    ) -> None:
-        self.model = program.module(check_guards=False)
-        self.in_spec = program.call_spec.in_spec
-        self.core = core
-        self.layers = layers
-        self.inputs = inputs
-
-    def __call__(self, values: list[np.ndarray]) -> ReferenceRun:
-        """Raises ValueError if the values do not match the inputs of the model."""
-        check_input_count(values, self.inputs)
-        # Copied, because PyTorch would warn about memory that it must not write to.
-        tensors = [
-            torch.from_numpy(as_input_array(v, spec).copy())
-            for v, spec in zip(values, self.inputs, strict=True)
-        ]
-        recorded: dict[str, tuple[np.ndarray, ...]] = {}
-        layers = self.layers
-
-        class Recorder(fx.Interpreter):
-            def run_node(self, node: Any) -> Any:
-                if node in layers:
-                    operands = [node.args[position] for position in _LAYER_OPERANDS[node.target]]
-                    recorded[layers[node]] = tuple(
-                        self.env[x].numpy().copy() for x in operands if x in activations
-                    )
-                return super().run_node(node)
-
-        constants = _constant_values(self.core)
-        activations: set[fx.Node] = set()
-        arguments = []
-        remaining = iter(tensors)
-        for node in self.core.graph.nodes:
-            if node.op == "placeholder":
-                if node.name in constants:
-                    arguments.append(constants[node.name])
-                else:
-                    arguments.append(next(remaining))
-                    activations.add(node)
-            elif any(source in activations for source in node.all_input_nodes):
-                activations.add(node)
-        with torch.no_grad():
-            Recorder(self.core.graph_module).run(*arguments)
-            args, kwargs = pytree.tree_unflatten(tensors, self.in_spec)
-            outputs = pytree.tree_leaves(self.model(*args, **kwargs))
-        return ReferenceRun([output.numpy().copy() for output in outputs], recorded)

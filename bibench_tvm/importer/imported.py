@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .reference import Reference
 
 if TYPE_CHECKING:
     import tvm
@@ -43,18 +45,6 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class ReferenceRun:
-    """What the original framework computed for one set of inputs.
-
-    `outputs` has one array per output of the model. `layer_inputs` maps the name of a layer to its
-    activation operands as the framework computed them: one array, or two for a product of two activations.
-    """
-
-    outputs: list[np.ndarray]
-    layer_inputs: dict[str, tuple[np.ndarray, ...]]
-
-
-@dataclass(frozen=True)
 class Imported:
     """A model as one Relax function `main`, in float, with every shape static and the parameters constants.
 
@@ -71,7 +61,7 @@ class Imported:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     layer_names: dict[str, str]
-    reference: Callable[[list[np.ndarray]], ReferenceRun]
+    reference: Reference
     sign_notes: list[str] = field(default_factory=list)
     arch: str | None = None
     algorithm: str | None = None

@@ -56,10 +56,12 @@ class OnnxOnBoard:
         self._file = board.upload(file)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [self._call("run", inputs).numpy()]
+        with self._board.failing("running ONNX Runtime"):
+            return [self._call("run", inputs).numpy()]
 
     def time(self, inputs: Sequence[np.ndarray], *, number: int, repeat: int) -> list[float]:
-        return json.loads(self._call("time", inputs, number, repeat))
+        with self._board.failing("timing ONNX Runtime"):
+            return json.loads(self._call("time", inputs, number, repeat))
 
     def _call(self, name: str, inputs: Sequence[np.ndarray], *numbers: int) -> Any:
         remote = self._board.remote

@@ -56,6 +56,7 @@ class OnBoard:
         self.board = board
         self.emulated: bool = board.info.emulated
         self._device = board.remote.cpu(0)
+        self._threads: int = board.threads()
         self._loaded: dict[Path, Any] = {}
 
     def load(self, library: Path) -> Any:
@@ -74,7 +75,7 @@ class OnBoard:
         return [float(s) for s in evaluator(*tensors).results]
 
     def conditions(self) -> str:
-        return json.dumps(self.board.conditions(), sort_keys=True)
+        return json.dumps({**self.board.conditions(), "threads": self._threads}, sort_keys=True)
 
 
 class Boards:
@@ -160,7 +161,7 @@ class Boards:
         except Exception as error:  # what comes of a crash or hang at the other end differs
             # First of all: the board's tensors in the error's frames, when freed, would wait for an answer.
             here.board.close()
-            good, job.reason = False, _sentence(error)
+            good, job.reason = False, here.board.why_lost() or _sentence(error)
             job.tries += 1
             if job.tries < _TRIES:
                 return False

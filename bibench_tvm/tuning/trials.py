@@ -114,6 +114,12 @@ class Trials:
         query = "SELECT count(*) FROM trials WHERE tile != ?"
         return self._database.execute(query, (LIBRARY,)).fetchone()[0]
 
+    def threads(self) -> list[int]:
+        """How many the boards had in these trials, as far as it was written down."""
+        rows = self._database.execute("SELECT DISTINCT conditions FROM trials")
+        counts = {json.loads(conditions).get("threads") for (conditions,) in rows}
+        return sorted(count for count in counts if count)
+
     def seeds(self) -> list[int]:
         return [row[0] for row in self._database.execute("SELECT DISTINCT seed FROM trials ORDER BY seed")]
 

@@ -136,10 +136,12 @@ _HOW = {
 
 def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str, board: BoardInfo) -> Path:
     """The records of every network that was tuned in this folder, whole or not at all."""
-    threads = os.environ.get("TVM_NUM_THREADS")
+    threads = kept.threads()
     how = _HOW[unit].format(
         board=f"an emulated {board.cpu}" if board.emulated else f"{board.cpu} ({target.cpu})",
-        threads=f"{threads} thread{'s' if threads != '1' else ''}" if threads else "the board's threads",
+        threads=f"{' or '.join(map(str, threads))} thread{'s' * (threads != [1])}"
+        if threads
+        else "the board's threads",
         cpu=inner_loop.modelled_cpu(target.cpu),
     )
     networks = kept.add_network(name)

@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from bibench_tvm import compile_model, compiler, verify
-from bibench_tvm.importer import Imported
+from bibench_tvm.importer import Imported, ReferenceRun
+from bibench_tvm.rounding import largest_difference
 from rpc import emulated
 
 
@@ -68,28 +70,55 @@ def test_a_crash_is_a_failure(
     assert "The verification failed." in done.stderr
 
 
+class Another:
+    """A source that computes something else than the network that was compiled."""
+
+    def __init__(self, honest: Any, change: Callable[[ReferenceRun], ReferenceRun]):
+        self.honest, self.change = honest, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.honest, name)
+
+    def __call__(self, *args: Any, **options: Any) -> ReferenceRun:
+        return self.change(self.honest(*args, **options))
+
+
+@pytest.fixture
+def another_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def use(change: Callable[[ReferenceRun], ReferenceRun]) -> None:
+        honest = compiler.import_model
+
+        def changed(*arguments: object, **options: object) -> Imported:
+            imported = honest(*arguments, **options)
+            return dataclasses.replace(imported, reference=Another(imported.reference, change))
+
+        monkeypatch.setattr(compiler, "import_model", changed)
+
+    return use
+
+
 def test_float_layers_that_compute_something_else(
-    small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable
 ) -> None:
-    """Where no sign flipped the outputs have to be the source's, not only have the same top-1."""
-    honest = compiler.import_model
-
-    def shifted(*arguments: object, **options: object) -> Imported:
-        imported = honest(*arguments, **options)
-
-        def reference(values: list[np.ndarray]) -> object:
-            run = imported.reference(values)
-            return dataclasses.replace(run, outputs=[run.outputs[0] + 0.5])
-
-        return dataclasses.replace(imported, reference=reference)
-
-    monkeypatch.setattr(compiler, "import_model", shifted)
+    """The outputs have to be the source's, not only have the same top-1."""
+    another_source(lambda run: dataclasses.replace(run, outputs=[run.outputs[0] + 0.5]))
     record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
     assert record["agreement"] == 1 and record["integers_exact"] is True
-    assert record["passed"] is False
+    assert record["passed"] is False and record["outputs_off"] == 3
     assert (
-        "On 3 of 3 samples the outputs differ by up to 0.5, though every sign is the same" in record["reason"]
+        "On 3 of 3 samples the outputs differ from the source's by up to 0.5, which is more than rounding"
+        in record["reason"]
     )
+
+
+@pytest.mark.parametrize("change", [lambda y: y.astype(np.float64), lambda y: y[0]])
+def test_dtypes_and_shapes_are_compared(
+    change: Callable, small: torch.nn.Module, tmp_path: Path, another_source: Callable
+) -> None:
+    another_source(lambda run: dataclasses.replace(run, outputs=[change(run.outputs[0])]))
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=1).manifest["verification"]
+    assert record["passed"] is False
+    assert record["reason"].startswith("The artifact's output 0 is float32 (1, 5), and the source's")
 
 
 def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,30 +140,34 @@ def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pyt
     assert record["reason"] == "These layers do not compute what they should: 2."
 
 
-def test_flipped_signs_are_counted(
-    small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_signs_that_rounding_does_not_explain(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable
 ) -> None:
-    honest = compiler.import_model
+    def flip(run: ReferenceRun) -> ReferenceRun:
+        signs = run.layer_inputs["2"][0].copy()
+        signs[0, 0, 0, :3] *= -1
+        return dataclasses.replace(run, layer_inputs={**run.layer_inputs, "2": (signs,)})
 
-    def flipped(*arguments: object, **options: object) -> Imported:
-        imported = honest(*arguments, **options)
-
-        def reference(values: list[np.ndarray]) -> object:
-            run = imported.reference(values)
-            signs = run.layer_inputs["2"][0].copy()
-            signs[0, 0, 0, :3] *= -1
-            return dataclasses.replace(run, layer_inputs={**run.layer_inputs, "2": (signs,)})
-
-        return dataclasses.replace(imported, reference=reference)
-
-    monkeypatch.setattr(compiler, "import_model", flipped)
+    another_source(flip)
     record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=2).manifest["verification"]
     assert (record["flipped_signs"], record["signs"]) == (6, 2 * 16 * 64)
-    assert record["passed"] is True
+    assert (record["excused_flips"], record["unexcused_flips"]) == (0, 6)
+    assert record["passed"] is False and "6 signs are not the source's" in record["reason"]
+
+
+def test_a_layer_that_the_source_does_not_have(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never silence where a binary layer could not be compared."""
+    another_source(lambda run: run)
+    monkeypatch.setattr(Another, "layers", {}, raising=False)
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=1).manifest["verification"]
+    assert record["passed"] is False
+    assert record["reason"] == "2: The source has no layer of that name."
 
 
 def test_infinities_and_nan_agree_with_themselves() -> None:
     values = np.array([1.0, np.inf, -np.inf, np.nan], np.float32)
-    assert verify._largest(values, values) == 0
-    assert verify._largest(values, np.zeros(4, np.float32)) == np.finfo(np.float64).max
-    assert verify._largest(np.array([True]), np.array([False])) == 1
+    assert largest_difference(values, values) == 0
+    assert largest_difference(values, np.zeros(4, np.float32)) == np.finfo(np.float64).max
+    assert largest_difference(np.array([True]), np.array([False])) == 1

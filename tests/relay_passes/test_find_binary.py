@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.find_binary import FindBinary
+from relay_passes.find_binary import SIGN_NOTE, FindBinary
 from relay_passes.mark_layers import MarkLayers
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
@@ -82,19 +82,131 @@ def test_two_valued_activations(build, run, operators, name):
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_sign_is_1_at_0_and_the_table_says_so(build, run, moved):
+def test_sign_is_1_at_an_accidental_0_and_the_table_says_so(build, run, moved):
     def body(emit, x):
+        bits = emit(op.sign(emit(op.add(x, relax.const(SHIFT)))))
         if moved:  # what the permutations of an image leave behind, where they do not meet
-            return emit(conv(emit(op.permute_dims(emit(op.sign(x)), [0, 1, 3, 2]))))
-        return emit(conv(emit(op.sign(x))))
+            bits = emit(op.permute_dims(bits, [0, 1, 3, 2]))
+        return emit(conv(emit(op.multiply(bits, number(0.7)))))
 
-    before = build(body, (2, 20, 6, 5) if moved else SHAPE)
+    before = build(body, SHAPE)
     after, [layer] = find(before)
-    assert layer.binarized and layer.notes == "sign(0) is 0 in the source network and +1 here"
-    x = image((2, 20, 6, 5) if moved else SHAPE)
-    assert (x == 0).any()
+    assert layer.binarized and layer.notes == SIGN_NOTE
+    x = np.where(RNG.random(SHAPE) < 0.1, -SHIFT, image()).astype("float32")
+    above = np.where(x == -SHIFT, 1 - SHIFT, x).astype("float32")
     [got] = run(after, x)
-    np.testing.assert_array_equal(got, run(before, np.where(x == 0, 1, x).astype("float32"))[0])
+    np.testing.assert_allclose(got, run(before, above)[0], rtol=1e-5, atol=1e-5)
+
+
+SHIFT = RNG.normal(size=(20, 1, 1)).astype("float32") + 1
+EVEN = {"weights": signs(20, 20, 2, 2)}
+
+
+def integers(emit, x, padding=0):
+    """Sums of 80 signs, every second of which is even."""
+    return emit(op.nn.conv2d(bit(emit, x), relax.const(EVEN["weights"]), padding=padding))
+
+
+def gate(emit, x):
+    squeezed = emit(op.mean(emit(op.nn.relu(x)), [2, 3], keepdims=True))
+    return emit(op.multiply(emit(op.nn.relu(x)), emit(op.sigmoid(squeezed))))
+
+
+def hardswish(emit, x):
+    return emit(op.multiply(x, emit(op.divide(emit(op.clip(emit(op.add(x, number(3))), 0, 6)), number(6)))))
+
+
+# What stands before the sign, and is never negative: signs of 0 and 1.
+RECTIFIED = {
+    "scaled": lambda emit, x: emit(op.multiply(emit(op.nn.relu(x)), number(0.5))),
+    "added": lambda emit, x: emit(op.add(emit(op.nn.relu(x)), emit(op.nn.relu(emit(op.negative(x)))))),
+    "concatenated": lambda emit, x: emit(op.strided_slice(emit(op.concat(
+        [emit(op.nn.relu(x)), emit(op.abs(x))], 1)), [1], [10], [30])),
+    "gated": gate,
+    "padded": lambda emit, x: emit(op.strided_slice(emit(op.nn.pad(
+        emit(op.nn.relu(x)), (0, 0, 0, 0, 1, 1, 1, 1))), [2, 3], [0, 0], [5, 6])),
+    "maximum": lambda emit, x: emit(op.maximum(emit(op.multiply(x, number(0.1))), number(0))),
+    "upsampled": lambda emit, x: emit(op.image.resize2d(
+        emit(op.nn.relu(x)), (5, 6), method="nearest_neighbor")),
+    "split": lambda emit, x: emit(op.concat([emit(relax.TupleGetItem(emit(op.split(
+        emit(op.nn.relu(x)), 2, 1)), i)) for i in (1, 0)], 1)),
+    "where": lambda emit, x: emit(op.where(emit(op.greater(x, number(0.2))), x, number(0))),
+    "times its own truth": lambda emit, x: emit(op.multiply(x, emit(op.astype(
+        emit(op.greater(x, number(0))), "float32")))),
+    "x + |x|": lambda emit, x: emit(op.add(x, emit(op.abs(x)))),
+    "relu6 and a shift upwards": lambda emit, x: emit(op.add(
+        emit(op.clip(x, 0, 6)), relax.const(np.abs(SHIFT)))),
+    "averaged": lambda emit, x: emit(op.nn.avg_pool2d(emit(op.nn.relu(x)), (3, 3), (1, 1), (1, 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_the_sign_of_what_is_never_negative_is_0_or_1(build, run, name):
+    before = build(lambda emit, x: emit(conv(emit(op.sign(RECTIFIED[name](emit, x))))), SHAPE)
+    after, [layer] = find(before)
+    assert layer.binarized and not layer.notes, layer.reason
+    x = image()
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
+
+
+# What stands before the sign, over shifted pixels, and what of it is 0 as a matter of course.
+THREE_VALUED = {
+    "pixels": (lambda emit, x: emit(op.subtract(x, relax.const(SHIFT))), "the network's input"),
+    "a padding": (lambda emit, x: emit(op.strided_slice(emit(op.nn.pad(emit(op.add(x, number(0.3))), (
+        0, 0, 0, 0, 1, 1, 1, 1))), [2, 3], [0, 0], [5, 6])), "a padding"),
+    "sums of an even number of signs": (integers, "a sum of whole steps"),
+    "such sums, scaled": (lambda emit, x: emit(op.multiply(
+        integers(emit, x), relax.const(np.abs(SHIFT)))), "a sum of whole steps"),
+    "hardswish": (hardswish, "a rectifier"),
+    "two rectifiers": (lambda emit, x: emit(op.subtract(
+        emit(op.nn.relu(x)), emit(op.nn.relu(emit(op.add(x, number(-1))))))), "a rectifier"),
+    "a rounding": (lambda emit, x: emit(op.round(x)), "a rounding"),
+    "a channel times 0": (lambda emit, x: emit(op.multiply(emit(op.add(x, number(0.3))), relax.const(
+        np.float32([0, *[1] * 19]).reshape(20, 1, 1)))), "a factor of 0"),
+    "nobody knows": (lambda emit, x: emit(op.cumprod(x, 1)), "what cumprod gives"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("name", THREE_VALUED)
+def test_a_sign_of_three_values_is_two_planes_of_bits(build, run, name, scaled):
+    make, cause = THREE_VALUED[name]
+
+    def body(emit, x):
+        signs = emit(op.sign(make(emit, emit(op.add(x, relax.const(SHIFT))))))
+        return emit(conv(emit(op.negative(emit(op.multiply(signs, number(0.7))))) if scaled else signs))
+
+    before = build(body, SHAPE)
+    after, table = find(before)
+    note = f"the sign before it has three values, in two planes of bits: {cause} is often 0"
+    assert table[-1].binarized and table[-1].notes == note
+    x = np.where(RNG.random(SHAPE) < 0.3, 0, image()).astype("float32")
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_products_of_a_sign_of_three_values_stay_float(build):
+    before = build(lambda emit, x, y: emit(op.matmul(emit(op.sign(x)), emit(op.sign(y)))), (4, 8), (8, 5))
+    _, [layer] = find(before)
+    assert layer.reason == "a product of two activations has a kernel for -a and a only, not for -a, 0 and a"
+
+
+EXACT = {
+    "a sign that is never 0": lambda emit, x: emit(op.add(emit(op.sign(x)), number(0.1))),
+    "sums of signs, off 0": lambda emit, x: emit(op.add(integers(emit, x), number(1))),
+    "sums of signs, off 0 in each channel": lambda emit, x: emit(op.add(
+        emit(op.multiply(integers(emit, x), number(0.5))), relax.const(SHIFT))),
+    "a softened step": lambda emit, x: emit(op.subtract(emit(op.astype(
+        emit(op.greater(x, number(0))), "float32")), number(0.5))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_sign_of_what_is_never_0_needs_no_note(build, run, name):
+    before = build(lambda emit, x: emit(conv(emit(op.sign(EXACT[name](emit, x))))), SHAPE)
+    after, table = find(before)
+    assert table[-1].binarized and not table[-1].notes, table[-1].reason
+    x = image()
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
 
 
 NOT_BINARY = {

@@ -100,6 +100,20 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path: Path) -> Non
     assert resumed.get_buffer("2.tau").item() == pytest.approx(0.99)
 
 
+def test_a_training_stops_at_nan(tmp_path: Path) -> None:
+    task = Toy()
+    train(tmp_path, task, epochs=1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "state.pt").unlink()
+    task.images[3] = float("nan")
+    with pytest.raises(ValueError, match="The loss is nan in epoch 1, step ., so the training stopped"):
+        train(tmp_path, task, "bnn", epochs=3)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not (tmp_path / "state.pt").exists()
+    with pytest.raises(ValueError, match="has values that are not numbers after epoch 1, step 1,"):
+        train(tmp_path, Toy(), "bnn", epochs=1, batch_size=64, lr=float("inf"))
+
+
 def test_states_it_cannot_go_on_from(tmp_path: Path) -> None:
     train(tmp_path, Toy(), epochs=1)
     with pytest.raises(ValueError, match=r"holds a training with lr 0\.01, not 0\.02; name another folder"):

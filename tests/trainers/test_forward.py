@@ -104,7 +104,7 @@ def twin(
         w = w - w.mean(1, keepdims=True)
     if algorithm == "recu":
         w = w - w.mean(over, keepdims=True)
-        w = w / w.std(over, keepdims=True, ddof=1)
+        w = w / np.sqrt(w.var(over, keepdims=True, ddof=1) + 1e-5)
         tau = 0.85
         if variant == "paper":
             w = np.clip(w, np.quantile(w, 1 - tau), np.quantile(w, tau))
@@ -132,7 +132,12 @@ def twin(
         y = y * _xnor_k(layer, x, variant) * alpha
     elif algorithm != "bnn":
         y = y * alpha
-    return y if layer.bias is None else y + per_channel(layer.bias.detach().double().numpy())
+    if layer.bias is None:
+        return y
+    bias = per_channel(layer.bias.detach().double().numpy())
+    return y + (
+        bias * learned["alpha"] if algorithm == "recu" and variant == "released" and spatial else bias
+    )
 
 
 @st.composite
@@ -245,6 +250,21 @@ def test_sign_of_zero() -> None:
         assert trainers.binarize(linear, name).eval()(zeros).item() == value, name
     for name in ("reactnet", "fda"):
         assert trainers.binarize(linear, name, "released").eval()(zeros).item() == 2.0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("algorithm", BINARY)
+def test_nan_shows_in_training(algorithm: str, variant: str) -> None:
+    nan = torch.tensor(float("nan"))
+    x = torch.randn(2, 64).index_put((torch.tensor(0), torch.tensor(3)), nan)
+    layer: Any = trainers.binarize(nn.Linear(64, 4), algorithm, variant).train()
+    assert layer(x)[0].isnan().all()
+    assert not layer(x)[1].isnan().any()
+    if algorithm != "xnor":  # whose statistic of the activations is NaN
+        assert not layer.eval()(x).isnan().any()
+    with torch.no_grad():
+        layer.weight[1, 5] = nan
+    assert layer.train()(torch.randn(2, 64))[:, 1].isnan().all()
 
 
 @pytest.mark.parametrize("algorithm", BINARY)

@@ -44,6 +44,18 @@ def test_fda(variant: str) -> None:
     assert seen == [(9, 0.1), (13, 0.05), (18, 0.0)]
 
 
+def test_released_fda_counts_epochs_for_its_noise() -> None:
+    layer: Any = trainers.binarize(nn.Linear(8, 4), "fda", "released")
+    for epoch in range(4):
+        for progress in (epoch / 4, (epoch + 0.9) / 4):  # its first and last steps
+            trainers.set_progress(layer, progress, epochs=4)
+            assert layer.kappa == pytest.approx(0.05 * (1 + math.cos((epoch + 1) * math.pi / 4)))
+            assert layer.schedule.tolist() == pytest.approx([layer.terms + 1, layer.kappa], abs=1e-7)
+    paper: Any = trainers.binarize(nn.Linear(8, 4), "fda")
+    trainers.set_progress(paper, 0.5, epochs=4)
+    assert paper.kappa == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
 def test_a_progress_outside_the_training_is_refused(progress: float) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):

@@ -4,7 +4,7 @@ Representational Capability and Advanced Training Algorithm", ECCV, arXiv:1808.0
 
 from torch import Tensor
 
-from trainers.operator import BinaryLayer, algorithms, clip, poly
+from trainers.operator import BinaryLayer, algorithms, clip, divide_gradient, poly
 
 
 @algorithms.register("bireal")
@@ -12,19 +12,26 @@ class BiReal(BinaryLayer):
     """o = (sign(a) * sign(w)) . alpha, as eq. 15; alpha is the mean |w| of the output channel, without
     gradient.
 
-    Gradients: 2 - 2|a| within [-1, 1] to a (eq. 16); 1 where |w| <= 1, else 0 to w (eq. 12).
+    Gradients: 2 - 2|a| within [-1, 1] to a (eq. 16); 1 where |w| < 1, else 0 to w (eq. 12).
 
                  2 |    /\\
                    |   /  \\           d sign / d a over a
                  0 |__/    \\__
                     -1  0  1
 
-    The shortcut of the Bi-Real network belongs to an architecture and not to the operator. Both variants
-    are the same; the linear layer has its bias in both.
+    The shortcut of the Bi-Real network belongs to an architecture and not to the operator.
+    In the released variant the weights get their gradient without alpha, and 1 at |w| = 1 too. The released
+    linear layer drops its bias; here it keeps it.
     """
 
     input_derivative = staticmethod(poly)
     weight_derivative = staticmethod(clip)
+
+    def sign_weight(self, weight: Tensor) -> Tensor:
+        signs = super().sign_weight(weight)
+        return (
+            divide_gradient(signs, self.channel_weight_alpha(weight)) if self.variant == "released" else signs
+        )
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.channel_alpha(weight)

@@ -15,12 +15,12 @@ NOISE = 0.1  # kappa at the start; at the end it is 0
 
 
 class Noise(nn.Module):
-    """The noise adaptation module: (..., size) -> (..., size), w2 relu(w1 t) + 0.1 sin t."""
+    """The noise adaptation module: (..., size) -> (..., size), w2 relu(w1 t) + 0.1 sin t; no biases."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(size, max(1, size // 64))
-        self.fc2 = nn.Linear(max(1, size // 64), size)
+        self.fc1 = nn.Linear(size, max(1, size // 64), bias=False)
+        self.fc2 = nn.Linear(max(1, size // 64), size, bias=False)
 
     def forward(self, t: Tensor) -> Tensor:
         return self.fc2(F.relu(self.fc1(t))) + 0.1 * torch.sin(t)
@@ -43,10 +43,15 @@ class FDA(BinaryLayer):
                    -1.6 0  1.6
 
     The paper's operands stay +1 and -1 in training, where the noise has a gradient and no value. The released
-    variant has no threshold, cuts the series outside [-1, 1], and adds the noise to both operands' values. In
-    evaluation there is no noise in either. The module sees an activation's channels at one position, or all
-    weights of one output channel.
+    variant has no threshold, cuts the series outside [-1, 1], adds the noise to both operands' values, and
+    has kappa = 0.05 (1 + cos(pi (e + 1) / E)) in epoch e of E, where `set_progress` is told E. In evaluation
+    there is no noise in either. The module sees an activation's channels at one position, or all weights of
+    one output channel.
+
+    n and kappa are in the buffer `schedule` too, so that a compiled training is one graph throughout.
     """
+
+    schedule: Tensor
 
     def __init__(self, layer: FloatLayer, variant: str = "paper") -> None:
         super().__init__(layer, variant)
@@ -55,26 +60,39 @@ class FDA(BinaryLayer):
             self.threshold = nn.Parameter(self.per_channel(self.weight.new_zeros(self.in_channels)))
         self.input_noise = Noise(self.in_channels).to(self.weight)
         self.weight_noise = Noise(self.weight[0].numel()).to(self.weight)
+        self.register_buffer("schedule", self.weight.new_zeros(2), persistent=False)
+        self.register_load_state_dict_post_hook(_renew_schedule)
         self.set_progress(0)
 
-    def set_progress(self, progress: float) -> None:
+    def set_progress(self, progress: float, epochs: int | None = None) -> None:
         self.terms = TERMS[0] + int((TERMS[1] - TERMS[0]) * progress)
+        if self.variant == "released" and epochs is not None:
+            progress = min(int(progress * epochs) + 1, epochs) / epochs
         self.kappa = NOISE / 2 * (1 + math.cos(math.pi * progress))
+        self.renew_schedule()
+
+    @torch.no_grad()
+    def renew_schedule(self) -> None:
+        """Bring the buffer `schedule` up to n + 1 and kappa."""
+        values = self.latent.new_tensor([self.terms + 1, self.kappa])
+        if self.schedule.is_meta:  # weights were assigned to a network that had none
+            self.schedule = values
+        else:
+            self.schedule.copy_(values)
 
     def fourier(self, x: Tensor) -> Tensor:
-        """Derivative of the sign's Fourier series up to i = n; the cosines by Chebyshev's recurrence."""
-        cosine = torch.cos(OMEGA * x)
-        twice = 2 * torch.cos(2 * OMEGA * x)
-        before, total = cosine, cosine.clone()
-        for _ in range(self.terms):
-            cosine, before = twice * cosine - before, cosine
-            total += cosine
-        total *= 4 * OMEGA / math.pi
+        """Derivative of the sign's Fourier series up to i = n, by its closed form.
+
+        sum cos((2i+1) t) = sin(2 (n+1) t) / (2 sin t), and n + 1 at 0.
+        """
+        t, count = OMEGA * x, self.schedule[0]
+        sine = torch.sin(t)
+        total = torch.where(sine == 0, count, torch.sin(2 * count * t) / (2 * sine)) * (4 * OMEGA / math.pi)
         return total if self.variant == "paper" else total * (x.abs() <= 1)
 
     def noisy(self, signs: Tensor, noise: Tensor) -> Tensor:
         """The signs with kappa times the noise, or with its gradient alone."""
-        noise = self.kappa * noise
+        noise = self.schedule[1] * noise
         return signs + (noise if self.variant == "released" else noise - noise.detach())
 
     def sign_input(self, x: Tensor) -> Tensor:
@@ -94,3 +112,8 @@ class FDA(BinaryLayer):
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.channel_alpha(weight)
+
+
+def _renew_schedule(layer: FDA, incompatible_keys: object) -> None:
+    """The hook after loading weights; not a lambda, so that the layer can be pickled."""
+    layer.renew_schedule()

@@ -3,7 +3,7 @@ Functions", ECCV, arXiv:2003.03488); equations 19-24 and Table 6 of the BiBench 
 
 from torch import Tensor, nn
 
-from trainers.operator import BinaryLayer, FloatLayer, algorithms, clip, poly, sign
+from trainers.operator import BinaryLayer, FloatLayer, algorithms, clip, divide_gradient, poly, sign
 
 
 @algorithms.register("reactnet")
@@ -12,7 +12,7 @@ class ReActNet(BinaryLayer):
 
     rsign(a) = +1 where a > t, else -1 (eq. 19); t starts at 0. alpha is the mean |w| of the output channel,
     without gradient.
-    Gradients: 2 - 2|a - t| within [-1, 1] to a, and minus that to t (eqs 21-24); 1 where |w| <= 1, else 0
+    Gradients: 2 - 2|a - t| within [-1, 1] to a, and minus that to t (eqs 21-24); 1 where |w| < 1, else 0
     to w (eq. 12).
 
                  2 |    /\\
@@ -20,8 +20,9 @@ class ReActNet(BinaryLayer):
                  0 |__/    \\__
                    t-1 t t+1
 
-    The released variant is sign(a + theta), +1 at its threshold t = -theta. Its linear layer adds theta and
-    then takes the sign without it; that slip is not repeated.
+    The released variant is sign(a + theta), +1 at its threshold t = -theta; its weights get their gradient
+    without alpha, and 1 at |w| = 1 too. The released linear layer adds theta and then takes the sign without
+    it, and drops its bias; neither is repeated.
     """
 
     input_derivative = staticmethod(poly)
@@ -34,6 +35,12 @@ class ReActNet(BinaryLayer):
     def sign_input(self, x: Tensor) -> Tensor:
         tie = -1 if self.variant == "paper" else 1
         return sign(x, self.input_derivative, training=self.training, threshold=self.threshold, tie=tie)
+
+    def sign_weight(self, weight: Tensor) -> Tensor:
+        signs = super().sign_weight(weight)
+        return (
+            divide_gradient(signs, self.channel_weight_alpha(weight)) if self.variant == "released" else signs
+        )
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.channel_alpha(weight)

@@ -30,7 +30,8 @@ class ReCU(BinaryLayer):
 
     The released variant has v = (w - mean) / (std / (2 sqrt 2)); the quantiles of a Laplace distribution,
     Q = -mean|v| ln(2 - 2 tau) and -Q; a learned alpha that starts in U(0, 1); and activations that in
-    training are divided by their standard deviation over the sample.
+    training are divided by their standard deviation over the sample (n - 1). Its convolutions scale the bias
+    too: (conv + b) . alpha.
 
     In evaluation the quantiles are the buffer `limits`, (Q(1 - tau), Q(tau)), so that what is exported does
     not sort. It is renewed whenever the layer changes its mode, its weights are loaded or tau moves.
@@ -58,7 +59,7 @@ class ReCU(BinaryLayer):
         variance = centred.square().sum(1, keepdim=True) / max(1, rows.shape[1] - 1)
         spread = 1.0 if self.variant == "paper" else 2 * math.sqrt(2)
         # The small number keeps channels of equal weights, which have no deviation, free of NaN.
-        return (centred / (variance + 1e-12).sqrt() * spread).reshape(weight.shape)
+        return (centred / (variance + 1e-5).sqrt() * spread).reshape(weight.shape)
 
     @torch.no_grad()
     def quantiles(self, standardised: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class ReCU(BinaryLayer):
     @torch.no_grad()
     def renew_limits(self) -> None:
         """Bring the buffer `limits` up to the present weights and tau."""
-        self.limits = self.quantiles(self.standardise(self.weight))
+        self.limits = self.quantiles(self.standardise(self.latent))
 
     def train(self, mode: bool = True) -> "ReCU":
         super().train(mode)
@@ -83,7 +84,7 @@ class ReCU(BinaryLayer):
             self.renew_limits()
         return self
 
-    def set_progress(self, progress: float) -> None:
+    def set_progress(self, progress: float, epochs: int | None = None) -> None:
         growth = (TAU[1] - TAU[0]) / (math.e - 1)
         self.tau.fill_(growth * math.exp(progress) + TAU[0] - growth)
         if not self.training:  # in training each forward takes its own
@@ -96,8 +97,13 @@ class ReCU(BinaryLayer):
 
     def sign_input(self, x: Tensor) -> Tensor:
         if self.training and self.variant == "released":
-            x = x / (x.var(self.sample_dims, correction=0, keepdim=True) + 1e-5).sqrt()
+            size = math.prod(x.shape[self.channel_dim :])
+            x = x / (x.var(self.sample_dims, correction=min(1, size - 1), keepdim=True) + 1e-5).sqrt()
         return super().sign_input(x)
+
+    def offset(self, bias: Tensor) -> Tensor:
+        offset = super().offset(bias)
+        return offset if self.alpha is None or self.spatial == 0 else offset * self.alpha
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * (self.channel_alpha(weight) if self.alpha is None else self.alpha)

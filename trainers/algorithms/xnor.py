@@ -6,7 +6,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.operator import BinaryLayer, algorithms, clip
+from trainers.operator import BinaryLayer, algorithms, clip, divide_gradient
 
 
 @algorithms.register("xnor")
@@ -17,7 +17,7 @@ class XnorNet(BinaryLayer):
     kernel's window at each position of the output (padding counts as 0): (N, groups, H_out, W_out), each
     group's for its own output channels. In a linear layer K is the mean |a| of the row.
 
-    Gradient of both signs: 1 where |x| <= 1, else 0 (eq. 12).
+    Gradient of both signs: 1 where |x| < 1, else 0 (eq. 12); in the released variant 1 at |x| = 1 too.
 
                  1 |  ______
                    | |      |          d sign / d x over x
@@ -25,7 +25,8 @@ class XnorNet(BinaryLayer):
                     -1  0   1
 
     The released variant has one K for each sample, its mean |a|, and centres each row of a linear layer's
-    weights by its mean before sign and alpha.
+    weights by its mean before sign and alpha. Its convolutions pass the gradient to the weights without
+    alpha, and to the activations without K.
     """
 
     input_derivative = staticmethod(clip)
@@ -35,6 +36,16 @@ class XnorNet(BinaryLayer):
         if self.variant == "released" and self.spatial == 0:
             return weight - weight.mean(1, keepdim=True)
         return weight
+
+    def sign_input(self, x: Tensor) -> Tensor:
+        signs = super().sign_input(x)
+        released = self.variant == "released" and self.spatial > 0
+        return divide_gradient(signs, self.activation_scale(x.detach())) if released else signs
+
+    def sign_weight(self, weight: Tensor) -> Tensor:
+        signs = super().sign_weight(weight)
+        released = self.variant == "released" and self.spatial > 0
+        return divide_gradient(signs, self.channel_weight_alpha(weight)) if released else signs
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.activation_scale(x.detach()) * self.channel_alpha(weight)

@@ -15,14 +15,14 @@ class XnorNetPlusPlus(BinaryLayer):
     alpha is for the output channel, beta for the row and gamma for the column of the output; Conv1d has
     alpha and beta, a linear layer alpha alone. `extents` holds beta and gamma.
 
-    Gradient of both signs: 1 where |x| <= 1, else 0 (eq. 12).
+    Gradient of both signs: 1 where |x| < 1, else 0 (eq. 12); in the released variant 1 at |x| = 1 too.
 
                  1 |  ______
                    | |      |          d sign / d x over x
                  0 |_|      |_
                     -1  0   1
 
-    Both variants are the same.
+    Both variants are the same but for that boundary.
     """
 
     input_derivative = staticmethod(clip)

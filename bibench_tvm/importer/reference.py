@@ -1,0 +1,95 @@
+"""The source network as a verification needs it: run as it was written, or from integers given to it.
+
+One protocol for PyTorch and ONNX; `torch_reference.py` and `onnx_reference.py` have the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+Interior = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """What the original framework computed for one set of inputs.
+
+    `outputs` has one array per output of the model. `layer_inputs` maps the name of a layer to its
+    activation operands as the framework computed them, before anything was put in their place: one array, or
+    two for a product of two activations. `tensors`: those that were asked for by name.
+    """
+
+    outputs: list[np.ndarray]
+    layer_inputs: dict[str, tuple[np.ndarray, ...]]
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceLayer:
+    """How a layer stands in the source.
+
+    convolution: its operand is [N, C, ...]; else it is a matrix product. shapes: of its activation operands.
+    interiors: for each of these, where a tensor lies in it that was padded with zeros for this layer alone,
+    the last padding first. columns: a second activation is [.., K, N], not [.., N, K]. weight_axis: of the
+    output channels, None for a product of two activations.
+    """
+
+    convolution: bool
+    shapes: tuple[tuple[int, ...], ...]
+    interiors: tuple[tuple[Interior, ...], ...]
+    columns: bool
+    weight_axis: int | None
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What a layer of the source gets in place of its own operands: arrays of their shapes; and weights."""
+
+    operands: tuple[np.ndarray, ...]
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where a float becomes one of few values. kind: `zero`, `half` or `whole`, which says at what distances
+    from `other` (0 where it is None) the value of `tensor` decides: 0, an integer and a half, an integer."""
+
+    kind: str
+    tensor: str
+    other: str | np.ndarray | None = None
+
+
+class Reference(Protocol):
+    """layers: by the names that a user knows."""
+
+    @property
+    def layers(self) -> Mapping[str, SourceLayer]: ...
+
+    def __call__(
+        self,
+        values: list[np.ndarray],
+        injections: Mapping[str, Injection] | None = None,
+        *,
+        wanted: Collection[str] = (),
+        replaced: Mapping[str, np.ndarray] | None = None,
+        double: bool = False,
+    ) -> ReferenceRun:
+        """Run the source. Raises ValueError if the values do not match the inputs of the model.
+
+        injections: layer -> what this layer, and nothing else that reads the same tensors, gets in their
+        place. wanted: names of tensors to give back; replaced: tensor -> what all its readers get instead.
+        double: in float64, all but what depends on parameters alone.
+        """
+
+    def weights(self, layer: str) -> np.ndarray:
+        """The weights as the layer reads them."""
+
+    def sums(self, layer: str, operands: tuple[np.ndarray, ...], weights: np.ndarray | None) -> np.ndarray:
+        """What the source's own operator makes of such integers, without a bias; exact."""
+
+    def decisions(self, layer: str, position: int) -> list[Decision]:
+        """The nearest places before an operand of a layer where floats become few values, perhaps none."""

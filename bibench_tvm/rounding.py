@@ -1,0 +1,165 @@
+"""What rounding may explain: how far a tensor of the source in float32 is from the same tensor in float64.
+
+Both run from the same integers of the artifact, so that no sign makes much of a little. The difference is
+taken relative to the largest value, and as the largest that was seen on any sample; where a tensor has few
+numbers, one of which may happen to be exact, on shuffled integers besides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bibench_tvm.importer import Decision, Injection, Reference
+
+MULTIPLE = 8.0
+"""Of the difference: another order of a sum, or Winograd's method, rounds so much more coarsely at most."""
+FLOOR = 8 * float(np.finfo(np.float32).eps)
+"""Relative to the largest value: what nothing that rounds at all can be asked to be below."""
+FALLBACK = 1e-5  # relative, where the source cannot run in float64
+_ENOUGH = 8  # numbers that rounding is judged by
+
+Injections = Mapping[str, Injection]
+
+
+class Rounding:
+    """Of one source; measured only where something has to be explained.
+
+    unmeasured: whether the source could not run in float64, so that a fixed number had to do.
+    """
+
+    def __init__(self, reference: Reference):
+        self.reference = reference
+        self.unmeasured = False
+        self._relative: dict[str, float] = {}
+        self._numbers: Counter[str] = Counter()
+        self._generator = np.random.default_rng(0)
+
+    def explains(
+        self, output: int, ours: np.ndarray, theirs: np.ndarray, values: list[np.ndarray], given: Injections
+    ) -> bool:
+        """Whether an output of the artifact is that of the source but for rounding."""
+        difference = largest_difference(ours, theirs)
+        if theirs.dtype.kind != "f":
+            return difference == 0
+        scale = magnitude(theirs)
+        name = f"output {output}"
+        if difference <= max(FLOOR, MULTIPLE * self._relative.get(name, 0.0)) * max(scale, 1e-3):
+            return True
+        own = self._measure(output, values, given)
+        return difference <= MULTIPLE * max(own, self._relative[name] * scale)
+
+    def excused(
+        self,
+        layer: str,
+        position: int,
+        flipped: np.ndarray,
+        ours: np.ndarray,
+        values: list[np.ndarray],
+        given: Injections,
+    ) -> np.ndarray:
+        """bool: which of the flipped signs of an operand may be due to rounding: a small multiple of it,
+        added to or taken from what is compared, gives our sign, and it is not exactly on the threshold.
+
+        ours: as the artifact has the operand.
+        """
+        decisions = self.reference.decisions(layer, position)
+        nothing = np.zeros_like(flipped)
+        if not decisions:
+            return nothing
+        moves: dict[str, np.ndarray] = {}
+        tensors: dict[str, np.ndarray] = {}
+        for decision in decisions:
+            names = [n for n in (decision.tensor, decision.other) if isinstance(n, str)]
+            reach = sum(self._measure(name, values, given) for name in names)
+            tensors |= self.reference(values, given, wanted=names).tensors
+            x = tensors[decision.tensor]
+            distance = _distance(decision, x, tensors)
+            if x.dtype.kind != "f" or distance.shape != x.shape:
+                continue
+            floor = FLOOR * magnitude(x) if reach else 0.0  # what does not round at all has no excuse
+            moves[decision.tensor] = np.where(distance != 0, max(MULTIPLE * reach, floor), 0).astype(x.dtype)
+        if not moves:
+            return nothing
+        reached = nothing
+        for sign in (1, -1):
+            moved = {name: tensors[name] + sign * move for name, move in moves.items()}
+            theirs = self.reference(values, given, replaced=moved).layer_inputs[layer][position]
+            reached = reached | (np.sign(theirs) == np.sign(ours))
+        return flipped & reached
+
+    def _measure(self, what: int | str, values: list[np.ndarray], given: Injections) -> float:
+        """The largest difference between float32 and float64 in an output or a tensor on this sample;
+        learns what it is relative to the largest value."""
+        own, scale = self._look(what, values, given)
+        name = what if isinstance(what, str) else f"output {what}"
+        while 0 < self._numbers[name] < _ENOUGH:
+            self._look(what, *self._shuffled(values, given))
+        return max(own, self._relative[name] * scale)
+
+    def _look(self, what: int | str, values: list[np.ndarray], given: Injections) -> tuple[float, float]:
+        name = what if isinstance(what, str) else f"output {what}"
+        wanted = [what] if isinstance(what, str) else []
+        narrow = self.reference(values, given, wanted=wanted)
+        x = narrow.tensors[what] if isinstance(what, str) else narrow.outputs[what]
+        scale = magnitude(x)
+        try:
+            wide = self.reference(values, given, wanted=wanted, double=True)
+            y = wide.tensors[what] if isinstance(what, str) else wide.outputs[what]
+            own = largest_difference(x, y)
+        except Exception:  # an operator that has no float64 in PyTorch or in ONNX's reference implementation
+            self.unmeasured = True
+            own = FALLBACK * scale
+        self._relative[name] = max(self._relative.get(name, 0.0), own / scale if scale else 0.0)
+        self._numbers[name] += x.size
+        return own, scale
+
+    def _shuffled(
+        self, values: list[np.ndarray], given: Injections
+    ) -> tuple[list[np.ndarray], dict[str, Injection]]:
+        def shuffle(array: np.ndarray) -> np.ndarray:
+            return self._generator.permutation(array.ravel()).reshape(array.shape)
+
+        injections = {
+            layer: replace(injection, operands=tuple(map(shuffle, injection.operands)))
+            for layer, injection in given.items()
+        }
+        return list(map(shuffle, values)), injections
+
+
+def _distance(decision: Decision, x: np.ndarray, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """From the nearest value at which the decision changes; 0 exactly there."""
+    other = tensors[decision.other] if isinstance(decision.other, str) else decision.other
+    difference = x - other.astype(x.dtype) if other is not None else x
+    if decision.kind == "half":
+        return difference - np.floor(difference) - x.dtype.type(0.5)
+    return difference - np.rint(difference) if decision.kind == "whole" else difference
+
+
+def magnitude(values: np.ndarray) -> float:
+    """The largest finite magnitude."""
+    magnitudes = np.abs(values.astype(np.float64))
+    return float(magnitudes[np.isfinite(magnitudes)].max(initial=0.0))
+
+
+def largest_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Infinities and NaN that are the same in both do not differ."""
+    if not ours.size:
+        return 0.0
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    return float(np.nan_to_num(difference, nan=np.finfo(np.float64).max).max())
+
+
+def same_structure(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> str:
+    """Empty where shapes and dtypes are the same, else a sentence."""
+    if len(ours) != len(theirs):
+        return f"The artifact has {len(ours)} outputs, and the source {len(theirs)}."
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            return f"The artifact's output {i} is {a.dtype} {a.shape}, and the source's {b.dtype} {b.shape}."
+    return ""
