@@ -52,7 +52,7 @@ def pins() -> dict[str, str]:
 
 def test_the_pinned_versions_fit_every_python_that_is_promised() -> None:
     pinned, wrong = pins(), []
-    assert PYTHONS and {"apache-tvm", "numpy", "torch", "tornado", "pytest"} <= set(pinned)
+    assert PYTHONS and {"apache-tvm", "numpy", "torch", "pytest"} <= set(pinned)
     for name, version in pinned.items():
         found = metadata.distribution(name)
         assert found.version.split("+")[0] == version, f"{name}: ./install.sh test installs what is pinned"
