@@ -67,7 +67,10 @@ class Standalone:
         x = relax.Var("x", relax.TensorType(self.shaped(self.x).shape, "float32"))
         with builder.function("main", [x]):
             with builder.dataflow():
-                read = builder.emit(op.sign(x)) if self.binarized else x
+                read = x
+                if self.binarized:  # with +1 at 0, and so not relax's sign
+                    zero, plus, minus = (relax.const(value, "float32") for value in (0.0, 1.0, -1.0))
+                    read = builder.emit(op.where(op.greater_equal(x, zero), plus, minus))
                 if self.linear:
                     matrix = self.weights.reshape(conv.out_channels, -1).T
                     y = builder.emit(op.matmul(read, relax.const(np.ascontiguousarray(matrix))), "layer")
