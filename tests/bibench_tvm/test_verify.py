@@ -166,6 +166,44 @@ def test_a_layer_that_the_source_does_not_have(
     assert record["reason"] == "2: The source has no layer of that name."
 
 
+class Layouts(torch.nn.Module):
+    """Binary layers of every layout: behind a padding, in one dimension, products of two activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 8, 3)
+        self.padded = torch.nn.Conv2d(8, 8, 3, bias=False)
+        self.row = torch.nn.Conv1d(8, 8, 3, padding=1, bias=False)
+        for layer in (self.padded, self.row):
+            layer.weight.data = sign(layer.weight.data) * 0.3
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.padded(torch.nn.functional.pad(sign(self.first(x)), (1, 0, 2, 1)))
+        x = self.row(sign(x - 0.01).flatten(2))
+        product = sign(x - 0.02).transpose(1, 2) @ sign(2 * x - 0.5)
+        return product, torch.nn.functional.linear(sign(product[0] - 0.3), sign(product[0] + 0.1))
+
+
+def sign(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x >= 0, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("onnx", [False, True])
+def test_layouts_of_the_source(onnx: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    example = torch.zeros(1, 3, 8, 8)
+    source: Any = Layouts().eval()
+    if onnx:
+        torch.onnx.export(source, (example,), tmp_path / "m.onnx", dynamo=False)
+        source = tmp_path / "m.onnx"
+    manifest = compile_model(source, None if onnx else example, out=tmp_path / "out", verify=2).manifest
+    record = manifest["verification"]
+    assert record["passed"] is True, record["reason"]
+    assert [layer["binarized"] for layer in manifest["layers"]] == [False, *[True] * 4]
+    assert [check["signs"] for check in record["layers"]] == [2 * n for n in (288, 280, 560, 2450)]
+    assert [check["sums"] for check in record["layers"]] == [2 * n for n in (280, 280, 1225, 1225)]
+
+
 def test_infinities_and_nan_agree_with_themselves() -> None:
     values = np.array([1.0, np.inf, -np.inf, np.nan], np.float32)
     assert largest_difference(values, values) == 0
