@@ -58,7 +58,7 @@ ENDS: dict[str, tuple[Callable[[Any, Tensor], Any], set[str]]] = {
         lambda n, x: torch.cat([n.scores(x.mean((2, 3))), n.boxes(x.mean((2, 3)))], 1),
         {"scores", "boxes"},
     ),
-    "shortcut": (lambda n, x: x + n.body(torch.tanh(x)), {"body"}),
+    "shortcut": (lambda n, x: x[:, :4] + n.map(torch.tanh(x)), {"map"}),
     "a head that feeds another": (
         lambda n, x: (n.scores(x.mean((2, 3))), n.map(x * n.boxes(x.mean((2, 3))).mean())),
         {"scores", "map"},
