@@ -228,9 +228,9 @@ class _Tracker:
         self._summary: bytes | None = None
 
     def make_room(self, newcomer: _Connection) -> None:
-        """Where there are too many, one goes: first those that are nothing here, then boards and those who wait
-        for one, the longest silent first; and of boards that speak, the last that came, so that a flood of
-        them takes nobody's place who was there before."""
+        """Where there are too many, one goes: first those that are nothing here, then boards and those who
+        wait for one, the longest silent first; and of boards that speak, the last that came, so that a flood
+        of them takes nobody's place who was there before."""
         if len(self.connections) > self._most:
             now = newcomer.heard
 
