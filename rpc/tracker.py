@@ -30,6 +30,7 @@ _MAX_OFFERS = 16  # of one connection, not handed out yet
 _MAX_REQUESTS = 64  # of one connection, not served yet
 _MAX_UNREAD = 32  # connections that have not taken their answer yet
 _MESSAGE_S = 10.0  # for a greeting, a message that has begun, and an answer to be taken
+_SILENT_S = 10.0  # boards of ours say something every 2 s
 _OTHER_FILES = 32
 _received = bytearray(1 << 12)  # one after the other: a connection takes its part out at once
 
@@ -95,7 +96,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.said = b""  # the same as JSON
         self.offers: dict[str, _Offer] = {}
         self.requests: set[_Request] = set()
-        self.heard = 0.0
+        self.since = self.heard = 0.0
         self._loop = asyncio.get_running_loop()
         self._input = bytearray()
         self._greeted = False
@@ -110,7 +111,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.host = str((transport.get_extra_info("peername") or [""])[0])
         with contextlib.suppress(OSError):
             prepare(transport.get_extra_info("socket"))
-        self.heard = self._loop.time()
+        self.since = self.heard = self._loop.time()
         self._hurry()
         self._tracker.connections.add(self)
         self._tracker.make_room(self)
@@ -227,9 +228,17 @@ class _Tracker:
         self._summary: bytes | None = None
 
     def make_room(self, newcomer: _Connection) -> None:
-        """Where there are too many, one goes that is nothing here, else the one that was silent longest."""
+        """Where there are too many, one goes: first those that are nothing here, then boards and those who
+        wait for one, the longest silent first; and of boards that speak, the last that came, so that a flood
+        of them takes nobody's place who was there before."""
         if len(self.connections) > self._most:
-            least = min(self.connections - {newcomer}, key=lambda c: (c.matters, c.heard))
+            now = newcomer.heard
+
+            def worth(connection: _Connection) -> tuple[bool, bool, float]:
+                lively = connection.matters and now - connection.heard < _SILENT_S
+                return connection.matters, lively, -connection.since if lively else connection.heard
+
+            least = min(self.connections - {newcomer}, key=worth)
             self.connections.discard(least)
             least.close()
 

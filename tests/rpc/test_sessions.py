@@ -7,7 +7,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rpc import board as server
 from rpc import qemu, session
 from rpc.session import Board, RemoteError, local_board
 from rpc.wire import Address, receive
@@ -136,26 +136,20 @@ def test_what_left_its_group_ends_with_its_session(
         assert board.threads() > 0
 
 
-def test_a_client_that_does_not_read_does_not_stop_the_board(here: tuple[Address, str]) -> None:
-    """It asks for 16 MB, reads none of it, and is still there when its time is over."""
-    code = f"""
-import os, signal, threading
-from rpc.session import session
-with session({here[0]!r}, {here[1]!r}, wait_s=60, limit_s=6) as board:
-    board.remote.upload(bytearray(1 << 24), "large")
-    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGSTOP)).start()
-    print("reading", flush=True)
-    while True:
-        board.remote.download("large")
-"""
-    client = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
-    try:
-        assert client.stdout and client.stdout.readline() == b"reading\n"
-        with session.session(*here, wait_s=30, limit_s=60) as board:
-            assert board.threads() > 0
-    finally:
-        client.kill()
-        client.communicate()
+def test_a_client_that_does_not_read_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        connection, _ = listener.accept()
+    with client, connection:
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while connection.send(bytes(100_000)):
+                pass
+        connection.setblocking(True)
+        telling = threading.Thread(target=server._refuse, args=(connection, "It is over."), daemon=True)
+        telling.start()
+        telling.join(10)
+        assert not telling.is_alive()
 
 
 def answering(reply: Callable[[list[Any]], bytes]) -> Address:
@@ -247,14 +241,14 @@ def test_a_board_that_stops_answering_is_given_up(functions: Path, monkeypatch: 
     monkeypatch.setattr(session, "_CONNECT_S", 0.5)
     before = servers()
     with local_board() as (tracker, key):
-        [server] = servers() - before
+        [process] = servers() - before
         with session.session(tracker, key, wait_s=60, limit_s=1) as board:
-            os.kill(server, signal.SIGSTOP)
+            os.kill(process, signal.SIGSTOP)
             try:
                 with pytest.raises(RemoteError, match=r"calling hang failed: It did not answer within 1 s\."):
                     call(board, functions, "hang")
             finally:
-                os.kill(server, signal.SIGCONT)
+                os.kill(process, signal.SIGCONT)
 
 
 def test_numbers_that_a_board_makes_up(here: tuple[Address, str], monkeypatch: pytest.MonkeyPatch) -> None:
