@@ -13,3 +13,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--images", type=int, default=3, help="Verify each algorithm on so many of the 300 bundled images."
     )
+    parser.addoption("--kills", type=int, default=20, help="Kill so many writers of artifacts at random.")
