@@ -63,6 +63,10 @@ class Artifact:
         self._fits_here = False
         self._idle: list[_Machine] = []  # of which each call takes one, and makes one where there is none
 
+    def __reduce__(self) -> Any:
+        """For another process: the same artifact, whatever is in the folder by then."""
+        return artifact_of, (self.folder, self.manifest, self._library.read())
+
     def run(self, *inputs: np.ndarray, out: np.ndarray | Sequence[np.ndarray] | None = None) -> Any:
         """Run the network on this machine.
 

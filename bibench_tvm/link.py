@@ -48,7 +48,6 @@ def link_shared(output: str, objects: Sequence[str], options: object = None) -> 
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.returncode:
         return
-    place = os.path.dirname(output)
     # A linker that writes to memory is told by a signal that the file behind it may not grow.
     if "No space left" in done.stderr or -done.returncode in (signal.SIGBUS, signal.SIGXFSZ):
         raise BibenchError(

@@ -37,7 +37,7 @@ class Replacements:
             install(scratch, self.out, {**self.artifact.manifest, "model": name, "files": files})
 
     def child(self, name: str, die_at: int = 0) -> int:
-        """A process that installs `name`, and is killed as it makes its call number `die_at` of the system."""
+        """A process that installs `name`, and is killed as it makes its system call `die_at`."""
         if child := os.fork():
             return child
         made = 0
