@@ -8,8 +8,9 @@ A case is a folder, written by `prepare.py`:
     ours, ours_channels_last       artifacts; the second takes and gives channels last (layers only)
     bitserial.npz                  operands of TVM's own bit-serial kernel (layers only)
 
-A contestant takes the folder and the number of threads and gives (run, read): `run()` is one inference as a
-caller would do it, with inputs already in place; `read(run())` is the output as an array.
+A contestant takes the folder and the number of threads and gives (run, read): `run()` is one inference by
+the call that its users make, arrays in and arrays out; `read(run())` is the output as an array. Where a
+library can be called with inputs already in place, a second contestant does that: `ALONE`.
 """
 
 from __future__ import annotations
@@ -43,31 +44,38 @@ def _input(case: Path) -> np.ndarray:
     return np.load(case / "input.npy")
 
 
-def _artifact(folder: str) -> Callable[[Path, int], Running]:
+def _artifact(folder: str, *, alone: bool = False) -> Callable[[Path, int], Running]:
     def open_artifact(case: Path, _: int) -> Running:
         import tvm
 
-        from bibench_tvm.artifact import MODEL, load_vm
+        from bibench_tvm.artifact import MODEL, load, load_vm
 
         x = _input(case)
         if folder == "ours_channels_last":
             x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
-        main, tensor = load_vm(case / folder / MODEL)["main"], tvm.runtime.tensor(x)
-        return lambda: main(tensor), lambda y: y.numpy()
+        if alone:
+            main, tensor = load_vm(case / folder / MODEL)["main"], tvm.runtime.tensor(x)
+            return lambda: main(tensor), lambda y: y.numpy()
+        artifact = load(case / folder)
+        return lambda: artifact.run(x), lambda y: y
 
     return open_artifact
 
 
-def _onnx_runtime(file: str) -> Callable[[Path, int], Running]:
+def _onnx_runtime(file: str, *, alone: bool = False) -> Callable[[Path, int], Running]:
     def open_session(case: Path, threads: int) -> Running:
         from bibench_tvm.peers.onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime(case / file, threads).bound([_input(case)])
+        opened, x = OnnxRuntime(case / file, threads), _input(case)
+        if alone:
+            return opened.bound([x])
+        (given,) = opened.session.get_inputs()
+        return lambda: opened.session.run(None, {given.name: x}), lambda outputs: outputs[0]
 
     return open_session
 
 
-def _openvino(file: str, *, binary: bool = False) -> Callable[[Path, int], Running]:
+def _openvino(file: str, *, binary: bool = False, alone: bool = False) -> Callable[[Path, int], Running]:
     def open_model(case: Path, threads: int) -> Running:
         import openvino
 
@@ -80,8 +88,11 @@ def _openvino(file: str, *, binary: bool = False) -> Callable[[Path, int], Runni
         # Without the hint its float layers are computed in bfloat16 where the processor can.
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         compiled = core.compile_model(model, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
+        x = _input(case)
+        if not alone:
+            return lambda: compiled(x), lambda outputs: np.array(outputs[0])
         request = compiled.create_infer_request()
-        request.set_input_tensor(openvino.Tensor(_input(case)))
+        request.set_input_tensor(openvino.Tensor(x))
 
         def run() -> Any:
             request.infer()
@@ -132,21 +143,37 @@ def _bitserial(case: Path, _: int) -> Running:
     return run, lambda done: np.moveaxis(done.numpy(), -1, 1)
 
 
+ALONE = ", the network alone"
 _TVM, _ORT, _OPENVINO = "tvm", "onnxruntime", "openvino"
+
+
+def _both(
+    name: str, library: str, computes: str, open_it: Callable[..., Any], file: str, *rest: Any, **options: Any
+) -> dict[str, Contestant]:
+    """A contestant as its users call it, and the network alone."""
+    return {
+        name + (ALONE if alone else ""): Contestant(
+            library,
+            "apache-tvm" if library == _TVM else library,
+            computes,
+            open_it(file, alone=alone, **options),
+            file,
+            *rest,
+        )
+        for alone in (False, True)
+    }
+
+
 CONTESTANTS = {
-    "ours": Contestant(_TVM, "apache-tvm", "binary", _artifact("ours"), "ours"),
+    **_both("ours", _TVM, "binary", _artifact, "ours"),
     "ours, channels last": Contestant(
         _TVM, "apache-tvm", "channels last", _artifact("ours_channels_last"), "ours_channels_last"
     ),
-    "OpenVINO binary": Contestant(
-        _OPENVINO, "openvino", "binary", _openvino("binary.onnx", binary=True), "binary.onnx"
-    ),
-    "OpenVINO int8": Contestant(_OPENVINO, "openvino", "float", _openvino("int8.onnx"), "int8.onnx", None),
-    "ONNX Runtime int8": Contestant(
-        _ORT, "onnxruntime", "float", _onnx_runtime("int8.onnx"), "int8.onnx", None
-    ),
-    "OpenVINO fp32": Contestant(_OPENVINO, "openvino", "float", _openvino("float.onnx"), "float.onnx"),
-    "ONNX Runtime fp32": Contestant(_ORT, "onnxruntime", "float", _onnx_runtime("float.onnx"), "float.onnx"),
+    **_both("OpenVINO binary", _OPENVINO, "binary", _openvino, "binary.onnx", binary=True),
+    **_both("OpenVINO int8", _OPENVINO, "float", _openvino, "int8.onnx", None),
+    **_both("ONNX Runtime int8", _ORT, "float", _onnx_runtime, "int8.onnx", None),
+    **_both("OpenVINO fp32", _OPENVINO, "float", _openvino, "float.onnx"),
+    **_both("ONNX Runtime fp32", _ORT, "float", _onnx_runtime, "float.onnx"),
     "PyTorch fp32": Contestant("torch", "torch", "float", _pytorch, "float.pt"),
     "TVM topi bit-serial": Contestant(_TVM, "apache-tvm", "bitserial", _bitserial, "bitserial.npz"),
 }

@@ -2,8 +2,9 @@
 
 Every library has a process of its own. They take turns: in each round, each contestant of a case runs one
 burst while all others wait, and the ratio to ours is taken within the round, so that what the machine does
-meanwhile touches both. On one thread the ratios are of processor time, on more of wall time. Outputs are
-checked before anything is timed.
+meanwhile touches both. What is timed is the call that a user makes, arrays in and arrays out, and beside it
+the network alone, with its inputs in place, against ours alone. On one thread the ratios are of processor
+time, on more of wall time. Outputs are checked before anything is timed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import typer
 from rich.table import Table
 
 from benchmarks import goals
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import ALONE, CONTESTANTS
 from benchmarks.goals import Goal
 from benchmarks.shapes import EXTRA, LAYERS, NETWORKS, chosen
 from benchmarks.tables import promised, show
@@ -170,7 +171,9 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
     for title in CONTESTANTS:
         if title in timings and not title.startswith("ours"):
             goal = wanted.get(goals.INT8 if title == best else title)
-            figure(f"{title} / ours", title, "ours", goal)
+            ours = f"ours{ALONE}" if title.endswith(ALONE) else "ours"
+            if ours in timings:
+                figure(f"{title.removesuffix(ALONE)} / {ours}", title, ours, goal)
             if LAST in timings and goal:
                 figure(f"{title} / {LAST}", title, LAST, goal)
     if "ours on 2 threads" in timings:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bibench_tvm.artifact import MODEL, Artifact
+from bibench_tvm.artifact import Artifact
 from bibench_tvm.compiler import build
 from bibench_tvm.errors import BibenchError, UsageError, unknown
 from bibench_tvm.importer import Imported
-from bibench_tvm.link import link_shared
+from bibench_tvm.link import export
 from bibench_tvm.measure import INSTRUCTIONS, MILLISECONDS, in_unit, sample_inputs, unit_of
 from bibench_tvm.peers import bitserial, onnx_runtime
 from bibench_tvm.peers.standalone import Standalone
@@ -249,7 +249,7 @@ class _Bench:
         return self._turns(makers)
 
     def _path(self, suffix: str) -> Path:
-        """A new name each time: a board would take a second library of one name for the first."""
+        """A new name each time."""
         self.made += 1
         return self.folder / f"contestant{self.made}{suffix}"
 
@@ -273,9 +273,7 @@ class _Bench:
         if reason := bitserial.unsupported(layer.conv):
             raise BibenchError(reason)
         library = self._path(".so")
-        tvm.compile(bitserial.bitserial_module(layer.conv), target=self.target.tvm).export_library(
-            str(library), fcompile=link_shared
-        )
+        export(tvm.compile(bitserial.bitserial_module(layer.conv), target=self.target.tvm), library)
         kernel = np.ascontiguousarray(layer.weights.transpose(1, 2, 3, 0) > 0).astype("uint8")
         expected = layer.expected((layer.x >= 0).astype("float32"))
         return Contestant(self.board.network(library), [layer.x, kernel], expected, 0.0, self.unit)
@@ -322,10 +320,8 @@ class _Bench:
     def _artifact(self, source: Source | None) -> Contestant:
         inputs = sample_inputs(self.artifact.manifest, None)
         expected = source.imported.reference(inputs).outputs[0] if source and source.file else None
-        library = self._path(".so")
-        library.write_bytes((self.artifact.folder / MODEL).read_bytes())
         tolerance = _QUANTIZED_NETWORK if _int8(self.artifact.manifest) else _FLIPS
-        return Contestant(self.board.network(library), inputs, expected, tolerance, self.unit)
+        return Contestant(self.artifact.network_on(self.board), inputs, expected, tolerance, self.unit)
 
     def _untuned(self, imported: Imported) -> Contestant:
         inputs = sample_inputs(self.artifact.manifest, None)

@@ -1,29 +1,30 @@
-"""The artifact, a folder with `model.so` and `manifest.json`: written whole, read with suspicion, run.
+"""The artifact, a folder with a network and `manifest.json`: read with suspicion, run. `folder` writes it.
 
 Needs TVM and numpy, and neither torch nor onnx: this is what a board imports.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import functools
 import hashlib
 import json
 import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bibench_tvm.errors import BibenchError, UsageError
-from bibench_tvm.threads import use_threads
+from bibench_tvm.folder import MANIFEST, stored_name
+from bibench_tvm.threads import run_where_threads_are, use_threads
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+if TYPE_CHECKING:
+    from rpc.library import Library
+
+SCHEMA_VERSION = 2
 MODEL = "model.so"
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -41,81 +42,119 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 _DTYPES = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64))]
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
-_SCRATCH = ".bibench-"
+_ATTEMPTS = 20  # to read a folder that is being replaced
+_ALIGNMENT = 64  # bytes: kernels read whole vectors
 
 
 class Artifact:
-    """A compiled network. `run` takes and returns numpy arrays; `manifest` is the parsed manifest.json."""
+    """A compiled network, as it was in `folder` when it was loaded, whatever lies there now.
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
+    `run` takes and returns numpy arrays; `manifest` is the parsed manifest.json. One artifact may be run from
+    several threads: where networks run on one thread each, so many run at once; where on more, the callers
+    take turns, each with all of the threads.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], library: Library):
         self.folder = folder
         self.manifest = manifest
-        self._vm: Any = None
+        self._library = library
+        self._takes = [(tuple(spec["shape"]), np.dtype(spec["dtype"])) for spec in manifest["inputs"]]
+        self._gives = [(tuple(spec["shape"]), np.dtype(spec["dtype"])) for spec in manifest["outputs"]]
+        self._fits_here = False
+        self._idle: list[_Machine] = []  # of which each call takes one, and makes one where there is none
 
-    def run(self, *inputs: np.ndarray) -> Any:
+    def __reduce__(self) -> Any:
+        """For another process: the same artifact, whatever is in the folder by then."""
+        return artifact_of, (self.folder, self.manifest, self._library.read())
+
+    def run(self, *inputs: np.ndarray, out: np.ndarray | Sequence[np.ndarray] | None = None) -> Any:
         """Run the network on this machine.
 
         inputs: one array per input of the manifest, of its shape and dtype; the first extent of all of them
-        may be a multiple of the compiled one, and is then cut into that many runs. Returns the output, or a
-        tuple of them. Raises BibenchError where the artifact is for another processor, UsageError where the
-        inputs do not fit.
-        """
-        from bibench_tvm.presets import host_features
+        may be a multiple of the compiled one, and is then cut into that many runs. An input that is
+        contiguous and begins at a multiple of 64 bytes is read where it is, another one is copied first.
+        out: arrays to write the outputs to, of their shapes and dtypes; the one, or a sequence of them.
 
-        here = platform.machine().lower()
-        self.check_processor(_MACHINES.get(here, here), host_features(), "this machine")
-        return self._run_each(inputs, self._run_once)
+        Returns the output, or a tuple of them: those of `out`, or new arrays. Raises BibenchError where the
+        artifact is for another processor, UsageError where the inputs do not fit.
+        """
+        if not self._fits_here:
+            self.check_processor(*_here(), "this machine")
+            self._fits_here = True
+        arrays = [np.asarray(x) for x in inputs]
+        count = self._runs(arrays)
+        given = None if out is None else self._outputs(out, count)
+        results = run_where_threads_are(lambda: self._run_here(arrays, count))
+        return _joined(results, given)
 
     def run_on(self, board: Any, *inputs: np.ndarray) -> Any:
         """Run the network on a `rpc.session.Board`, as `run` does here. Raises RemoteError too."""
         self.check_processor(board.info.machine, board.info.features, str(board))
-        self._arrays(inputs)  # before anything is sent
+        arrays = [np.asarray(x) for x in inputs]
+        count = self._runs(arrays)  # before anything is sent
         built = self.manifest["versions"]["tvm"]
         if board.info.tvm != built:
             raise BibenchError(
                 f"{self.folder} was compiled with TVM {built}, and {board} has TVM {board.info.tvm}. Install "
                 "the same version on both."
             )
-        network = board.network(self.folder / MODEL)
-        return self._run_each(inputs, network.run)
+        network = self.network_on(board)
+        return _joined([network.run(part) for part in _parts(arrays, count)])
 
-    def _run_each(
-        self, inputs: Sequence[np.ndarray], run_once: Callable[[list[np.ndarray]], list[np.ndarray]]
-    ) -> Any:
-        parts = self._arrays(inputs)
-        results = [run_once(list(arrays)) for arrays in zip(*parts, strict=True)]
-        joined = [
-            np.concatenate(columns) if len(results) != 1 else columns[0]
-            for columns in zip(*results, strict=True)
-        ]
-        return joined[0] if len(joined) == 1 else tuple(joined)
+    def network_on(self, board: Any) -> Any:
+        """The `rpc.session.Network` of this artifact on a `rpc.session.Board`, sent there anew."""
+        return board.network(self.folder / MODEL, self._library.read())
 
-    def _arrays(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """Each input cut into the arrays of its runs. Raises UsageError where the inputs do not fit."""
+    def _runs(self, arrays: Sequence[np.ndarray]) -> int:
+        """How many runs these arrays make. Raises UsageError where they do not fit."""
+        takes = self._takes
+        if len(arrays) == len(takes) and all(
+            array.shape == shape and array.dtype == dtype
+            for array, (shape, dtype) in zip(arrays, takes, strict=True)
+        ):
+            return 1
         specs = self.manifest["inputs"]
-        if len(inputs) != len(specs):
+        if len(arrays) != len(specs):
             names = ", ".join(spec["name"] for spec in specs)
-            takes = f"{len(specs)} inputs" if len(specs) != 1 else "1 input"
-            raise UsageError(f"The network takes {takes} ({names}), but {len(inputs)} were given.")
-        arrays = [np.asarray(x) for x in inputs]
+            count = f"{len(specs)} inputs" if len(specs) != 1 else "1 input"
+            raise UsageError(f"The network takes {count} ({names}), but {len(arrays)} were given.")
         runs = {_runs(array, spec) for array, spec in zip(arrays, specs, strict=True)}
         if len(runs) != 1:
             raise UsageError(f"The inputs disagree about the batch: they make {sorted(runs)} runs.")
-        count = runs.pop()
-        if count != 1 and not all(spec["shape"] for spec in self.manifest["outputs"]):
+        if not all(shape for shape, _ in self._gives):
             raise UsageError("The network has an output without a batch; give it one batch at a time.")
-        return [np.split(array, count) if count != 1 else [array] for array in arrays]
+        return runs.pop()
 
-    def _run_once(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        import tvm
+    def _outputs(self, out: np.ndarray | Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+        """The arrays of `out`, if the outputs of so many runs can be written there."""
+        arrays = [out] if isinstance(out, np.ndarray) else list(out)
+        if len(arrays) != len(self._gives):
+            raise UsageError(f"The network has {len(self._gives)} outputs, but out has {len(arrays)} arrays.")
+        specs = self.manifest["outputs"]
+        for array, spec, (shape, dtype) in zip(arrays, specs, self._gives, strict=True):
+            whole = (count * shape[0], *shape[1:]) if count != 1 else shape
+            if not isinstance(array, np.ndarray) or array.shape != whole or array.dtype != dtype:
+                found = (
+                    f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                )
+                raise UsageError(f"Output {spec['name']!r} is {dtype} {whole}, and out has {found} for it.")
+            if not array.flags.writeable:
+                raise UsageError(f"The array in out for output {spec['name']!r} cannot be written to.")
+        return arrays
 
-        if self._vm is None:
-            self._vm = load_vm(self.folder / MODEL)
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
+    def _run_here(self, arrays: list[np.ndarray], count: int) -> list[list[np.ndarray]]:
         try:
-            return flatten(self._vm["main"](*tensors))
+            machine = self._idle.pop()
+        except IndexError:
+            machine = _Machine(self._library, self._takes, f"{self.folder / MODEL}")
+        try:
+            if count == 1:
+                return [machine.run(arrays)]
+            return [machine.run(part) for part in _parts(arrays, count)]
         except Exception as error:  # the virtual machine raises what it likes
             raise BibenchError(f"{self.folder} failed as it ran: {_last_line(error)}") from error
+        finally:
+            self._idle.append(machine)
 
     def check_processor(self, machine: str, features: Collection[str], where: str) -> None:
         """Raise BibenchError where the artifact is for another processor than that of `where`."""
@@ -134,6 +173,60 @@ class Artifact:
             )
 
 
+class _Machine:
+    """A virtual machine and memory for its inputs. It runs one call at a time, in any thread."""
+
+    def __init__(self, library: Library, takes: Sequence[tuple[tuple[int, ...], np.dtype]], name: str):
+        import tvm
+
+        self._main = _start(library, name)["main"]
+        self._tensors = [tvm.runtime.empty(shape, str(dtype)) for shape, dtype in takes]
+        self._copies = [np.from_dlpack(tensor) for tensor in self._tensors]
+        self._read_in_place = tvm.runtime.from_dlpack
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """One run, on arrays of the compiled shapes. The outputs have memory of their own."""
+        tensors = []
+        for array, tensor, copy in zip(arrays, self._tensors, self._copies, strict=True):
+            flags = array.flags
+            # numpy lends no array that is read-only.
+            if flags.c_contiguous and flags.writeable and array.ctypes.data % _ALIGNMENT == 0:
+                tensors.append(self._read_in_place(array))
+            else:
+                np.copyto(copy, array)
+                tensors.append(tensor)
+        return flatten(self._main(*tensors))
+
+
+@functools.cache
+def _here() -> tuple[str, frozenset[str]]:
+    """(processor, its features): what an artifact is compared with that is to run here."""
+    from bibench_tvm.presets import host_features
+
+    machine = platform.machine().lower()
+    return _MACHINES.get(machine, machine), host_features()
+
+
+def _parts(arrays: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:
+    """The inputs of each of so many runs."""
+    return [list(part) for part in zip(*(np.split(array, count) for array in arrays), strict=True)]
+
+
+def _joined(results: Sequence[Sequence[np.ndarray]], given: Sequence[np.ndarray] | None = None) -> Any:
+    """The outputs of all runs, in the arrays `given` if there are some: one array, or a tuple of them."""
+    columns = list(zip(*results, strict=True))
+    if given is None:
+        joined = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in columns]
+    else:
+        joined = list(given)
+        for array, parts in zip(joined, columns, strict=True):
+            if len(parts) == 1:
+                np.copyto(array, parts[0])
+            else:
+                np.concatenate(parts, out=array)
+    return joined[0] if len(joined) == 1 else tuple(joined)
+
+
 def _runs(array: np.ndarray, spec: Mapping[str, Any]) -> int:
     """How many runs of the compiled shape this array makes."""
     shape, dtype, name = tuple(spec["shape"]), spec["dtype"], spec["name"]
@@ -149,14 +242,18 @@ def _runs(array: np.ndarray, spec: Mapping[str, Any]) -> int:
 
 
 def flatten(value: Any) -> list[np.ndarray]:
-    """Tensors in nested tuples -> numpy arrays, in order."""
+    """Tensors in nested tuples, as a network returns them -> numpy arrays over the same memory, in order."""
     if hasattr(value, "numpy"):
-        return [value.numpy()]
+        return [np.from_dlpack(value)]
     return [array for item in value for array in flatten(item)]
 
 
 def load_vm(library: Path) -> Any:
     """The Relax virtual machine over a library on this machine's CPU. Raises BibenchError."""
+    return _start(_kept(Path(library).read_bytes(), library), str(library))
+
+
+def _start(library: Library, name: str) -> Any:
     import tvm
     from tvm import relax
 
@@ -164,9 +261,9 @@ def load_vm(library: Path) -> Any:
 
     machine.settle_threads()
     try:
-        return relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        return relax.VirtualMachine(library.module(), tvm.cpu())
     except Exception as error:  # TVM and the dynamic linker raise what they like
-        raise BibenchError(f"{library} cannot be loaded: {_last_line(error)}") from error
+        raise BibenchError(f"{name} cannot be loaded: {_last_line(error)}") from error
 
 
 def _last_line(error: Exception) -> str:
@@ -180,28 +277,58 @@ def digest(path: Path) -> str:
 def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Artifact:
     """Read an artifact. Raises BibenchError where the folder is not a whole artifact of this version.
 
+    What is in the folder later does not matter: the library that is checked here is kept, and runs.
     threads: see `threads.use_threads`; left out, TVM decides.
     """
     if threads is not None:
         use_threads(threads)
     folder = Path(folder)
-    manifest = _read_manifest(folder)
+    manifest, content = _read(folder)
+    return artifact_of(folder, manifest, content)
+
+
+def artifact_of(folder: Path, manifest: dict[str, Any], content: bytes) -> Artifact:
+    """What `load` returns, of what was read from the folder or written there. content: of the library."""
+    return Artifact(folder, manifest, _kept(content, folder))
+
+
+def _kept(content: bytes, place: Path) -> Library:
+    from rpc.library import Library
+
+    try:
+        return Library(content)
+    except OSError as error:
+        raise BibenchError(
+            f"There is no room to load the {len(content):,} bytes of {place}: {error.strerror or error}."
+        ) from error
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The manifest and the library that it names."""
     import tvm
 
-    built = manifest["versions"].get("tvm")
-    if built != tvm.__version__:
-        raise BibenchError(
-            f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. Compile "
-            "it again, or install that version."
-        )
-    library = folder / MODEL
-    if not library.is_file():
-        raise BibenchError(f"{folder} has no {MODEL}: the artifact is not whole. Compile it again.")
-    if digest(library) != manifest["files"].get(MODEL):
-        raise BibenchError(
-            f"{library} is not the file that the manifest describes: it was damaged or exchanged."
-        )
-    return Artifact(folder, manifest)
+    for _ in range(_ATTEMPTS):
+        manifest = _read_manifest(folder)
+        built = manifest["versions"].get("tvm")
+        if built != tvm.__version__:
+            raise BibenchError(
+                f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. "
+                "Compile it again, or install that version."
+            )
+        expected = manifest["files"][MODEL]
+        library = folder / stored_name(MODEL, expected)
+        try:
+            content = library.read_bytes()
+        except FileNotFoundError:
+            continue  # a compilation has put another artifact there meanwhile
+        except OSError as error:
+            raise BibenchError(f"{library} cannot be read: {error.strerror or error}.") from error
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise BibenchError(
+                f"{library} is not the file that the manifest describes: it was damaged or exchanged."
+            )
+        return manifest, content
+    raise BibenchError(f"{folder} has no {library.name}: the artifact is not whole. Compile it again.")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -229,6 +356,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     texts = all(isinstance(target.get(key), str) for key in ("name", "triple", "cpu"))
     if not texts or not _is_list(target.get("features"), str):
         raise BibenchError(f"{path} is damaged: its 'target' does not say name, triple, cpu and features.")
+    if not re.fullmatch("[0-9a-f]{64}", str(manifest["files"].get(MODEL))):
+        raise BibenchError(f"{path} is damaged: its 'files' does not say the sha256 of {MODEL}.")
     for spec in (*manifest["inputs"], *manifest["outputs"]):
         if not _is_spec(spec):
             raise BibenchError(f"{path} is damaged: an input or output does not say name, shape and dtype.")
@@ -247,67 +376,3 @@ def _is_spec(value: Any) -> bool:
         and _is_list(value.get("shape"), int)
         and all(size > 0 for size in value["shape"])
     )
-
-
-@contextlib.contextmanager
-def scratch_beside(out: Path) -> Iterator[Path]:
-    """A folder in `out`, and so on the same disk, to build an artifact in; it is gone afterwards.
-
-    Made first of all, it shows early whether `out` can be written; where the work fails, an `out` that was
-    made for it goes too. What an earlier program left that was killed is cleared away: a living one holds a
-    lock on its scratch folder. Raises UsageError.
-    """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with _locked(out):
-            for left in out.glob(f"{_SCRATCH}*"):
-                with contextlib.suppress(OSError), _locked(left, wait=False):
-                    shutil.rmtree(left)
-            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=out))
-            handle = os.open(scratch, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        raise _unwritable(UsageError, out, error) from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        os.close(handle)
-        with contextlib.suppress(OSError):  # the first folder that is not empty ends it
-            for folder in made:
-                folder.rmdir()
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a folder. Raises BlockingIOError where another holds it and one is not to wait."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(handle)
-
-
-def _unwritable(kind: type[BibenchError], out: Path, error: OSError) -> BibenchError:
-    return kind(f"The folder {out} cannot be written: {error.strerror or error}.")
-
-
-def install(scratch: Path, out: Path, manifest: dict[str, Any]) -> Artifact:
-    """Move a finished artifact into `out`.
-
-    The old manifest goes first and the new one comes last: a process that dies between leaves a folder
-    without a manifest, which `load` refuses, and never one that is half of each.
-    """
-    manifest = {**manifest, "files": {MODEL: digest(scratch / MODEL)}}
-    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
-    try:
-        (scratch / MANIFEST).write_text(text, encoding="utf-8")
-        with _locked(out):
-            (out / MANIFEST).unlink(missing_ok=True)
-            os.replace(scratch / MODEL, out / MODEL)
-            os.replace(scratch / MANIFEST, out / MANIFEST)
-    except OSError as error:
-        raise _unwritable(BibenchError, out, error) from error
-    return Artifact(out, manifest)

@@ -7,6 +7,7 @@ chose nearly the same ranges for the bundled network, and gave the same accuracy
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bibench_tvm.artifact import flatten, load_vm
+from bibench_tvm.threads import run_where_threads_are
 
 CALIBRATION_RUNS = 32
 COMPARED_RUNS = 300
@@ -50,6 +52,7 @@ def run_here(library: Path, samples: Samples) -> Any:
     """The outputs of the network for each sample, on this machine."""
     import tvm
 
-    machine = load_vm(library)
+    main = load_vm(library)["main"]
     for sample in samples:
-        yield flatten(machine["main"](*[tvm.runtime.tensor(x) for x in sample]))
+        tensors = [tvm.runtime.tensor(x) for x in sample]
+        yield flatten(run_where_threads_are(functools.partial(main, *tensors)))

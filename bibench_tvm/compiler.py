@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, digest, install, scratch_beside
+from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, artifact_of, digest
 from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
 from bibench_tvm.errors import UsageError, unknown
+from bibench_tvm.folder import install, scratch_beside
 from bibench_tvm.importer import Imported, import_model
-from bibench_tvm.link import link_shared, linker
+from bibench_tvm.link import export, linker
 from bibench_tvm.presets import CompileTarget, resolve_target
 from bibench_tvm.sampling import (
     GivenSamples,
@@ -111,6 +113,7 @@ def compile_model(
                 algorithm=algorithm if is_file else None,
                 variant=variant,
             )
+        _check_shapes(imported)
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
             calibration = None
@@ -128,6 +131,7 @@ def compile_model(
                 verification = _verification(
                     imported, resolved, scratch, choose, inputs, labels, advance, ranges, missed
                 )
+        content = (scratch / MODEL).read_bytes()
         manifest: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "model": name or imported.arch or (Path(model).stem if is_file else type(model).__name__),
@@ -145,13 +149,16 @@ def compile_model(
             "float_layers": quantization,
             "kernels": name_kernels(finished, lowered),
             "notes": list(imported.sign_notes),
-            "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
+            "size_bytes": {"float32": float_bytes(imported), "deployed": len(content)},
             "memory_bytes": {"peak_activations": activation_bytes(finished)},
             "verification": verification,
             "tuning": {"records": list(choose.used.values())},
             "versions": _versions(),
+            "files": {MODEL: hashlib.sha256(content).hexdigest()},
         }
-        return install(scratch, out, manifest)
+        artifact = artifact_of(out, manifest, content)
+        install(scratch, out, manifest)
+        return artifact
 
 
 def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
@@ -182,7 +189,7 @@ def build(
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         finished = finish(lowered.module, target.tvm)
         executable = tvm.compile(finished, target=target.tvm)
-    executable.export_library(str(library), fcompile=link_shared)
+    export(executable, library)
     return lowered, finished
 
 
@@ -242,6 +249,19 @@ def _cost_of_int8(
         "accuracy": dict(zip(("int8", "float32"), accuracies, strict=True)) if accuracies else None,
         "accuracy_difference": accuracies[0] - accuracies[1] if accuracies else None,
     }
+
+
+def _check_shapes(imported: Imported) -> None:
+    """Refuse a network of which nothing goes in, or nothing comes out."""
+    for kind, specs in ("input", imported.inputs), ("output", imported.outputs):
+        if not specs:
+            raise UsageError(f"The network has no {kind}: there is nothing to compile.")
+        for spec in specs:
+            if 0 in spec.shape:
+                raise UsageError(
+                    f"The {kind} {spec.name!r} of the network has shape {spec.shape}, with no element in it. "
+                    f"Give it shapes without a 0, or leave the {kind} out."
+                )
 
 
 def float_bytes(imported: Imported) -> int:

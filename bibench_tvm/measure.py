@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bibench_tvm.arrays import random_array
-from bibench_tvm.artifact import MODEL, Artifact
+from bibench_tvm.artifact import Artifact
 from bibench_tvm.errors import BibenchError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def measure(
     kernels = _kernel_layers(artifact)
     before = board.conditions()
     with progress(f"{board.info.key}: sending {artifact.folder}", 1) as advance:
-        network = board.network(artifact.folder / MODEL)
+        network = artifact.network_on(board)
         advance()
     inputs = sample_inputs(manifest, None if isinstance(images, str) else images[0])
     once = max(min(network.time(inputs, number=1, repeat=3)), 1e-9)

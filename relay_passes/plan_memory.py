@@ -7,11 +7,13 @@ import math
 import tvm
 from tvm import relax
 
+from relay_passes.copy_outputs import copy_outputs
 from relay_passes.rewrite import bindings, dtype_of, is_call, shape_of
 
 plan_memory = tvm.transform.Sequential(
     [
         relax.transform.RewriteDataflowReshape(),
+        copy_outputs,
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
         relax.transform.CallTIRRewrite(),

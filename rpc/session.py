@@ -6,6 +6,7 @@ executed instructions, and so with everything here that is called time.
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import socket
@@ -167,6 +168,7 @@ class Board:
         self.info = info
         self._address, self._match_key = address, match_key
         self._given_up = ""
+        self._sent = itertools.count(1)
 
     def why_lost(self) -> str:
         """Why the board ended the session, in a sentence; nothing where it did not, as far as it says.
@@ -180,25 +182,28 @@ class Board:
         self._given_up = why
         _hang_up(self._address)
 
-    def upload(self, path: Path) -> str:
-        """Sends a file, reads it back and compares. Gives its name on the board."""
-        content = bytearray(Path(path).read_bytes())
-        name = Path(path).name
+    def upload(self, path: Path, content: bytes | None = None) -> str:
+        """Sends a file, reads it back and compares. Gives its name on the board, which no other has.
+
+        content: what to send in place of what the file holds now.
+        """
+        sent = bytearray(Path(path).read_bytes() if content is None else content)
+        name = f"{next(self._sent)}-{Path(path).name}"
         with self.failing(f"sending {path}"):
-            self.remote.upload(content, name)
+            self.remote.upload(sent, name)
             arrived = self.remote.download(name)
-        if arrived != content:
-            if len(arrived) == len(content):
+        if arrived != sent:
+            if len(arrived) == len(sent):
                 raise RemoteError(f"{path} was damaged on its way to {self}: what is there differs from it.")
             raise RemoteError(
-                f"Of the {len(content)} bytes of {path}, {self} kept {len(arrived)}: its disk is full, with "
+                f"Of the {len(sent)} bytes of {path}, {self} kept {len(arrived)}: its disk is full, with "
                 f"{self.conditions()['disk_free_bytes']} bytes free, or limited."
             )
         return name
 
-    def network(self, library: Path) -> "Network":
-        """Sends a Relax executable and loads it."""
-        name = self.upload(library)
+    def network(self, library: Path, content: bytes | None = None) -> "Network":
+        """Sends a Relax executable and loads it; content: as for `upload`."""
+        name = self.upload(library, content)
         with self.failing(f"loading {library}"):
             return Network(self, VirtualMachine(self.remote.load_module(name), self.remote.cpu(0)))
 

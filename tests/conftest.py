@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--networks", type=int, default=100, help="Compile so many random networks, in modules of ten."
     )
+    parser.addoption("--kills", type=int, default=20, help="Kill so many writers of artifacts at random.")
 
 
 def is_quick(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -280,9 +281,9 @@ def test_an_artifact_for_another_processor(bench: Callable, small_file: Path, tm
 
 def test_an_artifact_of_an_older_program(bench: Callable, from_file: Artifact, tmp_path: Path) -> None:
     old = {k: v for k, v in from_file.manifest.items() if k != "kernels"}
-    (tmp_path / "manifest.json").write_text(json.dumps(old))
-    (tmp_path / "model.so").write_bytes((from_file.folder / "model.so").read_bytes())
-    done = bench(tmp_path)
+    folder = shutil.copytree(from_file.folder, tmp_path / "old")
+    (folder / "manifest.json").write_text(json.dumps(old))
+    done = bench(folder)
     assert done.code == 1
     assert "Compile it again." in done.json["error"]
 

@@ -21,12 +21,13 @@ def test_the_bundled_network_for_arm(command: Callable, board: None, tmp_path: P
     assert done.code == 0, done.stderr
     manifest = done.json
     assert manifest.pop("path") == str(tmp_path / "a/b")
-    assert sorted(path.name for path in (tmp_path / "a/b").iterdir()) == ["manifest.json", "model.so"]
+    stored = f"model-{manifest['files']['model.so']}.so"
+    assert sorted(path.name for path in (tmp_path / "a/b").iterdir()) == ["manifest.json", stored, "model.so"]
     assert manifest == json.loads((tmp_path / "a/b/manifest.json").read_text())
     library = (tmp_path / "a/b/model.so").read_bytes()
     assert library[:4] == b"\x7fELF" and library[18:20] == AARCH64
 
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert (manifest["model"], manifest["algorithm"]) == ("resnet20", "reactnet")
     target = {"name": "arm_cpu", "triple": "aarch64-linux-gnu", "cpu": "generic", "features": ["neon"]}
     assert manifest["target"] == target

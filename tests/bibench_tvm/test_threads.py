@@ -11,15 +11,20 @@ import numpy as np
 from bibench_tvm.artifact import Artifact
 
 IN_A_PROCESS_OF_ITS_OWN = """
-import json, resource, sys
+import json, os, resource, sys
 import numpy as np, tvm_ffi
+from bibench_tvm.threads import run_where_threads_are
 from bibench_tvm import BibenchError, load
 artifact = load(sys.argv[1])
 x = np.random.default_rng(0).standard_normal((8, *artifact.manifest["inputs"][0]["shape"][1:]), np.float32)
 results, threads = [], []
 for count in (1, 2):
     results.append(load(sys.argv[1], threads=count).run(x).tolist())
-    threads.append(tvm_ffi.get_global_func("runtime.NumThreads")())
+    # On one thread TVM uses no pool; asked for its size, it would make one.
+    if count == 1:
+        threads.append(int(os.environ["TVM_NUM_THREADS"]))
+    else:
+        threads.append(run_where_threads_are(tvm_ffi.get_global_func("runtime.NumThreads")))
 faults = []
 for _ in range(30):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
