@@ -165,16 +165,12 @@ def build(
 
     options: further ones of `relay_passes.lower`.
     """
-    import tvm
-
     from relay_passes import finish, lower
+    from schedules.codegen import generate_code
 
     lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **options)
-    # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
-    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
-        finished = finish(lowered.module, target.tvm)
-        executable = tvm.compile(finished, target=target.tvm)
-    executable.export_library(str(library), fcompile=link_shared)
+    finished = finish(lowered.module, target.tvm)
+    generate_code(finished, target.tvm).export_library(str(library), fcompile=link_shared)
     return lowered, finished
 
 
