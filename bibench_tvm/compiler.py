@@ -51,6 +51,7 @@ def compile_model(
     samples: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     float_layers: str = "float32",
+    float32: bool = False,
 ) -> Artifact:
     """Compile a network and write the artifact to the folder `out`, whole or not at all.
 
@@ -71,6 +72,8 @@ def compile_model(
         float_layers: `float32`, or `int8`: the layers that are not binary are computed in 8-bit integers, one
             scale for the weights of each output channel and one for the activations, which is calibrated on
             the first 32 batches of the samples.
+        float32: compute a network in float64 in float32; else it is refused. Inputs and outputs keep their
+            types, but for bfloat16, which become float32.
 
     Returns:
         The artifact, as `load(out)` would. A verification that failed, or could not run, does not raise:
@@ -103,6 +106,7 @@ def compile_model(
                 arch=arch,
                 algorithm=algorithm if is_file else None,
                 variant=variant,
+                float32=float32,
             )
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
@@ -136,7 +140,7 @@ def compile_model(
             "layers": [layer.record() for layer in lowered.layers],
             "float_layers": quantization,
             "kernels": name_kernels(finished, lowered),
-            "notes": list(imported.sign_notes),
+            "notes": [*imported.dtype_notes, *imported.sign_notes],
             "size_bytes": {"float32": float_bytes(imported), "deployed": (scratch / MODEL).stat().st_size},
             "memory_bytes": {"peak_activations": activation_bytes(finished)},
             "verification": verification,

@@ -39,6 +39,7 @@ from .imported import (
     returned_types,
     shapes_by_name,
 )
+from .onnx_dtypes import in_float32, refuse_other_types
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _RANDOM = (
@@ -52,15 +53,20 @@ _RANDOM = (
 _FOLDED_SIZE_LIMIT = 1 << 28  # bytes: a constant that grows beyond this stays an operator
 
 
-def import_onnx(path: str | Path, input_shapes: InputShapes | None = None) -> Imported:
-    """Import an ONNX file; `input_shapes` fixes dynamic dimensions. Raises ImportFailed."""
+def import_onnx(
+    path: str | Path, input_shapes: InputShapes | None = None, *, float32: bool = False
+) -> Imported:
+    """Import an ONNX file; `input_shapes` fixes dynamic dimensions, `float32`: see `import_model`. Raises
+    ImportFailed."""
     path = Path(path)
     model = _load(path)
     _refuse_bad_values(model, path)
     model = _with_static_shapes(model, input_shapes, path)
+    model, dtype_notes = in_float32(model, path, asked=float32)
     original = onnx.ModelProto()
     original.CopyFrom(model)
     plain = _make_plain(model)
+    refuse_other_types(plain, path)
     _refuse_infinite_operands(plain, path)
     translator = _Translator(plain, path)
     module = relax.transform.FoldConstant()(translator.translate())
@@ -73,6 +79,7 @@ def import_onnx(path: str | Path, input_shapes: InputShapes | None = None) -> Im
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
         reference=_Reference(original, translator.layer_operands, inputs),
         sign_notes=translator.sign_notes,
+        dtype_notes=dtype_notes,
     )
 
 
@@ -399,6 +406,10 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         self.layer_names: dict[str, str] = {}
         self.layer_operands: dict[str, tuple[str, ...]] = {}
         self.sign_notes: list[str] = []
+        self._dtypes = {
+            value.name: str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+            for value in (*model.graph.value_info, *model.graph.output)
+        }
         self._node: NodeProto | None = None
         self._taken: Counter[str] = Counter()
 
@@ -449,7 +460,7 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
             # A converter returns an unbound expression, which every use would compute once more.
             for name in node.output:
                 if name and isinstance(self._nodes.get(name), (relax.Call, relax.TupleGetItem)):
-                    self._nodes[name] = self.bb.emit(self._nodes[name])
+                    self._nodes[name] = self._of_its_type(name, self.bb.emit(self._nodes[name]))
             if node.op_type in _LAYERS:
                 self._name_layer(node)
             if node.op_type == "Sign":
@@ -458,6 +469,23 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
                     "compiled as +1 there."
                 )
         self._node = None
+
+    def _of_its_type(self, name: str, made: relax.Var) -> relax.Var:
+        """What TVM made of a tensor, in the type that ONNX gives it."""
+        expected = self._dtypes.get(name)
+        if (
+            expected is None
+            or not isinstance(made.ty, relax.TensorType)
+            or str(made.ty.dtype.dtype) == expected
+        ):
+            return made
+        have = str(made.ty.dtype.dtype)
+        if "float" in expected or "float" in have:
+            raise ImportFailed(
+                f"TVM {tvm.__version__} makes the tensor {name!r} of {self.path} {have}, and ONNX makes it "
+                f"{expected}: {self._current()} cannot be compiled so; put a Cast before or after it."
+            )
+        return self.bb.emit(relax.op.astype(made, expected))
 
     def _name_layer(self, node: NodeProto) -> None:
         name = _name_of(node)

@@ -45,6 +45,7 @@ from .imported import (
     returned_types,
     shapes_by_name,
 )
+from .torch_dtypes import in_float32
 
 aten = torch.ops.aten
 
@@ -79,8 +80,9 @@ def import_torch(
     *,
     name: str = "the model",
     input_shapes: InputShapes | None = None,
+    float32: bool = False,
 ) -> Imported:
-    """Import a module or an exported program. `name` is how errors call it.
+    """Import a module or an exported program. `name` is how errors call it. `float32`: see `import_model`.
 
     `example_inputs` is a tensor or array, or a tuple of them: they fix the shapes. A module is exported in
     eval mode, and its training flags are left as they were. Raises ImportFailed.
@@ -101,12 +103,15 @@ def import_torch(
                 "example_inputs, for example torch.zeros(1, 3, 32, 32)."
             )
         program = _export(model, _as_tensors(example_inputs), name)
-        return dataclasses.replace(_import_program(program, name), algorithm=_algorithm_of(model))
-    return _import_program(program, name)
+        imported = _import_program(program, name, float32=float32)
+        return dataclasses.replace(imported, algorithm=_algorithm_of(model))
+    return _import_program(program, name, float32=float32)
 
 
-def import_pt2(path: str | Path, input_shapes: InputShapes | None = None) -> Imported:
-    """Import a file written by `torch.export.save`.
+def import_pt2(
+    path: str | Path, input_shapes: InputShapes | None = None, *, float32: bool = False
+) -> Imported:
+    """Import a file written by `torch.export.save`. `float32`: see `import_model`.
 
     Raises ImportFailed if the file is damaged, or if reading it would run code from it.
     """
@@ -125,7 +130,7 @@ def import_pt2(path: str | Path, input_shapes: InputShapes | None = None) -> Imp
             f"{path} cannot be read as a torch.export program by PyTorch {torch.__version__}: "
             f"{first_line(error)} Write it again with torch.export.save."
         ) from error
-    return import_torch(program, name=str(path), input_shapes=input_shapes)
+    return import_torch(program, name=str(path), input_shapes=input_shapes, float32=float32)
 
 
 def import_checkpoint(
@@ -331,8 +336,9 @@ def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> N
 # ---- from an exported program with static shapes to Relax
 
 
-def _import_program(program: ExportedProgram, name: str) -> Imported:
+def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Imported:
     _refuse_bad_values(program, name)
+    program, dtype_notes = in_float32(program, name, asked=float32)
     core = _decompose(program, name)
     for spec in core.graph_signature.output_specs:
         # An in-place operator on an input leaves the artifact's caller with his input unchanged, no more.
@@ -353,7 +359,7 @@ def _import_program(program: ExportedProgram, name: str) -> Imported:
             raise ImportFailed(
                 f"TVM {tvm.__version__} makes the output {spec.name!r} of {name} {returned[1]} "
                 f"{returned[0]}, which in "
-                f"PyTorch is {spec.dtype} {spec.shape}; its converters expect float32, so try model.float()."
+                f"PyTorch is {spec.dtype} {spec.shape}; cast it in the model."
             )
     surviving = set(layer_variables(module))
     return Imported(
@@ -363,6 +369,7 @@ def _import_program(program: ExportedProgram, name: str) -> Imported:
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
         reference=_Reference(program, core, translator.layers, inputs),
         sign_notes=translator.sign_notes,
+        dtype_notes=dtype_notes,
     )
 
 
@@ -408,7 +415,9 @@ def _spec_of(key: str, meta: torch.Tensor, name: str) -> TensorSpec:
         dtype = ExportedProgramImporter._convert_data_type(meta.dtype)
         return TensorSpec(key, tuple(int(size) for size in meta.shape), dtype)
     except NotImplementedError as error:
-        raise ImportFailed(f"{key!r} of {name} is {meta.dtype}, which TVM does not have.") from error
+        raise ImportFailed(
+            f"{key!r} of {name} is {meta.dtype}, which is not compiled; cast it in the model."
+        ) from error
 
 
 def _constant_values(program: ExportedProgram) -> dict[str, torch.Tensor]:
