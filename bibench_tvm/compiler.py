@@ -15,7 +15,7 @@ from bibench_tvm.arrays import random_array
 from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, digest, install, scratch_beside
 from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
-from bibench_tvm.errors import UsageError, unknown
+from bibench_tvm.errors import BibenchError, UsageError, first_line, unknown
 from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.link import link_shared, linker
 from bibench_tvm.presets import CompileTarget, resolve_target
@@ -167,14 +167,23 @@ def build(
 ) -> tuple[Lowered, tvm.IRModule]:
     """Lower, generate code and link to `library`; returns what was lowered, and what code was made of.
 
-    options: further ones of `relay_passes.lower`.
+    options: further ones of `relay_passes.lower`. Raises BibenchError.
     """
     from relay_passes import finish, lower
     from schedules.codegen import generate_code
+    from schedules.records import WrongRecord
 
-    lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **options)
-    finished = finish(lowered.module, target.tvm)
-    generate_code(finished, target.tvm).export_library(str(library), fcompile=link_shared)
+    try:
+        lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **options)
+        finished = finish(lowered.module, target.tvm)
+        generate_code(finished, target.tvm).export_library(str(library), fcompile=link_shared)
+    except (BibenchError, WrongRecord):
+        raise
+    except Exception as error:  # TVM raises what it likes, with the whole network in its words
+        raise BibenchError(
+            f"The network was read, but cannot be compiled for {target.name}: {first_line(error)} That is a "
+            "fault of the compiler; --debug shows where."
+        ) from error
     return lowered, finished
 
 

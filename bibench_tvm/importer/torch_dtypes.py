@@ -82,9 +82,17 @@ def _activations(program: ExportedProgram) -> Iterator[tuple[str, torch.dtype]]:
         known.add(node)
         for value in pytree.tree_leaves(node.meta.get("val")):
             if isinstance(value, torch.Tensor):
-                yield repr(node.name), value.dtype
+                yield _described(node), value.dtype
         if node.target is torch.ops.higher_order.wrap_with_autocast and node.args[2]:
-            yield f"{node.name!r}, in autocast,", node.args[1] or torch.get_autocast_dtype(node.args[0])
+            yield _described(node), node.args[1] or torch.get_autocast_dtype(node.args[0])
+
+
+def _described(node: Any) -> str:
+    if node.op == "placeholder":
+        return repr(node.name)
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return f"{node.name!r} (operator {node.target}" + (f" in module {path!r})" if path else ")")
 
 
 def _widened(program: ExportedProgram, replaced: set[torch.dtype]) -> fx.GraphModule:
