@@ -419,9 +419,12 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         for node in graph.node:
             if not _is_translatable(node) or _has_subgraph(node):
                 domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+                way_out = "write it with other operators"
+                if node.op_type.endswith("Integer") or node.op_type.startswith("QLinear"):
+                    way_out = "quantize in the QDQ form, QuantizeLinear and DequantizeLinear around Conv"
                 raise ImportFailed(
                     f"{self.path} uses the operator {domain}{node.op_type} (node {_name_of(node)!r}), which "
-                    f"TVM {tvm.__version__} cannot import from ONNX."
+                    f"TVM {tvm.__version__} cannot import from ONNX; {way_out}."
                 )
         opset = next(o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx"))
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -460,6 +460,7 @@ class _Translator(ExportedProgramImporter):
         # TVM fixes the type of a product to float32, whatever its operands are.
         product = self._binary_op(relax.op.matmul, operator.matmul)
         self.convert_map.update({f"{op}.default": product for op in ("matmul", "mm", "bmm")})
+        self.convert_map["div.Tensor_mode"] = self._rounded_quotient
         self.convert_map["amax.default"] = self._extremum(relax.op.max)
         self.convert_map["amin.default"] = self._extremum(relax.op.min)
         self.convert_map["adaptive_max_pool2d.default"] = self._adaptive_max_pool2d
@@ -560,7 +561,7 @@ class _Translator(ExportedProgramImporter):
         if convert is None:
             raise ImportFailed(
                 f"{self.name} uses the operator {node.target} ({_where(node)}), which TVM {tvm.__version__} "
-                "cannot import from PyTorch."
+                "cannot import from PyTorch; write it with other operators."
             )
         self._load_constants(node.all_input_nodes)
         try:
@@ -643,6 +644,15 @@ class _Translator(ExportedProgramImporter):
             return self.block_builder.emit(relax_op(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
 
         return convert
+
+    def _rounded_quotient(self, node: Any) -> relax.Expr:
+        """TVM's own divides by a number of another type than the integers that it divides."""
+        if node.kwargs["rounding_mode"] == "floor":
+            return self._binary_op(relax.op.floor_divide, operator.floordiv)(node)
+        quotient = self._binary_op(relax.op.divide, operator.truediv)(node)
+        if node.kwargs["rounding_mode"] is None or not node.meta["val"].dtype.is_floating_point:
+            return quotient  # of integers it is truncated
+        return self.block_builder.emit(relax.op.trunc(quotient))
 
     def _select(self, node: Any) -> relax.Expr:
         x, axis, index = node.args
