@@ -66,7 +66,7 @@ def import_onnx(
     original = onnx.ModelProto()
     original.CopyFrom(model)
     plain = _make_plain(model)
-    refuse_other_types(plain, path)
+    refuse_other_types(plain, path, asked=float32)
     _refuse_infinite_operands(plain, path)
     translator = _Translator(plain, path)
     module = relax.transform.FoldConstant()(translator.translate())
@@ -583,6 +583,18 @@ def _tile(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
     return relax.op.tile(inputs[0], [int(repeat) for repeat in _constant(inputs[1], "repeats")])
 
 
+def _power(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
+    """The result is of the type of the base; TVM wants the exponent to be of it too."""
+    base, exponent = inputs
+    kinds = [operand.ty.dtype.dtype for operand in inputs]
+    wide = next((kind for kind in kinds if "float" in kind), kinds[0])
+    base, exponent = (
+        x if k == wide else relax.op.astype(x, wide) for x, k in zip(inputs, kinds, strict=True)
+    )
+    made = relax.op.power(base, exponent)
+    return made if wide == kinds[0] else relax.op.astype(made, kinds[0])
+
+
 def _constant(expr: relax.Expr, what: str) -> np.ndarray:
     if not isinstance(expr, tvm.ir.GenericConst):
         raise NotImplementedError(f"{what} is computed from the input; it has to be a constant.")
@@ -597,6 +609,7 @@ _REPAIRS: dict[str, Callable[[list[Any], dict[str, Any]], relax.Expr]] = {
     "Clip": _clip,
     "Pad": _pad,
     "Tile": _tile,
+    "Pow": _power,
     "Max": _pairwise(relax.op.maximum),
     "Min": _pairwise(relax.op.minimum),
     "Sum": _pairwise(relax.op.add),

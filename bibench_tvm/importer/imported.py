@@ -168,11 +168,12 @@ def returned_types(module: tvm.IRModule) -> list[tuple[tuple[int, ...], str]]:
 
     returned = module["main"].ret_ty
     types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
-    if not all(ty.shape is not None and all(hasattr(size, "value") for size in ty.shape) for ty in types):
-        raise ImportFailed(
-            f"The model returns {returned}, whose shape depends on the values of the input; a compiled "
-            "network needs static shapes."
-        )
+    for position, ty in enumerate(types):
+        if ty.shape is None or not all(hasattr(size, "value") for size in ty.shape):
+            raise ImportFailed(
+                f"The shape of output {position} of the model depends on the values of the input; a compiled "
+                "network needs static shapes, so leave that output out."
+            )
     return [(tuple(int(size) for size in ty.shape), str(ty.dtype.dtype)) for ty in types]
 
 

@@ -46,7 +46,7 @@ def in_float32(model: onnx.ModelProto, path: Path, *, asked: bool) -> tuple[onnx
     return widened, [note_on_dtype(sorted(_NAMES[dtype] for dtype in replaced))]
 
 
-def refuse_other_types(model: onnx.ModelProto, path: Path) -> None:
+def refuse_other_types(model: onnx.ModelProto, path: Path, *, asked: bool) -> None:
     """Raise ImportFailed for a tensor of a plain graph that cannot be compiled.
 
     A float64 constant that float32 has exactly becomes that: the exponent of a `Pow`, for one.
@@ -55,14 +55,20 @@ def refuse_other_types(model: onnx.ModelProto, path: Path) -> None:
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.DOUBLE:
             exact = numpy_helper.to_array(tensor)
-            if np.array_equal(exact.astype(np.float32), exact, equal_nan=True):
-                tensor.CopyFrom(numpy_helper.from_array(exact.astype(np.float32), tensor.name))
+            rounded = exact.astype(np.float32)
+            if asked or np.array_equal(rounded, exact, equal_nan=True):
+                tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
     boundary = {value.name for value in (*graph.input, *graph.output)}
-    for name, dtype in _element_types(graph).items():
+    types = _element_types(graph)
+    used = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output))
+    for name in (*boundary, *used):
+        dtype = types.get(name, _FLOAT32)
         # A cast at the door is all that half precision and float64 are left with.
         if dtype not in _COMPILED and not (
             name in boundary and dtype in (TensorProto.FLOAT16, TensorProto.DOUBLE)
         ):
+            if dtype == TensorProto.DOUBLE:
+                raise ImportFailed(NOT_ASKED.format(tensor=repr(name), where=path))
             raise ImportFailed(
                 f"The tensor {name!r} of {path} is {_spelled(dtype)}, which is not compiled; numbers have to "
                 "be float32, float16, bool or integers of 8 to 64 bits, so cast it in the model."

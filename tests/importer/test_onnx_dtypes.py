@@ -70,7 +70,9 @@ def network(folder: Path, dtype: int, **options: Any) -> Path:
 def by_onnxruntime(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    as_written = onnxruntime.SessionOptions()
+    as_written.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), as_written, providers=["CPUExecutionProvider"])
     return session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)})
 
 
@@ -333,6 +335,23 @@ def test_quantized_activations(tmp_path: Path):
 
 
 FLOATS = {"x": (T.FLOAT, (2, 2))}
+
+
+def test_constants_in_another_type(tmp_path: Path):
+    nodes = [
+        h.make_node("Shape", ["x"], ["s"]),
+        h.make_node("Cast", ["s"], ["d"], to=T.DOUBLE),
+        h.make_node("Mul", ["d", "half"], ["e"]),
+        h.make_node("Cast", ["e"], ["f"], to=T.INT64),
+        h.make_node("Slice", ["x", "z", "f"], ["part"]),
+        h.make_node("Pow", ["part", "two"], ["square"]),
+        h.make_node("Pow", ["square", "three"], ["y"]),
+    ]
+    numbers = {"half": np.array(0.5), "z": np.array([0, 0]), "two": np.array(2.0), "three": np.array(3)}
+    check(model(tmp_path, nodes, {"x": (T.FLOAT, (4, 4))}, {"y": T.FLOAT}, numbers), normal(4, 4))
+    odd = model(tmp_path, nodes, {"x": (T.FLOAT, (4, 4))}, {"y": T.FLOAT}, {**numbers, "two": np.array(2.1)})
+    refused(odd, "'two' of .* is float64.*--float32")
+    assert import_model(odd, float32=True).outputs[0].dtype == "float32"
 
 
 def test_what_is_not_compiled(tmp_path: Path):
