@@ -25,7 +25,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 _LONGEST_REASON = 160
 _NOISE = re.compile(
-    r"Traceback|File |During handling|The above exception|Stack trace|\[\d+:\d+|[#@^~|(]|\.\.\.|\d+: "
+    r"Traceback|File |class |def |return |During handling|The above exception|Stack trace"
+    r"|\[\d+:\d+|[#@^~|(]|\.\.\.|\d+: "
 )
 # Intermediate code, addresses and file names mean nothing to who only wants to compile a network.
 _INSIDE = re.compile(
@@ -40,7 +41,7 @@ def first_line(error: BaseException) -> str:
     --debug shows the whole.
     """
     for line in str(error).splitlines():
-        text = re.sub(r"^(\w+Error|Check failed|InternalError)\b(: \(.*\) is false)?:\s*", "", line.strip())
+        text = re.sub(r"^(\w+Error: *)?(Check failed: \(.*\) is false: *)?", "", line.strip())
         if not text or _NOISE.match(text):
             continue
         sentence = re.split(r"(?<=[.!?])\s", text)[0]

@@ -338,6 +338,7 @@ def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> N
 
 def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Imported:
     _refuse_bad_values(program, name)
+    source_outputs = program.graph_signature.user_outputs
     program, dtype_notes = in_float32(program, name, asked=float32)
     core = _decompose(program, name)
     for spec in core.graph_signature.output_specs:
@@ -353,7 +354,9 @@ def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Im
     inputs = tuple(_spec_of(key, meta, name) for key, meta in _input_metas(core, name).items())
     translator = _Translator(core, name)
     module = relax.transform.FoldConstant()(translator.translate(inputs))
-    outputs = tuple(_spec_of(node.name, node.meta["val"], name) for node in _output_nodes(core))
+    results = _output_nodes(core)
+    names = source_outputs if dtype_notes else [node.name for node in results]  # not those of the casts
+    outputs = tuple(_spec_of(key, node.meta["val"], name) for key, node in zip(names, results, strict=True))
     for spec, returned in zip(outputs, returned_types(module), strict=True):
         if returned != (spec.shape, spec.dtype):
             raise ImportFailed(
@@ -460,6 +463,7 @@ class _Translator(ExportedProgramImporter):
         # TVM fixes the type of a product to float32, whatever its operands are.
         product = self._binary_op(relax.op.matmul, operator.matmul)
         self.convert_map.update({f"{op}.default": product for op in ("matmul", "mm", "bmm")})
+        self.convert_map["cumsum.default"] = self._cumulative_sum
         self.convert_map["div.Tensor_mode"] = self._rounded_quotient
         self.convert_map["amax.default"] = self._extremum(relax.op.max)
         self.convert_map["amin.default"] = self._extremum(relax.op.min)
@@ -573,6 +577,7 @@ class _Translator(ExportedProgramImporter):
                 f"TVM {tvm.__version__} cannot import the operator {node.target} ({_where(node)}) of "
                 f"{self.name}: {first_line(error)}"
             ) from error
+        self._cast_integers(node)
         if node in self.layers:
             self.layer_names[self._layer_variable(node)] = self.layers[node]
         if node.target is aten.sign.default:
@@ -580,6 +585,18 @@ class _Translator(ExportedProgramImporter):
                 f"torch.sign ({_where(node)}) is 0 at 0; where it feeds a binary layer it is compiled as +1 "
                 "there."
             )
+
+    def _cast_integers(self, node: Any) -> None:
+        """TVM makes integers of 32 bits of some that PyTorch has in 64."""
+        made, value = self.env[node], node.meta.get("val")
+        if (
+            isinstance(made, relax.Var)
+            and isinstance(made.ty, relax.TensorType)
+            and isinstance(value, torch.Tensor)
+        ):
+            have, wanted = str(made.ty.dtype.dtype), self._convert_data_type(value.dtype)
+            if have != wanted and "int" in have and "int" in wanted:
+                self.env[node] = self.block_builder.emit(relax.op.astype(made, wanted))
 
     def _load_constants(self, nodes: Sequence[fx.Node]) -> None:
         for node in nodes:
@@ -644,6 +661,12 @@ class _Translator(ExportedProgramImporter):
             return self.block_builder.emit(relax_op(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
 
         return convert
+
+    def _cumulative_sum(self, node: Any) -> relax.Expr:
+        """TVM's own sums in the type of the operand, truths among them."""
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        x = self.block_builder.emit(relax.op.astype(self.env[node.args[0]], dtype))
+        return self.block_builder.emit(relax.op.cumsum(x, node.args[1]))
 
     def _rounded_quotient(self, node: Any) -> relax.Expr:
         """TVM's own divides by a number of another type than the integers that it divides."""

@@ -46,7 +46,7 @@ def note_on_dtype(names: Sequence[str]) -> str:
     how = "which is less precise" if "float64" in names else "which rounds less"
     return (
         f"The source computes in {' and '.join(names)}, and this network in float32, {how}: they differ by "
-        "rounding. It was verified against the source computed in float32."
+        "rounding. A verification compares it with the source computed in float32."
     )
 
 

@@ -85,7 +85,7 @@ def test_half_precision(saved: bool, tmp_path: Path):
         torch.export.save(torch.export.export(network, (x,)), given)
     manifest = check(given, x, like=network, tolerance=5e-3, out=tmp_path)
     assert any("float16" in note and "float32" in note for note in manifest["notes"])
-    assert manifest["inputs"][0]["name"] == "x"
+    assert manifest["inputs"][0]["name"] == "x" and manifest["outputs"][0]["name"].startswith("conv2d")
     assert [layer["name"] for layer in manifest["layers"]][0] == "stem.0"
     assert network.weight.dtype is torch.float16 and torch.equal(network.weight, before)
 
@@ -193,6 +193,10 @@ class Ids(nn.Module):
             ids // 3,
             torch.div(more, 2, rounding_mode="trunc"),
             more % 3,
+            more // 3,
+            (ids > 7).cumsum(1),
+            (ids > 3).sum(1),
+            torch.where(ids > 3, 3, 5),
         )
 
 
