@@ -30,8 +30,10 @@ def in_float32(model: onnx.ModelProto, path: Path, *, asked: bool) -> tuple[onnx
     """The model with its shapes set, computing in float32, and notes for the user. Raises ImportFailed."""
     types = _element_types(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
     found: dict[int, str] = {}  # type -> the first tensor that is of it
+    exact = _only_cast(model.graph)
     for name in _activations(model.graph):
-        found.setdefault(types.get(name, _FLOAT32), name)
+        if types.get(name) != TensorProto.DOUBLE or name not in exact:
+            found.setdefault(types.get(name, _FLOAT32), name)
     if TensorProto.DOUBLE in found and not asked:
         raise ImportFailed(NOT_ASKED.format(tensor=repr(found[TensorProto.DOUBLE]), where=path))
     replaced = {dtype for dtype in found if dtype in _NAMES}
@@ -59,13 +61,14 @@ def refuse_other_types(model: onnx.ModelProto, path: Path, *, asked: bool) -> No
             if asked or np.array_equal(rounded, exact, equal_nan=True):
                 tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
     boundary = {value.name for value in (*graph.input, *graph.output)}
+    exact = _only_cast(graph)
     types = _element_types(graph)
     used = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output))
     for name in (*boundary, *used):
         dtype = types.get(name, _FLOAT32)
         # A cast at the door is all that half precision and float64 are left with.
         if dtype not in _COMPILED and not (
-            name in boundary and dtype in (TensorProto.FLOAT16, TensorProto.DOUBLE)
+            name in boundary | exact and dtype in (TensorProto.FLOAT16, TensorProto.DOUBLE)
         ):
             if dtype == TensorProto.DOUBLE:
                 raise ImportFailed(NOT_ASKED.format(tensor=repr(name), where=path))
@@ -94,6 +97,13 @@ def _activations(graph: onnx.GraphProto) -> Iterable[str]:
         if node.op_type not in ("Shape", "Size") and any(name in known for name in node.input):
             known |= dict.fromkeys(name for name in node.output if name)
     return known
+
+
+def _only_cast(graph: onnx.GraphProto) -> set[str]:
+    """Inputs and results of a `Cast` that only a `Cast` reads: no arithmetic is in their type."""
+    made = {value.name for value in graph.input}
+    made |= {name for node in graph.node if node.op_type == "Cast" for name in node.output}
+    return made - {name for node in graph.node if node.op_type != "Cast" for name in node.input}
 
 
 def _widen(graph: onnx.GraphProto, replaced: set[int]) -> None:

@@ -31,6 +31,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 _COMPILED = {torch.float32, torch.bool} | {
     getattr(torch, f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }
+_CASTS = (aten.to.dtype, aten.to.dtype_layout, aten._to_copy.default)
 _REGIONS = {  # an operator that runs a graph in a mode -> the position of the graph among its arguments
     torch.ops.higher_order.wrap_with_autocast: 4,
     torch.ops.higher_order.wrap_with_set_grad_enabled: 1,
@@ -81,10 +82,18 @@ def _activations(program: ExportedProgram) -> Iterator[tuple[str, torch.dtype]]:
             continue
         known.add(node)
         for value in pytree.tree_leaves(node.meta.get("val")):
-            if isinstance(value, torch.Tensor):
+            exact = isinstance(value, torch.Tensor) and value.dtype is torch.float64 and _is_only_cast(node)
+            if isinstance(value, torch.Tensor) and not exact:
                 yield _described(node), value.dtype
         if node.target is torch.ops.higher_order.wrap_with_autocast and node.args[2]:
             yield _described(node), node.args[1] or torch.get_autocast_dtype(node.args[0])
+
+
+def _is_only_cast(node: Any) -> bool:
+    """Whether this is an input or a cast, and nothing but casts reads it: no arithmetic is in its type."""
+    readers = (u for u in node.users if u.target is not aten._assert_tensor_metadata.default)
+    made = node.op == "placeholder" or node.target in _CASTS
+    return made and all(user.op == "output" or user.target in _CASTS for user in readers)
 
 
 def _described(node: Any) -> str:

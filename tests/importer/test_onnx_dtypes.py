@@ -354,6 +354,19 @@ def test_constants_in_another_type(tmp_path: Path):
     assert import_model(odd, float32=True).outputs[0].dtype == "float32"
 
 
+def test_casts_by_way_of_float64_are_exact(tmp_path: Path):
+    nodes = [
+        h.make_node("Cast", ["x"], ["d"], to=T.DOUBLE),
+        h.make_node("Cast", ["d"], ["f"], to=T.FLOAT),
+        h.make_node("Cast", ["wide"], ["w"], to=T.FLOAT),
+        h.make_node("Add", ["f", "w"], ["y"]),
+        h.make_node("Cast", ["y"], ["z"], to=T.DOUBLE),
+    ]
+    inputs = {"x": (T.INT32, (3, 4)), "wide": (T.DOUBLE, (3, 4))}
+    path = model(tmp_path, nodes, inputs, {"y": T.FLOAT, "z": T.DOUBLE})
+    check(path, np.arange(12, dtype=np.int32).reshape(3, 4), normal(3, 4, dtype=np.float64) / 3, tolerance=0)
+
+
 def test_what_is_not_compiled(tmp_path: Path):
     identity = [h.make_node("Identity", ["x"], ["y"])]
     for dtype, name in ((T.STRING, "string"), (T.COMPLEX64, "complex64"), (T.FLOAT8E4M3FN, "float8e4m3fn")):

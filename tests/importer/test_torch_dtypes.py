@@ -206,6 +206,17 @@ def test_integers_are_exact(tmp_path: Path):
     check(network, ids, more, like=network, binary=0, tolerance=0, out=tmp_path)
 
 
+class Through(nn.Module):
+    def forward(self, x: torch.Tensor, wide: torch.Tensor) -> Any:
+        return (x.double().float() + wide.float()), (x > 0).double(), x.argmax(-1).double()
+
+
+def test_casts_by_way_of_float64_are_exact(tmp_path: Path):
+    wide = images(torch.float64) / 3
+    network = Through()
+    assert not check(network, images(), wide, like=network, binary=0, tolerance=0, out=tmp_path)["notes"]
+
+
 def test_what_is_not_compiled():
     class Apply(nn.Module):
         def __init__(self, function: Callable) -> None:
