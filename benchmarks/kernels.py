@@ -18,6 +18,7 @@ from relay_passes import lower
 from relay_passes.layers import Layer
 from relay_passes.lower_kernels import KernelCall
 from schedules.bits import pack
+from schedules.codegen import generate_code
 
 
 @dataclass(frozen=True)
@@ -107,5 +108,4 @@ def _array(argument: Any, generator: Any) -> np.ndarray:
 def built(kernels: Sequence[Kernel], target: CompileTarget) -> Any:
     """These kernels compiled, as `bibench_tvm.compiler.build` does it: each under its symbol."""
     functions = {k.symbol: k.function.with_attr("global_symbol", k.symbol) for k in kernels}
-    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
-        return tvm.compile(tvm.IRModule(functions), target=target.tvm)
+    return generate_code(tvm.IRModule(functions), target.tvm)

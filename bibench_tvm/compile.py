@@ -31,6 +31,9 @@ Tuned = Annotated[
 Out = Annotated[Path, typer.Option(help="The folder for the artifact.")]
 Verify = Annotated[int, typer.Option(help="Compare with the source network on so many inputs.")]
 FloatLayers = Annotated[str, typer.Option(help="How to compute the layers that stay float: float32 or int8.")]
+Float32 = Annotated[
+    bool, typer.Option("--float32", help="Compute a network in float64 in float32; take bfloat16 as float32.")
+]
 Samples = Annotated[
     Path | None,
     typer.Option(
@@ -53,6 +56,7 @@ def compile_command(
     out: Out = Path("build"),
     verify: Verify = 0,
     float_layers: FloatLayers = "float32",
+    float32: Float32 = False,
     samples: Samples = None,
     labels: Labels = None,
     as_json: AsJson = False,
@@ -78,7 +82,13 @@ def compile_command(
         elif labels is not None:
             raise UsageError("--labels are the classes of --samples; give both.")
         artifact = compile_model(
-            **options, target=target, tuned=tuned, out=out, verify=verify, float_layers=float_layers
+            **options,
+            target=target,
+            tuned=tuned,
+            out=out,
+            verify=verify,
+            float_layers=float_layers,
+            float32=float32,
         )
         _print_summary(artifact.manifest)
         stderr.print(f"Written to {artifact.folder}", soft_wrap=True)

@@ -15,7 +15,7 @@ import numpy as np
 from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, artifact_of, digest
 from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
-from bibench_tvm.errors import UsageError, unknown
+from bibench_tvm.errors import BibenchError, UsageError, first_line, unknown
 from bibench_tvm.folder import install, scratch_beside
 from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.link import export, linker
@@ -59,6 +59,7 @@ def compile_model(
     samples: GivenSamples | None = None,
     labels: np.ndarray | None = None,
     float_layers: str = "float32",
+    float32: bool = False,
 ) -> Artifact:
     """Compile a network and write the artifact to the folder `out`, whole or not at all.
 
@@ -80,6 +81,8 @@ def compile_model(
         float_layers: `float32`, or `int8`: the layers that are not binary are computed in 8-bit integers, one
             scale for the weights of each output channel and one for the activations, which is calibrated on
             the first 32 batches of the samples.
+        float32: compute a network in float64 in float32; else it is refused. Inputs and outputs keep their
+            types, but for bfloat16, which become float32.
 
     Returns:
         The artifact, as `load(out)` would. A verification that failed, or could not run, does not raise:
@@ -112,6 +115,7 @@ def compile_model(
                 arch=arch,
                 algorithm=algorithm if is_file else None,
                 variant=variant,
+                float32=float32,
             )
         _check_shapes(imported)
         inputs = sample_inputs(imported, verify, samples)
@@ -148,7 +152,7 @@ def compile_model(
             "layers": [layer.record() for layer in lowered.layers],
             "float_layers": quantization,
             "kernels": name_kernels(finished, lowered),
-            "notes": list(imported.sign_notes),
+            "notes": list(imported.dtype_notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": len(content)},
             "memory_bytes": {"peak_activations": activation_bytes(finished)},
             "verification": verification,
@@ -178,18 +182,23 @@ def build(
 ) -> tuple[Lowered, tvm.IRModule]:
     """Lower, generate code and link to `library`; returns what was lowered, and what code was made of.
 
-    options: further ones of `relay_passes.lower`.
+    options: further ones of `relay_passes.lower`. Raises BibenchError.
     """
-    import tvm
-
     from relay_passes import finish, lower
+    from schedules.codegen import generate_code
+    from schedules.records import WrongRecord
 
-    lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **options)
-    # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
-    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
+    try:
+        lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **options)
         finished = finish(lowered.module, target.tvm)
-        executable = tvm.compile(finished, target=target.tvm)
-    export(executable, library)
+        export(generate_code(finished, target.tvm), library)
+    except (BibenchError, WrongRecord):
+        raise
+    except Exception as error:  # TVM raises what it likes, with the whole network in its words
+        raise BibenchError(
+            f"The network was read, but cannot be compiled for {target.name}: {first_line(error)} That is a "
+            "fault of the compiler; --debug shows where."
+        ) from error
     return lowered, finished
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.errors import BibenchError, UsageError, first_line
 from rpc.missing import sentence_for
 
 # Without markup, since square brackets are common in the names of layers.
@@ -54,21 +54,26 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
             raise
         if isinstance(error, KeyboardInterrupt):
             sentence = "Stopped."
-        elif isinstance(error, (BibenchError, ValueError, OSError)):
+        elif isinstance(error, (BibenchError, OSError)) or _is_sentence(error):
             sentence = str(error)
         elif missing := sentence_for(error):
             sentence = missing
         elif _is_of_boards(error):
             sentence = str(error)
         else:
-            first = (str(error).strip() or "no message").splitlines()[0]
+            reason = first_line(error)
             sentence = (
-                f"This is a fault of the program ({type(error).__name__}: {first}) --debug shows where."
+                f"This is a fault of the program ({type(error).__name__}: {reason}) --debug shows where."
             )
         stderr.print(f"Error: {sentence}", style="red", soft_wrap=True)
         if as_json:
             print_json({"error": sentence})
-        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+        raise typer.Exit(2 if _is_sentence(error) or isinstance(error, UsageError) else 1) from None
+
+
+def _is_sentence(error: BaseException) -> bool:
+    """A ValueError of the packages below; TVM's and PyTorch's are of that kind too, and pages long."""
+    return isinstance(error, ValueError) and len(str(error).splitlines()) == 1
 
 
 def _is_of_boards(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -20,3 +21,31 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(names)}."
     return UsageError(f"There is no {kind} {name!r}. {hint}")
+
+
+_LONGEST_REASON = 160
+_NOISE = re.compile(
+    r"Traceback|File |class |def |return |During handling|The above exception|Stack trace"
+    r"|\[\d+:\d+|[#@^~|(]|\.\.\.|\d+: "
+)
+# Intermediate code, addresses and file names mean nothing to who only wants to compile a network.
+_INSIDE = re.compile(
+    r"\b[RTI]\.\w+|metadata\[|0x[0-9a-f]{4,}|%\w+ *[:=]|(?:[A-Za-z]:)?(?:[/\\][\w.+-]+){2,}"
+    r"|\b(tvm|ffi|at|c10|std|relax|tirx)(::|\.)\w"
+)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, as the end of a sentence: its first one, if a person can read it.
+
+    --debug shows the whole.
+    """
+    for line in str(error).splitlines():
+        text = re.sub(r"^(\w+Error: *)?(Check failed: \(.*\) is false: *)?", "", line.strip())
+        if not text or _NOISE.match(text):
+            continue
+        sentence = re.split(r"(?<=[.!?])\s", text)[0]
+        if _INSIDE.search(sentence) or len(sentence) > _LONGEST_REASON:
+            break
+        return sentence if sentence.endswith((".", "!", "?")) else sentence.rstrip(":;,") + "."
+    return f"{type(error).__name__}; --debug shows all of it."

@@ -119,6 +119,10 @@ def tile_from_json(value: Any) -> Tile:
     return Tile(**value)
 
 
+class WrongRecord(ValueError):
+    """A record whose tile its task cannot have; the message is a sentence."""
+
+
 class Chooser:
     """Gives the kernels of a network the tiles of a file of records; `used` lists what they took."""
 
@@ -131,7 +135,7 @@ class Chooser:
         if record is None or self.records is None:
             return None
         if reason := refusal(task, record.tile):
-            raise ValueError(f"{self.source} has a record for {task.title} that cannot be: {reason}.")
+            raise WrongRecord(f"{self.source} has a record for {task.title} that cannot be: {reason}.")
         self.used[task.key] = {
             "layer": task.title,
             "task": json.loads(task.key),

@@ -37,20 +37,24 @@ def import_model(
     arch: str | None = None,
     algorithm: str | None = None,
     variant: str | None = None,
+    float32: bool = False,
 ) -> Imported:
     """Import a `torch.nn.Module`, an `ExportedProgram`, or a file: `.pt2`, checkpoint or ONNX.
 
     A file is recognised by its content. PyTorch is not imported for an ONNX file, nor onnx for a PyTorch one.
     `example_inputs` fixes the shapes of a module or program, `input_shapes` those of a file. `arch`,
     `algorithm` and `variant` describe a checkpoint that does not describe itself, and have to agree with one
-    that does; nothing else takes them. Raises ImportFailed.
+    that does; nothing else takes them. A network in float16 or bfloat16 computes in float32, and one in
+    float64 where `float32` asks for it, and is refused else. Raises ImportFailed.
     """
     described = [key for key, value in dict(arch=arch, algorithm=algorithm, variant=variant).items() if value]
     if not isinstance(source, (str, Path)):
         _refuse_description(described, "A live model")
         with _named_if_missing("A PyTorch model"):
             from .from_torch import import_torch
-        return import_torch(source, example_inputs, name=type(source).__name__, input_shapes=input_shapes)
+        return import_torch(
+            source, example_inputs, name=type(source).__name__, input_shapes=input_shapes, float32=float32
+        )
     path = Path(source)
     kind = _kind_of(path)
     if kind != "checkpoint":
@@ -58,11 +62,11 @@ def import_model(
     if kind == "onnx":
         with _named_if_missing(f"{path}, an ONNX file,"):
             from .from_onnx import import_onnx
-        return import_onnx(path, input_shapes)
+        return import_onnx(path, input_shapes, float32=float32)
     with _named_if_missing(f"{path}, a PyTorch file,"):
         from .from_torch import import_checkpoint, import_pt2
     if kind == "pt2":
-        return import_pt2(path, input_shapes)
+        return import_pt2(path, input_shapes, float32=float32)
     shapes = list((input_shapes or {}).values())
     if len(shapes) > 1:
         raise ImportFailed(

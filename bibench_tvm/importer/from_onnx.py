@@ -36,6 +36,7 @@ from .imported import (
     returned_types,
     shapes_by_name,
 )
+from .onnx_dtypes import in_float32, refuse_other_types
 from .onnx_reference import OnnxReference
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -50,15 +51,20 @@ _RANDOM = (
 _FOLDED_SIZE_LIMIT = 1 << 28  # bytes: a constant that grows beyond this stays an operator
 
 
-def import_onnx(path: str | Path, input_shapes: InputShapes | None = None) -> Imported:
-    """Import an ONNX file; `input_shapes` fixes dynamic dimensions. Raises ImportFailed."""
+def import_onnx(
+    path: str | Path, input_shapes: InputShapes | None = None, *, float32: bool = False
+) -> Imported:
+    """Import an ONNX file; `input_shapes` fixes dynamic dimensions, `float32`: see `import_model`. Raises
+    ImportFailed."""
     path = Path(path)
     model = _load(path)
     _refuse_bad_values(model, path)
     model = _with_static_shapes(model, input_shapes, path)
+    model, dtype_notes = in_float32(model, path, asked=float32)
     original = onnx.ModelProto()
     original.CopyFrom(model)
     plain = _make_plain(model)
+    refuse_other_types(plain, path, asked=float32)
     _refuse_infinite_operands(plain, path)
     translator = _Translator(plain, path)
     module = relax.transform.FoldConstant()(translator.translate())
@@ -70,7 +76,7 @@ def import_onnx(path: str | Path, input_shapes: InputShapes | None = None) -> Im
         outputs=_outputs_of(module, plain),
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
         reference=OnnxReference(original, plain, translator.layer_nodes, _static_shapes(plain), inputs),
-        sign_notes=translator.sign_notes,
+        dtype_notes=dtype_notes,
     )
 
 
@@ -396,7 +402,10 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         self.path = path
         self.layer_names: dict[str, str] = {}
         self.layer_nodes: dict[str, NodeProto] = {}
-        self.sign_notes: list[str] = []
+        self._dtypes = {
+            value.name: str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+            for value in (*model.graph.value_info, *model.graph.output)
+        }
         self._node: NodeProto | None = None
         self._taken: Counter[str] = Counter()
 
@@ -406,9 +415,12 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         for node in graph.node:
             if not _is_translatable(node) or _has_subgraph(node):
                 domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+                way_out = "write it with other operators"
+                if node.op_type.endswith("Integer") or node.op_type.startswith("QLinear"):
+                    way_out = "quantize in the QDQ form, QuantizeLinear and DequantizeLinear around Conv"
                 raise ImportFailed(
                     f"{self.path} uses the operator {domain}{node.op_type} (node {_name_of(node)!r}), which "
-                    f"TVM {tvm.__version__} cannot import from ONNX."
+                    f"TVM {tvm.__version__} cannot import from ONNX; {way_out}."
                 )
         opset = next(o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx"))
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -447,15 +459,27 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
             # A converter returns an unbound expression, which every use would compute once more.
             for name in node.output:
                 if name and isinstance(self._nodes.get(name), (relax.Call, relax.TupleGetItem)):
-                    self._nodes[name] = self.bb.emit(self._nodes[name])
+                    self._nodes[name] = self._of_its_type(name, self.bb.emit(self._nodes[name]))
             if node.op_type in _LAYERS:
                 self._name_layer(node)
-            if node.op_type == "Sign":
-                self.sign_notes.append(
-                    f"ONNX Sign (node {_name_of(node)!r}) is 0 at 0; where it feeds a binary layer it is "
-                    "compiled as +1 there."
-                )
         self._node = None
+
+    def _of_its_type(self, name: str, made: relax.Var) -> relax.Var:
+        """What TVM made of a tensor, in the type that ONNX gives it."""
+        expected = self._dtypes.get(name)
+        if (
+            expected is None
+            or not isinstance(made.ty, relax.TensorType)
+            or str(made.ty.dtype.dtype) == expected
+        ):
+            return made
+        have = str(made.ty.dtype.dtype)
+        if "float" in expected or "float" in have:
+            raise ImportFailed(
+                f"TVM {tvm.__version__} makes the tensor {name!r} of {self.path} {have}, and ONNX makes it "
+                f"{expected}: {self._current()} cannot be compiled so; put a Cast before or after it."
+            )
+        return self.bb.emit(relax.op.astype(made, expected))
 
     def _name_layer(self, node: NodeProto) -> None:
         name = _name_of(node)
@@ -549,6 +573,18 @@ def _tile(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
     return relax.op.tile(inputs[0], [int(repeat) for repeat in _constant(inputs[1], "repeats")])
 
 
+def _power(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
+    """The result is of the type of the base; TVM wants the exponent to be of it too."""
+    base, exponent = inputs
+    kinds = [operand.ty.dtype.dtype for operand in inputs]
+    wide = next((kind for kind in kinds if "float" in kind), kinds[0])
+    base, exponent = (
+        x if k == wide else relax.op.astype(x, wide) for x, k in zip(inputs, kinds, strict=True)
+    )
+    made = relax.op.power(base, exponent)
+    return made if wide == kinds[0] else relax.op.astype(made, kinds[0])
+
+
 def _constant(expr: relax.Expr, what: str) -> np.ndarray:
     if not isinstance(expr, tvm.ir.GenericConst):
         raise NotImplementedError(f"{what} is computed from the input; it has to be a constant.")
@@ -563,6 +599,7 @@ _REPAIRS: dict[str, Callable[[list[Any], dict[str, Any]], relax.Expr]] = {
     "Clip": _clip,
     "Pad": _pad,
     "Tile": _tile,
+    "Pow": _power,
     "Max": _pairwise(relax.op.maximum),
     "Min": _pairwise(relax.op.minimum),
     "Sum": _pairwise(relax.op.add),

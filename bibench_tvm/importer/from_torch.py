@@ -42,6 +42,7 @@ from .imported import (
     returned_types,
     shapes_by_name,
 )
+from .torch_dtypes import in_float32
 from .torch_reference import TorchReference
 
 aten = torch.ops.aten
@@ -77,8 +78,9 @@ def import_torch(
     *,
     name: str = "the model",
     input_shapes: InputShapes | None = None,
+    float32: bool = False,
 ) -> Imported:
-    """Import a module or an exported program. `name` is how errors call it.
+    """Import a module or an exported program. `name` is how errors call it. `float32`: see `import_model`.
 
     `example_inputs` is a tensor or array, or a tuple of them: they fix the shapes. A module is exported in
     eval mode, and its training flags are left as they were. Raises ImportFailed.
@@ -99,12 +101,15 @@ def import_torch(
                 "example_inputs, for example torch.zeros(1, 3, 32, 32)."
             )
         program = _export(model, _as_tensors(example_inputs), name)
-        return dataclasses.replace(_import_program(program, name), algorithm=_algorithm_of(model))
-    return _import_program(program, name)
+        imported = _import_program(program, name, float32=float32)
+        return dataclasses.replace(imported, algorithm=_algorithm_of(model))
+    return _import_program(program, name, float32=float32)
 
 
-def import_pt2(path: str | Path, input_shapes: InputShapes | None = None) -> Imported:
-    """Import a file written by `torch.export.save`.
+def import_pt2(
+    path: str | Path, input_shapes: InputShapes | None = None, *, float32: bool = False
+) -> Imported:
+    """Import a file written by `torch.export.save`. `float32`: see `import_model`.
 
     Raises ImportFailed if the file is damaged, or if reading it would run code from it.
     """
@@ -123,7 +128,7 @@ def import_pt2(path: str | Path, input_shapes: InputShapes | None = None) -> Imp
             f"{path} cannot be read as a torch.export program by PyTorch {torch.__version__}: "
             f"{first_line(error)} Write it again with torch.export.save."
         ) from error
-    return import_torch(program, name=str(path), input_shapes=input_shapes)
+    return import_torch(program, name=str(path), input_shapes=input_shapes, float32=float32)
 
 
 def import_checkpoint(
@@ -329,8 +334,10 @@ def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> N
 # ---- from an exported program with static shapes to Relax
 
 
-def _import_program(program: ExportedProgram, name: str) -> Imported:
+def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Imported:
     _refuse_bad_values(program, name)
+    source_outputs = program.graph_signature.user_outputs
+    program, dtype_notes = in_float32(program, name, asked=float32)
     core = _decompose(program, name)
     for spec in core.graph_signature.output_specs:
         # An in-place operator on an input leaves the artifact's caller with his input unchanged, no more.
@@ -345,13 +352,15 @@ def _import_program(program: ExportedProgram, name: str) -> Imported:
     inputs = tuple(_spec_of(key, meta, name) for key, meta in _input_metas(core, name).items())
     translator = _Translator(core, name)
     module = relax.transform.FoldConstant()(translator.translate(inputs))
-    outputs = tuple(_spec_of(node.name, node.meta["val"], name) for node in _output_nodes(core))
+    results = _output_nodes(core)
+    names = source_outputs if dtype_notes else [node.name for node in results]  # not those of the casts
+    outputs = tuple(_spec_of(key, node.meta["val"], name) for key, node in zip(names, results, strict=True))
     for spec, returned in zip(outputs, returned_types(module), strict=True):
         if returned != (spec.shape, spec.dtype):
             raise ImportFailed(
                 f"TVM {tvm.__version__} makes the output {spec.name!r} of {name} {returned[1]} "
                 f"{returned[0]}, which in "
-                f"PyTorch is {spec.dtype} {spec.shape}; its converters expect float32, so try model.float()."
+                f"PyTorch is {spec.dtype} {spec.shape}; cast it in the model."
             )
     surviving = set(layer_variables(module))
     return Imported(
@@ -362,7 +371,7 @@ def _import_program(program: ExportedProgram, name: str) -> Imported:
         reference=TorchReference(
             program, core, translator.layers, _LAYER_OPERANDS, _constant_values(core), inputs
         ),
-        sign_notes=translator.sign_notes,
+        dtype_notes=dtype_notes,
     )
 
 
@@ -408,7 +417,9 @@ def _spec_of(key: str, meta: torch.Tensor, name: str) -> TensorSpec:
         dtype = ExportedProgramImporter._convert_data_type(meta.dtype)
         return TensorSpec(key, tuple(int(size) for size in meta.shape), dtype)
     except NotImplementedError as error:
-        raise ImportFailed(f"{key!r} of {name} is {meta.dtype}, which TVM does not have.") from error
+        raise ImportFailed(
+            f"{key!r} of {name} is {meta.dtype}, which is not compiled; cast it in the model."
+        ) from error
 
 
 def _constant_values(program: ExportedProgram) -> dict[str, torch.Tensor]:
@@ -447,10 +458,11 @@ class _Translator(ExportedProgramImporter):
         self.origins: dict[fx.Node, set[str]] = {}  # constant node -> parameters that it depends on
         self.layers: dict[fx.Node, str] = {}
         self.layer_names: dict[str, str] = {}
-        self.sign_notes: list[str] = []
         # TVM fixes the type of a product to float32, whatever its operands are.
         product = self._binary_op(relax.op.matmul, operator.matmul)
         self.convert_map.update({f"{op}.default": product for op in ("matmul", "mm", "bmm")})
+        self.convert_map["cumsum.default"] = self._cumulative_sum
+        self.convert_map["div.Tensor_mode"] = self._rounded_quotient
         self.convert_map["amax.default"] = self._extremum(relax.op.max)
         self.convert_map["amin.default"] = self._extremum(relax.op.min)
         self.convert_map["adaptive_max_pool2d.default"] = self._adaptive_max_pool2d
@@ -551,7 +563,7 @@ class _Translator(ExportedProgramImporter):
         if convert is None:
             raise ImportFailed(
                 f"{self.name} uses the operator {node.target} ({_where(node)}), which TVM {tvm.__version__} "
-                "cannot import from PyTorch."
+                "cannot import from PyTorch; write it with other operators."
             )
         self._load_constants(node.all_input_nodes)
         try:
@@ -563,13 +575,21 @@ class _Translator(ExportedProgramImporter):
                 f"TVM {tvm.__version__} cannot import the operator {node.target} ({_where(node)}) of "
                 f"{self.name}: {first_line(error)}"
             ) from error
+        self._cast_integers(node)
         if node in self.layers:
             self.layer_names[self._layer_variable(node)] = self.layers[node]
-        if node.target is aten.sign.default:
-            self.sign_notes.append(
-                f"torch.sign ({_where(node)}) is 0 at 0; where it feeds a binary layer it is compiled as +1 "
-                "there."
-            )
+
+    def _cast_integers(self, node: Any) -> None:
+        """TVM makes integers of 32 bits of some that PyTorch has in 64."""
+        made, value = self.env[node], node.meta.get("val")
+        if (
+            isinstance(made, relax.Var)
+            and isinstance(made.ty, relax.TensorType)
+            and isinstance(value, torch.Tensor)
+        ):
+            have, wanted = str(made.ty.dtype.dtype), self._convert_data_type(value.dtype)
+            if have != wanted and "int" in have and "int" in wanted:
+                self.env[node] = self.block_builder.emit(relax.op.astype(made, wanted))
 
     def _load_constants(self, nodes: Sequence[fx.Node]) -> None:
         for node in nodes:
@@ -634,6 +654,21 @@ class _Translator(ExportedProgramImporter):
             return self.block_builder.emit(relax_op(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
 
         return convert
+
+    def _cumulative_sum(self, node: Any) -> relax.Expr:
+        """TVM's own sums in the type of the operand, truths among them."""
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        x = self.block_builder.emit(relax.op.astype(self.env[node.args[0]], dtype))
+        return self.block_builder.emit(relax.op.cumsum(x, node.args[1]))
+
+    def _rounded_quotient(self, node: Any) -> relax.Expr:
+        """TVM's own divides by a number of another type than the integers that it divides."""
+        if node.kwargs["rounding_mode"] == "floor":
+            return self._binary_op(relax.op.floor_divide, operator.floordiv)(node)
+        quotient = self._binary_op(relax.op.divide, operator.truediv)(node)
+        if node.kwargs["rounding_mode"] is None or not node.meta["val"].dtype.is_floating_point:
+            return quotient  # of integers it is truncated
+        return self.block_builder.emit(relax.op.trunc(quotient))
 
     def _select(self, node: Any) -> relax.Expr:
         x, axis, index = node.args

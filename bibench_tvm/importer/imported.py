@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bibench_tvm.errors import first_line as first_line
+
 from .reference import Reference
 
 if TYPE_CHECKING:
@@ -29,6 +31,25 @@ LAYER_OPERATORS = frozenset(
 
 InputShapes = Mapping[str | None, tuple[int, ...]]
 """Input name -> shape. The name `None` means the only input of the model."""
+
+
+NOT_ASKED = (
+    "The tensor {tensor} of {where} is float64, and the network would be computed in float32, which is less "
+    "precise. Ask for that with --float32 (in Python, float32=True), or cast the model to float32."
+)
+COMPUTED_IN_FLOAT32 = (
+    "The tensor {tensor} of {where} is bfloat16, and numpy has no such arrays to take or give. With "
+    "--float32 (in Python, float32=True) the inputs and outputs that are bfloat16 become float32."
+)
+
+
+def note_on_dtype(names: Sequence[str]) -> str:
+    """What the manifest says of a network in these types that is computed in float32."""
+    how = "which is less precise" if "float64" in names else "which rounds less"
+    return (
+        f"The source computes in {' and '.join(names)}, and this network in float32, {how}: they differ by "
+        "rounding. A verification compares it with the source computed in float32."
+    )
 
 
 class ImportFailed(ValueError):
@@ -54,7 +75,8 @@ class Imported:
     `layer_names` maps the `name` of the Relax variable bound to a call in `LAYER_OPERATORS` to the
     name that the user knows, unique in the model: the path of the PyTorch module (`layer1.0.conv1`), or the
     name of the ONNX node. `reference` runs the original framework on the inputs, in order. `arch` and
-    `algorithm` are the names that `trainers` has for the network, None where it is not known.
+    `algorithm` are the names that `trainers` has for the network, None where it is not known. `dtype_notes`
+    says where the network computes in another type than the source.
     """
 
     module: tvm.IRModule
@@ -62,7 +84,7 @@ class Imported:
     outputs: tuple[TensorSpec, ...]
     layer_names: dict[str, str]
     reference: Reference
-    sign_notes: list[str] = field(default_factory=list)
+    dtype_notes: list[str] = field(default_factory=list)
     arch: str | None = None
     algorithm: str | None = None
 
@@ -135,18 +157,13 @@ def returned_types(module: tvm.IRModule) -> list[tuple[tuple[int, ...], str]]:
 
     returned = module["main"].ret_ty
     types = list(returned.fields) if isinstance(returned, relax.TupleType) else [returned]
-    if not all(ty.shape is not None and all(hasattr(size, "value") for size in ty.shape) for ty in types):
-        raise ImportFailed(
-            f"The model returns {returned}, whose shape depends on the values of the input; a compiled "
-            "network needs static shapes."
-        )
+    for position, ty in enumerate(types):
+        if ty.shape is None or not all(hasattr(size, "value") for size in ty.shape):
+            raise ImportFailed(
+                f"The shape of output {position} of the model depends on the values of the input; a compiled "
+                "network needs static shapes, so leave that output out."
+            )
     return [(tuple(int(size) for size in ty.shape), str(ty.dtype.dtype)) for ty in types]
-
-
-def first_line(error: Exception) -> str:
-    """The first line of another library's error, as the end of a sentence."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def layer_variables(module: tvm.IRModule) -> list[str]:

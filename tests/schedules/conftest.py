@@ -14,6 +14,7 @@ from tvm.target import codegen
 
 from bibench_tvm.host import describe_host, processor_features
 from rpc import emulated, emulated32
+from schedules.codegen import generate_code
 from schedules.targets.choose import executable, kernel_target
 from schedules.targets.kernel_target import KernelTarget
 
@@ -37,7 +38,7 @@ class Machine:
 
     def _compiled(self, kernel: tirx.PrimFunc) -> tvm.runtime.Module:
         named = kernel.with_attr("global_symbol", "kernel")
-        return tvm.compile(tvm.IRModule({"kernel": named}), target=self.target)
+        return generate_code(tvm.IRModule({"kernel": named}), self.target)
 
     def _run(self, kernel: tirx.PrimFunc, arrays: list[np.ndarray]) -> list[np.ndarray]:
         tensors = [tvm.runtime.tensor(array) for array in arrays]
@@ -86,7 +87,7 @@ class Arm64(Machine):
             )
             builder.emit_func_output(builder.emit(made))
         path = self.folder / "network.so"
-        tvm.compile(builder.get(), target=self.target).export_library(str(path), fcompile=_link)
+        generate_code(builder.get(), self.target).export_library(str(path), fcompile=_link)
         return emulated.run(path, [arrays], cpu=self.cpu, timeout_s=60)[0]
 
 

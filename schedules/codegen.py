@@ -1,0 +1,60 @@
+"""TVM's code generation, with the scratch of a kernel on the stack.
+
+TVM takes what a kernel allocates from a pool, in every task of a parallel loop anew, unless it is of scope
+`global` and under 1 KB. The accumulators of a tile are of scope `local`: from the pool they cost more than a
+tile's sums do, and LLVM cannot keep them in registers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+# Bytes, of one buffer and of all those of a kernel: a thread has 128 KB of stack where it has least (musl).
+STACK_OF_BUFFER = 4 << 10
+STACK_OF_KERNEL = 16 << 10
+
+_PIPELINE = "bibench"
+_ON_STACK = {"disable_lower_builtin": tirx.IntImm("int32", 1)}
+
+
+def generate_code(module: tvm.IRModule, target: tvm.target.Target) -> Any:
+    """The executable of a module whose kernels have their schedules."""
+    # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
+    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
+        return tvm.compile(module, target=target, tir_pipeline=_PIPELINE)
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="keep_scratch_on_stack")
+def keep_scratch_on_stack(
+    function: tirx.PrimFunc, mod: tvm.IRModule, context: tvm.transform.PassContext
+) -> tirx.PrimFunc:
+    """Small buffers of a lowered kernel, until it has STACK_OF_KERNEL of them."""
+    left = STACK_OF_KERNEL
+
+    def keep(allocation: tirx.AllocBuffer) -> tirx.AllocBuffer:
+        nonlocal left
+        buffer = allocation.buffer
+        if not all(isinstance(extent, tirx.IntImm) for extent in buffer.shape):
+            return allocation
+        dtype = tvm.DataType(str(buffer.dtype))
+        size = math.prod(int(extent) for extent in buffer.shape) * dtype.itemsize * dtype.lanes
+        if size > min(left, STACK_OF_BUFFER):
+            return allocation
+        left -= size
+        return tirx.AllocBuffer(buffer, {**allocation.annotations, **_ON_STACK})
+
+    return function.with_body(tvm_ffi.structural_map(function.body, (tirx.AllocBuffer, keep)))
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    """TVM's own, which merges buffers where it can, and then `keep_scratch_on_stack`."""
+    lower, finish_host, finish_device = tirx.get_tir_pipeline("s_tir")
+    return tvm.transform.Sequential([lower, keep_scratch_on_stack]), finish_host, finish_device
+
+
+tirx.register_tir_pipeline(_PIPELINE, _pipeline)
