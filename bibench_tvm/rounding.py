@@ -21,6 +21,7 @@ FLOOR = 8 * float(np.finfo(np.float32).eps)
 """Relative to the largest value: what nothing that rounds at all can be asked to be below."""
 FALLBACK = 1e-5  # relative, where the source cannot run in float64
 _ENOUGH = 8  # numbers that rounding is judged by
+_DRAWS = 16
 
 Injections = Mapping[str, Injection]
 
@@ -44,7 +45,7 @@ class Rounding:
         """Whether an output of the artifact is that of the source but for rounding."""
         difference = largest_difference(ours, theirs)
         if theirs.dtype.kind != "f":
-            return difference == 0
+            return difference == 0 or self._decided_otherwise(output, ours, theirs, values, given)
         scale = magnitude(theirs)
         name = f"output {output}"
         if difference <= max(FLOOR, MULTIPLE * self._relative.get(name, 0.0)) * max(scale, 1e-3):
@@ -66,30 +67,51 @@ class Rounding:
 
         ours: as the artifact has the operand.
         """
-        decisions = self.reference.decisions(layer, position)
-        nothing = np.zeros_like(flipped)
-        if not decisions:
-            return nothing
-        moves: dict[str, np.ndarray] = {}
-        tensors: dict[str, np.ndarray] = {}
-        for decision in decisions:
-            names = [n for n in (decision.tensor, decision.other) if isinstance(n, str)]
-            reach = sum(self._measure(name, values, given) for name in names)
-            tensors |= self.reference(values, given, wanted=names).tensors
-            x = tensors[decision.tensor]
-            distance = _distance(decision, x, tensors)
-            if x.dtype.kind != "f" or distance.shape != x.shape:
-                continue
-            floor = FLOOR * magnitude(x) if reach else 0.0  # what does not round at all has no excuse
-            moves[decision.tensor] = np.where(distance != 0, max(MULTIPLE * reach, floor), 0).astype(x.dtype)
-        if not moves:
-            return nothing
-        reached = nothing
-        for sign in (1, -1):
-            moved = {name: tensors[name] + sign * move for name, move in moves.items()}
+        moves = self._moves(self.reference.decisions(layer, position), values, given)
+        reached = np.zeros_like(flipped)
+        for sign in (1, -1) if moves else ():
+            moved = {name: tensor + sign * move for name, (tensor, move) in moves.items()}
             theirs = self.reference(values, given, replaced=moved).layer_inputs[layer][position]
             reached = reached | (np.sign(theirs) == np.sign(ours))
         return flipped & reached
+
+    def _decided_otherwise(
+        self, output: int, ours: np.ndarray, theirs: np.ndarray, values: list[np.ndarray], given: Injections
+    ) -> bool:
+        """Whether each integer of an output may be due to rounding of the floats that decided on it, a class
+        of which two are equally likely, say: each has to come out where these are moved at random."""
+        moves = self._moves(self.reference.output_decisions(output), values, given)
+        reached = ours == theirs
+        for _ in range(_DRAWS if moves else 0):
+            moved = {
+                name: tensor + self._generator.choice(np.array([-1, 1], tensor.dtype), tensor.shape) * move
+                for name, (tensor, move) in moves.items()
+            }
+            reached = reached | (self.reference(values, given, replaced=moved).outputs[output] == ours)
+            if reached.all():
+                break
+        return bool(reached.all())
+
+    def _moves(
+        self, decisions: Sequence[Decision], values: list[np.ndarray], given: Injections
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Name of a tensor that decides -> (itself, how far rounding may move it); not exactly on the
+        threshold, where it does not move."""
+        moves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for decision in decisions:
+            names = [n for n in (decision.tensor, decision.other) if isinstance(n, str)]
+            reach = sum(self._measure(name, values, given) for name in names)
+            tensors = self.reference(values, given, wanted=names).tensors
+            x = tensors[decision.tensor]
+            distance = np.ones_like(x) if decision.kind == "order" else _distance(decision, x, tensors)
+            if x.dtype.kind != "f" or distance.shape != x.shape:
+                continue
+            floor = FLOOR * magnitude(x) if reach else 0.0  # what does not round at all has no excuse
+            moves[decision.tensor] = (
+                x,
+                np.where(distance != 0, max(MULTIPLE * reach, floor), 0).astype(x.dtype),
+            )
+        return moves
 
     def _measure(self, what: int | str, values: list[np.ndarray], given: Injections) -> float:
         """The largest difference between float32 and float64 in an output or a tensor on this sample;

@@ -25,6 +25,7 @@ _DECISIONS = {
     **dict.fromkeys((*_COMPARISONS, "Sign"), "zero"),
     "Round": "half",
     **dict.fromkeys(("Floor", "Ceil"), "whole"),
+    **dict.fromkeys(("ArgMax", "ArgMin", "TopK"), "order"),
 }
 
 
@@ -214,7 +215,13 @@ class OnnxReference:
         return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
 
     def decisions(self, layer: str, position: int) -> list[Decision]:
-        level = [self.nodes[layer].input[self.operands[layer][position]]]
+        return self._nearest(self.nodes[layer].input[self.operands[layer][position]])
+
+    def output_decisions(self, output: int) -> list[Decision]:
+        return self._nearest(self.output_names[output])
+
+    def _nearest(self, tensor: str) -> list[Decision]:
+        level = [tensor]
         seen: set[str] = set()
         stops = {node.output[0] for node in self.nodes.values()}
         while level:

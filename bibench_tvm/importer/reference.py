@@ -56,7 +56,8 @@ class Injection:
 @dataclass(frozen=True)
 class Decision:
     """Where a float becomes one of few values. kind: `zero`, `half` or `whole`, which says at what distances
-    from `other` (0 where it is None) the value of `tensor` decides: 0, an integer and a half, an integer."""
+    from `other` (0 where it is None) the value of `tensor` decides: 0, an integer and a half, an integer; or
+    `order`, where it is which of its numbers is the larger."""
 
     kind: str
     tensor: str
@@ -93,3 +94,6 @@ class Reference(Protocol):
 
     def decisions(self, layer: str, position: int) -> list[Decision]:
         """The nearest places before an operand of a layer where floats become few values, perhaps none."""
+
+    def output_decisions(self, output: int) -> list[Decision]:
+        """The same before an output of the network."""

@@ -22,6 +22,7 @@ _DECISIONS = {
     **dict.fromkeys((*_COMPARISONS, "sign", "sgn", "signbit", "heaviside"), "zero"),
     "round": "half",
     **dict.fromkeys(("floor", "ceil", "trunc"), "whole"),
+    **dict.fromkeys(("argmax", "argmin", "topk", "sort", "max", "min"), "order"),
 }
 
 
@@ -139,7 +140,14 @@ class TorchReference:
 
     def decisions(self, layer: str, position: int) -> list[Decision]:
         node: Any = self.nodes[layer]
-        level = [node.args[self.operands[layer][position]]]
+        return self._nearest(node.args[self.operands[layer][position]])
+
+    def output_decisions(self, output: int) -> list[Decision]:
+        names = {node.name: node for node in self.core.graph.nodes}
+        return self._nearest(names[self.core.graph_signature.user_outputs[output]])
+
+    def _nearest(self, node: Any) -> list[Decision]:
+        level = [node]
         seen: set[fx.Node] = set()
         stops = set(self.nodes.values())
         while level:
@@ -163,7 +171,7 @@ class TorchReference:
             return None
         x, other = (*node.args, None)[:2]
         if name not in _COMPARISONS:
-            return Decision(kind, x.name)
+            return Decision(kind, x.name) if x in self.activations else None
         if not isinstance(other, fx.Node):
             return Decision(kind, x.name, np.asarray(other))
         if tuple(x.meta["val"].shape) != tuple(node.meta["val"].shape) or x not in self.activations:

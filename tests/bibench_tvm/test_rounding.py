@@ -111,3 +111,27 @@ def test_float64(reference_of: Callable) -> None:
     narrow, wide = (reference([X], given, double=double).outputs[0] for double in (False, True))
     assert (narrow.dtype, wide.dtype) == (np.float32, np.float64)
     assert 0 < np.abs(narrow - wide).max() < 1e-5
+
+
+def test_an_integer_that_floats_decided_on(reference_of: Callable) -> None:
+    """Of two classes that tie but for rounding either will do, of others only the largest."""
+
+    class Classes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = torch.nn.Conv2d(3, 4, 8)
+            with torch.no_grad():
+                self.conv.weight[1] = self.conv.weight[0]
+                self.conv.bias.copy_(torch.tensor([1.0, 1.0 + 1e-7, 0.5, -5.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.argmax(self.conv(x).flatten(1), 1)
+
+    reference = reference_of(Classes())
+    x = np.zeros_like(X)
+    x[0, 0, 0, 0] = 1e-3
+    theirs = reference([x]).outputs[0]
+    rounding = Rounding(reference)
+    for ours, explained in ((0, True), (1, True), (2, False), (3, False)):
+        assert rounding.explains(0, np.full_like(theirs, ours), theirs, [x], {}) is explained
