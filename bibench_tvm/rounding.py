@@ -68,12 +68,19 @@ class Rounding:
         ours: as the artifact has the operand.
         """
         moves = self._moves(self.reference.decisions(layer, position), values, given)
-        reached = np.zeros_like(flipped)
-        for sign in (1, -1) if moves else ():
-            moved = {name: tensor + sign * move for name, (tensor, move) in moves.items()}
-            theirs = self.reference(values, given, replaced=moved).layer_inputs[layer][position]
-            reached = reached | (np.sign(theirs) == np.sign(ours))
-        return flipped & reached
+        if not moves:
+            return np.zeros_like(flipped)
+        above, below = (
+            np.sign(
+                self.reference(
+                    values, given, replaced={name: x + sign * move for name, (x, move) in moves.items()}
+                ).layer_inputs[layer][position]
+            )
+            for sign in (1, -1)
+        )
+        signs = np.sign(ours)
+        # Between the two lies the 0 of a sum that cancels out, which the source has but for rounding.
+        return flipped & ((above == signs) | (below == signs) | ((signs == 0) & (above != below)))
 
     def _decided_otherwise(
         self, output: int, ours: np.ndarray, theirs: np.ndarray, values: list[np.ndarray], given: Injections

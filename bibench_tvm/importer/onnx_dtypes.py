@@ -60,7 +60,7 @@ def refuse_other_types(model: onnx.ModelProto, path: Path, *, asked: bool) -> No
             rounded = exact.astype(np.float32)
             if asked or np.array_equal(rounded, exact, equal_nan=True):
                 tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
-    boundary = {value.name for value in (*graph.input, *graph.output)}
+    boundary = dict.fromkeys(value.name for value in (*graph.input, *graph.output))
     exact = _only_cast(graph)
     types = _element_types(graph)
     used = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output))
@@ -68,7 +68,7 @@ def refuse_other_types(model: onnx.ModelProto, path: Path, *, asked: bool) -> No
         dtype = types.get(name, _FLOAT32)
         # A cast at the door is all that half precision and float64 are left with.
         if dtype not in _COMPILED and not (
-            name in boundary | exact and dtype in (TensorProto.FLOAT16, TensorProto.DOUBLE)
+            (name in boundary or name in exact) and dtype in (TensorProto.FLOAT16, TensorProto.DOUBLE)
         ):
             if dtype == TensorProto.DOUBLE:
                 raise ImportFailed(NOT_ASKED.format(tensor=repr(name), where=path))

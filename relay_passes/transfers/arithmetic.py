@@ -65,8 +65,8 @@ def _add(o: Operands, sign: float = 1.0) -> ValueRange:
     first, second = o[0], affine(o[1], array(sign), array(0))
     if is_call(o.value(1), "relax.abs") and made_by(o.builder, o.value(1).args[0]) is o.value(0):
         return ValueRange(array(0), first.high + second.high, (point(0, RECTIFIER),))  # x + |x|
-    if _take_turns(o):
-        return interval(first.low + second.low, first.high + second.high)
+    if (x := _take_turns(o)) is not None:
+        return _zero_at_zero(o.numbers_of(o.builder, x), first.low + second.low, first.high + second.high)
     return total(first, second)
 
 
@@ -74,23 +74,28 @@ def _subtract(o: Operands) -> ValueRange:
     return _add(o, -1.0)
 
 
-def _take_turns(o: Operands) -> bool:
-    """Whether this adds two rectifiers of which one is not 0: elu, selu and leaky relu in parts."""
+def _take_turns(o: Operands) -> relax.Expr | None:
+    """x where this adds two rectifiers of which one is 0 at a time: elu(x), selu and leaky relu in parts."""
     inner = []
     for i in (0, 1):
         value = o.value(i)
         while is_call(value, "relax.multiply") and any(is_constant(arg) for arg in value.args):
             value = made_by(o.builder, next(arg for arg in value.args if not is_constant(arg)))
         if not is_call(value, "relax.nn.relu"):
-            return False
+            return None
         inner.append(value.args[0])
     for one, other in (inner, inner[::-1]):
         opposite = made_by(o.builder, other)
         if is_call(opposite, "relax.subtract"):  # 1 - exp(x)
             opposite = made_by(o.builder, opposite.args[1])
         if is_call(opposite, "relax.negative", "relax.exp") and opposite.args[0].same_as(one):
-            return True
-    return False
+            return one
+    return None
+
+
+def _zero_at_zero(x: ValueRange, low: Array | float, high: Array | float) -> ValueRange:
+    """A function of x within [low, high] that is 0 where x is, and nowhere else but by accident."""
+    return image(x, lambda at: np.where(at == 0, 0.0, np.nan), low, high)
 
 
 def _multiply(o: Operands) -> ValueRange:
@@ -202,8 +207,9 @@ def _leaky(o: Operands) -> ValueRange:
     slope = float(o.attrs.alpha) if is_call(o.call, "relax.nn.leakyrelu") else o.number(1)
     x = o[0]
     if slope is None or np.ndim(slope):
-        zeros = () if slope is not None and np.all(slope) else (point(0, RECTIFIER),)
-        return replace(interval(-INF, INF), common=zeros)
+        both = _zero_at_zero(x, 0 if x.not_negative else -INF, INF)
+        flat = slope is None or not np.all(slope)
+        return replace(both, common=(*both.common, point(0, RECTIFIER))) if flat else both
     below = affine(x, array(slope), array(0))
     both = union([x, below])
     return replace(both, low=np.minimum(np.minimum(x.low, below.low), np.maximum(x.low, 0)))
@@ -291,7 +297,7 @@ def _modulo(o: Operands) -> ValueRange:
         return unknown(o.call.op.name)
     whole = one_lattice(o[0])
     if whole is None:
-        return interval(0, by)
+        return _zero_at_zero(o[0], 0, by)
     step = common_divisor(common_divisor(array(whole[0]), array(whole[1])), by)
     return lattice(0, by, step, 0, whole[2])
 

@@ -127,7 +127,7 @@ def test_no_linker(
     )
     monkeypatch.setenv("PATH", "")
     done = invoke("compile", small_file, "--target", "host", "--out", tmp_path / "out")
-    refused(done, 1, "There is no linker for the artifact. Type: pip install 'ziglang")
+    refused(done, 1, "This needs the package ziglang. Type: ./install.sh compile")
     broken = tmp_path / "ld.lld"
     broken.write_text("#!/bin/sh\necho 'ld.lld: error: out of luck' >&2\nexit 1\n")
     broken.chmod(0o755)

@@ -93,7 +93,10 @@ def test_every_sentence_has_one_line_to_type(monkeypatch: pytest.MonkeyPatch) ->
 def test_without_qemu(command: Callable, small_file: Path, tmp_path: Path, line: list[str]) -> None:
     options = [small_file, "--out", tmp_path] if line[0] == "tune" else []
     done = command(*line, *options, "--json", PATH=str(tmp_path))
-    assert (done.code, done.json) == (1, {"error": f"qemu-aarch64 is not installed. Type: {qemu.APT_LINE}"})
+    assert (done.code, done.json) == (
+        1,
+        {"error": f"qemu-aarch64 is not installed. Type: {qemu.apt_line(qemu.DEBIAN_PACKAGES)}"},
+    )
 
 
 def test_a_board_needs_no_package_but_tvm(command: Callable, hiding: str, inputs: list[object]) -> None:
