@@ -34,6 +34,10 @@ from schedules.targets import KernelTarget
 
 SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"
 
+CONSTANT_NOTE = (
+    "every element of its input is the same: what is compared is never negative, or never positive"
+)
+
 
 class FindBinary:
     """table: filled with one `Layer` for each convolution, linear layer and matrix product, in order."""
@@ -181,6 +185,9 @@ class FindBinary:
         else:
             total = dot(0)
             height, notes = np.float32(values.high or values.low), SIGN_NOTE if values.accident else ""
+            operand = self.numbers.of(builder, x)
+            if (operand.low == operand.high).all():
+                notes = CONSTANT_NOTE
         result: relax.Expr = relax.op.astype(total, "float32")
         scale = (weights.alpha * (height * np.float32(0.5 if zero_one else 1))).astype(np.float32)
         if (scale != 1).any():

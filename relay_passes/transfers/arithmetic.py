@@ -199,7 +199,10 @@ def _where(o: Operands) -> ValueRange:
     for i, truth in ((1, True), (2, False)):
         narrowed = _where_true(o, condition, o.call.args[i], truth)
         branches.append(o[i] if narrowed is None else narrowed)
-    return union(branches)
+    always = o[0]
+    if (always.low >= 1).all():
+        return branches[0]
+    return branches[1] if (always.high <= 0).all() else union(branches)
 
 
 def _leaky(o: Operands) -> ValueRange:
@@ -275,7 +278,24 @@ def _astype(o: Operands) -> ValueRange:
     return x
 
 
+_COMPARISONS = {
+    "relax.greater": np.greater,
+    "relax.greater_equal": np.greater_equal,
+    "relax.less": np.less,
+    "relax.less_equal": np.less_equal,
+}
+
+
 def _truth(o: Operands) -> ValueRange:
+    """0 or 1; one of them where a comparison with a number has but one answer."""
+    compare = _COMPARISONS.get(o.call.op.name)
+    for i in (0, 1):
+        if compare is None or (limit := o.number(i)) is None:
+            continue
+        x = o[1 - i]
+        answers = [compare(end, limit) if i else compare(limit, end) for end in (x.low, x.high)]
+        low, high = np.minimum(*answers), np.maximum(*answers)
+        return lattice(low, high, 1, 0, "a comparison")
     return lattice(0, 1, 1, 0, "a comparison")
 
 

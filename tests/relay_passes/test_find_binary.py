@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.find_binary import SIGN_NOTE, FindBinary
+from relay_passes.find_binary import CONSTANT_NOTE, SIGN_NOTE, FindBinary
 from relay_passes.mark_layers import MarkLayers
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
@@ -135,7 +135,7 @@ RECTIFIED = {
         emit(op.greater(x, number(0))), "float32")))),
     "x + |x|": lambda emit, x: emit(op.add(x, emit(op.abs(x)))),
     "relu6 and a shift upwards": lambda emit, x: emit(op.add(
-        emit(op.clip(x, 0, 6)), relax.const(np.abs(SHIFT)))),
+        emit(op.clip(x, 0, 6)), relax.const(np.maximum(SHIFT, 0)))),
     "averaged": lambda emit, x: emit(op.nn.avg_pool2d(emit(op.nn.relu(x)), (3, 3), (1, 1), (1, 1))),
 }  # fmt: skip
 
@@ -181,6 +181,21 @@ def test_a_sign_of_three_values_is_two_planes_of_bits(build, run, name, scaled):
     note = f"the sign before it has three values, in two planes of bits: {cause} is often 0"
     assert table[-1].binarized and table[-1].notes == note
     x = np.where(RNG.random(SHAPE) < 0.3, 0, image()).astype("float32")
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("compare", ["greater_equal", "less"])
+@pytest.mark.parametrize("shift", [0.0, -0.5])
+def test_a_layer_behind_a_rectifier_is_constant_and_the_table_says_so(build, run, compare, shift):
+    """What trains a network with a ReLU before the sign: all of its signs are +1."""
+
+    def body(emit, x):
+        return emit(conv(bit(emit, emit(op.add(emit(op.nn.relu(x)), number(shift))), compare)))
+
+    before = build(body, SHAPE)
+    after, [layer] = find(before)
+    assert layer.binarized and layer.notes == ("" if shift else CONSTANT_NOTE)
+    x = image()
     np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
 
 
