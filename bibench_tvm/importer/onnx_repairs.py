@@ -139,6 +139,10 @@ def _resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr 
     exact = all(
         wanted[0] is sizes or float(shape[axis] * number).is_integer() for axis, number in numbers.items()
     )
+    if coordinates == b"align_corners" and not exact:
+        raise NotImplementedError(
+            "align_corners with scales that make no whole sizes, in which runtimes differ; write the sizes."
+        )
     if coordinates == b"tf_crop_and_resize":
         if not exact or given.get("antialias") or given.get("exclude_outside") or "axes" in attrs:
             raise NotImplementedError(
@@ -392,6 +396,7 @@ REPAIRS: dict[str, Repair] = {
 }
 # What changes nothing that is compiled here: (operator or "", attribute).
 IGNORED = {
+    *((op, "kernel_shape") for op in ("Conv", "ConvTranspose")),  # it is that of the weights
     ("Split", "num_outputs"),  # it is the number of outputs
     ("MaxPool", "storage_order"),  # of the indices, which TVM does not give
     *(

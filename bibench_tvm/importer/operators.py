@@ -137,7 +137,6 @@ class _Bound(PyExprMutator):
             size = shape[int(axis)] if axis is not None else math.prod(shape)
             if isinstance(indices, tvm.ir.GenericConst):
                 self._inside(indices, np.array(size), name)
-                return call
             if not isinstance(indices.ty, relax.TensorType):
                 return call
             return relax.op.take(data, indices, None if axis is None else int(axis), mode="clip")
