@@ -387,7 +387,6 @@ REPAIRS: dict[str, Repair] = {
     "ScatterElements": _scatter_elements,
     "Scatter": _scatter_elements,
     "LpPool": _lp_pool,
-    "MatMulInteger": _refused("quantize in the QDQ form, QuantizeLinear and DequantizeLinear around MatMul."),
     "MaxUnpool": _refused("it puts values where the input says."),
     "NonMaxSuppression": _refused(
         "how many boxes it keeps depends on the values of the input; do that behind it."
