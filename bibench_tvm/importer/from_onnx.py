@@ -31,6 +31,7 @@ from .imported import (
     TensorSpec,
     first_line,
     layer_variables,
+    note_on_batch,
     returned_types,
     shapes_by_name,
 )
@@ -60,7 +61,7 @@ def import_onnx(
     path = Path(path)
     model = _load(path)
     _refuse_bad_values(model, path)
-    model = _with_static_shapes(model, input_shapes, path)
+    model, batch_notes = _with_static_shapes(model, input_shapes, path)
     model, dtype_notes = in_float32(model, path, asked=float32)
     original = onnx.ModelProto()
     original.CopyFrom(model)
@@ -78,7 +79,7 @@ def import_onnx(
         outputs=_outputs_of(module, plain),
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
         reference=OnnxReference(original, plain, translator.layer_nodes, _static_shapes(plain), inputs),
-        dtype_notes=dtype_notes,
+        notes=[*batch_notes, *dtype_notes],
     )
 
 
@@ -155,8 +156,11 @@ def _refuse_infinite_operands(model: onnx.ModelProto, path: Path) -> None:
 
 def _with_static_shapes(
     model: onnx.ModelProto, input_shapes: InputShapes | None, path: Path
-) -> onnx.ModelProto:
-    """Set the inputs' shapes, forget what the file claims about those in between, and infer them."""
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Set the inputs' shapes, forget what the file claims about those in between, and infer them.
+
+    Also notes for the user: a first size that is left open is the batch, 1 unless another input says.
+    """
     graph = model.graph
     # Before IR version 4 initializers were listed as inputs too.
     initializers = {tensor.name for tensor in graph.initializer}
@@ -164,6 +168,12 @@ def _with_static_shapes(
     del graph.input[:]
     graph.input.extend(inputs)
     shapes = shapes_by_name(input_shapes, [value.name for value in inputs], str(path))
+    notes = []
+    batches = {
+        value.type.tensor_type.shape.dim[0].dim_param: shapes[value.name][0]
+        for value in graph.input
+        if shapes.get(value.name) and len(value.type.tensor_type.shape.dim)
+    }
     for value in graph.input:
         if value.type.WhichOneof("value") != "tensor_type":
             raise ImportFailed(f"Input {value.name!r} of {path} is not a tensor.")
@@ -173,6 +183,10 @@ def _with_static_shapes(
             d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value > 0 else None for d in dims
         ]
         shape = shapes.get(value.name)
+        if shape is None and sizes and sizes[0] is None and None not in sizes[1:]:
+            symbol = dims[0].dim_param
+            shape = (batches.get(symbol, 1) if symbol else 1, *(size or 0 for size in sizes[1:]))
+            notes.append(note_on_batch(value.name, shape))
         if shape is None:
             if not known or None in sizes:
                 has = "x".join(
@@ -205,7 +219,7 @@ def _with_static_shapes(
         unknown = {(node.domain, node.op_type) for node in model.graph.node if not _is_translatable(node)}
         if unknown:
             model = onnx.inliner.inline_selected_functions(model, list(unknown), inline_schema_functions=True)
-        return model
+        return model, notes
     except Exception as error:
         raise ImportFailed(f"The functions in {path} cannot be inlined: {first_line(error)}") from error
 

@@ -39,6 +39,7 @@ from .imported import (
     TensorSpec,
     first_line,
     layer_variables,
+    note_on_batch,
     returned_types,
     shapes_by_name,
 )
@@ -87,7 +88,7 @@ def import_torch(
     eval mode, and its training flags are left as they were. Raises ImportFailed.
     """
     if isinstance(model, ExportedProgram):
-        program = _with_static_shapes(model, example_inputs, input_shapes, name)
+        program, notes = _with_static_shapes(model, example_inputs, input_shapes, name)
     else:
         if not isinstance(model, torch.nn.Module):
             raise ImportFailed(
@@ -104,7 +105,7 @@ def import_torch(
         program = _export(model, _as_tensors(example_inputs), name)
         imported = _import_program(program, name, float32=float32)
         return dataclasses.replace(imported, algorithm=_algorithm_of(model))
-    return _import_program(program, name, float32=float32)
+    return _import_program(program, name, float32=float32, notes=notes)
 
 
 def import_pt2(
@@ -202,17 +203,28 @@ def _export(model: torch.nn.Module, inputs: tuple[Any, ...], name: str) -> Expor
 
 def _with_static_shapes(
     program: ExportedProgram, example_inputs: Any, input_shapes: InputShapes | None, name: str
-) -> ExportedProgram:
-    """Fix dynamic dimensions by exporting the program once more on inputs of the wanted shapes."""
+) -> tuple[ExportedProgram, list[str]]:
+    """Fix dynamic dimensions by exporting the program once more on inputs of the wanted shapes.
+
+    Also notes for the user: a first size that is left open is the batch, 1 unless another input says.
+    """
     metas = _input_metas(program, name)
     shapes = shapes_by_name(input_shapes, list(metas), name)
     if example_inputs is not None:
         tensors = [x for x in pytree.tree_leaves(_as_tensors(example_inputs)) if isinstance(x, torch.Tensor)]
         shapes = {key: tuple(tensor.shape) for key, tensor in zip(metas, tensors, strict=False)}
     dynamic = False
+    notes = []
+    batches = {
+        str(metas[key].shape[0]): shape[0] for key, shape in shapes.items() if metas[key].dim() and shape
+    }
     for key, meta in metas.items():
         sizes = ["?" if isinstance(size, torch.SymInt) else str(size) for size in meta.shape]
         wanted = shapes.get(key)
+        if wanted is None and sizes and sizes[0] == "?" and "?" not in sizes[1:]:
+            wanted = (batches.get(str(meta.shape[0]), 1), *map(int, sizes[1:]))
+            shapes[key] = wanted
+            notes.append(note_on_batch(key, wanted))
         if wanted is None and "?" in sizes:
             example = "x".join("1" if size == "?" else size for size in sizes)
             raise ImportFailed(
@@ -229,13 +241,14 @@ def _with_static_shapes(
             )
         dynamic |= "?" in sizes
     if not dynamic:
-        return program
+        return program, notes
     leaves = [torch.zeros(shapes.get(key, meta.shape), dtype=meta.dtype) for key, meta in metas.items()]
     args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
     try:
         with torch.no_grad():
             # Without the guards: they are Python source kept in the file, which PyTorch would execute.
-            return torch.export.export(program.module(check_guards=False), args, kwargs, strict=False)
+            fixed = torch.export.export(program.module(check_guards=False), args, kwargs, strict=False)
+            return fixed, notes
     except Exception as error:
         raise ImportFailed(
             f"{name} cannot be specialised to these input shapes: {first_line(error)}"
@@ -335,7 +348,9 @@ def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> N
 # ---- from an exported program with static shapes to Relax
 
 
-def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Imported:
+def _import_program(
+    program: ExportedProgram, name: str, *, float32: bool, notes: Sequence[str] = ()
+) -> Imported:
     _refuse_bad_values(program, name)
     source_outputs = program.graph_signature.user_outputs
     program, dtype_notes = in_float32(program, name, asked=float32)
@@ -373,7 +388,7 @@ def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Im
         reference=TorchReference(
             program, core, translator.layers, _LAYER_OPERANDS, _constant_values(core), inputs
         ),
-        dtype_notes=dtype_notes,
+        notes=[*notes, *dtype_notes],
     )
 
 
@@ -415,6 +430,11 @@ def _output_nodes(program: ExportedProgram) -> list[fx.Node]:
 
 
 def _spec_of(key: str, meta: torch.Tensor, name: str) -> TensorSpec:
+    if any(isinstance(size, torch.SymInt) for size in meta.shape):
+        raise ImportFailed(
+            f"The shape of {key!r} of {name} depends on the values of the input; a compiled network needs "
+            "static shapes."
+        )
     try:
         dtype = ExportedProgramImporter._convert_data_type(meta.dtype)
         return TensorSpec(key, tuple(int(size) for size in meta.shape), dtype)
@@ -675,7 +695,7 @@ class _Translator(ExportedProgramImporter):
         for position, (size, out) in enumerate(zip(sizes, outs, strict=True)):
             if size == out and given.get("scale_factors") is None:
                 continue
-            axis = dict(given, input=torch.eye(size)[None, None])
+            axis = dict(given) | {names[0]: torch.eye(size)[None, None]}
             if axis.get("output_size") is not None:
                 axis["output_size"] = [size, out]
             if axis.get("scale_factors") is not None:
@@ -740,9 +760,10 @@ class _Translator(ExportedProgramImporter):
         rest = [axis for axis in range(len(shape)) if axis not in axes]
         if len(axes) == 1:
             return self._emitted(relax.op.take(x, index, axis=axes[0]))
-        x = relax.op.permute_dims(x, [*axes, *rest])
-        x = relax.op.reshape(x, (-1, *(shape[axis] for axis in rest)))
-        taken = relax.op.take(self._emitted(x), index, axis=0)
+        x = self._emitted(relax.op.permute_dims(x, [*axes, *rest]))
+        count = math.prod(shape[axis] for axis in axes)
+        x = relax.op.reshape(x, (count, *(shape[axis] for axis in rest)))
+        taken = relax.op.take(x, index, axis=0)
         order = list(range(len(places) + len(rest)))
         order = [*order[len(places) :][:position], *order[: len(places)], *order[len(places) + position :]]
         return self._emitted(relax.op.permute_dims(taken, order))

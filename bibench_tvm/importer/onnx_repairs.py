@@ -351,6 +351,23 @@ def _lp_pool(inputs: list[Any], attrs: dict[str, Any], opset: int) -> None:
         raise NotImplementedError("dilations.")
 
 
+def _integer_product(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr | None:
+    """Of bytes, in float32 where that holds the sums exactly: our kernels of products are of floats."""
+    a, b, *zeros = inputs
+    if _shape(a)[-1] > 256:  # 256 * 255 * 255 < 2 ** 24
+        return None
+    operands = []
+    for x, zero, is_left in zip((a, b), (*zeros, None, None), (True, False), strict=False):
+        value = relax.op.astype(x, "float32")
+        if zero is not None:
+            moved = relax.op.astype(zero, "float32")
+            if is_left and len(_shape(zero)) == 1 and _shape(zero)[0] > 1:  # one for each row
+                moved = relax.op.expand_dims(moved, -1)
+            value = relax.op.subtract(value, moved)
+        operands.append(value)
+    return relax.op.astype(relax.op.matmul(*operands), "int32")
+
+
 def _refused(reason: str) -> Repair:
     def refuse(inputs: list[Any], attrs: dict[str, Any], opset: int) -> None:
         raise NotImplementedError(reason)
@@ -387,6 +404,7 @@ REPAIRS: dict[str, Repair] = {
     "ScatterElements": _scatter_elements,
     "Scatter": _scatter_elements,
     "LpPool": _lp_pool,
+    "MatMulInteger": _integer_product,
     "MaxUnpool": _refused("it puts values where the input says."),
     "NonMaxSuppression": _refused(
         "how many boxes it keeps depends on the values of the input; do that behind it."
