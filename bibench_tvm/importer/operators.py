@@ -86,7 +86,7 @@ def scatter(
     kind = str(indices.ty.dtype.dtype)
     index = relax.op.reshape(from_the_end(indices, whole[axis]), (count, 1))
     columns = list(np.indices(shape).reshape(len(shape), count, 1).astype(kind))
-    points = [index if at == axis else relax.const(column) for at, column in enumerate(columns)]
+    points = [index if at == axis else relax.const(column, kind) for at, column in enumerate(columns)]
     return relax.op.scatter_nd(
         data,
         relax.op.concat(points, axis=1) if len(points) > 1 else index,
@@ -99,7 +99,7 @@ def from_the_end(indices: relax.Expr, size: int) -> relax.Expr:
     """Indices of which the negative ones count from the end of an axis of this size."""
     if isinstance(indices, tvm.ir.GenericConst):
         values = indices.value.numpy()
-        return relax.const(np.where(values < 0, values + values.dtype.type(size), values))
+        return relax.const(np.where(values < 0, values + size, values), str(values.dtype))
     kind = str(indices.ty.dtype.dtype)
     if kind.startswith("u"):
         return indices
@@ -169,7 +169,7 @@ class _Bound(PyExprMutator):
                 )
             return indices
         low = relax.op.maximum(indices, relax.const(0, kind))
-        return self.builder_.emit(relax.op.minimum(low, relax.const((sizes - 1).astype(kind))))
+        return self.builder_.emit(relax.op.minimum(low, relax.const(sizes - 1, kind)))
 
 
 _INDEXED = {
