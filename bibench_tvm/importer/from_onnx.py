@@ -504,8 +504,8 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
             for name in node.output:
                 if name and isinstance(self._nodes.get(name), (relax.Call, relax.TupleGetItem)):
                     self._nodes[name] = self._of_its_type(name, self.bb.emit(self._nodes[name]))
-            if node.op_type in ("ReduceMax", "ReduceMin") and self.infinite:
-                made = with_infinities(self._nodes[node.output[0]], greatest=node.op_type == "ReduceMax")
+            if node.op_type in ("ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool") and self.infinite:
+                made = with_infinities(self._nodes[node.output[0]], greatest=node.op_type != "ReduceMin")
                 self._nodes[node.output[0]] = self.bb.emit(made)
             if node.op_type in _LAYERS:
                 self._name_layer(node)

@@ -43,7 +43,16 @@ from .imported import (
     returned_types,
     shapes_by_name,
 )
-from .operators import from_the_end, hyperbolic, scatter, weighed, with_bounded_indices, with_infinities
+from .operators import (
+    expm1,
+    from_the_end,
+    hyperbolic,
+    log1p,
+    scatter,
+    weighed,
+    with_bounded_indices,
+    with_infinities,
+)
 from .torch_dtypes import in_float32
 from .torch_reference import TorchReference
 
@@ -493,6 +502,8 @@ class _Translator(ExportedProgramImporter):
         for name in ("bilinear2d_aa", "bicubic2d_aa"):
             self.convert_map[f"_upsample_{name}.default"] = self._upsample
         self.convert_map["embedding.default"] = self._embedding
+        self.convert_map["log1p.default"] = lambda node: self._emitted(log1p(self._arg(node)))
+        self.convert_map["expm1.default"] = lambda node: self._emitted(expm1(self._arg(node)))
         self.convert_map["sinh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=True))
         self.convert_map["cosh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=False))
 
@@ -668,6 +679,45 @@ class _Translator(ExportedProgramImporter):
     def _arg(self, node: Any, position: int = 0) -> relax.Expr:
         return self.env[node.args[position]]
 
+    def _elu(self, node: Any) -> relax.Expr:
+        """TVM knows neither factor, which selu has."""
+        x = node.args[0]
+        alpha, scale, inner = (*node.args[1:], 1.0, 1.0, 1.0)[:3]
+        if scale == inner == 1:
+            return super()._elu(node)
+        below = expm1(relax.op.multiply(self.env[x], relax.const(np.float32(inner))))
+        below = relax.op.multiply(below, relax.const(np.float32(alpha * scale)))
+        above = relax.op.multiply(self.env[x], relax.const(np.float32(scale)))
+        positive = relax.op.greater(self.env[x], relax.const(np.float32(0)))
+        return self._emitted(relax.op.where(positive, above, below))
+
+    def _clamp(self, node: Any) -> relax.Expr:
+        """TVM cannot leave out a bound of integers, and lets the lower of two that cross win."""
+        names = [argument.name for argument in node.target._schema.arguments]
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        low, high = given.get("min"), given.get("max")
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        x = self.env[node.args[0]]
+        if str(x.ty.dtype.dtype) != dtype:
+            x = self._emitted(relax.op.astype(x, dtype))
+        numbers: list[Any] = [
+            math.inf * sign if bound is None else bound for sign, bound in ((-1, low), (1, high))
+        ]
+        plain = not any(isinstance(bound, fx.Node) for bound in numbers) and numbers[0] <= numbers[1]
+        if plain and ("float" in dtype or not any(math.isinf(bound) for bound in numbers)):
+            return self._emitted(relax.op.clip(x, *numbers))
+        for bound, relax_op in ((low, relax.op.maximum), (high, relax.op.minimum)):
+            if bound is not None:
+                other = self.env[bound] if isinstance(bound, fx.Node) else relax.const(bound, dtype)
+                x = self._emitted(relax_op(x, relax.op.astype(other, dtype)))
+        return x
+
+    _clamp_min = _clamp_max = _clamp
+
+    def _max_pool2d_impl(self, *args: Any, **kwargs: Any) -> relax.Expr:
+        pooled = super()._max_pool2d_impl(*args, **kwargs)
+        return self._emitted(with_infinities(pooled, greatest=True)) if self.infinite else pooled
+
     def _grid_sampler_2d(self, node: Any) -> relax.Expr:
         """TVM takes the two coordinates of a grid before its points, and PyTorch behind them."""
         x, grid, mode, padding, align_corners = node.args
@@ -814,6 +864,8 @@ class _Translator(ExportedProgramImporter):
             if not dtype.is_floating_point and result.is_floating_point:
                 dtype = result  # a quotient of integers
             tvm_dtype = self._convert_data_type(dtype)
+            if relax_op is relax.op.power and not dtype.is_floating_point:
+                raise NotImplementedError("a power of integers whose exponent is computed.")
 
             def typed(operand: Any, factor: Any = 1) -> relax.Expr:
                 if not isinstance(operand, fx.Node):
@@ -826,6 +878,14 @@ class _Translator(ExportedProgramImporter):
                 return expr
 
             lhs, rhs = operands
+            if (
+                relax_op is relax.op.divide
+                and not isinstance(rhs, fx.Node)
+                and not rhs
+                and "float" in tvm_dtype
+            ):
+                infinite = relax.const(math.copysign(math.inf, rhs), tvm_dtype)  # TVM divides by no 0
+                return self.block_builder.emit(relax.op.multiply(typed(lhs), infinite))
             return self.block_builder.emit(relax_op(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
 
         return convert
@@ -875,7 +935,12 @@ class _Translator(ExportedProgramImporter):
         return self.block_builder.emit(relax.Tuple([pooled]))
 
     def _avg_pool2d(self, node: Any) -> relax.Expr:
-        pooled = super()._avg_pool2d(node)
+        return self._divided(node, super()._avg_pool2d(node), 2)
+
+    def _avg_pool3d(self, node: Any) -> relax.Expr:
+        return self._divided(node, super()._avg_pool3d(node), 3)
+
+    def _divided(self, node: Any, pooled: relax.Expr, rank: int) -> relax.Expr:
         divisor = node.args[6] if len(node.args) > 6 else None
         if divisor is None:
             return pooled
@@ -883,7 +948,8 @@ class _Translator(ExportedProgramImporter):
         padding, ceil_mode = (*node.args, 0, False)[3:5]
         if ceil_mode or any(padding if isinstance(padding, (list, tuple)) else [padding]):
             raise NotImplementedError("divisor_override together with padding or ceil_mode.")
-        factor = np.float32(math.prod(node.args[1]) / divisor)
+        window = node.args[1] if len(node.args[1]) == rank else [*node.args[1]] * rank
+        factor = np.float32(math.prod(window) / divisor)
         return self.block_builder.emit(relax.op.multiply(pooled, relax.const(factor)))
 
     def _convolution(self, node: Any) -> relax.Expr:

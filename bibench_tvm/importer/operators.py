@@ -17,26 +17,31 @@ _LARGEST_SCATTER = 1 << 22  # coordinates, which become a constant
 
 def hyperbolic(x: relax.Expr, *, sine: bool) -> relax.Expr:
     """sinh or cosh of floats, for which TVM generates no code."""
-    up, down = relax.op.exp(x), relax.op.exp(relax.op.negative(x))
-    half = relax.const(np.float32(0.5))
-    if not sine:
-        return relax.op.multiply(relax.op.add(up, down), half)
-    # Near 0 the difference of two exponentials has no digits left.
-    slope = relax.op.tanh(relax.op.multiply(x, half))
-    one = relax.const(np.float32(1))
-    near = relax.op.divide(
-        relax.op.add(slope, slope), relax.op.subtract(one, relax.op.multiply(slope, slope))
-    )
-    far = relax.op.multiply(relax.op.subtract(up, down), half)
-    return relax.op.where(relax.op.less(relax.op.abs(x), one), near, far)
+    of = expm1 if sine else relax.op.exp  # near 0 the difference of two exponentials has no digits left
+    join = relax.op.subtract if sine else relax.op.add
+    return relax.op.multiply(join(of(x), of(relax.op.negative(x))), relax.const(np.float32(0.5)))
 
 
 def log1p(x: relax.Expr) -> relax.Expr:
-    """log(1 + x) of floats that are at least 0, with the digits that 1 + x has no room for."""
+    """log(1 + x) of floats, with the digits that 1 + x has no room for."""
     one = relax.const(np.float32(1))
     more = relax.op.add(x, one)
-    ratio = relax.op.divide(x, relax.op.subtract(more, one))
-    return relax.op.where(relax.op.equal(more, one), x, relax.op.multiply(relax.op.log(more), ratio))
+    log = relax.op.log(more)
+    exact = relax.op.multiply(log, relax.op.divide(x, relax.op.subtract(more, one)))
+    large = relax.op.where(relax.op.equal(more, x), log, exact)
+    return relax.op.where(relax.op.equal(more, one), x, large)
+
+
+def expm1(x: relax.Expr) -> relax.Expr:
+    """exp(x) - 1 of floats, with the digits that the difference has lost near 0."""
+    one = relax.const(np.float32(1))
+    series = one
+    for divisor in range(8, 1, -1):  # x (1 + x/2 (1 + x/3 (...)))
+        series = relax.op.add(
+            one, relax.op.multiply(relax.op.multiply(x, relax.const(np.float32(1 / divisor))), series)
+        )
+    near = relax.op.less(relax.op.abs(x), relax.const(np.float32(0.5)))
+    return relax.op.where(near, relax.op.multiply(x, series), relax.op.subtract(relax.op.exp(x), one))
 
 
 def has_infinities(values: np.ndarray) -> bool:
