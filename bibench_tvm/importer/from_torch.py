@@ -791,6 +791,15 @@ class _Translator(ExportedProgramImporter):
         places = tuple(torch.broadcast_shapes(*(meta.shape for meta in metas)))
         total = None
         for axis in axes:
+            known = self.values.get(node.args[1][axis])
+            if (
+                known is not None
+                and known.numel()
+                and not -shape[axis] <= known.min() <= known.max() < shape[axis]
+            ):
+                raise NotImplementedError(
+                    f"indices from {int(known.min())} to {int(known.max())} reach outside of {shape[axis]}."
+                )
             index = self.env[node.args[1][axis]]
             if str(index.ty.dtype.dtype) != "int64":
                 index = self._emitted(relax.op.astype(index, "int64"))
