@@ -152,7 +152,7 @@ def compile_model(
             "layers": [layer.record() for layer in lowered.layers],
             "float_layers": quantization,
             "kernels": name_kernels(finished, lowered),
-            "notes": list(imported.dtype_notes),
+            "notes": list(imported.notes),
             "size_bytes": {"float32": float_bytes(imported), "deployed": len(content)},
             "memory_bytes": {"peak_activations": activation_bytes(finished)},
             "verification": verification,

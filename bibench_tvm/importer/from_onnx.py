@@ -8,11 +8,9 @@ operators on activations, which TVM's frontend translates.
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +31,14 @@ from .imported import (
     TensorSpec,
     first_line,
     layer_variables,
+    note_on_batch,
     returned_types,
     shapes_by_name,
 )
 from .onnx_dtypes import in_float32, refuse_other_types
 from .onnx_reference import OnnxReference
+from .onnx_repairs import REPAIRS, Attributes
+from .operators import has_infinities, with_bounded_indices, with_infinities
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _RANDOM = (
@@ -48,6 +49,7 @@ _RANDOM = (
     "Multinomial",
     "Bernoulli",
 )
+_ANOTHER = ("Attention",)  # TVM takes it for an operator of the same name that is not ONNX's
 _FOLDED_SIZE_LIMIT = 1 << 28  # bytes: a constant that grows beyond this stays an operator
 
 
@@ -59,7 +61,7 @@ def import_onnx(
     path = Path(path)
     model = _load(path)
     _refuse_bad_values(model, path)
-    model = _with_static_shapes(model, input_shapes, path)
+    model, batch_notes = _with_static_shapes(model, input_shapes, path)
     model, dtype_notes = in_float32(model, path, asked=float32)
     original = onnx.ModelProto()
     original.CopyFrom(model)
@@ -67,7 +69,8 @@ def import_onnx(
     refuse_other_types(plain, path, asked=float32)
     _refuse_infinite_operands(plain, path)
     translator = _Translator(plain, path)
-    module = relax.transform.FoldConstant()(translator.translate())
+    module = with_bounded_indices(translator.translate(), str(path))
+    module = relax.transform.FoldConstant()(module)
     inputs = tuple(_spec_of(value, path) for value in plain.graph.input)
     surviving = set(layer_variables(module))
     return Imported(
@@ -76,7 +79,7 @@ def import_onnx(
         outputs=_outputs_of(module, plain),
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
         reference=OnnxReference(original, plain, translator.layer_nodes, _static_shapes(plain), inputs),
-        dtype_notes=dtype_notes,
+        notes=[*batch_notes, *dtype_notes],
     )
 
 
@@ -153,8 +156,11 @@ def _refuse_infinite_operands(model: onnx.ModelProto, path: Path) -> None:
 
 def _with_static_shapes(
     model: onnx.ModelProto, input_shapes: InputShapes | None, path: Path
-) -> onnx.ModelProto:
-    """Set the inputs' shapes, forget what the file claims about those in between, and infer them."""
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Set the inputs' shapes, forget what the file claims about those in between, and infer them.
+
+    Also notes for the user: a first size that is left open is the batch, 1 unless another input says.
+    """
     graph = model.graph
     # Before IR version 4 initializers were listed as inputs too.
     initializers = {tensor.name for tensor in graph.initializer}
@@ -162,6 +168,12 @@ def _with_static_shapes(
     del graph.input[:]
     graph.input.extend(inputs)
     shapes = shapes_by_name(input_shapes, [value.name for value in inputs], str(path))
+    notes = []
+    batches = {
+        value.type.tensor_type.shape.dim[0].dim_param: shapes[value.name][0]
+        for value in graph.input
+        if shapes.get(value.name) and len(value.type.tensor_type.shape.dim)
+    }
     for value in graph.input:
         if value.type.WhichOneof("value") != "tensor_type":
             raise ImportFailed(f"Input {value.name!r} of {path} is not a tensor.")
@@ -171,6 +183,10 @@ def _with_static_shapes(
             d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value > 0 else None for d in dims
         ]
         shape = shapes.get(value.name)
+        if shape is None and sizes and sizes[0] is None and None not in sizes[1:]:
+            symbol = dims[0].dim_param
+            shape = (batches.get(symbol, 1) if symbol else 1, *(size or 0 for size in sizes[1:]))
+            notes.append(note_on_batch(value.name, shape))
         if shape is None:
             if not known or None in sizes:
                 has = "x".join(
@@ -203,13 +219,17 @@ def _with_static_shapes(
         unknown = {(node.domain, node.op_type) for node in model.graph.node if not _is_translatable(node)}
         if unknown:
             model = onnx.inliner.inline_selected_functions(model, list(unknown), inline_schema_functions=True)
-        return model
+        return model, notes
     except Exception as error:
         raise ImportFailed(f"The functions in {path} cannot be inlined: {first_line(error)}") from error
 
 
 def _is_translatable(node: NodeProto) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in onnx_frontend._get_convert_map()
+    return (
+        node.domain in ("", "ai.onnx")
+        and node.op_type in onnx_frontend._get_convert_map()
+        and node.op_type not in _ANOTHER
+    )
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -258,17 +278,31 @@ def _fold(model: onnx.ModelProto) -> bool:
     aliases: dict[str, str] = {}
     outputs = {value.name for value in graph.output}
     folded: dict[str, np.ndarray] = {}
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     values: list[np.ndarray] | None
     kept: list[NodeProto] = []
     for node in graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = aliases.get(name, name)
-        if node.op_type == "Shape" and node.input[0] in shapes:
+        if node.op_type == "Concat":  # of what has no elements, nothing is put beside the others
+            full = [x for x in node.input if x not in constants or constants[x].size]
+            if full:
+                node.input[:] = full
+        empty = [name for name in node.output if name in types and 0 in shapes.get(name, ())]
+        for position, name in enumerate(node.output):
+            if name in empty and len(empty) < len(node.output):  # one part of a Split
+                dtype = helper.tensor_dtype_to_np_dtype(types[name])
+                folded[name] = constants[name] = np.zeros(shapes[name], dtype)
+                node.output[position] = f"{name}_without_elements"
+        if empty and len(empty) == len(node.output):
+            values = [np.zeros(shapes[name], helper.tensor_dtype_to_np_dtype(types[name])) for name in empty]
+        elif node.op_type == "Shape" and node.input[0] in shapes:
             values = [np.array(shapes[node.input[0]][_slice_of(node)], dtype=np.int64)]
         elif (
             node.op_type in ("Identity", "Dropout")
             and node.output[0] not in outputs
             and not any(node.output[1:])
+            and len(node.input) < 3  # the third of Dropout is training_mode
         ):
             aliases[node.output[0]] = node.input[0]
             continue
@@ -363,14 +397,17 @@ def _spell_out_padding(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> N
     kernel = attributes.get("kernel_shape") or shapes[node.input[1]][2:]
     strides = attributes.get("strides") or [1] * len(sizes)
     dilations = attributes.get("dilations") or [1] * len(sizes)
-    extras = attributes.get("output_padding") or [0] * len(sizes)
-    begins, ends = [], []
+    extras = list(attributes.get("output_padding") or [0] * len(sizes))
+    begins: list[int] = []
+    ends: list[int] = []
     for size, window, stride, dilation, extra, out in zip(
-        sizes, kernel, strides, dilations, extras, wanted, strict=True
+        sizes, kernel, strides, dilations, tuple(extras), wanted, strict=True
     ):
         reach = (window - 1) * dilation + 1
         if out is not None:
-            total = max((size - 1) * stride + extra + reach - out, 0)
+            total = (size - 1) * stride + extra + reach - out
+            extras[len(begins)] = extra - min(total, 0)  # where there is too little, the end is filled up
+            total = max(total, 0)
         elif mode == "VALID":
             total = 0
         elif node.op_type == "ConvTranspose":
@@ -381,7 +418,9 @@ def _spell_out_padding(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> N
         first = large if mode == "SAME_LOWER" or (out is not None and mode != "SAME_UPPER") else small
         begins.append(first)
         ends.append(total - first)
-    kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads", "output_shape")]
+    kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads", "output_shape", "output_padding")]
+    if any(extras):
+        kept.append(helper.make_attribute("output_padding", extras))
     del node.attribute[:]
     node.attribute.extend([*kept, helper.make_attribute("pads", [*begins, *ends])])
 
@@ -406,6 +445,7 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
             value.name: str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
             for value in (*model.graph.value_info, *model.graph.output)
         }
+        self.infinite = any(has_infinities(numpy_helper.to_array(t)) for t in model.graph.initializer)
         self._node: NodeProto | None = None
         self._taken: Counter[str] = Counter()
 
@@ -438,10 +478,14 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         return module
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> relax.Expr:
-        repair = _REPAIRS.get(op_name)
-        if repair is None:
-            return super()._convert_operator(op_name, inputs, attrs, opset)
-        return self.bb.normalize(repair(list(inputs), attrs))
+        repair = REPAIRS.get(op_name)
+        attributes = Attributes(attrs)
+        made = repair(list(inputs), attributes, opset) if repair else None
+        if made is None:
+            made = super()._convert_operator(op_name, inputs, attributes, opset)
+            if ignored := attributes.ignored(op_name, opset):
+                raise NotImplementedError(f"it ignores the attribute {' and '.join(ignored)}.")
+        return self.bb.normalize(made)
 
     def _current(self) -> str:
         return (
@@ -460,6 +504,9 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
             for name in node.output:
                 if name and isinstance(self._nodes.get(name), (relax.Call, relax.TupleGetItem)):
                     self._nodes[name] = self._of_its_type(name, self.bb.emit(self._nodes[name]))
+            if node.op_type in ("ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool") and self.infinite:
+                made = with_infinities(self._nodes[node.output[0]], greatest=node.op_type != "ReduceMin")
+                self._nodes[node.output[0]] = self.bb.emit(made)
             if node.op_type in _LAYERS:
                 self._name_layer(node)
         self._node = None
@@ -521,86 +568,3 @@ def _outputs_of(module: tvm.IRModule, model: onnx.ModelProto) -> tuple[TensorSpe
         TensorSpec(value.name, shape, dtype)
         for value, (shape, dtype) in zip(model.graph.output, returned_types(module), strict=True)
     )
-
-
-# ---- repairs of TVM's converters
-#
-# Those of Clip, Pad and Tile emit a loop nest at once, in which no pass can see a hardtanh or a padding;
-# those of Max, Min and Sum stack their inputs and reduce.
-
-
-def _number(expr: relax.Expr | None) -> float | None:
-    """The value of a constant with one element, else None."""
-    if not isinstance(expr, tvm.ir.GenericConst) or expr.value.numpy().size != 1:
-        return None
-    return expr.value.numpy().item()
-
-
-def _clip(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
-    x, low, high = (*inputs, None, None)[:3]
-    dtype = x.ty.dtype.dtype
-    # Until opset 10 the bounds were attributes.
-    low = relax.const(attrs["min"], dtype) if "min" in attrs else low
-    high = relax.const(attrs["max"], dtype) if "max" in attrs else high
-    below, above = _number(low), _number(high)
-    if below is not None and above is not None and below <= above:  # false for NaN as well
-        return relax.op.clip(x, below, above)
-    # A NaN bound is no bound, and where the lower one exceeds the upper one, the upper one wins.
-    if low is not None and not (below is not None and np.isnan(below)):
-        x = relax.op.maximum(x, low)
-    if high is not None and not (above is not None and np.isnan(above)):
-        x = relax.op.minimum(x, high)
-    return x
-
-
-def _pad(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
-    x, pads, value, axes = (*inputs, None, None, None)[:4]
-    # Until opset 10 pads and value were attributes.
-    widths = np.array(attrs["pads"]) if "pads" in attrs else _constant(pads, "pads")
-    rank = x.ty.ndim
-    axes = range(rank) if axes is None else [int(axis) % rank for axis in _constant(axes, "axes")]
-    pairs = np.zeros((rank, 2), dtype=int)
-    pairs[list(axes)] = widths.reshape(2, -1).T
-    mode = attrs.get("mode", b"constant").decode()
-    fill = attrs.get("value", 0.0) if value is None else _number(value)
-    if fill is None:
-        raise NotImplementedError("the value of Pad is not a constant.")
-    relax_mode = {"edge": "replicate", "wrap": "circular"}.get(mode, mode)
-    return relax.op.nn.pad(x, [int(width) for width in pairs.ravel()], relax_mode, fill)
-
-
-def _tile(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
-    return relax.op.tile(inputs[0], [int(repeat) for repeat in _constant(inputs[1], "repeats")])
-
-
-def _power(inputs: list[Any], attrs: dict[str, Any]) -> relax.Expr:
-    """The result is of the type of the base; TVM wants the exponent to be of it too."""
-    base, exponent = inputs
-    kinds = [operand.ty.dtype.dtype for operand in inputs]
-    wide = next((kind for kind in kinds if "float" in kind), kinds[0])
-    base, exponent = (
-        x if k == wide else relax.op.astype(x, wide) for x, k in zip(inputs, kinds, strict=True)
-    )
-    made = relax.op.power(base, exponent)
-    return made if wide == kinds[0] else relax.op.astype(made, kinds[0])
-
-
-def _constant(expr: relax.Expr, what: str) -> np.ndarray:
-    if not isinstance(expr, tvm.ir.GenericConst):
-        raise NotImplementedError(f"{what} is computed from the input; it has to be a constant.")
-    return expr.value.numpy()
-
-
-def _pairwise(relax_op: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Callable[..., relax.Expr]:
-    return lambda inputs, attrs: functools.reduce(relax_op, inputs)
-
-
-_REPAIRS: dict[str, Callable[[list[Any], dict[str, Any]], relax.Expr]] = {
-    "Clip": _clip,
-    "Pad": _pad,
-    "Tile": _tile,
-    "Pow": _power,
-    "Max": _pairwise(relax.op.maximum),
-    "Min": _pairwise(relax.op.minimum),
-    "Sum": _pairwise(relax.op.add),
-}

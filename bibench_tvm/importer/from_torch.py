@@ -39,8 +39,19 @@ from .imported import (
     TensorSpec,
     first_line,
     layer_variables,
+    note_on_batch,
     returned_types,
     shapes_by_name,
+)
+from .operators import (
+    expm1,
+    from_the_end,
+    hyperbolic,
+    log1p,
+    scatter,
+    weighed,
+    with_bounded_indices,
+    with_infinities,
 )
 from .torch_dtypes import in_float32
 from .torch_reference import TorchReference
@@ -86,7 +97,7 @@ def import_torch(
     eval mode, and its training flags are left as they were. Raises ImportFailed.
     """
     if isinstance(model, ExportedProgram):
-        program = _with_static_shapes(model, example_inputs, input_shapes, name)
+        program, notes = _with_static_shapes(model, example_inputs, input_shapes, name)
     else:
         if not isinstance(model, torch.nn.Module):
             raise ImportFailed(
@@ -103,7 +114,7 @@ def import_torch(
         program = _export(model, _as_tensors(example_inputs), name)
         imported = _import_program(program, name, float32=float32)
         return dataclasses.replace(imported, algorithm=_algorithm_of(model))
-    return _import_program(program, name, float32=float32)
+    return _import_program(program, name, float32=float32, notes=notes)
 
 
 def import_pt2(
@@ -201,17 +212,28 @@ def _export(model: torch.nn.Module, inputs: tuple[Any, ...], name: str) -> Expor
 
 def _with_static_shapes(
     program: ExportedProgram, example_inputs: Any, input_shapes: InputShapes | None, name: str
-) -> ExportedProgram:
-    """Fix dynamic dimensions by exporting the program once more on inputs of the wanted shapes."""
+) -> tuple[ExportedProgram, list[str]]:
+    """Fix dynamic dimensions by exporting the program once more on inputs of the wanted shapes.
+
+    Also notes for the user: a first size that is left open is the batch, 1 unless another input says.
+    """
     metas = _input_metas(program, name)
     shapes = shapes_by_name(input_shapes, list(metas), name)
     if example_inputs is not None:
         tensors = [x for x in pytree.tree_leaves(_as_tensors(example_inputs)) if isinstance(x, torch.Tensor)]
         shapes = {key: tuple(tensor.shape) for key, tensor in zip(metas, tensors, strict=False)}
     dynamic = False
+    notes = []
+    batches = {
+        str(metas[key].shape[0]): shape[0] for key, shape in shapes.items() if metas[key].dim() and shape
+    }
     for key, meta in metas.items():
         sizes = ["?" if isinstance(size, torch.SymInt) else str(size) for size in meta.shape]
         wanted = shapes.get(key)
+        if wanted is None and sizes and sizes[0] == "?" and "?" not in sizes[1:]:
+            wanted = (batches.get(str(meta.shape[0]), 1), *map(int, sizes[1:]))
+            shapes[key] = wanted
+            notes.append(note_on_batch(key, wanted))
         if wanted is None and "?" in sizes:
             example = "x".join("1" if size == "?" else size for size in sizes)
             raise ImportFailed(
@@ -228,13 +250,14 @@ def _with_static_shapes(
             )
         dynamic |= "?" in sizes
     if not dynamic:
-        return program
+        return program, notes
     leaves = [torch.zeros(shapes.get(key, meta.shape), dtype=meta.dtype) for key, meta in metas.items()]
     args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
     try:
         with torch.no_grad():
             # Without the guards: they are Python source kept in the file, which PyTorch would execute.
-            return torch.export.export(program.module(check_guards=False), args, kwargs, strict=False)
+            fixed = torch.export.export(program.module(check_guards=False), args, kwargs, strict=False)
+            return fixed, notes
     except Exception as error:
         raise ImportFailed(
             f"{name} cannot be specialised to these input shapes: {first_line(error)}"
@@ -334,7 +357,9 @@ def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> N
 # ---- from an exported program with static shapes to Relax
 
 
-def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Imported:
+def _import_program(
+    program: ExportedProgram, name: str, *, float32: bool, notes: Sequence[str] = ()
+) -> Imported:
     _refuse_bad_values(program, name)
     source_outputs = program.graph_signature.user_outputs
     program, dtype_notes = in_float32(program, name, asked=float32)
@@ -351,7 +376,8 @@ def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Im
 
     inputs = tuple(_spec_of(key, meta, name) for key, meta in _input_metas(core, name).items())
     translator = _Translator(core, name)
-    module = relax.transform.FoldConstant()(translator.translate(inputs))
+    module = with_bounded_indices(translator.translate(inputs), name)
+    module = relax.transform.FoldConstant()(module)
     results = _output_nodes(core)
     names = source_outputs if dtype_notes else [node.name for node in results]  # not those of the casts
     outputs = tuple(_spec_of(key, node.meta["val"], name) for key, node in zip(names, results, strict=True))
@@ -371,7 +397,7 @@ def _import_program(program: ExportedProgram, name: str, *, float32: bool) -> Im
         reference=TorchReference(
             program, core, translator.layers, _LAYER_OPERANDS, _constant_values(core), inputs
         ),
-        dtype_notes=dtype_notes,
+        notes=[*notes, *dtype_notes],
     )
 
 
@@ -413,6 +439,11 @@ def _output_nodes(program: ExportedProgram) -> list[fx.Node]:
 
 
 def _spec_of(key: str, meta: torch.Tensor, name: str) -> TensorSpec:
+    if any(isinstance(size, torch.SymInt) for size in meta.shape):
+        raise ImportFailed(
+            f"The shape of {key!r} of {name} depends on the values of the input; a compiled network needs "
+            "static shapes."
+        )
     try:
         dtype = ExportedProgramImporter._convert_data_type(meta.dtype)
         return TensorSpec(key, tuple(int(size) for size in meta.shape), dtype)
@@ -466,10 +497,20 @@ class _Translator(ExportedProgramImporter):
         self.convert_map["amax.default"] = self._extremum(relax.op.max)
         self.convert_map["amin.default"] = self._extremum(relax.op.min)
         self.convert_map["adaptive_max_pool2d.default"] = self._adaptive_max_pool2d
+        for name in ("nearest2d.vec", "bilinear2d.vec", "bicubic2d.vec"):
+            self.convert_map[f"upsample_{name}"] = self._upsample
+        for name in ("bilinear2d_aa", "bicubic2d_aa"):
+            self.convert_map[f"_upsample_{name}.default"] = self._upsample
+        self.convert_map["embedding.default"] = self._embedding
+        self.convert_map["log1p.default"] = lambda node: self._emitted(log1p(self._arg(node)))
+        self.convert_map["expm1.default"] = lambda node: self._emitted(expm1(self._arg(node)))
+        self.convert_map["sinh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=True))
+        self.convert_map["cosh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=False))
 
     def translate(self, inputs: Sequence[TensorSpec]) -> tvm.IRModule:
         """The Relax module with the function `main`."""
         self._fold()
+        self.infinite = self._has_infinities()
         self.layers = self._name_layers()
         self.block_builder = relax.BlockBuilder()
         variables = {
@@ -509,6 +550,14 @@ class _Translator(ExportedProgramImporter):
                     with torch.no_grad():
                         self.values[node] = interpreter.run_node(node)
                     self.origins[node] = set().union(*(self.origins[s] for s in node.all_input_nodes))
+
+    def _has_infinities(self) -> bool:
+        """Whether a constant or an argument is infinite, as masks are."""
+        tensors = [value for value in self.values.values() if isinstance(value, torch.Tensor)]
+        numbers = [a for node in self.program.graph.nodes for a in pytree.tree_leaves(node.args)]
+        return any(t.is_floating_point() and bool(torch.isinf(t).any()) for t in tensors) or any(
+            isinstance(number, float) and math.isinf(number) for number in numbers
+        )
 
     def _refuse_untranslatable(self, node: Any) -> None:
         target = node.target
@@ -624,6 +673,191 @@ class _Translator(ExportedProgramImporter):
 
     # ---- repairs of TVM's converters
 
+    def _emitted(self, expr: relax.Expr) -> relax.Expr:
+        return self.block_builder.emit(expr)
+
+    def _arg(self, node: Any, position: int = 0) -> relax.Expr:
+        return self.env[node.args[position]]
+
+    def _elu(self, node: Any) -> relax.Expr:
+        """TVM knows neither factor, which selu has."""
+        x = node.args[0]
+        alpha, scale, inner = (*node.args[1:], 1.0, 1.0, 1.0)[:3]
+        if scale == inner == 1:
+            return super()._elu(node)
+        below = expm1(relax.op.multiply(self.env[x], relax.const(np.float32(inner))))
+        below = relax.op.multiply(below, relax.const(np.float32(alpha * scale)))
+        above = relax.op.multiply(self.env[x], relax.const(np.float32(scale)))
+        positive = relax.op.greater(self.env[x], relax.const(np.float32(0)))
+        return self._emitted(relax.op.where(positive, above, below))
+
+    def _clamp(self, node: Any) -> relax.Expr:
+        """TVM cannot leave out a bound of integers, and lets the lower of two that cross win."""
+        names = [argument.name for argument in node.target._schema.arguments]
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        low, high = given.get("min"), given.get("max")
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        x = self.env[node.args[0]]
+        if str(x.ty.dtype.dtype) != dtype:
+            x = self._emitted(relax.op.astype(x, dtype))
+        numbers: list[Any] = [
+            math.inf * sign if bound is None else bound for sign, bound in ((-1, low), (1, high))
+        ]
+        plain = not any(isinstance(bound, fx.Node) for bound in numbers) and numbers[0] <= numbers[1]
+        if plain and ("float" in dtype or not any(math.isinf(bound) for bound in numbers)):
+            return self._emitted(relax.op.clip(x, *numbers))
+        for bound, relax_op in ((low, relax.op.maximum), (high, relax.op.minimum)):
+            if bound is not None:
+                other = self.env[bound] if isinstance(bound, fx.Node) else relax.const(bound, dtype)
+                x = self._emitted(relax_op(x, relax.op.astype(other, dtype)))
+        return x
+
+    _clamp_min = _clamp_max = _clamp
+
+    def _max_pool2d_impl(self, *args: Any, **kwargs: Any) -> relax.Expr:
+        pooled = super()._max_pool2d_impl(*args, **kwargs)
+        return self._emitted(with_infinities(pooled, greatest=True)) if self.infinite else pooled
+
+    def _grid_sampler_2d(self, node: Any) -> relax.Expr:
+        """TVM takes the two coordinates of a grid before its points, and PyTorch behind them."""
+        x, grid, mode, padding, align_corners = node.args
+        return self._emitted(
+            relax.op.image.grid_sample(
+                self.env[x],
+                relax.op.permute_dims(self.env[grid], [0, 3, 1, 2]),
+                method=("bilinear", "nearest", "bicubic")[mode],
+                layout="NCHW",
+                padding_mode=("zeros", "border", "reflection")[padding],
+                align_corners=align_corners,
+            )
+        )
+
+    def _upsample(self, node: Any) -> relax.Expr:
+        """TVM's own by whole factors without corners, else each axis by the weights that PyTorch gives it."""
+        names = [argument.name for argument in node.target._schema.arguments]
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        x = self.env[node.args[0]]
+        sizes, outs = node.args[0].meta["val"].shape[2:], node.meta["val"].shape[2:]
+        whole = all(out % size == 0 for out, size in zip(outs, sizes, strict=True))
+        method = {"nearest2d": "nearest_neighbor", "bilinear2d": "linear"}.get(node.target.__name__[9:-4])
+        if whole and method and not given.get("align_corners"):
+            return self._emitted(relax.op.image.resize2d(x, tuple(outs), layout="NCHW", method=method))
+        for position, (size, out) in enumerate(zip(sizes, outs, strict=True)):
+            if size == out and given.get("scale_factors") is None:
+                continue
+            axis = dict(given) | {names[0]: torch.eye(size)[None, None]}
+            if axis.get("output_size") is not None:
+                axis["output_size"] = [size, out]
+            if axis.get("scale_factors") is not None:
+                axis["scale_factors"] = [1.0, axis["scale_factors"][position]]
+            if "scales_h" in names:
+                axis |= {"scales_h": None, "scales_w": given.get(("scales_h", "scales_w")[position])}
+            matrix = node.target(**axis)[0, 0].numpy()
+            x = weighed(x, 4, 2 + position, matrix)
+        return self._emitted(x)
+
+    def _embedding(self, node: Any) -> relax.Expr:
+        return self._emitted(relax.op.take(self._arg(node), self._arg(node, 1), axis=0))
+
+    def _take(self, node: Any) -> relax.Expr:
+        count = math.prod(node.args[0].meta["val"].shape)
+        return self._emitted(relax.op.take(self._arg(node), from_the_end(self._arg(node, 1), count)))
+
+    def _scatter(self, node: Any) -> relax.Expr:
+        x, axis, index, source = node.args
+        shape = index.meta["val"].shape
+        updates = self.env[source]
+        if tuple(shape) != tuple(source.meta["val"].shape):
+            updates = relax.op.strided_slice(updates, list(range(len(shape))), [0] * len(shape), list(shape))
+        return self._emitted(scatter(self.env[x], self.env[index], self._emitted(updates), axis))
+
+    def _scatter_value(self, node: Any) -> relax.Expr:
+        x, axis, index, value = node.args
+        dtype = self._convert_data_type(x.meta["val"].dtype)
+        updates = relax.op.full(tuple(index.meta["val"].shape), relax.const(value, dtype), dtype)
+        return self._emitted(scatter(self.env[x], self.env[index], self._emitted(updates), axis))
+
+    def _picked(self, node: Any) -> tuple[list[int], relax.Expr, tuple[int, ...], int]:
+        """(indexed axes, index into their elements, its shape, where that stands in the result) of a node
+        that indexes as numpy does. Raises NotImplementedError for a mask."""
+        shape = node.args[0].meta["val"].shape
+        axes = [axis for axis, index in enumerate(node.args[1]) if index is not None]
+        metas = [node.args[1][axis].meta["val"] for axis in axes]
+        if any(meta.dtype in (torch.bool, torch.uint8) for meta in metas):
+            raise NotImplementedError(
+                "how many elements a mask picks depends on the values of the input; torch.where(mask, a, b) "
+                "keeps the shape."
+            )
+        places = tuple(torch.broadcast_shapes(*(meta.shape for meta in metas)))
+        total = None
+        for axis in axes:
+            known = self.values.get(node.args[1][axis])
+            if (
+                known is not None
+                and known.numel()
+                and not -shape[axis] <= known.min() <= known.max() < shape[axis]
+            ):
+                raise NotImplementedError(
+                    f"indices from {int(known.min())} to {int(known.max())} reach outside of {shape[axis]}."
+                )
+            index = self.env[node.args[1][axis]]
+            if str(index.ty.dtype.dtype) != "int64":
+                index = self._emitted(relax.op.astype(index, "int64"))
+            index = self._emitted(from_the_end(index, shape[axis]))
+            last = relax.const(shape[axis] - 1, "int64")
+            index = relax.op.minimum(relax.op.maximum(index, relax.const(0, "int64")), last)
+            stride = math.prod(shape[other] for other in axes if other > axis)
+            index = relax.op.multiply(index, relax.const(stride, "int64"))
+            total = index if total is None else relax.op.add(total, index)
+        together = axes == list(range(axes[0], axes[0] + len(axes)))
+        return axes, self._emitted(total), places, axes[0] if together else 0
+
+    def _index_tensor(self, node: Any) -> relax.Expr:
+        """TVM's own reads outside for negative indices, and takes those of several axes one after another."""
+        axes, index, places, position = self._picked(node)
+        x, shape = self.env[node.args[0]], node.args[0].meta["val"].shape
+        rest = [axis for axis in range(len(shape)) if axis not in axes]
+        if len(axes) == 1:
+            return self._emitted(relax.op.take(x, index, axis=axes[0]))
+        x = self._emitted(relax.op.permute_dims(x, [*axes, *rest]))
+        count = math.prod(shape[axis] for axis in axes)
+        x = relax.op.reshape(x, (count, *(shape[axis] for axis in rest)))
+        taken = relax.op.take(x, index, axis=0)
+        order = list(range(len(places) + len(rest)))
+        order = [*order[len(places) :][:position], *order[: len(places)], *order[len(places) + position :]]
+        return self._emitted(relax.op.permute_dims(taken, order))
+
+    def _index_put(self, node: Any) -> relax.Expr:
+        x, indices, values, accumulate = (*node.args, False)[:4]
+        shape = tuple(x.meta["val"].shape)
+        mask = indices[0].meta["val"] if len(indices) == 1 and indices[0] is not None else None
+        if mask is not None and mask.dtype is torch.bool:
+            if accumulate or math.prod(values.meta["val"].shape) != 1:
+                raise NotImplementedError(
+                    "how many values a mask takes depends on the values of the input; "
+                    "torch.where(mask, a, b) keeps the shape."
+                )
+            wide = relax.op.reshape(self.env[indices[0]], (*mask.shape, *[1] * (len(shape) - mask.dim())))
+            value = relax.op.reshape(self.env[values], ())
+            return self._emitted(relax.op.where(wide, value, self.env[x]))
+        axes, index, places, position = self._picked(node)
+        rest = [axis for axis in range(len(shape)) if axis not in axes]
+        sizes = [shape[axis] for axis in rest]
+        new = relax.op.broadcast_to(self.env[values], (*sizes[:position], *places, *sizes[position:]))
+        order = list(range(len(places) + len(rest)))
+        at = range(position, position + len(places))
+        new = relax.op.permute_dims(new, [*at, *(axis for axis in order if axis not in at)])
+        whole = relax.op.permute_dims(self.env[x], [*axes, *rest])
+        whole = relax.op.reshape(whole, (math.prod(shape[axis] for axis in axes), *sizes))
+        count = math.prod(places)
+        index = relax.op.reshape(relax.op.broadcast_to(index, places), (count, 1))
+        made = relax.op.scatter_nd(
+            whole, index, relax.op.reshape(new, (count, *sizes)), "add" if accumulate else "update"
+        )
+        made = relax.op.reshape(made, (*(shape[axis] for axis in axes), *sizes))
+        turned = [*axes, *rest]
+        return self._emitted(relax.op.permute_dims(made, [turned.index(axis) for axis in range(len(shape))]))
+
     def _binary_op(self, relax_op: Any, intrinsic_op: Any) -> Any:
         """Arithmetic with PyTorch's type promotion and `alpha`.
 
@@ -639,6 +873,8 @@ class _Translator(ExportedProgramImporter):
             if not dtype.is_floating_point and result.is_floating_point:
                 dtype = result  # a quotient of integers
             tvm_dtype = self._convert_data_type(dtype)
+            if relax_op is relax.op.power and not dtype.is_floating_point:
+                raise NotImplementedError("a power of integers whose exponent is computed.")
 
             def typed(operand: Any, factor: Any = 1) -> relax.Expr:
                 if not isinstance(operand, fx.Node):
@@ -651,6 +887,14 @@ class _Translator(ExportedProgramImporter):
                 return expr
 
             lhs, rhs = operands
+            if (
+                relax_op is relax.op.divide
+                and not isinstance(rhs, fx.Node)
+                and not rhs
+                and "float" in tvm_dtype
+            ):
+                infinite = relax.const(math.copysign(math.inf, rhs), tvm_dtype)  # TVM divides by no 0
+                return self.block_builder.emit(relax.op.multiply(typed(lhs), infinite))
             return self.block_builder.emit(relax_op(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
 
         return convert
@@ -682,9 +926,11 @@ class _Translator(ExportedProgramImporter):
             x, axes, keepdims = (
                 (*node.args, None, False)[:3] if len(node.args) == 1 else (*node.args, False)[:3]
             )
-            return self.block_builder.emit(
-                relax_op(self.env[x], list(axes) if axes else None, keepdims=keepdims)
-            )
+            made = relax_op(self.env[x], list(axes) if axes else None, keepdims=keepdims)
+            made = self.block_builder.emit(made)
+            if not self.infinite:
+                return made
+            return self._emitted(with_infinities(made, greatest=relax_op is relax.op.max))
 
         return convert
 
@@ -698,7 +944,12 @@ class _Translator(ExportedProgramImporter):
         return self.block_builder.emit(relax.Tuple([pooled]))
 
     def _avg_pool2d(self, node: Any) -> relax.Expr:
-        pooled = super()._avg_pool2d(node)
+        return self._divided(node, super()._avg_pool2d(node), 2)
+
+    def _avg_pool3d(self, node: Any) -> relax.Expr:
+        return self._divided(node, super()._avg_pool3d(node), 3)
+
+    def _divided(self, node: Any, pooled: relax.Expr, rank: int) -> relax.Expr:
         divisor = node.args[6] if len(node.args) > 6 else None
         if divisor is None:
             return pooled
@@ -706,7 +957,8 @@ class _Translator(ExportedProgramImporter):
         padding, ceil_mode = (*node.args, 0, False)[3:5]
         if ceil_mode or any(padding if isinstance(padding, (list, tuple)) else [padding]):
             raise NotImplementedError("divisor_override together with padding or ceil_mode.")
-        factor = np.float32(math.prod(node.args[1]) / divisor)
+        window = node.args[1] if len(node.args[1]) == rank else [*node.args[1]] * rank
+        factor = np.float32(math.prod(window) / divisor)
         return self.block_builder.emit(relax.op.multiply(pooled, relax.const(factor)))
 
     def _convolution(self, node: Any) -> relax.Expr:

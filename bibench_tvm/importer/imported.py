@@ -75,8 +75,8 @@ class Imported:
     `layer_names` maps the `name` of the Relax variable bound to a call in `LAYER_OPERATORS` to the
     name that the user knows, unique in the model: the path of the PyTorch module (`layer1.0.conv1`), or the
     name of the ONNX node. `reference` runs the original framework on the inputs, in order. `arch` and
-    `algorithm` are the names that `trainers` has for the network, None where it is not known. `dtype_notes`
-    says where the network computes in another type than the source.
+    `algorithm` are the names that `trainers` has for the network, None where it is not known. `notes`
+    says where the network computes in another type than the source, and what was assumed of its shapes.
     """
 
     module: tvm.IRModule
@@ -84,9 +84,18 @@ class Imported:
     outputs: tuple[TensorSpec, ...]
     layer_names: dict[str, str]
     reference: Reference
-    dtype_notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     arch: str | None = None
     algorithm: str | None = None
+
+
+def note_on_batch(name: str, shape: Sequence[int]) -> str:
+    """What the manifest says of an input whose first size is left open and not given."""
+    others = "".join(f"x{size}" for size in shape[1:])
+    return (
+        f"The first size of the input {name!r} is left open in the source; it is taken for the batch, and is "
+        f"{shape[0]}. Another is given with --input-shape {name}:N{others}."
+    )
 
 
 def parse_input_shape(text: str) -> tuple[str | None, tuple[int, ...]]:
@@ -132,7 +141,7 @@ def as_input_array(value: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
     Raises ValueError if shape or dtype differ.
     """
-    array = np.ascontiguousarray(value)
+    array = np.asarray(value, order="C")  # np.ascontiguousarray makes one dimension of none
     if array.shape != spec.shape or str(array.dtype) != spec.dtype:
         raise ValueError(
             f"Input {spec.name!r} is {array.dtype} {_join(array.shape)}; the model takes "

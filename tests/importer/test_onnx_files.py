@@ -182,13 +182,27 @@ def test_input_shapes(conv_file):
     assert import_model(conv_file, input_shapes={"x": (2, 3, 8, 8)}).inputs[0].shape == (2, 3, 8, 8)
     assert import_model(conv_file, input_shapes={None: (2, 3, 8, 8)}).inputs[0].shape == (2, 3, 8, 8)
     for shapes, words in [
-        (None, r"dynamic shape batchx3x8x8.*--input-shape x:1x3x8x8"),
         ({"z": (1, 3, 8, 8)}, r"no input 'z'; its inputs are x"),
         ({"x": (1, 3, 8)}, r"cannot be 1x3x8"),
         ({"x": (1, 3, 9, 8)}, r"is \?x3x8x8, so it cannot be 1x3x9x8"),
     ]:
         with pytest.raises(ImportFailed, match=words):
             import_model(conv_file, input_shapes=shapes)
+
+
+def test_the_first_size_left_open_is_a_batch_of_one(conv_file, tmp_path):
+    imported = import_model(conv_file)
+    assert imported.inputs[0].shape == (1, 3, 8, 8)
+    [note] = imported.notes
+    assert "--input-shape x:Nx3x8x8" in note
+    assert not import_model(conv_file, input_shapes={None: (1, 3, 8, 8)}).notes
+    # Another input of the same batch is of the size that was given; another size that is left open is not 1.
+    sizes = {"x": ("n", 3), "z": ("n", 3)}
+    path = graph_file(tmp_path / "two.onnx", [helper.make_node("Add", ["x", "z"], ["y"])], sizes)
+    assert import_model(path, input_shapes={"x": (4, 3)}).inputs[1].shape == (4, 3)
+    path = graph_file(tmp_path / "open.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", "m")})
+    with pytest.raises(ImportFailed, match=r"dynamic shape nxm.*--input-shape x:1x1"):
+        import_model(path)
 
 
 def test_parse_input_shape():

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx import parser as onnx_parser
 
-from bibench_tvm.importer import import_model
+from bibench_tvm.importer import ImportFailed, import_model
 
 RNG = np.random.default_rng(0)
 
@@ -246,3 +246,9 @@ def test_operator(case, tmp_path, assert_same):
     path = save(tmp_path / "m.onnx", body, shape, **weights)
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     assert_same(import_model(path), x)
+
+
+def test_what_a_converter_ignores_is_refused(tmp_path):
+    path = save(tmp_path / "m.onnx", "y = LpPool<kernel_shape=[2,2], ceil_mode=1>(x)", opset=18)
+    with pytest.raises(ImportFailed, match=r"operator LpPool \(node 'y'\).*ceil_mode"):
+        import_model(path)

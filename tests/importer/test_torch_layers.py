@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import tvm
 from torch import nn
+from tvm import relax
 
-from bibench_tvm.importer import import_model
+from bibench_tvm.importer import ImportFailed, import_model
 
 IMAGE, SEQUENCE, TOKENS = (2, 6, 9, 11), (2, 6, 13), (2, 5, 8)
 
@@ -27,6 +29,12 @@ class SelfAttention(nn.Module):
 
     def forward(self, x):
         return self.attend(x, x, x, need_weights=False)[0]
+
+
+def put_rows(x):
+    y = x.clone()
+    y[:, [0, -1]] = 1.0
+    return y
 
 
 def trained(norm: nn.Module) -> nn.Module:
@@ -122,6 +130,7 @@ MODULES = {
         lambda: nn.Upsample(size=(12, 20), mode="bilinear", align_corners=True),
         IMAGE,
     ),
+    "avg pool 3d divisor": (lambda: nn.AvgPool3d(2, divisor_override=3), (1, 2, 4, 4, 6)),
     "pixel shuffle": (lambda: nn.PixelShuffle(2), (1, 8, 3, 4)),
     "channel shuffle": (lambda: nn.ChannelShuffle(3), IMAGE),
     "attention": (SelfAttention, TOKENS),
@@ -220,7 +229,60 @@ FUNCTIONS = {
     "zeros like": lambda x: torch.zeros_like(x) + torch.ones_like(x) * 2 + torch.full_like(x, 0.5),
     "new tensor": lambda x: x.new_zeros(11) + x,
     "in place": lambda x: x.clone().add_(1).mul_(2),
+    "bicubic": lambda x: F.interpolate(x, size=(5, 7), mode="bicubic"),
+    "bicubic corners": lambda x: F.interpolate(x, scale_factor=1.5, mode="bicubic", align_corners=True),
+    "bilinear antialias": lambda x: F.interpolate(x, size=(5, 7), mode="bilinear", antialias=True),
+    "bicubic antialias": lambda x: F.interpolate(x, size=(5, 7), mode="bicubic", antialias=True),
+    "bilinear by a broken factor": lambda x: F.interpolate(x, scale_factor=0.6, mode="bilinear"),
+    "bilinear to one": lambda x: F.interpolate(x, size=(1, 7), mode="bilinear", align_corners=True),
+    "nearest down": lambda x: F.interpolate(x, size=(5, 7)),
+    "nearest by a broken factor": lambda x: F.interpolate(x, scale_factor=1.7),
+    "nearest exact": lambda x: F.interpolate(x, size=(5, 7), mode="nearest-exact"),
+    "area": lambda x: F.interpolate(x, size=(5, 7), mode="area"),
+    "trilinear": lambda x: F.interpolate(x[None], scale_factor=2, mode="trilinear"),
+    "index from the end": lambda x: x[:, [-1, 0, -2]],
+    "index of two axes": lambda x: x[:, [0, 1], [2, -3]],
+    "index of two axes apart": lambda x: x[:, [0, 1], :, [2, -3]],
+    "index that broadcasts": lambda x: x[:, [[0], [1]], [2, 3]],
+    "computed index": lambda x: x[0, :, 0, 0][x.argmax(1) - 3],
+    "mask filled": lambda x: x.clone().index_put((x > 0,), torch.tensor(0.5)),
+    "mask of rows filled": lambda x: x.index_put((x[:, :, 0, 0] > 0,), torch.tensor(0.5)),
+    "rows put": put_rows,
+    "elements put": lambda x: x[0, 0].index_put((x.argmax(1)[0, 0] - 6,), torch.tensor(1.0)),
+    "put and added": lambda x: x.index_put(
+        (torch.tensor([0, 0]), torch.tensor([1, 1])), torch.tensor(1.0), accumulate=True
+    ),
+    "index select": lambda x: x.index_select(-1, torch.tensor([0, 3, 3])),
+    "take": lambda x: x.take(torch.tensor([[0, 3], [5, -1]])),
+    "gather": lambda x: x.gather(-1, x[:, :2, :3, :4].argsort(-1)),
+    "scatter": lambda x: x.scatter(2, x[:, :2, :3, :4].argsort(2), x),
+    "scatter a value": lambda x: x.scatter(1, x.argmax(1, keepdim=True), 2.0),
+    "hyperbolic": lambda x: x.sinh() + x.cosh() + (x * 1e-5).sinh() * 1e5,
+    "small logarithm and exponential": lambda x: (x * 1e-5).log1p() * 1e5 + (x * 1e-5).expm1() * 1e5,
+    "selu": lambda x: F.selu(x) + F.celu(x, 0.7) + F.elu(x, 0.3),
+    "clamp integers": lambda x: (x * 8).int().clamp(min=0) + (x * 8).int().clamp(-2, 3),
+    "clamp crossed": lambda x: x.clamp(1.0, -1.0),
+    "quotient by zero": lambda x: x / 0,
+    "rows of infinities": lambda x: torch.where(x[:, :1] > 0, x, -torch.inf).amax(1),
+    "windows of infinities": lambda x: F.max_pool2d(torch.where(x[:, :, :4] > 5, x[:, :, :4], -torch.inf), 2),
+    "masked softmax": lambda x: torch.where(x > -1, x, -torch.inf).softmax(1),
+    "norms": lambda x: x.norm(1, dim=1) + x.norm(3.0, dim=1) + x.norm(torch.inf, dim=1),
+    "var of negative axes": lambda x: x.var((-1, 1), keepdim=True, unbiased=False) + x.std(-1, keepdim=True),
+    "reductions of types": lambda x: (x > 0).sum((1, 2), dtype=torch.float32) + (x > 0).cumsum(1)[:, 0, 0],
+    "remainders": lambda x: x % 0.7 + torch.remainder(x, -0.7) + torch.fmod(x, 0.7),
+    "integer quotients": lambda x: (x * 8).int() // 3 + torch.div((x * 8).int(), -3, rounding_mode="trunc"),
+    "split of uneven parts": lambda x: x.chunk(4, -1)[3] + x.tensor_split(3, -1)[1][..., :2],
 }
+
+REFUSED = {
+    "picked by a mask": (lambda x: x[x > 0], "how many elements a mask picks depends on the values"),
+    "a mask with values": (
+        lambda x: x.index_put((x > 0,), -x[x > 0]), "how many elements a mask picks depends on the values"
+    ),
+    "selected by a mask": (lambda x: x.masked_select(x > 0), "depends on the values of the input"),
+    "integer power": (lambda x: 2 ** (x * 2).int().abs(), "a power of integers whose exponent is computed"),
+    "index outside": (lambda x: x[:, [0, 6]], "indices from 0 to 6 reach outside of 6"),
+}  # fmt: skip
 
 
 class Together(nn.Module):
@@ -258,3 +320,33 @@ def test_functions(names, assert_same):
 def test_embedding(assert_same):
     tokens = np.array([[1, 0, 4], [2, 2, 3]])
     assert_same(import_model(nn.Embedding(5, 8), example_inputs=tokens), tokens)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_a_sentence(case):
+    function, words = REFUSED[case]
+    with pytest.raises(ImportFailed, match=words):
+        import_model(Function(function), example_inputs=torch.randn(IMAGE))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_grid_sample(mode, assert_same):
+    def sample(x, grid):
+        return [
+            F.grid_sample(x, grid, mode=mode, padding_mode=padding, align_corners=corners)
+            for padding in ("zeros", "border", "reflection")
+            for corners in (False, True)
+        ]
+
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 3, 6, 7), torch.randn(2, 4, 5, 2)
+    assert_same(import_model(Function(sample), example_inputs=inputs), *(x.numpy() for x in inputs))
+
+
+def test_ids_outside_the_vocabulary_are_the_nearest_inside():
+    network = import_model(nn.Embedding(5, 8), example_inputs=np.zeros((2, 3), np.int64))
+    ids = np.array([[5, 10**6, 2**32 + 1], [-1, -(10**9), 2**62]])
+    executable = tvm.compile(network.module, target=tvm.target.Target({"kind": "llvm", "opt-level": 0}))
+    run = relax.VirtualMachine(executable, tvm.cpu())["main"]
+    nearest = run(tvm.runtime.tensor(np.clip(ids, 0, 4))).numpy()
+    np.testing.assert_array_equal(run(tvm.runtime.tensor(ids)).numpy(), nearest)
