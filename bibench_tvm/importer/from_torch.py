@@ -895,7 +895,9 @@ class _Translator(ExportedProgramImporter):
             ):
                 infinite = relax.const(math.copysign(math.inf, rhs), tvm_dtype)  # TVM divides by no 0
                 return self.block_builder.emit(relax.op.multiply(typed(lhs), infinite))
-            return self.block_builder.emit(relax_op(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
+            of_truths = {relax.op.multiply: relax.op.logical_and, relax.op.add: relax.op.logical_or}
+            made = of_truths.get(relax_op, relax_op) if dtype is torch.bool else relax_op
+            return self.block_builder.emit(made(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
 
         return convert
 

@@ -263,6 +263,8 @@ FUNCTIONS = {
     "clamp integers": lambda x: (x * 8).int().clamp(min=0) + (x * 8).int().clamp(-2, 3),
     "clamp crossed": lambda x: x.clamp(1.0, -1.0),
     "quotient by zero": lambda x: x / 0,
+    "truths times and plus truths": lambda x: (x > 0) * (x < 1) + (x > 2),
+    "finite or not": lambda x: torch.isfinite(x.log()) ^ torch.isinf(x) | torch.isnan(x),
     "rows of infinities": lambda x: torch.where(x[:, :1] > 0, x, -torch.inf).amax(1),
     "windows of infinities": lambda x: F.max_pool2d(torch.where(x[:, :, :4] > 5, x[:, :, :4], -torch.inf), 2),
     "masked softmax": lambda x: torch.where(x > -1, x, -torch.inf).softmax(1),
@@ -334,8 +336,7 @@ def test_grid_sample(mode, assert_same):
     def sample(x, grid):
         return [
             F.grid_sample(x, grid, mode=mode, padding_mode=padding, align_corners=corners)
-            for padding in ("zeros", "border", "reflection")
-            for corners in (False, True)
+            for padding, corners in (("zeros", False), ("border", True), ("reflection", False))
         ]
 
     torch.manual_seed(0)
