@@ -316,7 +316,7 @@ def _onnx(data: bytes, rng: random.Random) -> bytes:
         elif change == "input" and node.input:
             node.input[rng.randrange(len(node.input))] = rng.choice([*other.input, *other.output, "", "none"])
         elif change == "attributes":
-            node.attribute.extend(other.attribute)
+            node.attribute.extend(list(other.attribute))
         else:
             graph.node.remove(node)
     elif graph.initializer:  # data of another file
@@ -629,10 +629,18 @@ def _read(kind: str, path: Path, out: Path | None) -> bool:
                 from bibench_tvm import compile_model
                 from bibench_tvm.importer import import_model
 
-                if out is not None:
-                    compile_model(path, out=out)
-                else:
-                    import_model(path)
+                shapes: dict[str | None, tuple[int, ...]] = {}
+                for again in (True, False):
+                    try:
+                        if out is not None:
+                            compile_model(path, out=out, input_shapes=shapes)
+                        else:
+                            import_model(path, input_shapes=shapes)
+                        break
+                    except ValueError as error:
+                        if not again or "--input-shape" not in str(error):
+                            raise
+                        shapes = {None: (4, 8)}
     except typer.Exit:
         return False
     return True
