@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bibench_tvm.errors import BibenchError
+from bibench_tvm.errors import BibenchError, first_line
 from rpc.missing import sentence_of
 
 from .imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
@@ -56,9 +56,23 @@ def import_model(
             source, example_inputs, name=type(source).__name__, input_shapes=input_shapes, float32=float32
         )
     path = Path(source)
-    kind = _kind_of(path)
+    with _damage_named(path):
+        kind = _kind_of(path)
     if kind != "checkpoint":
         _refuse_description(described, str(path))
+    with _damage_named(path):
+        return _import_file(path, kind, input_shapes, arch, algorithm, variant, float32)
+
+
+def _import_file(
+    path: Path,
+    kind: str,
+    input_shapes: InputShapes | None,
+    arch: str | None,
+    algorithm: str | None,
+    variant: str | None,
+    float32: bool,
+) -> Imported:
     if kind == "onnx":
         with _named_if_missing(f"{path}, an ONNX file,"):
             from .from_onnx import import_onnx
@@ -80,6 +94,20 @@ def _refuse_description(described: list[str], what: str) -> None:
         raise ImportFailed(
             f"{what} describes itself; {' and '.join(described)} can be given for a checkpoint only."
         )
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """A damaged file fails anywhere, in the packages that read it and in what trusts them."""
+    try:
+        yield
+    except (BibenchError, ImportFailed):
+        raise
+    except Exception as error:
+        raise ImportFailed(
+            f"{path} cannot be imported: it is damaged, or has something that is not expected "
+            f"({first_line(error).rstrip('.')})."
+        ) from error
 
 
 @contextlib.contextmanager

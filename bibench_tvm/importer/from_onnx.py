@@ -36,6 +36,13 @@ from .imported import (
     shapes_by_name,
 )
 from .onnx_dtypes import in_float32, refuse_other_types
+from .onnx_limits import (
+    Growth,
+    external_tensors,
+    refuse_external_growth,
+    refuse_large_tensors,
+    refuse_many_nodes,
+)
 from .onnx_reference import OnnxReference
 from .onnx_repairs import REPAIRS, Attributes
 from .operators import has_infinities, with_bounded_indices, with_infinities
@@ -65,7 +72,7 @@ def import_onnx(
     model, dtype_notes = in_float32(model, path, asked=float32)
     original = onnx.ModelProto()
     original.CopyFrom(model)
-    plain = _make_plain(model)
+    plain = _make_plain(model, path)
     refuse_other_types(plain, path, asked=float32)
     _refuse_infinite_operands(plain, path)
     translator = _Translator(plain, path)
@@ -102,6 +109,7 @@ def _load(path: Path) -> onnx.ModelProto:
                 f"{path} uses ONNX opset {opset.version}, but onnx {onnx.__version__} knows opsets up to "
                 f"{newest}; export it with an older opset."
             )
+    refuse_external_growth(model, path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
@@ -121,8 +129,7 @@ def _load(path: Path) -> onnx.ModelProto:
 def _external_files(model: onnx.ModelProto) -> set[str]:
     return {
         entry.value
-        for tensor in model.graph.initializer
-        if tensor.data_location == TensorProto.EXTERNAL
+        for tensor in external_tensors(model)
         for entry in tensor.external_data
         if entry.key == "location"
     }
@@ -212,6 +219,8 @@ def _with_static_shapes(
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
+    refuse_many_nodes(model, path)
+    refuse_large_tensors(_static_shapes(model), path)
     try:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -241,13 +250,15 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
 # ---- a plain graph
 
 
-def _make_plain(model: onnx.ModelProto) -> onnx.ModelProto:
+def _make_plain(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """Fold constants and shapes until nothing changes, then spell out what is implicit."""
+    growth = Growth(model, path)
     while True:
         model = _infer(model)
-        if not _fold(model):
+        if not _fold(model, growth):
             break
     shapes = _static_shapes(model)
+    refuse_large_tensors(shapes, path)
     for node in model.graph.node:
         _spell_out_padding(node, shapes)
     return model
@@ -266,7 +277,7 @@ def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _fold(model: onnx.ModelProto) -> bool:
+def _fold(model: onnx.ModelProto, growth: Growth) -> bool:
     """Replace nodes that depend on constants and shapes alone by initializers; True if there were any.
 
     Nodes and initializers that nothing needs any more are dropped.
@@ -311,6 +322,7 @@ def _fold(model: onnx.ModelProto) -> bool:
             and not _has_subgraph(node)
             and node.op_type not in _RANDOM
         ):
+            growth.add(node, constants, model.opset_import)
             values = _evaluate(node, constants, model.opset_import)
         else:
             values = None

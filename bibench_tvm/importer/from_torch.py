@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import math
 import operator
 import re
@@ -43,6 +42,7 @@ from .imported import (
     returned_types,
     shapes_by_name,
 )
+from .limits import refuse_bombs, refuse_growth
 from .operators import (
     expm1,
     from_the_end,
@@ -53,6 +53,7 @@ from .operators import (
     with_bounded_indices,
     with_infinities,
 )
+from .pt2_safety import is_modest, quiet, read_json
 from .torch_dtypes import in_float32
 from .torch_reference import TorchReference
 
@@ -77,6 +78,7 @@ _SAFE_TARGET = re.compile(
     r"|_operator\.(getitem|add|sub|mul|neg|floordiv|mod|truediv|pow|eq|ne|lt|le|gt|ge|and_|or_|not_)"
 )
 # Sizes are written as sympy prints them, for example Mul(Integer(2), Symbol('s77', integer=True)).
+_SHOWN = 100  # characters of what a file holds
 _SAFE_EXPRESSION = re.compile(
     r"(Symbol\('\w+'|(Integer|Rational|Add|Mul|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilToInt|Max|Min)\("
     r"|(positive|integer|nonnegative|real)=(True|False)|[su]\d+|\d+|[-+*/(), ])*"
@@ -131,14 +133,16 @@ def import_pt2(
         raise ImportFailed(f"{path} cannot be read: {error.strerror or error}.") from error
     _refuse_unsafe_pt2(data, path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.export.load(io.BytesIO(data))
     except Exception as error:
         raise ImportFailed(
-            f"{path} cannot be read as a torch.export program by PyTorch {torch.__version__}: "
-            f"{first_line(error)} Write it again with torch.export.save."
+            f"{path} cannot be read as a torch.export program by PyTorch {torch.__version__}: it is damaged, "
+            "or of another version. Write it again with torch.export.save."
         ) from error
+    tensors = [*program.state_dict.values(), *program.constants.values()]
+    grown = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
+    refuse_growth("The parameters and buffers", grown, len(data), path)
     return import_torch(program, name=str(path), input_shapes=input_shapes, float32=float32)
 
 
@@ -301,6 +305,7 @@ def _refuse_unsafe_pt2(data: bytes, path: Path) -> None:
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            refuse_bombs(archive, len(data), path)
             damaged = archive.testzip()
             if damaged is not None:
                 raise ImportFailed(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
@@ -315,7 +320,7 @@ def _refuse_unsafe_pt2(data: bytes, path: Path) -> None:
                 if inside.startswith("data/constants/") and inside.endswith(".pt"):
                     raise refuse("pickled constants")
                 if inside.startswith("data/") and inside.endswith("_config.json"):
-                    for key, payload in json.loads(archive.read(entry))["config"].items():
+                    for key, payload in read_json(archive.read(entry))["config"].items():
                         if payload["use_pickle"] or not re.fullmatch(
                             r"(weight|tensor)_\d+", payload["path_name"]
                         ):
@@ -326,14 +331,14 @@ def _refuse_unsafe_pt2(data: bytes, path: Path) -> None:
                     except Exception as error:
                         raise refuse("example inputs that are not plain tensors") from error
                 elif inside.startswith("models/"):
-                    _refuse_unsafe_graph(json.loads(archive.read(entry)), refuse)
+                    _refuse_unsafe_graph(read_json(archive.read(entry)), refuse)
             if not any(entry.endswith("/models/model.json") for entry in entries):
                 raise ImportFailed(
                     f"{path} holds no torch.export program named 'model'; write it with torch.export.save."
                 )
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, ImportFailed):
-            raise
+    except ImportFailed:
+        raise
+    except Exception as error:  # what is damaged fails anywhere
         raise ImportFailed(f"{path} is damaged or not a torch.export program: {first_line(error)}") from error
 
 
@@ -346,9 +351,9 @@ def _refuse_unsafe_graph(value: Any, refuse: Callable[[str], ImportFailed]) -> N
             text = item if isinstance(item, str) else ""
             called = key == "as_operator" or (key == "target" and "inputs" in value)
             if called and not _SAFE_TARGET.fullmatch(text):
-                raise refuse(f"a call of {text or item!r} (not a tensor operator)")
-            if key == "expr_str" and not _SAFE_EXPRESSION.fullmatch(text):
-                raise refuse(f"the size {text!r} (not plain arithmetic)")
+                raise refuse(f"a call of {text[:_SHOWN] or type(item).__name__!r} (not a tensor operator)")
+            if key == "expr_str" and not (is_modest(text) and _SAFE_EXPRESSION.fullmatch(text)):
+                raise refuse(f"the size {text[:_SHOWN]!r} (not plain arithmetic on plain sizes)")
             if key != "stack_trace" and ("default_factory" in text or "__enum__" in text):
                 raise refuse("inputs or outputs in a container that names Python modules")
             _refuse_unsafe_graph(item, refuse)
@@ -463,6 +468,12 @@ def _constant_values(program: ExportedProgram) -> dict[str, torch.Tensor]:
     }
 
 
+def _size_of(node: Any) -> int:
+    """Bytes of the tensors that a node makes."""
+    made = pytree.tree_leaves(node.meta.get("val"))
+    return sum(t.numel() * t.element_size() for t in made if isinstance(t, torch.Tensor))
+
+
 def _module_path(node: Any) -> str:
     """Path of the innermost module that the node came from, empty for the outermost module."""
     stack = node.meta.get("nn_module_stack") or {}
@@ -535,6 +546,8 @@ class _Translator(ExportedProgramImporter):
     def _fold(self) -> None:
         """Compute in PyTorch every node that depends on parameters alone."""
         constants = _constant_values(self.program)
+        given = sum(value.numel() * value.element_size() for value in constants.values())
+        grown = 0
         interpreter = fx.Interpreter(self.program.graph_module, garbage_collect_values=False)
         for node in self.program.graph.nodes:
             if node.op == "placeholder" and node.name in constants:
@@ -546,6 +559,8 @@ class _Translator(ExportedProgramImporter):
             elif node.op == "call_function":
                 self._refuse_untranslatable(node)
                 if all(source in self.values for source in node.all_input_nodes):
+                    grown += _size_of(node)
+                    refuse_growth(f"The constant {node.name!r}", grown, given, self.name)
                     interpreter.env = self.values
                     with torch.no_grad():
                         self.values[node] = interpreter.run_node(node)
