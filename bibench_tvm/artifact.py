@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -40,6 +41,10 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "files": dict,
 }
+_LAYER = {"name": str, "op": str, "binarized": bool, "macs": int, "weight_bytes": int}
+_LARGEST_MANIFEST = 1 << 26  # bytes
+_LARGEST_TENSOR = 1 << 32  # bytes: more than the memory of a board
+_MOST_EXTENTS = 32  # as many as numpy has
 _DTYPES = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64))]
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
 _ATTEMPTS = 20  # to read a folder that is being replaced
@@ -338,15 +343,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{folder} is not an artifact: it has no {MANIFEST}.")
     try:
+        if path.stat().st_size > _LARGEST_MANIFEST:
+            raise BibenchError(f"{path} is not a manifest: it has {path.stat().st_size:,} bytes.")
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise BibenchError(f"{path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise BibenchError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise BibenchError(f"{path} cannot be read: it is not JSON as this program writes it.") from error
     if not isinstance(manifest, dict):
         raise BibenchError(f"{path} is not a manifest: it holds a {type(manifest).__name__}.")
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
+        plain = version is None or isinstance(version, (int, float, str))
+        shown = repr(version)[:40] if plain else f"of a {type(version).__name__}"
         raise BibenchError(
-            f"{path} has schema version {version!r}, and this program reads version {SCHEMA_VERSION}. "
+            f"{path} has schema version {shown}, and this program reads version {SCHEMA_VERSION}. "
             "Compile the network again with this program, or use the program that wrote it."
         )
     for field, kind in _FIELDS.items():
@@ -361,6 +372,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     for spec in (*manifest["inputs"], *manifest["outputs"]):
         if not _is_spec(spec):
             raise BibenchError(f"{path} is damaged: an input or output does not say name, shape and dtype.")
+    for layer in manifest["layers"]:
+        if not isinstance(layer, dict) or any(type(layer.get(k)) is not t for k, t in _LAYER.items()):
+            raise BibenchError(f"{path} is damaged: a layer does not say its name, operator and size.")
     return manifest
 
 
@@ -374,5 +388,7 @@ def _is_spec(value: Any) -> bool:
         and isinstance(value.get("name"), str)
         and value.get("dtype") in _DTYPES
         and _is_list(value.get("shape"), int)
+        and len(value["shape"]) <= _MOST_EXTENTS
         and all(size > 0 for size in value["shape"])
+        and math.prod(value["shape"]) * np.dtype(value["dtype"]).itemsize <= _LARGEST_TENSOR
     )

@@ -229,7 +229,9 @@ def _kernel_layers(artifact: Artifact) -> list[tuple[str, str]]:
         not sound
         or not isinstance(kernels, list)
         or not all(
-            isinstance(entry, dict) and isinstance(entry.get("kernel"), str) and entry.get("layer") in names
+            isinstance(entry, dict)
+            and all(isinstance(entry.get(key), str) for key in ("kernel", "layer"))
+            and entry["layer"] in names
             for entry in kernels
         )
     ):

@@ -12,6 +12,7 @@ network takes memory only once its shapes match those in the file."""
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ KEYS = (
     "state_dict_ema",
 )
 # fmt: on
+# What a network may consist of; weights in other types have to be unpacked by who packed them.
+DTYPES = {
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+}
+_LONGEST = 60  # characters of what a file holds, in a message
 # What wrappers of a module, the whole network or a part of it, put into names.
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
@@ -69,7 +84,11 @@ def save_atomically(path: str | Path, content: object) -> None:
 def load_untrusted(path: str | Path) -> Any:
     """`torch.load` of tensors and plain values alone; every failure is a CheckpointError."""
     try:
+        if zipfile.is_zipfile(path):
+            _refuse_bomb(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no file {path}.") from error
     except Exception as error:  # a damaged file raises whatever torch.load happens to hit
@@ -77,6 +96,18 @@ def load_untrusted(path: str | Path) -> Any:
             f"{path} is damaged, or is not a file of torch.save with nothing but tensors and plain values "
             f"in it ({type(error).__name__})."
         ) from error
+
+
+def _refuse_bomb(path: str | Path) -> None:
+    """`torch.save` compresses nothing, so that all entries together are no larger than the file."""
+    size = os.path.getsize(path)
+    with zipfile.ZipFile(path) as archive:
+        expanded = sum(entry.file_size for entry in archive.infolist())
+    if expanded > size:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes and would expand to {expanded:,}, which no file of torch.save does: "
+            "it is damaged, or made to fill the memory."
+        )
 
 
 def save_checkpoint(
@@ -145,8 +176,13 @@ def load_checkpoint(
         with torch.device("meta"):
             model = create_model(metadata["arch"], metadata["num_classes"], metadata["in_channels"])
             model = binarize(model, metadata["algorithm"], metadata["variant"], metadata["keep"])
-    except (ValueError, TypeError, RuntimeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} describes a network that cannot be built. {error}") from error
+    except Exception as error:  # sizes that make no sense fail in PyTorch, anyhow
+        raise CheckpointError(
+            f"{path} describes a network that cannot be built, for {_shown(metadata['num_classes'])} classes "
+            f"and {_shown(metadata['in_channels'])} channels ({type(error).__name__})."
+        ) from error
     _refuse_mismatch(path, model, state, metadata)
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     _refuse_bad_numbers(path, state)
@@ -157,11 +193,14 @@ def load_checkpoint(
 def _read_checkpoint(
     path: str | Path, content: dict[str, Any], asked: dict[str, str | None]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if content["format"] != FORMAT:
-        raise CheckpointError(f"{path} is of the format {content['format']!r}, but should be of {FORMAT!r}.")
-    if content.get("version") != VERSION:
+    if not isinstance(content["format"], str) or content["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} has version {content.get('version')!r} of its format, but this program reads {VERSION}."
+            f"{path} is of the format {_shown(content['format'])}, but should be of {FORMAT!r}."
+        )
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise CheckpointError(
+            f"{path} has version {_shown(version)} of its format, but this program reads {VERSION}."
         )
     for key, kind in METADATA.items():
         if not isinstance(content.get(key, ...), kind):  # type: ignore[arg-type]
@@ -169,9 +208,11 @@ def _read_checkpoint(
             raise CheckpointError(f"{path} is not a whole checkpoint: its {key!r} is {what}.")
     for key, value in asked.items():
         if value is not None and value != content[key]:
-            raise CheckpointError(f"{path} holds a network with {key} {content[key]!r}, not {value!r}.")
+            raise CheckpointError(f"{path} holds a network with {key} {_shown(content[key])}, not {value!r}.")
     if not all(isinstance(name, str) for name in content["keep"] or ()):
         raise CheckpointError(f"{path} has a 'keep' that is not a list of names.")
+    if not all(type(size) is int for size in content["input_shape"]):
+        raise CheckpointError(f"{path} has an 'input_shape' that is not a list of sizes.")
     return {key: content[key] for key in METADATA}, _as_state_dict(path, content.get("state_dict"))
 
 
@@ -257,13 +298,17 @@ def _as_state_dict(path: str | Path, state: object) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"{path} is no state dict: its {name!r} is a {type(value).__name__}, not a tensor."
+                f"{path} is no state dict: its {_shown(name)} is a {type(value).__name__}, not a tensor."
+            )
+        if value.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{path} has numbers of type {value.dtype} in {_shown(name)}, which no network here has."
             )
         # A view of few numbers can have any shape, and a copy of it any size.
         dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
         if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise CheckpointError(
-                f"{path} does not hold all the numbers of its {name!r}, as a dense tensor would."
+                f"{path} does not hold all the numbers of its {_shown(name)}, as a dense tensor would."
             )
     return state
 
@@ -300,10 +345,23 @@ def _refuse_mismatch(
     if metadata["input_shape"] is None:
         metadata["input_shape"] = shape
     elif list(metadata["input_shape"]) != shape:
-        raise CheckpointError(
-            f"{path} has the input shape {metadata['input_shape']}, but a {network} has {shape}."
-        )
+        given = _shown(list(metadata["input_shape"]))
+        raise CheckpointError(f"{path} has the input shape {given}, but a {network} has {shape}.")
+
+
+def _shown(value: object) -> str:
+    """A value of a file for a message: no more of it than fits there."""
+    plain = isinstance(value, (str, int, float, type(None)))
+    if isinstance(value, list) and len(value) <= 8 and all(type(item) is int for item in value):
+        plain = True
+    try:
+        text = repr(value[:_LONGEST] if isinstance(value, str) else value) if plain else ""
+    except ValueError:  # a number of thousands of digits
+        text = ""
+    return text if text and len(text) <= 2 * _LONGEST else f"a {type(value).__name__}"
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return ", ".join(name[:_LONGEST] for name in names[:4]) + (
+        f" and {len(names) - 4} more" if len(names) > 4 else ""
+    )
