@@ -38,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--networks", type=int, default=100, help="Compile so many random networks, in modules of ten."
     )
+    parser.addoption(
+        "--renew-golden", action="store_true", help="Write down the kernels as they are; without -n."
+    )
     parser.addoption("--kills", type=int, default=20, help="Kill so many writers of artifacts at random.")
 
 
