@@ -15,8 +15,8 @@ from bibench_tvm.errors import BibenchError
 from bibench_tvm.importer import import_model
 from bibench_tvm.presets import CompileTarget
 from relay_passes import lower
+from relay_passes.kernels.kernel import KernelCall
 from relay_passes.layers import Layer
-from relay_passes.lower_kernels import KernelCall
 from schedules.bits import pack
 from schedules.codegen import generate_code
 
@@ -76,9 +76,10 @@ def _kernel(
     layer, macs, expected = gvar.name_hint, 0, None
     inputs = [_array(argument, generator) for argument in arguments]
     if record is not None:
-        layer, macs, conv = record.layer, record.conv.macs, record.conv
+        conv = record.layer.conv
+        layer, macs = record.layer.name, conv.macs
         values = generator.standard_normal((conv.batch, conv.height, conv.width, conv.channels), np.float32)
-        inputs[0] = pack(values if record.packing.quantizer else values < 0, record.packing)
+        inputs[0] = pack(values if record.layer.packing.quantizer else values < 0, record.layer.packing)
         if record.weights is not None:
             given = [(a, x) for a, x in zip(arguments, inputs, strict=True) if isinstance(a, relax.Var)]
             read = [next(x for a, x in given if var.same_as(a)) for var in record.inputs]

@@ -29,7 +29,7 @@ from bibench_tvm.rounding import Rounding, largest_difference, magnitude, same_s
 from bibench_tvm.sampling import sample_inputs
 from relay_passes import Layer
 from relay_passes.find_binary import SIGN_NOTE
-from relay_passes.lower_kernels import KernelCall
+from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.bits import unpack
 
@@ -87,12 +87,12 @@ class Comparison:
         self.imported, self.calls = imported, calls
         self.reference = imported.reference
         self.rounding = Rounding(imported.reference)
-        self.checks = {call.layer: LayerCheck(call.layer) for call in calls}
+        self.checks = {call.layer.name: LayerCheck(call.layer.name) for call in calls}
         for layer in layers:
             if layer.binarized and layer.name not in self.checks:
                 self.checks[layer.name] = LayerCheck(layer.name, reason="No kernel of it was found")
         self.zero_is_one = {layer.name for layer in layers if layer.notes == SIGN_NOTE}
-        self.int8 = any(call.packing.quantizer for call in calls)
+        self.int8 = any(call.layer.packing.quantizer for call in calls)
         self.samples = self.tops = self.agreeing = self.off = 0
         self.right_before = self.right_after = 0
         self.max_abs_error = self.largest_off = 0.0
@@ -118,10 +118,10 @@ class Comparison:
             arrays, seen = seen[:taken], seen[taken:]
             found = self._reads(call, arrays)
             if isinstance(found, str):
-                self.checks[call.layer].reason = found
+                self.checks[call.layer.name].reason = found
                 checked.append((call, arrays, None))
             else:
-                parts.setdefault(call.layer, []).append((call, found))
+                parts.setdefault(call.layer.name, []).append((call, found))
                 checked.append((call, arrays, found))
         read = {layer: _joined(found) for layer, found in parts.items()}
         same = True
@@ -131,7 +131,7 @@ class Comparison:
             same &= as_is
         run = plain if same else self.reference(values, injections)
         for call, arrays, own in checked:
-            self._check_kernel(self.checks[call.layer], call, arrays, own)
+            self._check_kernel(self.checks[call.layer.name], call, arrays, own)
         for layer, reads in read.items():
             call = parts[layer][0][0]
             self._check_operands(self.checks[layer], call, reads, run, values, injections)
@@ -145,7 +145,7 @@ class Comparison:
 
     def _reads(self, call: KernelCall, arrays: Sequence[np.ndarray]) -> list[_Read] | str:
         """One for each activation operand, or the sentence that says why there is none."""
-        layer = self.reference.layers.get(call.layer)
+        layer = self.reference.layers.get(call.layer.name)
         if layer is None:
             return "The source has no layer of that name"
         if len(layer.shapes) != (2 if call.weights is None else 1):
@@ -166,7 +166,7 @@ class Comparison:
         self, call: KernelCall, reads: Sequence[_Read], theirs: tuple[np.ndarray, ...]
     ) -> tuple[Injection, bool]:
         """What the source gets for this layer, and whether that is what it has anyway."""
-        if quantizer := call.packing.quantizer:
+        if quantizer := call.layer.packing.quantizer:
             [read] = reads
             values = read.codes.astype(np.float32) * np.float32(quantizer.scale)
             return Injection((values,), self._weights_of(call)[1]), False
@@ -179,29 +179,30 @@ class Comparison:
 
     def _value(self, call: KernelCall, position: int, theirs: np.ndarray) -> float:
         """What a bit 1 stands for in the source: that of its two values which is not 0, or the positive."""
-        key = (call.layer, position)
+        key = (call.layer.name, position)
         if key not in self._values:
             found = _value_of(theirs, call)
             for values in sample_inputs(self.imported, 2, None) if not found else []:
-                found = found or _value_of(self.reference(values).layer_inputs[call.layer][position], call)
+                theirs = self.reference(values).layer_inputs[call.layer.name][position]
+                found = found or _value_of(theirs, call)
             self._values[key] = found or 1.0
         return self._values[key]
 
     def _weights_of(self, call: KernelCall) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """(integers in the layout of the source, what they stand for in int8, bool [O]: channels of 0)."""
-        if call.layer not in self._weights:
-            weights = self.reference.weights(call.layer)
-            axis = self.reference.layers[call.layer].weight_axis or 0
+        if call.layer.name not in self._weights:
+            weights = self.reference.weights(call.layer.name)
+            axis = self.reference.layers[call.layer.name].weight_axis or 0
             last = np.moveaxis(weights, axis, 0)
-            if call.packing.quantizer:
+            if call.layer.packing.quantizer:
                 integers, scales = quantize_weights(last)
                 meant = integers * scales.reshape(-1, *[1] * (last.ndim - 1))
                 meant = np.moveaxis(meant.astype(np.float32), 0, axis)
-                self._weights[call.layer] = np.moveaxis(integers, 0, axis), meant, None
+                self._weights[call.layer.name] = np.moveaxis(integers, 0, axis), meant, None
             else:
                 empty = (last.reshape(len(last), -1) == 0).all(1)
-                self._weights[call.layer] = np.sign(weights), None, empty
-        return self._weights[call.layer]
+                self._weights[call.layer.name] = np.sign(weights), None, empty
+        return self._weights[call.layer.name]
 
     # ---- a layer
 
@@ -228,8 +229,8 @@ class Comparison:
         weights, empty = None, None
         if call.weights is not None:
             weights, _, empty = self._weights_of(call)
-        expected = self.reference.sums(call.layer, tuple(read.codes for read in reads), weights)
-        if self.reference.layers[call.layer].convolution:
+        expected = self.reference.sums(call.layer.name, tuple(read.codes for read in reads), weights)
+        if self.reference.layers[call.layer.name].convolution:
             expected = np.moveaxis(expected, 1, -1)
         if expected.size != sums.size:
             return sums.size
@@ -249,8 +250,8 @@ class Comparison:
         injections: Mapping[str, Injection],
     ) -> None:
         for position, read in enumerate(reads):
-            theirs = run.layer_inputs[call.layer][position]
-            if quantizer := call.packing.quantizer:
+            theirs = run.layer_inputs[call.layer.name][position]
+            if quantizer := call.layer.packing.quantizer:
                 steps = np.clip(theirs * quantizer.factor, -127, 127) - read.codes
                 check.wrong_bits += int((np.abs(steps) > _HALF_A_STEP).sum())
                 continue
@@ -267,10 +268,10 @@ class Comparison:
             check.signs_at_zero += int(at_zero.sum())
             check.flipped_signs += int(flipped.sum())
             if flipped.any():
-                ours = injections[call.layer].operands[position]
-                excused = self.rounding.excused(call.layer, position, flipped, ours, values, injections)
+                ours = injections[call.layer.name].operands[position]
+                excused = self.rounding.excused(call.layer.name, position, flipped, ours, values, injections)
                 check.excused_flips += int(excused.sum())
-            if check.signs_at_zero and call.layer not in self.zero_is_one:
+            if check.signs_at_zero and call.layer.name not in self.zero_is_one:
                 check.reason = "The source has exact zeros where it has signs, and no note says so"
 
     # ---- the outputs

@@ -18,7 +18,16 @@ from tvm import relax
 
 from relay_passes.bound_values import BoundValues
 from relay_passes.layers import Layer
-from relay_passes.operators import call, convolution_of, image
+from relay_passes.operators import (
+    BinaryConvolution,
+    BinaryProduct,
+    Contraction,
+    Named,
+    Pack,
+    attributes_of,
+    call,
+    image,
+)
 from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
 from relay_passes.two_valued import (
     MOVES,
@@ -29,6 +38,7 @@ from relay_passes.two_valued import (
     truth,
     two_values,
 )
+from schedules.bits import Packing
 from schedules.geometry import Convolution
 from schedules.targets import KernelTarget
 
@@ -39,24 +49,25 @@ CONSTANT_NOTE = (
 )
 
 
-class FindBinary:
-    """table: filled with one `Layer` for each convolution, linear layer and matrix product, in order."""
+def find_binary(mod: tvm.IRModule, target: KernelTarget) -> tuple[tvm.IRModule, tuple[Layer, ...]]:
+    """The module, and one `Layer` for each convolution, linear layer and matrix product, in order."""
+    search = _Search(mod, target)
+    return rewrite(mod, search.visit), tuple(search.table)
 
-    def __init__(self, target: KernelTarget):
+
+class _Search:
+    """One walk over a network: the layers found so far, and what was packed for them."""
+
+    def __init__(self, mod: tvm.IRModule, target: KernelTarget):
         self.target = target
+        self.inputs = set(mod["main"].params)
         self.table: list[Layer] = []
         self.packed: dict[tuple, relax.Expr] = {}
         self.numbers = BoundValues()
 
-    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
-        self.inputs = set(mod["main"].params)
-        return rewrite(mod, self._visit)
-
-    def _visit(self, builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-        if is_call(value, "bibench.convolution"):
-            return self._convolution(builder, value, shape_of(var))
-        if is_call(value, "bibench.matmul"):
-            return self._matmul(builder, value, shape_of(var))
+    def visit(self, builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+        if is_call(value, "bibench.convolution", "bibench.matmul"):
+            return self._binary(builder, value)
         if is_call(value, "bibench.product"):
             return self._product(builder, value, shape_of(var))
         if is_call(value, "bibench.named"):
@@ -84,7 +95,17 @@ class FindBinary:
         geometry: Convolution | None = None,
     ) -> None:
         size = 4 * int(np.prod(shape_of(weights))) if weights is not None and is_constant(weights) else 0
-        self.table.append(Layer(str(value.attrs["name"]), op, False, reason, macs, size, geometry=geometry))
+        self.table.append(
+            Layer(
+                name=_name(value),
+                op=op,
+                binarized=False,
+                reason=reason,
+                macs=macs,
+                weight_bytes=size,
+                geometry=geometry,
+            )
+        )
 
     def _activation(
         self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input"
@@ -127,32 +148,18 @@ class FindBinary:
                 bits = truth(builder, source, values, self.numbers)
                 if values.high == 0.0:  # the bit stands for the value that is not 0
                     bits = builder.emit(relax.op.logical_not(bits))
-            packed = call(
-                "bibench.pack",
-                bits,
-                channels=channels,
-                groups=groups,
-                word=word,
-                halo=[0, 0, 0, 0],
-                planar=int(planes is not None),
-            )
-            self.packed[key] = builder.emit(packed)
+            pack = Pack(packing=Packing(channels, word, groups), planar=planes is not None)
+            self.packed[key] = builder.emit(call("bibench.pack", bits, attributes=pack))
         return self.packed[key]
 
-    def _binary(
-        self,
-        builder: relax.BlockBuilder,
-        value: relax.Call,
-        op: str,
-        geometry: dict,
-        out_shape: tuple[int, ...],
-    ) -> relax.Expr:
+    def _binary(self, builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
         x, w = value.args
-        conv = convolution_of(geometry, shape_of(x), shape_of(w)[0])
+        layer = attributes_of(value, Contraction)
+        conv = layer.conv
         weights, values = binary_weights(constant_value(w)), self._activation(builder, x)
         reasons = [r for r in (values, weights) if isinstance(r, str)]
         if reasons or isinstance(weights, str) or isinstance(values, str):
-            self._note(value, op, "; ".join(reasons), conv.macs, w, conv)
+            self._note(value, layer.op, "; ".join(reasons), conv.macs, w, conv)
             return value
         word = self.target.word_for(conv)
         three = isinstance(values, ThreeValued)
@@ -160,22 +167,15 @@ class FindBinary:
         signs = np.where(weights.signs, np.int8(1), np.int8(-1)).reshape(conv.out_channels, *conv.kernel, -1)
 
         def dot(plane: int) -> relax.Expr:
+            words = self._pack(builder, x, values, conv.groups, word, plane)
+            binary = BinaryConvolution(
+                **vars(layer),
+                packing=Packing(conv.channels, word, conv.groups),
+                zero_one=zero_one,
+                plane=plane,
+            )
             return builder.emit(
-                call(
-                    "bibench.binary_convolution",
-                    self._pack(builder, x, values, conv.groups, word, plane),
-                    relax.const(signs),
-                    name=value.attrs["name"],
-                    op=op,
-                    channels=conv.channels,
-                    in_shape=list(image(shape_of(x))),
-                    out_shape=list(out_shape),
-                    word=word,
-                    halo=[0, 0, 0, 0],
-                    zero_one=int(zero_one),
-                    plane=plane,
-                    **geometry,
-                )
+                call("bibench.binary_convolution", words, relax.const(signs), attributes=binary)
             )
 
         if isinstance(values, ThreeValued):
@@ -195,22 +195,19 @@ class FindBinary:
             result = relax.op.multiply(builder.emit(result), relax.const(factor))
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8) * (2 if three else 1)
-        name = str(value.attrs["name"])
-        self.table.append(Layer(name, op, True, "", conv.macs, stored, notes, conv, "binary"))
-        return result
-
-    def _convolution(
-        self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]
-    ) -> relax.Expr:
-        attrs = value.attrs
-        geometry = {k: [int(v) for v in attrs[k]] for k in ("kernel", "strides", "padding", "dilation")}
-        return self._binary(
-            builder, value, str(attrs["op"]), {**geometry, "groups": int(attrs["groups"])}, shape
+        self.table.append(
+            Layer(
+                name=layer.name,
+                op=layer.op,
+                binarized=True,
+                macs=conv.macs,
+                weight_bytes=stored,
+                notes=notes,
+                geometry=conv,
+                dtype="binary",
+            )
         )
-
-    def _matmul(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
-        geometry = {"kernel": [1, 1], "strides": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1}
-        return self._binary(builder, value, "linear", geometry, shape)
+        return result
 
     def _product(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
         x, y = value.args
@@ -228,36 +225,36 @@ class FindBinary:
             self._note(value, "matmul", reason, macs, None)
             return plain
         rank, depth = len(shape), shape_of(x)[-1]
-        word = self.target.word_for(Convolution(1, 1, shape[-2], depth, shape[-1]))
+        outer, inner, rows, columns = image(shape)
+        conv = Convolution(outer, inner, rows, depth, columns)
+        word = self.target.word_for(Convolution(1, 1, rows, depth, columns))
+        packing = Packing(depth, word)
         a = self._pack(builder, x, left, 1, word)
         bits = relax.op.permute_dims(
             truth(builder, y, right, self.numbers), [*range(rank - 2), rank - 1, rank - 2]
         )
-        b = builder.emit(
-            call(
-                "bibench.pack",
-                builder.emit(bits),
-                channels=depth,
-                groups=1,
-                word=word,
-                halo=[0] * 4,
-                planar=0,
-            )
-        )
-        dot = call(
-            "bibench.binary_product",
-            a,
-            b,
-            name=value.attrs["name"],
-            out_shape=list(shape),
-            depth=depth,
-            word=word,
-        )
+        b = builder.emit(call("bibench.pack", builder.emit(bits), attributes=Pack(packing=packing)))
+        layer = BinaryProduct(name=_name(value), op="matmul", conv=conv, rank=rank, packing=packing)
+        dot = call("bibench.binary_product", a, b, attributes=layer)
         scale = np.float32(left.high) * np.float32(right.high)
         result = relax.op.astype(builder.emit(dot), "float32")
         notes = SIGN_NOTE if left.accident or right.accident else ""
-        self.table.append(Layer(str(value.attrs["name"]), "matmul", True, "", macs, 0, notes, dtype="binary"))
+        self.table.append(
+            Layer(
+                name=layer.name,
+                op=layer.op,
+                binarized=True,
+                macs=macs,
+                weight_bytes=0,
+                notes=notes,
+                dtype="binary",
+            )
+        )
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
+
+
+def _name(value: relax.Call) -> str:
+    return attributes_of(value, Named).name
 
 
 def _planes(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:

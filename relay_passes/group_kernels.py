@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import tvm
 from tvm import relax
 
-from relay_passes.operators import packing_of
+from relay_passes.operators import Contraction, Pack, attributes_of
 from relay_passes.rewrite import bindings, dtype_of, is_call, is_tensor, shape_of, users
 from schedules.epilogue import OPERATORS
 
@@ -80,7 +80,7 @@ class _Plan:
         if len(self.unit[binding.var].members) > 1 or not is_call(value):
             return False
         if is_call(value, "bibench.pack"):
-            planar = int(value.attrs["planar"])  # and a group of sums is channels last
+            planar = attributes_of(value, Pack).planar  # and a group of sums is channels last
             if planar or shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
                 return False
         elif is_call(value, "relax.permute_dims"):
@@ -115,22 +115,20 @@ def _writes_planes(group: Group, binding: relax.VarBinding) -> bool:
     anchor, axes = group.anchor.value, binding.value.attrs.axes
     if not is_call(anchor, "bibench.convolution", "bibench.binary_convolution"):
         return False
-    depthwise = 1 < int(anchor.attrs["groups"]) == group.shape[-1]
+    depthwise = 1 < attributes_of(anchor, Contraction).conv.groups == group.shape[-1]
     turned = axes is not None and [int(axis) for axis in axes] == [0, 3, 1, 2]
     return turned and not depthwise and dtype_of(binding.var) in ("float32", "int32")
 
 
 def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     """Whether each block of the kernel's output channels starts a word of the packed output."""
-    packing = packing_of(binding.value.attrs)
+    packing = attributes_of(binding.value, Pack).packing
     if packing.groups > 1 and (packing.channels // packing.groups) % packing.per_word:
         return False
     anchor = group.anchor.value
-    if (
-        is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution")
-        and int(anchor.attrs["groups"]) > 1
-    ):
-        return (group.shape[-1] // int(anchor.attrs["groups"])) % packing.per_word == 0
+    if is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution"):
+        groups = attributes_of(anchor, Contraction).conv.groups
+        return groups == 1 or (group.shape[-1] // groups) % packing.per_word == 0
     return True
 
 

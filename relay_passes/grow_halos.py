@@ -6,49 +6,56 @@ product of two activations reads none. An int8 convolution reads up to three byt
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tvm
 from tvm import relax
 
-from relay_passes.operators import call
+from relay_passes.operators import Int8Convolution, Pack, PackedContraction, attributes_of, call
 from relay_passes.rewrite import bindings, is_call, rewrite
+from schedules.bits import Packing
 
 CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution")
+Halo = tuple[int, int, int, int]
 
 
 def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
-    halos: dict[relax.Var, list[int]] = {}
+    halos: dict[relax.Var, Halo] = {}
     for binding in bindings(mod):
         if is_call(binding.value, *CONVOLUTIONS):
             words = binding.value.args[0]
-            padding = [int(p) for p in binding.value.attrs["padding"]]
-            if is_call(binding.value, "bibench.int8_convolution"):
-                padding[2] += _rows_after(binding.value, padding)
-            halos[words] = [max(a, b) for a, b in zip(halos.get(words, [0] * 4), padding, strict=True)]
-    grown: dict[relax.Expr, list[int]] = {}
+            halos[words] = _widest(halos.get(words, (0, 0, 0, 0)), _read_halo(binding.value))
+    grown: dict[relax.Expr, Packing] = {}
     bare: dict[relax.Expr, relax.Expr] = {}
 
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
         if is_call(value, "bibench.pack") and var in halos:
-            new = builder.emit(
-                call("bibench.pack", *value.args, **{**dict(value.attrs.items()), "halo": halos[var]})
-            )
-            grown[new] = halos[var]
+            pack = attributes_of(value, Pack)
+            packing = replace(pack.packing, halo=halos[var])
+            new = builder.emit(call("bibench.pack", *value.args, attributes=replace(pack, packing=packing)))
+            grown[new] = packing
             bare[new] = builder.emit(value) if any(halos[var]) else new  # vanishes where nothing reads it
             return new
         if is_call(value, "bibench.binary_product"):
-            return call(
-                "bibench.binary_product", *(bare.get(a, a) for a in value.args), **dict(value.attrs.items())
-            )
+            return relax.Call(value.op, [bare.get(a, a) for a in value.args], value.attrs)
         if is_call(value, *CONVOLUTIONS):
-            attrs = {**dict(value.attrs.items()), "halo": grown[value.args[0]]}
-            return call(value.op.name, *value.args, **attrs)
+            layer = replace(attributes_of(value, PackedContraction), packing=grown[value.args[0]])
+            return call(value.op.name, *value.args, attributes=layer)
         return value
 
     return rewrite(mod, visit)
 
 
-def _rows_after(value: relax.Call, padding: list[int]) -> int:
-    """Rows at the bottom for the bytes that are read behind the last run."""
-    _, _, width, channels = (int(e) for e in value.attrs["in_shape"])
-    row = (width + padding[1] + padding[3]) * channels
-    return -(-int(value.attrs["bytes_after"]) // row)
+def _widest(one: Halo, other: Halo) -> Halo:
+    top, left, bottom, right = map(max, one, other)
+    return top, left, bottom, right
+
+
+def _read_halo(value: relax.Call) -> Halo:
+    """The padding, and rows at the bottom for the bytes that an int8 kernel reads behind the last run."""
+    layer = attributes_of(value, PackedContraction)
+    top, left, bottom, right = layer.conv.padding
+    if isinstance(layer, Int8Convolution):
+        row = (layer.conv.width + left + right) * layer.conv.channels
+        bottom += -(-layer.bytes_after // row)
+    return top, left, bottom, right

@@ -8,21 +8,17 @@ from typing import Any
 from schedules.geometry import Convolution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layer:
-    """macs: products per run; weight_bytes: in the artifact; reason: empty where binarized; geometry:
-    channels last, None for what is neither a convolution of ours nor linear; dtype: binary, int8 or
-    float32."""
-
-    name: str
-    op: str
+    name: str  # as a user knows it
+    op: str  # conv2d, conv1d, linear, matmul, or what kind of layer has no operator of ours
     binarized: bool
-    reason: str
-    macs: int
-    weight_bytes: int
+    reason: str = ""  # why it is not binarized
+    macs: int  # products per run
+    weight_bytes: int  # in the artifact
     notes: str = ""
-    geometry: Convolution | None = None
-    dtype: str = "float32"
+    geometry: Convolution | None = None  # channels last; None for what is neither a convolution nor linear
+    dtype: str = "float32"  # or binary, or int8
 
     def record(self) -> dict[str, Any]:
         """For the manifest."""

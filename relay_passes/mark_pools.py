@@ -10,7 +10,9 @@ import tvm
 from tvm import relax
 
 from relay_passes.operators import call
-from relay_passes.rewrite import is_call, rewrite, shape_of
+from relay_passes.rewrite import dtype_of, is_call, rewrite, shape_of
+from schedules.geometry import Convolution
+from schedules.pooling import Pooling
 
 FEWEST_CHANNELS = 4
 
@@ -22,10 +24,10 @@ def mark_pools(mod: tvm.IRModule) -> tvm.IRModule:
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
     if not is_call(value, "relax.nn.max_pool2d", "relax.nn.avg_pool2d") or value.attrs.layout != "NHWC":
         return value
-    _, height, width, channels = shape_of(value.args[0])
+    batch, height, width, channels = shape_of(value.args[0])
     _, out_height, out_width, _ = shape_of(var)
     kernel, strides, dilation, given = (
-        [int(v) for v in getattr(value.attrs, name)]
+        tuple(int(v) for v in getattr(value.attrs, name))
         for name in ("pool_size", "strides", "dilation", "padding")
     )
     top, left = given[:2]
@@ -36,13 +38,22 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     widened = bottom > given[2] or right > given[3]
     if channels < FEWEST_CHANNELS or (average and widened):
         return value
-    return call(
-        "bibench.pool",
-        value.args[0],
-        kernel=kernel,
-        strides=strides,
-        dilation=dilation,
-        padding=[top, left, bottom, right],
-        average=int(average),
-        count_padding=int(bool(value.attrs.count_include_pad)),
+    window = Convolution(
+        batch,
+        height,
+        width,
+        channels,
+        channels,
+        kernel=(kernel[0], kernel[1]),
+        strides=(strides[0], strides[1]),
+        padding=(top, left, bottom, right),
+        dilation=(dilation[0], dilation[1]),
+        groups=channels,
     )
+    pool = Pooling(
+        window,
+        dtype_of(value.args[0]),
+        average=average,
+        count_padding=bool(value.attrs.count_include_pad),
+    )
+    return call("bibench.pool", value.args[0], attributes=pool)

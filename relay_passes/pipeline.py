@@ -10,84 +10,101 @@ from tvm import relax
 
 from relay_passes.expand_prelu import expand_prelu
 from relay_passes.expand_quantize import expand_quantize
-from relay_passes.find_binary import FindBinary
+from relay_passes.find_binary import find_binary
 from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
+from relay_passes.kernels.kernel import KernelCall, Tunable
 from relay_passes.layers import Layer
-from relay_passes.lower_kernels import KernelCall, LowerKernels, Tunable
-from relay_passes.mark_layers import MarkLayers
+from relay_passes.lower_kernels import lower_kernels
+from relay_passes.mark_layers import mark_layers
 from relay_passes.mark_pools import mark_pools
 from relay_passes.merge_scales import merge_scales
 from relay_passes.plan_memory import plan_memory
-from relay_passes.quantize_float_layers import QuantizeFloatLayers
-from relay_passes.return_float_inputs import ReturnFloatInputs
+from relay_passes.quantize_float_layers import quantize_float_layers
+from relay_passes.return_float_inputs import return_float_inputs
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.kernel_target import KernelTarget, Tile
 from schedules.task import Task
 
+Watch = Callable[[str, tvm.IRModule], None]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Lowered:
-    """module: `call_tir` for every layer, Relax operators for the rest; emitted: see `LowerKernels`;
-    observed: see `lower`."""
+    """A network whose layers are calls of kernels, and what was found on the way."""
 
-    module: tvm.IRModule
+    module: tvm.IRModule  # `call_tir` for every layer, Relax operators for the rest
     layers: tuple[Layer, ...]
     kernel_calls: tuple[KernelCall, ...]
-    emitted: tuple[tuple[str, str], ...]
+    emitted: tuple[tuple[str, str], ...]  # see `lower_kernels.Kernels`
     tunable: tuple[Tunable, ...]
-    observed: tuple[str, ...] = ()
+    observed: tuple[str, ...] = ()  # see `lower`
 
 
 def lower(
     module: tvm.IRModule,
-    layer_names: dict[str, str],
+    layer_names: Mapping[str, str],
     target: KernelTarget,
     choose: Callable[[Task], Tile | None] = lambda task: None,
     *,
     probe: bool = False,
     observe: bool = False,
     ranges: Mapping[str, float] | None = None,
+    watch: Watch = lambda phase, module: None,
 ) -> Lowered:
     """module: as imported, one function `main`, static shapes, constants for parameters.
 
-    choose, probe: see `LowerKernels`. observe: `main` returns besides its result what goes into the layers
+    choose, probe: see `lower_kernels`. observe: `main` returns besides its result what goes into the layers
     that stay float, those named in `observed`. ranges: the largest magnitude of each of these inputs, with
-    which the layers are computed in int8.
+    which the layers are computed in int8. watch: is shown the module after each phase.
     """
-    find = FindBinary(target)
-    inputs = ReturnFloatInputs()
-    kernels = LowerKernels(target, choose, probe=probe)
-    for phase in (
-        # 1. One form for what stands for one thing.
-        MarkLayers(layer_names),
-        fold_batch_norm,
-        expand_prelu,
-        expand_quantize,
-        relax.transform.FoldConstant(),
-        # 2. Channels last from end to end.
-        sink_transposes,
-        # 3. What is binary.
-        find,
-        *([inputs] if observe else []),
-        *([QuantizeFloatLayers(target, ranges, find.table)] if ranges is not None else []),
-        fold_thresholds,
-        grow_halos,
-        merge_scales,
-        mark_pools,
-        # 4. Kernels.
-        kernels,
-    ):
-        module = phase(module)
-    return Lowered(
+
+    def through(module: tvm.IRModule, *passes: tuple[str, Callable[[tvm.IRModule], tvm.IRModule]]):
+        for name, run in passes:
+            module = run(module)
+            watch(name, module)
+        return module
+
+    # 1. One form for what stands for one thing.
+    module = through(
         module,
-        tuple(find.table),
-        tuple(kernels.calls),
-        tuple(kernels.emitted),
-        tuple(kernels.tunable),
-        tuple(inputs.names),
+        ("mark_layers", lambda mod: mark_layers(mod, layer_names)),
+        ("fold_batch_norm", fold_batch_norm),
+        ("expand_prelu", expand_prelu),
+        ("expand_quantize", expand_quantize),
+        ("fold_constants", relax.transform.FoldConstant()),
+        # 2. Channels last from end to end.
+        ("sink_transposes", sink_transposes),
+    )
+    # 3. What is binary.
+    module, layers = find_binary(module, target)
+    watch("find_binary", module)
+    observed: tuple[str, ...] = ()
+    if observe:
+        module, observed = return_float_inputs(module)
+        watch("return_float_inputs", module)
+    if ranges is not None:
+        module, layers = quantize_float_layers(module, target, ranges, layers)
+        watch("quantize_float_layers", module)
+    module = through(
+        module,
+        ("fold_thresholds", fold_thresholds),
+        ("grow_halos", grow_halos),
+        ("merge_scales", merge_scales),
+        ("mark_pools", mark_pools),
+    )
+    # 4. Kernels.
+    kernels = lower_kernels(module, target, choose, probe=probe)
+    watch("lower_kernels", kernels.module)
+    return Lowered(
+        module=kernels.module,
+        layers=layers,
+        kernel_calls=kernels.calls,
+        emitted=kernels.emitted,
+        tunable=kernels.tunable,
+        observed=observed,
     )
 
 

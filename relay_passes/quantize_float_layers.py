@@ -8,7 +8,7 @@ of the weights of one output channel. The sums are exact in 32 bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,81 +16,57 @@ import tvm
 from tvm import relax
 
 from relay_passes.layers import Layer
-from relay_passes.operators import call, convolution_of, image
+from relay_passes.operators import Contraction, Int8Convolution, Pack, attributes_of, call
 from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
+from schedules.bits import Packing
 from schedules.convolution import bytes_after
 from schedules.depthwise import is_depthwise
-from schedules.quantizer import LARGEST
+from schedules.quantizer import LARGEST, Quantizer
 from schedules.targets.dot_products import PLAIN
 from schedules.targets.kernel_target import KernelTarget
 
 LAYERS = ("bibench.convolution", "bibench.matmul")
-DENSE = {"kernel": [1, 1], "strides": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1}
 
 
-class QuantizeFloatLayers:
-    """ranges: layer -> largest magnitude of its input; table: what `FindBinary` filled, to be corrected."""
+def quantize_float_layers(
+    mod: tvm.IRModule, target: KernelTarget, ranges: Mapping[str, float], layers: Sequence[Layer]
+) -> tuple[tvm.IRModule, tuple[Layer, ...]]:
+    """The module and the layers, corrected.
 
-    def __init__(self, target: KernelTarget, ranges: Mapping[str, float], table: list[Layer]):
-        self.target, self.ranges, self.table = target, ranges, table
-        self.quantized: dict[tuple, relax.Expr] = {}
+    ranges: layer -> largest magnitude of its input; layers: what `find_binary` found.
+    """
+    quantized: dict[tuple, relax.Expr] = {}
+    weight_bytes: dict[str, int] = {}
 
-    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
-        for i, layer in enumerate(self.table):
-            if not layer.binarized and layer.name not in self.ranges:
-                self.table[i] = replace(layer, notes="It stays float32: there is no int8 kernel for it")
-        return rewrite(mod, self._visit)
-
-    def _visit(self, builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+    def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
         if not is_quantizable(value):
             return value
         x, w = value.args
-        out = shape_of(w)[0]
-        name = str(value.attrs["name"])
-        geometry = DENSE
-        if is_call(value, "bibench.convolution"):
-            keys = ("kernel", "strides", "padding", "dilation")
-            geometry = {k: [int(v) for v in value.attrs[k]] for k in keys}
-            geometry["groups"] = int(value.attrs["groups"])
-        conv = convolution_of(geometry, shape_of(x), out)
-        weights, scales = quantize_weights(constant_value(w).reshape(out, *conv.kernel, -1))
-        step = np.float32(self.ranges[name] / LARGEST or 1)
-        depthwise = is_depthwise(conv, packed=False)
-        dot = PLAIN if depthwise else self.target.dot
-        key = (x, dot.zero_point, float(step))
-        if key not in self.quantized:
-            words = call(
-                "bibench.pack",
-                x,
-                channels=conv.channels,
-                groups=1,
-                word=8,
-                planar=0,
-                halo=[0] * 4,
-                scale=float(step),
-                zero_point=dot.zero_point,
-            )
-            self.quantized[key] = builder.emit(words)
-        sums = call(
-            "bibench.int8_convolution",
-            self.quantized[key],
-            relax.const(weights),
-            name=name,
-            op=str(value.attrs.get("op", "linear")),
-            in_shape=list(image(shape_of(x))),
-            out_shape=list(shape_of(var)),
-            channels=conv.channels,
-            word=8,
-            halo=[0] * 4,
-            bytes_after=bytes_after(conv, dot.word),
-            scale=float(step),
-            zero_point=dot.zero_point,
-            **geometry,
-        )
-        position = next(i for i, layer in enumerate(self.table) if layer.name == name)
-        self.table[position] = replace(self.table[position], dtype="int8", weight_bytes=weights.size)
+        layer = attributes_of(value, Contraction)
+        conv = layer.conv
+        weights, scales = quantize_weights(constant_value(w).reshape(conv.out_channels, *conv.kernel, -1))
+        step = np.float32(ranges[layer.name] / LARGEST or 1)
+        dot = PLAIN if is_depthwise(conv, packed=False) else target.dot
+        packing = Packing(conv.channels, 8, quantizer=Quantizer(float(step), dot.zero_point))
+        key = (x, packing)
+        if key not in quantized:
+            quantized[key] = builder.emit(call("bibench.pack", x, attributes=Pack(packing=packing)))
+        integer = Int8Convolution(**vars(layer), packing=packing, bytes_after=bytes_after(conv, dot.word))
+        sums = call("bibench.int8_convolution", quantized[key], relax.const(weights), attributes=integer)
+        weight_bytes[layer.name] = weights.size
         floats = builder.emit(relax.op.astype(builder.emit(sums), "float32"))
         return relax.op.multiply(floats, relax.const(step * scales))
+
+    module = rewrite(mod, visit)
+    return module, tuple(_corrected(layer, ranges, weight_bytes) for layer in layers)
+
+
+def _corrected(layer: Layer, ranges: Mapping[str, float], weight_bytes: Mapping[str, int]) -> Layer:
+    if layer.name in weight_bytes:
+        return replace(layer, dtype="int8", weight_bytes=weight_bytes[layer.name])
+    if not layer.binarized and layer.name not in ranges:
+        return replace(layer, notes="It stays float32: there is no int8 kernel for it")
+    return layer
 
 
 def is_quantizable(value: relax.Expr) -> bool:

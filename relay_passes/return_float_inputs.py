@@ -5,29 +5,26 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from relay_passes.operators import Contraction, attributes_of
 from relay_passes.quantize_float_layers import is_quantizable
 from relay_passes.rewrite import bindings, substitute
 
 
-class ReturnFloatInputs:
-    """names: filled with the layers whose inputs follow the result of `main`, in order."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def __call__(self, mod: tvm.IRModule) -> tvm.IRModule:
-        main = mod["main"]
-        builder = relax.BlockBuilder()
-        env: dict[relax.Var, relax.Expr] = {}
-        inputs: list[relax.Expr] = []
-        with builder.function("main", list(main.params), attrs=dict(main.attrs or {})):
-            with builder.dataflow():
-                for binding in bindings(mod):
-                    value = substitute(binding.value, env)
-                    if is_quantizable(value):
-                        self.names.append(str(value.attrs["name"]))
-                        inputs.append(value.args[0])
-                    env[binding.var] = builder.emit(value)
-                result = builder.emit_output(relax.Tuple([substitute(main.body.body, env), *inputs]))
-            builder.emit_func_output(result)
-        return builder.get()
+def return_float_inputs(mod: tvm.IRModule) -> tuple[tvm.IRModule, tuple[str, ...]]:
+    """The module, and the layers whose inputs follow the result of `main`, in order."""
+    main = mod["main"]
+    builder = relax.BlockBuilder()
+    env: dict[relax.Var, relax.Expr] = {}
+    names: list[str] = []
+    inputs: list[relax.Expr] = []
+    with builder.function("main", list(main.params), attrs=dict(main.attrs or {})):
+        with builder.dataflow():
+            for binding in bindings(mod):
+                value = substitute(binding.value, env)
+                if is_quantizable(value):
+                    names.append(attributes_of(value, Contraction).name)
+                    inputs.append(value.args[0])
+                env[binding.var] = builder.emit(value)
+            result = builder.emit_output(relax.Tuple([substitute(main.body.body, env), *inputs]))
+        builder.emit_func_output(result)
+    return builder.get(), tuple(names)

@@ -216,10 +216,10 @@ def plain(shape: tuple[int, ...], dtype: str) -> Epilogue:
 def evaluate_operator(call: tvm.ir.Expr, arrays: Sequence[Any]) -> np.ndarray:
     """One Relax call of `OPERATORS` on arrays that stand for all of its operands, numbers included."""
     with np.errstate(all="ignore"):
-        return OPERATORS[call.op.name](_OnArrays, *arrays, **attributes_of(call))
+        return OPERATORS[call.op.name](_OnArrays, *arrays, **step_attributes(call))
 
 
-def attributes_of(call: tvm.ir.Expr) -> dict[str, Any]:
+def step_attributes(call: tvm.ir.Expr) -> dict[str, Any]:
     """What an entry of `OPERATORS` takes besides operands."""
     if call.op.name == "relax.astype":
         return {"dtype": str(call.attrs.dtype)}

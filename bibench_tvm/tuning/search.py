@@ -30,7 +30,7 @@ from bibench_tvm.tuning.builder import SYMBOL, Builder, BuildFailed
 from bibench_tvm.tuning.cost_model import Candidate, CostModel
 from bibench_tvm.tuning.measure import Boards, Job, OnBoard
 from bibench_tvm.tuning.trials import LIBRARY, Comparison, Measured, Trials
-from relay_passes.lower_kernels import Tunable
+from relay_passes.kernels.kernel import Tunable
 from relay_passes.rewrite import constant_value, is_constant
 from schedules.records import Record
 from schedules.space import candidates

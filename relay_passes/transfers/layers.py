@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from relay_passes.operators import BinaryConvolution, Contraction, attributes_of
 from relay_passes.rewrite import constant_value
 from relay_passes.transfers.operands import (
     INF,
@@ -81,10 +82,10 @@ def _extreme(positive: Array, low: Array, negative: Array, high: Array) -> Array
 
 def _convolution(o: Operands) -> ValueRange:
     """bibench.convolution: channels last."""
-    padding, kernel = ([int(v) for v in o.attrs[key]] for key in ("padding", "kernel"))
-    reach = [(k - 1) * int(d) + 1 for k, d in zip(kernel, o.attrs["dilation"], strict=True)]
-    empty = any(p >= r for p, r in zip(padding, reach * 2, strict=True))
-    return _dot(o[0], constant_value(o.call.args[1]), any(padding), empty)
+    conv = attributes_of(o.call, Contraction).conv
+    reach = [(k - 1) * d + 1 for k, d in zip(conv.kernel, conv.dilation, strict=True)]
+    empty = any(p >= r for p, r in zip(conv.padding, reach * 2, strict=True))
+    return _dot(o[0], constant_value(o.call.args[1]), any(conv.padding), empty)
 
 
 def _matmul_constant(o: Operands) -> ValueRange:
@@ -111,8 +112,9 @@ def _binary_convolution(o: Operands) -> ValueRange:
     """Integers: of K signs; or doubled, of those of them that meet a 1."""
     signs = constant_value(o.call.args[1])
     count = signs[0].size
-    ragged = any(int(p) for p in o.attrs["padding"])
-    if int(o.attrs["zero_one"]):
+    layer = attributes_of(o.call, BinaryConvolution)
+    ragged = any(layer.conv.padding)
+    if layer.zero_one:
         return lattice(-2 * count, 2 * count, 2, 0, SUM)
     return lattice(-count, count, 1 if ragged else 2, 0 if ragged else count, SUM)
 
@@ -122,7 +124,7 @@ def _int8_convolution(o: Operands) -> ValueRange:
 
 
 def _binary_product(o: Operands) -> ValueRange:
-    depth = int(o.attrs["depth"])
+    depth = attributes_of(o.call, Contraction).conv.channels
     return lattice(-depth, depth, 2, depth, SUM)
 
 

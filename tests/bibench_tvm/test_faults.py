@@ -16,7 +16,8 @@ import torch
 import trainers
 from bibench_tvm import compile_model, compiler
 from bibench_tvm.importer import Imported, import_model
-from relay_passes import find_binary, fold_thresholds, lower_kernels, quantize_float_layers
+from relay_passes import find_binary, fold_thresholds, quantize_float_layers
+from relay_passes.kernels import binary_convolution, float_layer
 from schedules import borders, epilogue
 
 Patch = pytest.MonkeyPatch
@@ -77,23 +78,26 @@ def inverted_activation(patch: Patch) -> None:
 
 
 def weight_bit(patch: Patch) -> None:
-    wrapped(patch, lower_kernels, "pack_weights", lambda words: first(words, lambda word: word ^ 1))
+    wrapped(patch, binary_convolution, "pack_weights", lambda words: first(words, lambda word: word ^ 1))
 
 
 def float_weight(patch: Patch) -> None:
     wrapped(
-        patch, lower_kernels, "lay_out", lambda w: first(w, lambda x: x * 1.5) if w.dtype.kind == "f" else w
+        patch, float_layer, "lay_out", lambda w: first(w, lambda x: x * 1.5) if w.dtype.kind == "f" else w
     )
 
 
 def border(patch: Patch) -> None:
     wrapped(
-        patch, lower_kernels, "border_tables", lambda tables: (first(tables[0], lambda t: t + 4), *tables[1:])
+        patch,
+        binary_convolution,
+        "border_tables",
+        lambda tables: (first(tables[0], lambda t: t + 4), *tables[1:]),
     )
 
 
 def border_class(patch: Patch) -> None:
-    wrapped(patch, lower_kernels, "border_tables", lambda t: (t[0], first(t[1], lambda row: row + 1), t[2]))
+    wrapped(patch, binary_convolution, "border_tables", lambda t: (t[0], first(t[1], lambda x: x + 1), t[2]))
 
 
 def limit(patch: Patch) -> None:
@@ -102,7 +106,7 @@ def limit(patch: Patch) -> None:
         table[..., 0] += 1  # of the first channel: a class of pixels may have no sum just there
         return table
 
-    wrapped(patch, lower_kernels, "limit_table", change)
+    wrapped(patch, binary_convolution, "limit_table", change)
 
 
 # ---- in a kernel

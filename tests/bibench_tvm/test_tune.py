@@ -29,7 +29,7 @@ from bibench_tvm.tuning.measure import boards_of
 from bibench_tvm.tuning.search import Search, subjects_of
 from bibench_tvm.tuning.trials import LIBRARY, open_trials
 from relay_passes import lower
-from relay_passes.lower_kernels import Tunable
+from relay_passes.kernels.kernel import Tunable
 from rpc.boards import BoardInfo
 from rpc.session import local_board
 from schedules import records

@@ -3,8 +3,8 @@ import pytest
 from tvm import relax
 
 from relay_passes.expand_quantize import expand_quantize
-from relay_passes.find_binary import FindBinary
-from relay_passes.mark_layers import MarkLayers
+from relay_passes.find_binary import find_binary
+from relay_passes.mark_layers import mark_layers
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
 
@@ -23,9 +23,8 @@ def conv(x):
 
 
 def found(mod):
-    finder = FindBinary(GENERIC)
-    finder(sink_transposes(MarkLayers({})(expand_quantize(mod))))
-    return [layer.binarized for layer in finder.table]
+    _, layers = find_binary(sink_transposes(mark_layers(expand_quantize(mod), {})), GENERIC)
+    return [layer.binarized for layer in layers]
 
 
 @pytest.mark.parametrize("scale, zero", [(1.0, 0), (0.25, 3), (0.1, -100)])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.find_binary import CONSTANT_NOTE, SIGN_NOTE, FindBinary
-from relay_passes.mark_layers import MarkLayers
+from relay_passes.find_binary import CONSTANT_NOTE, SIGN_NOTE, find_binary
+from relay_passes.mark_layers import mark_layers
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
 from schedules.targets.x86_avx512 import X86_AVX512
@@ -30,9 +30,7 @@ def conv(x, weights=None):
 
 def find(mod, target=GENERIC):
     """(the module, the table)."""
-    finder = FindBinary(target)
-    mod = finder(sink_transposes(MarkLayers({})(mod)))
-    return mod, finder.table
+    return find_binary(sink_transposes(mark_layers(mod, {})), target)
 
 
 def image(shape=SHAPE):

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax
 
-from relay_passes.find_binary import FindBinary
+from relay_passes.find_binary import find_binary
 from relay_passes.fold_thresholds import fold_thresholds
-from relay_passes.mark_layers import MarkLayers
+from relay_passes.mark_layers import mark_layers
 from relay_passes.rewrite import bindings, constant_value, is_call
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
@@ -64,7 +64,7 @@ def network(build, links, comparison, threshold, pool_after=None, swapped=False)
         bits = emit(op.where(emit(getattr(op, comparison)(*sides)), relax.const(1.0), relax.const(-1.0)))
         return emit(op.nn.conv2d(bits, relax.const(np.ones((2, CHANNELS, 1, 1), "float32"))))
 
-    return FindBinary(GENERIC)(sink_transposes(MarkLayers({})(build(body, (1, DEPTH, 4, 4)))))
+    return find_binary(sink_transposes(mark_layers(build(body, (1, DEPTH, 4, 4)), {})), GENERIC)[0]
 
 
 def folded_truth(mod):
@@ -142,7 +142,7 @@ def plain_chain(build, make):
         )
         return emit(op.nn.conv2d(bits, relax.const(np.ones((2, CHANNELS, 1, 1), "float32"))))
 
-    return FindBinary(GENERIC)(sink_transposes(MarkLayers({})(build(body, (1, DEPTH, 4, 4)))))
+    return find_binary(sink_transposes(mark_layers(build(body, (1, DEPTH, 4, 4)), {})), GENERIC)[0]
 
 
 NOT_MONOTONE = {
@@ -175,6 +175,6 @@ def test_a_chain_that_grows_by_broadcasting_is_not_folded(build, run):
         return emit(op.nn.conv2d(bits, relax.const(np.ones((2, CHANNELS, 1, 1), "float32"))))
 
     before = build(body, (1, DEPTH, 4, 4))
-    after = fold_thresholds(FindBinary(GENERIC)(sink_transposes(MarkLayers({})(before))))
+    after = fold_thresholds(find_binary(sink_transposes(mark_layers(before, {})), GENERIC)[0])
     x = np.random.default_rng(0).normal(size=(1, DEPTH, 4, 4)).astype("float32")
     np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])

@@ -1,9 +1,10 @@
 import numpy as np
 from tvm import relax
 
-from relay_passes.find_binary import FindBinary
+from relay_passes.find_binary import find_binary
 from relay_passes.grow_halos import grow_halos
-from relay_passes.mark_layers import MarkLayers
+from relay_passes.mark_layers import mark_layers
+from relay_passes.operators import Pack, attributes_of
 from relay_passes.rewrite import bindings, is_call
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
@@ -23,9 +24,9 @@ def conv(x, kernel, padding):
 def grown(build, body, *shapes):
     """(before, after, the halos of what is packed)."""
     before = build(body, *shapes)
-    after = grow_halos(FindBinary(GENERIC)(sink_transposes(MarkLayers({})(before))))
+    after = grow_halos(find_binary(sink_transposes(mark_layers(before, {})), GENERIC)[0])
     packs = [b.value for b in bindings(after) if is_call(b.value, "bibench.pack")]
-    return before, after, [[int(h) for h in pack.attrs["halo"]] for pack in packs]
+    return before, after, [list(attributes_of(pack, Pack).packing.halo) for pack in packs]
 
 
 def check(run, before, after, *shapes):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.mark_layers import MarkLayers
+from relay_passes.mark_layers import mark_layers
+from relay_passes.operators import Named, attributes_of
 from relay_passes.rewrite import bindings, is_call
 
 RNG = np.random.default_rng(0)
@@ -42,19 +43,19 @@ def test_a_layer_gets_its_operator_and_its_name(build, run, layer):
     shape, make, operator = LAYERS[layer]
     before = build(lambda emit, x: emit(make(x)), shape)
     imported = bindings(before)[-2].var.name  # the last names the result
-    after = MarkLayers({imported: "encoder.layer"})(before)
+    after = mark_layers(before, {imported: "encoder.layer"})
     [marked] = [
         b.value for b in bindings(after) if is_call(b.value) and b.value.op.name.startswith("bibench")
     ]
     assert marked.op.name == operator
-    assert marked.attrs["name"] == "encoder.layer"
+    assert attributes_of(marked, Named).name == "encoder.layer"
     x = RNG.normal(size=shape).astype("float32")
     np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_weights_computed_at_run_time_keep_the_operator(build, run, operators):
     before = build(lambda emit, x, w: emit(op.nn.conv2d(x, w)), (1, 2, 4, 4), (3, 2, 2, 2))
-    after = MarkLayers({})(before)
+    after = mark_layers(before, {})
     assert operators(after) == ["conv2d", "bibench.named"]
     inputs = [RNG.normal(size=shape).astype("float32") for shape in ((1, 2, 4, 4), (3, 2, 2, 2))]
     np.testing.assert_allclose(run(after, *inputs)[0], run(before, *inputs)[0], rtol=1e-4)

@@ -3,13 +3,13 @@ import pytest
 import tvm
 from tvm import relax
 
-from relay_passes.find_binary import FindBinary
+from relay_passes.find_binary import find_binary
 from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
-from relay_passes.lower_kernels import LowerKernels
-from relay_passes.mark_layers import MarkLayers
-from relay_passes.quantize_float_layers import QuantizeFloatLayers, quantize_weights
-from relay_passes.return_float_inputs import ReturnFloatInputs
+from relay_passes.lower_kernels import lower_kernels
+from relay_passes.mark_layers import mark_layers
+from relay_passes.quantize_float_layers import quantize_float_layers, quantize_weights
+from relay_passes.return_float_inputs import return_float_inputs
 from relay_passes.rewrite import bindings, is_call
 from relay_passes.sink_transposes import sink_transposes
 from schedules.convolution import binary_convolution_reference
@@ -28,13 +28,12 @@ def weights(*shape: int) -> np.ndarray:
 
 def marked(mod):
     """(the network with its layers found, the table of them)."""
-    find = FindBinary(GENERIC)
-    return find(sink_transposes(fold_batch_norm(MarkLayers({})(mod)))), find.table
+    return find_binary(sink_transposes(fold_batch_norm(mark_layers(mod, {}))), GENERIC)
 
 
 def quantized(mod, ranges):
     mod, table = marked(mod)
-    return QuantizeFloatLayers(GENERIC, ranges, table)(mod), table
+    return quantize_float_layers(mod, GENERIC, ranges, table)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6], ids=["one group", "two groups", "depthwise"])
@@ -99,12 +98,9 @@ def test_what_stays_float_says_so(build):
         deep = emit(op.matmul(x, relax.const(np.ones((140_000, 2), "f4"))))  # sums beyond 32 bits
         return emit(op.matmul(deep, emit(op.permute_dims(deep))))
 
-    before, (deep, product) = marked(build(body, (3, 140_000)))
-    inputs = ReturnFloatInputs()
-    inputs(before)
-    assert inputs.names == []
-    table = [deep, product]
-    after = QuantizeFloatLayers(GENERIC, {}, table)(before)
+    before, table = marked(build(body, (3, 140_000)))
+    assert return_float_inputs(before)[1] == ()
+    after, table = quantize_float_layers(before, GENERIC, {}, table)
     assert not any(is_call(b.value, "bibench.pack") for b in bindings(after))
     assert [(t.dtype, t.notes) for t in table] == [
         ("float32", "It stays float32: there is no int8 kernel for it")
@@ -120,9 +116,8 @@ def test_inputs_of_float_layers_are_returned(build, run):
 
     before = build(body, shape)
     mod, table = marked(before)
-    inputs = ReturnFloatInputs()
-    observed = inputs(mod)
-    assert inputs.names == [layer.name for layer in table]
+    observed, names = return_float_inputs(mod)
+    assert list(names) == [layer.name for layer in table]
     x = RNG.normal(size=shape).astype("f4")
     machine_outputs = run_nested(observed, x)
     np.testing.assert_array_equal(machine_outputs[1], x.transpose(0, 2, 3, 1))
@@ -132,7 +127,7 @@ def test_inputs_of_float_layers_are_returned(build, run):
 def run_nested(mod, *arrays):
 
     target = tvm.target.Target({"kind": "llvm"})
-    machine = relax.VirtualMachine(tvm.compile(LowerKernels(GENERIC)(mod), target=target), tvm.cpu())
+    machine = relax.VirtualMachine(tvm.compile(lower_kernels(mod, GENERIC).module, target=target), tvm.cpu())
     return [item.numpy() for item in machine["main"](*map(tvm.runtime.tensor, arrays))]
 
 

@@ -1,0 +1,81 @@
+"""A convolution of bits: its thresholds, its border tables, its weights in bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax, tirx
+
+from relay_passes.kernels.kernel import Integers, Kernel, Site, Tunable
+from relay_passes.kernels.split_threshold import split_threshold
+from relay_passes.operators import BinaryConvolution, attributes_of
+from relay_passes.rewrite import constant_value
+from schedules import depthwise
+from schedules.borders import Ending, border_tables, limit_table
+from schedules.convolution import binary_convolution
+from schedules.epilogue import Epilogue
+from schedules.targets.kernel_target import Tile
+from schedules.task import Task, outputs_of
+from schedules.weights import lay_out, pack_weights
+
+
+def lower_binary_convolution(site: Site) -> Kernel:
+    layer = attributes_of(site.anchor, BinaryConvolution)
+    conv, packing = layer.conv, layer.packing
+    words, signs = site.anchor.args[0], constant_value(site.anchor.args[1])
+    epilogue, operands = site.epilogue, site.operands
+    thresholds = turned = None
+    if split := split_threshold(epilogue, operands):
+        epilogue, operands, thresholds, falls = split
+        # not (d >= T)  <=>  -d >= 1 - T, and -d is the sum over the opposite weights.
+        turned = np.broadcast_to(falls, conv.out_channels)
+        signs = np.where(turned[:, None, None, None], -signs, signs)
+        thresholds = np.where(turned, 1 - thresholds, thresholds)
+    bare: Ending = "bordered dot" if layer.zero_one or any(conv.padding) else "dot"
+    base, *classes = border_tables(conv, signs > 0, layer.zero_one)
+    packed = pack_weights(signs > 0, packing.word)
+
+    def tables(table: np.ndarray) -> list[relax.Expr]:
+        return [relax.const(t) for t in (table, *classes)]
+
+    bordered = tables(base) if bare == "bordered dot" else []
+    ending: Ending = bare if thresholds is None else "truth"
+    after = bordered if thresholds is None else tables(limit_table(base, thresholds, conv))
+    if depthwise.is_depthwise(conv, packed=True):
+        name, weights = "binary_depthwise_convolution", relax.const(depthwise.lay_out(packed))
+
+        def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
+            return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending)
+    else:
+
+        def tiled(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
+            return binary_convolution(conv, packing, tile, site.target, epilogue, ending=ending)
+
+        def weights_for(tile: Tile) -> relax.Expr:
+            return relax.const(lay_out(packed.view(f"uint{tile.word or packing.word}"), conv.groups, tile))
+
+        def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
+            return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]
+
+        task = Task(conv, packing, ending, outputs_of(epilogue))
+        tile = site.tile(Tunable(task, site.target.binary_tile(conv), make))
+        name, weights = "binary_convolution", weights_for(tile)
+
+        def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
+            return tiled(tile, epilogue, ending)
+
+    return Kernel(
+        name=name,
+        function=function(epilogue, ending),
+        arguments=[words, weights, *operands, *after],
+        epilogue=epilogue,
+        operands=operands,
+        integers=Integers(
+            layer=layer,
+            inputs=(words,),
+            weights=signs,
+            thresholds=thresholds,
+            turned=turned,
+            sums=lambda plain: function(plain, bare),
+            sums_arguments=[words, weights, *bordered],
+        ),
+    )

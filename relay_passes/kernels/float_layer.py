@@ -1,0 +1,57 @@
+"""A convolution or dense layer in float32: depthwise, by Winograd, or in tiles."""
+
+from __future__ import annotations
+
+from tvm import relax, tirx
+
+from relay_passes.kernels.kernel import Kernel, Site, Tunable
+from relay_passes.operators import Contraction, attributes_of
+from relay_passes.rewrite import constant_value, shape_of
+from schedules import depthwise, winograd
+from schedules.convolution import float_convolution
+from schedules.geometry import Convolution
+from schedules.targets.kernel_target import Tile
+from schedules.task import Task, outputs_of
+from schedules.weights import lay_out
+
+FEW_CHANNELS = 4
+"""Of an image [N, C, H, W] with no more, turning it costs more than reading it plane by plane."""
+
+
+def lower_float_layer(site: Site) -> Kernel:
+    layer = attributes_of(site.anchor, Contraction)
+    conv, target = layer.conv, site.target
+    x, w = site.anchor.args
+    weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
+    planes = site.planes if _may_read_planes(conv) else None
+    fast = target.winograd_tile(conv) if winograd.saves_products(conv) else None
+    writes_planes = any(output.planar for output in site.epilogue.outputs)
+    if depthwise.is_depthwise(conv, packed=False):
+        function = depthwise.depthwise_convolution(conv, None, site.epilogue, ending="dot")
+        arguments = [x, relax.const(depthwise.lay_out(weights)), *site.operands]
+    elif planes is not None and fast is not None and not writes_planes:
+        function = winograd.winograd_convolution(conv, fast, target, site.epilogue)
+        transformed = winograd.transform_weights(weights.transpose(0, 3, 1, 2), conv)
+        arguments = [planes, relax.const(lay_out(transformed, 1, fast)), *site.operands]
+    else:
+        planar = planes is not None
+        source = planes if planar else x
+        taps = weights.transpose(0, 3, 1, 2) if planar else weights
+
+        def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
+            kernel = float_convolution(conv, shape_of(source), tile, target, site.epilogue, planar=planar)
+            return kernel, [source, relax.const(lay_out(taps, conv.groups, tile)), *site.operands]
+
+        task = Task(conv, None, "dot", outputs_of(site.epilogue), planar)
+        function, arguments = make(site.tile(Tunable(task, target.float_tile(conv), make)))
+    return Kernel(
+        name="float_dense" if layer.op == "linear" else "float_convolution",
+        function=function,
+        arguments=arguments,
+        epilogue=site.epilogue,
+        operands=site.operands,
+    )
+
+
+def _may_read_planes(conv: Convolution) -> bool:
+    return conv.channels <= FEW_CHANNELS and conv.groups == 1 and conv.dilation[1] == 1

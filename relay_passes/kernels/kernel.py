@@ -1,0 +1,112 @@
+"""What each kind of kernel is lowered from, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import relax, tirx
+
+from relay_passes.operators import BinaryConvolution, PackedContraction
+from schedules.bits import unpack
+from schedules.convolution import binary_convolution_reference
+from schedules.epilogue import Epilogue
+from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.task import Task
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """One call of a kernel whose tile can be chosen."""
+
+    task: Task
+    default: Tile
+    # tile -> (the kernel, its arguments in `main`: the constants, laid out for that tile, and variables)
+    make: Callable[[Tile], tuple[tirx.PrimFunc, list[relax.Expr]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a kernel goes: a group of operators, over the variables of the `main` that is being built."""
+
+    anchor: relax.Call
+    epilogue: Epilogue  # the program after the anchor
+    operands: list[relax.Expr]  # which it reads
+    planes: relax.Expr | None  # the image [N, C, H, W] that the anchor's first argument was turned from
+    target: KernelTarget
+    tile: Callable[[Tunable], Tile]  # chosen, or the default
+    emit: Callable[[relax.Expr], relax.Var]  # for what has to be computed before the kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integers:
+    """What a kernel of integers should compute, in plain numpy."""
+
+    layer: PackedContraction
+    inputs: tuple[relax.Var, ...]  # packed activations
+    weights: np.ndarray | None  # [O, KH, KW, C / groups]; None for a product of two activations
+    thresholds: np.ndarray | None = None  # [O] or [1]: the epilogue reads sum >= threshold
+    turned: np.ndarray | None = None  # bool [O] or [1]: with opposite weights, and so sums
+    # The bare sums: a kernel that differs from the layer's in its epilogue alone, and its arguments.
+    sums: Callable[[Epilogue], tirx.PrimFunc]
+    sums_arguments: list[relax.Expr]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """name: what it computes; epilogue, operands: those of the site, but for what the kernel took in."""
+
+    name: str
+    function: tirx.PrimFunc
+    arguments: list[relax.Expr]
+    epilogue: Epilogue
+    operands: list[relax.Expr]
+    integers: Integers | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelCall:
+    """One call of a binary or int8 kernel in `main`, for whoever checks it on the inputs that it got."""
+
+    layer: PackedContraction
+    inputs: tuple[relax.Var, ...]  # in `main`
+    outputs: tuple[relax.Var, ...]
+    sums: relax.Var | None  # with `probe`
+    weights: np.ndarray | None
+    thresholds: np.ndarray | None
+    turned: np.ndarray | None
+    epilogue: Epilogue
+    operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
+
+    @property
+    def zero_one(self) -> bool:
+        """Whether the sums are doubled ones over {0, 1}."""
+        return isinstance(self.layer, BinaryConvolution) and self.layer.zero_one
+
+    @property
+    def plane(self) -> int:
+        """0, or for an operand of three values, which has a call for each, 1 for above 0 and -1 for below."""
+        return self.layer.plane if isinstance(self.layer, BinaryConvolution) else 0
+
+    def activations(self, words: np.ndarray) -> np.ndarray:
+        """What the kernel's packed input stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
+        packing = self.layer.packing
+        if packing.quantizer:
+            return unpack(words, packing)
+        bits = unpack(words, packing).astype(np.int8)
+        return bits if self.zero_one else 2 * bits - 1
+
+    def reference_sums(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """int32 [N, OH, OW, O]: the sums before the epilogue, in plain numpy; doubled over {0, 1}."""
+        left = self.activations(inputs[0])
+        if self.weights is None:
+            right = 2 * unpack(inputs[1], self.layer.packing).astype(np.int32) - 1
+            return np.einsum("abmk,abnk->abmn", left.astype(np.int32), right)
+        total = binary_convolution_reference(left, self.weights, self.layer.conv)
+        return total * 2 if self.zero_one else total
+
+    def reference(self, inputs: Sequence[np.ndarray], sums: np.ndarray) -> list[np.ndarray]:
+        """What the kernel should write for these inputs, and these sums of theirs."""
+        operands = [inputs[o] if isinstance(o, int) else o for o in self.operands]
+        return self.epilogue.evaluate(sums if self.thresholds is None else sums >= self.thresholds, operands)

@@ -1,0 +1,26 @@
+"""Packing that no kernel before it took in: of truths to bits, of floats to bytes."""
+
+from __future__ import annotations
+
+from relay_passes.kernels.float_layer import FEW_CHANNELS
+from relay_passes.kernels.kernel import Kernel, Site
+from relay_passes.operators import Pack, attributes_of, packed_image
+from relay_passes.rewrite import shape_of
+from schedules.packing import packing_kernel
+from schedules.planar_packing import planar_packing_kernel
+from schedules.planar_quantizing import planar_quantizing_kernel
+
+
+def lower_pack(site: Site) -> Kernel:
+    pack = attributes_of(site.anchor, Pack)
+    packing, operands = pack.packing, site.operands
+    if packing.quantizer and packing.channels <= FEW_CHANNELS and site.planes is not None:
+        batch, _, height, width = shape_of(site.planes)
+        function, operands = planar_quantizing_kernel(batch, height, width, packing), [site.planes]
+    elif pack.planar:
+        function = planar_packing_kernel(shape_of(site.anchor.args[0]), site.epilogue)
+    else:
+        function = packing_kernel(packed_image(site.anchor), site.epilogue)
+    return Kernel(
+        name="pack", function=function, arguments=operands, epilogue=site.epilogue, operands=operands
+    )

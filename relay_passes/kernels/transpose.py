@@ -1,0 +1,24 @@
+"""A permutation that turns matrices is a kernel of ours; TVM's own is slow."""
+
+from __future__ import annotations
+
+from tvm import relax, tirx
+
+from relay_passes.rewrite import dtype_of, is_call, shape_of
+from schedules.targets.kernel_target import KernelTarget
+from schedules.transposition import matrices, transposition
+
+
+def turning_kernel(value: relax.Expr, target: KernelTarget) -> tuple[tirx.PrimFunc, relax.TensorType] | None:
+    """The kernel and the type of what it writes; None for anything else than such a permutation."""
+    if not is_call(value, "relax.permute_dims"):
+        return None
+    x = value.args[0]
+    shape, dtype = shape_of(x), dtype_of(x)
+    axes = value.attrs.axes
+    order = range(len(shape))[::-1] if axes is None else [int(axis) for axis in axes]
+    extents = matrices(shape, tuple(order))
+    if extents is None or dtype not in ("float32", "int32"):
+        return None
+    out_shape = tuple(shape[axis] for axis in order)
+    return transposition(shape, out_shape, extents, dtype, target.floats), relax.TensorType(out_shape, dtype)
