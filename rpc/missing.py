@@ -50,7 +50,7 @@ def sentence_of(package: str) -> str | None:
         return None
     line = f"{_INSTALL} {_EXTRAS[package]}"
     if package in _TUNING:
-        return f"This needs the package {package}. Type: {line} (for a board: on the workstation, with --board)"
+        return f"This needs the package {package}. Type: {line} (on a board: tune on the workstation instead)"
     if package not in _COMPILING:
         return f"This needs the package {package}. Type: {line}"
     if platform.machine().lower() in ("aarch64", "arm64", "armv7l", "armv8l"):
