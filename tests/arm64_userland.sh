@@ -1,17 +1,17 @@
 #!/bin/sh
 # A fresh 64-bit Arm Debian under QEMU, and in it what docs/boards.md says of a Raspberry Pi: install, run, bench and
-# board; and from this machine run, bench and tune on that board. Usage: tests/arm64_userland.sh [RELEASE [FOLDER]].
-# The release is bookworm (Python 3.11) or trixie (3.13). FOLDER keeps the Debian and what pip fetched for the next
-# time; the installation is made anew each time. Takes a quarter of an hour and 1.5 GB of disk, and needs debootstrap,
-# proot and qemu-user-static. PYTHON is this machine's Python with the project, MIRROR another mirror of Debian.
-# Nothing of this machine is changed, and nothing is left running.
+# board; and from this machine run, bench and tune on that board. Usage: tests/arm64_userland.sh [RELEASE [FOLDER]],
+# as root, for debootstrap. The release is bookworm (Python 3.11) or trixie (3.13). FOLDER keeps the Debian for the next
+# time; the installation is made anew each time. Takes about ten minutes and 1 GB of disk, and needs debootstrap, proot
+# and qemu-user-static. PYTHON is this machine's Python with the project, MIRROR another mirror of Debian. Nothing of
+# this machine is changed, and nothing is left running.
 set -eu
+folder=$(realpath -m "${2:-${TMPDIR:-/tmp}/bibench_userland}")
 cd "$(dirname "$0")/.."
 release=${1:-bookworm}
-folder=${2:-${TMPDIR:-/tmp}/bibench_userland}
 python=${PYTHON:-.venv/bin/python}
 root=$folder/$release
-export PYTHONPATH="$PWD"
+export PYTHONPATH="$PWD" PYTHONDONTWRITEBYTECODE=1
 
 fail() {
     echo "$1" >&2
@@ -24,19 +24,18 @@ for program in debootstrap proot qemu-aarch64-static; do
     command -v "$program" >/dev/null ||
         fail "$program is missing. Type: sudo apt-get install -y debootstrap proot qemu-user-static"
 done
+[ "$(id -u)" = 0 ] || fail "debootstrap needs root. Type: sudo PYTHON=$python tests/arm64_userland.sh $release $folder"
 "$python" -c 'import tvm' || fail "$python has no TVM. Type: ./install.sh, or set PYTHON."
 
 if [ ! -e "$root.whole" ]; then
     step "Debian $release"
-    [ "$(id -u)" = 0 ] || fail "debootstrap needs root, the first time. Type: sudo PYTHON=$python $0 $release $folder"
     rm -rf "$root"
     mkdir -p "$folder"
     debootstrap --arch=arm64 --foreign --variant=minbase --include=python3,python3-venv,ca-certificates \
         "$release" "$root" "${MIRROR:-http://deb.debian.org/debian}" >"$root.log" || fail "See $root.log."
     # Unpacked and not configured, which is enough for Python and takes no emulation.
     for package in "$root"/var/cache/apt/archives/*.deb; do dpkg-deb -x "$package" "$root"; done
-    rm -rf "$root/proc" "$root/dev" "$root/sys" "$root"/var/cache/apt/archives/*.deb
-    mkdir -p "$root/proc" "$root/dev" "$root/sys" "$root/home/pi"
+    (cd "$root" && rm -rf proc dev sys var/cache/apt/archives/*.deb && mkdir -p proc dev sys home/pi)
     touch "$root.whole"
 fi
 # What the kernel of a Raspberry Pi 4 would say; QEMU shows this machine's.
@@ -58,22 +57,29 @@ no_new_privileges, filter = (38, 1, 0, 0, 0), (22, 2, struct.pack("@HP", len(ste
 if ctypes.CDLL(None).prctl(*no_new_privileges) or ctypes.CDLL(None).prctl(*filter):
     sys.exit("This kernel takes no filter of system calls.")
 os.execvp(sys.argv[1], sys.argv[1:])'
-inside() { # command: runs it there
+enter() { # command: becomes it, there; to be called with &
     # shellcheck disable=SC2086
-    set -- "$python" -c "$refuse" proot -q "qemu-aarch64-static -cpu cortex-a72" -r "$root" -b /proc -b /dev -b /sys \
-        -b "$folder/cpuinfo:/proc/cpuinfo" -b /etc/resolv.conf -b /etc/hosts -b /etc/ssl -w /home/pi \
+    exec "$python" -c "$refuse" proot -v -1 -q "qemu-aarch64-static -cpu cortex-a72" -r "$root" -b /proc -b /dev \
+        -b /sys -b "$folder/cpuinfo:/proc/cpuinfo" -b /etc/resolv.conf -b /etc/hosts -b /etc/ssl -w /home/pi \
         /usr/bin/env -i PATH=/usr/bin:/bin HOME=/home/pi LC_ALL=C.UTF-8 $network /bin/sh -euc "$1"
-    ${how:-} "$@"
+}
+inside() { # command: runs it there
+    enter "$1" &
+    guest=$!
+    status=0
+    wait "$guest" || status=$?
+    guest=
+    return "$status"
 }
 
 scratch=$(mktemp -d)
-servers=
+guest=
 board=
+servers=
 end() {
     # proot listens to SIGQUIT alone, and ends with itself what runs in it.
-    [ -z "$board" ] || kill -QUIT "$board" 2>/dev/null || :
-    # shellcheck disable=SC2086
-    [ -z "$servers" ] || kill $servers 2>/dev/null || :
+    for process in $guest $board; do kill -QUIT "$process" 2>/dev/null || :; done
+    for process in $servers; do kill "$process" 2>/dev/null || :; done
     wait
     rm -rf "$scratch"
 }
@@ -96,12 +102,14 @@ rm -rf "$home/bibench_tvm" "$home/build" "$home"/*.npy
 mkdir -p "$home/bibench_tvm"
 tar -c --exclude './.*' . | tar -xC "$home/bibench_tvm"
 inside 'uname -m && python3 -V'
-inside 'cd bibench_tvm && ./install.sh board'
+install=$("$python" -m bibench_tvm.board --print-install --without-ssh 2>/dev/null | tail -1)
+echo "$install"
+inside "$install"
 inside 'cd bibench_tvm && du -sm .venv && .venv/bin/pip --disable-pip-version-check list'
 there='. bibench_tvm/.venv/bin/activate &&'
 
 step "an artifact from here"
-"$python" -m bibench_tvm.compile --target rpi4b --out "$scratch/build" 2>&1 | tail -1
+"$python" -m bibench_tvm.compile --target rpi4b --out "$scratch/build" --json >"$scratch/json"
 "$python" -c "import numpy, sys; numpy.save(sys.argv[1], numpy.random.default_rng(0).standard_normal((3, 1, 32, 32), 'f'))" \
     "$scratch/x.npy"
 cp -r "$scratch/build" "$scratch/x.npy" "$home"
@@ -115,8 +123,7 @@ step "what a board lacks, in sentences"
 for command in "compile --target rpi4b" "tune --out tuned" "train --out out" "board --tracker 127.0.0.1:9 --key k --emulate" \
     "bench build --against onnxruntime" "run build --input x.npy --output z.npy --threads 1000" \
     "run nothing --input x.npy --output z.npy"; do
-    status=0
-    inside "$there bibench $command" >"$scratch/said" 2>&1 || status=$?
+    inside "$there bibench $command" >"$scratch/said" 2>&1 || :
     echo "bibench $command: exit $status. $(cat "$scratch/said")"
     case $status in 1 | 2) ;; *) fail "Not refused." ;; esac
     ! grep -E 'Traceback|fault of the program' "$scratch/said" >/dev/null || fail "Not in a sentence."
@@ -128,14 +135,14 @@ servers="$servers $!"
 await 60 grep -q '}' "$scratch/tracker"
 port=$("$python" -c 'import json, sys; print(json.load(sys.stdin)["port"])' <"$scratch/tracker")
 tracker="--tracker 127.0.0.1:$port"
-how=exec inside "$there exec bibench board $tracker --key pi" &
+enter "$there exec bibench board $tracker --key pi" &
 board=$!
 # shellcheck disable=SC2086
 "$python" -m bibench_tvm.board $tracker --key emulated --emulate --cpu cortex-a72 &
 servers="$servers $!"
 listed() { "$python" -m bibench_tvm.targets --tracker "127.0.0.1:$port" | grep "$1"; }
-await 120 listed '^pi'
-await 120 listed '^emulated'
+await 60 listed '^pi'
+await 60 listed '^emulated'
 listed '^pi'
 
 for key in pi emulated; do
