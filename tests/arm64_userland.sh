@@ -98,7 +98,7 @@ await() { # seconds, command: until it succeeds
 
 step "./install.sh board, there"
 home=$root/home/pi
-rm -rf "$home/bibench_tvm" "$home/build" "$home"/*.npy
+rm -rf "$home/bibench_tvm" "$home/build" "$home"/*.npy "$root"/tmp/*
 mkdir -p "$home/bibench_tvm"
 tar -c --exclude './.*' . | tar -xC "$home/bibench_tvm"
 inside 'uname -m && python3 -V'
