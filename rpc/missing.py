@@ -18,6 +18,7 @@ _EXTRAS = {
 }
 # Of these, a board needs none: what they are for is done on the workstation.
 _COMPILING = ("torch", "onnx", "onnxscript", "ziglang")
+_TUNING = ("xgboost", "psutil")
 # What every installation has.
 _ALWAYS = ("tvm", "tvm_ffi")
 
@@ -48,6 +49,8 @@ def sentence_of(package: str) -> str | None:
     if package not in _EXTRAS:
         return None
     line = f"{_INSTALL} {_EXTRAS[package]}"
+    if package in _TUNING:
+        return f"This needs the package {package}. Type: {line} (on a board: tune on the workstation instead)"
     if package not in _COMPILING:
         return f"This needs the package {package}. Type: {line}"
     if platform.machine().lower() in ("aarch64", "arm64", "armv7l", "armv8l"):

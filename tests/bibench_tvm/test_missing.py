@@ -83,7 +83,7 @@ def test_every_sentence_has_one_line_to_type(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(missing.platform, "machine", lambda: "aarch64")
     assert "compile on the workstation" in str(missing.sentence_of("torch"))
     assert "Type there: bibench compile" in str(missing.sentence_of("torch"))
-    assert "./install.sh tune" in str(missing.sentence_of("xgboost"))
+    assert "./install.sh tune (on a board: tune on the workstation" in str(missing.sentence_of("xgboost"))
     assert missing.sentence_of("a_package_of_others") is None
 
 
