@@ -23,6 +23,7 @@ from bibench_tvm.compiler import build
 from bibench_tvm.errors import BibenchError, UsageError, unknown
 from bibench_tvm.importer import Imported
 from bibench_tvm.link import export
+from bibench_tvm.manifest import Manifest
 from bibench_tvm.measure import INSTRUCTIONS, MILLISECONDS, in_unit, sample_inputs, unit_of
 from bibench_tvm.peers import bitserial, onnx_runtime
 from bibench_tvm.peers.standalone import Standalone
@@ -119,7 +120,7 @@ def compare(
     board raises.
     """
     left_out: list[str] = []
-    kinds = _kinds(artifact.manifest, left_out)
+    kinds = _kinds(artifact.record, left_out)
     key = board.info.key
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(artifact, board, names, threads, Path(folder), left_out)
@@ -138,17 +139,15 @@ def compare(
     return {"unit": unit_of(board), "ours": OURS, "layers": layers, "network": network, "left_out": left_out}
 
 
-def _kinds(
-    manifest: Mapping[str, Any], left_out: list[str]
-) -> dict[tuple[Convolution, str, bool], list[str]]:
+def _kinds(manifest: Manifest, left_out: list[str]) -> dict[tuple[Convolution, str, bool], list[str]]:
     """The layers that differ in what they compute, each with the names of all that are alike."""
     found: dict[tuple[Convolution, str, bool], list[str]] = {}
     without = []
-    for layer in manifest["layers"]:
-        if layer.get("geometry") is None:
-            without.append(layer["name"])
+    for layer in manifest.layers:
+        if layer.geometry is None:
+            without.append(layer.name)
             continue
-        found.setdefault((_geometry(layer), layer["op"], layer["binarized"]), []).append(layer["name"])
+        found.setdefault((layer.geometry, layer.op, layer.binarized), []).append(layer.name)
     if quantized := _int8(manifest):
         left_out.append(f"{', '.join(quantized)}: int8 in the artifact, and float32 where they stand alone.")
     if without:
@@ -156,31 +155,13 @@ def _kinds(
     return found
 
 
-def _int8(manifest: Mapping[str, Any]) -> list[str]:
-    return [layer["name"] for layer in manifest["layers"] if layer.get("dtype") == "int8"]
+def _int8(manifest: Manifest) -> list[str]:
+    return [layer.name for layer in manifest.layers if layer.dtype == "int8"]
 
 
-def _geometry(layer: Mapping[str, Any]) -> Convolution:
-    """Raises BibenchError where the manifest makes no sense."""
-    try:
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in layer["geometry"].items()
-        }
-        conv = Convolution(**given)
-        numbers = [n for v in given.values() for n in (v if isinstance(v, tuple) else [v])]
-        lengths = [len(v) for v in (conv.kernel, conv.strides, conv.padding, conv.dilation)]
-        sound = all(type(n) is int and n >= 0 for n in numbers) and lengths == [2, 2, 4, 2]
-        sound = sound and min(*conv.out_shape, conv.products, *conv.strides, conv.groups) > 0
-    except (TypeError, AttributeError, ValueError, ZeroDivisionError):
-        sound = False
-    if not sound:
-        raise BibenchError(f"The manifest is damaged: the geometry of layer {layer['name']} makes no sense.")
-    return conv
-
-
-def _tiles(manifest: Mapping[str, Any]) -> dict[str, Tile]:
+def _tiles(manifest: Manifest) -> dict[str, Tile]:
     """What a task computes -> the tile that a record of tuning chose for it. Raises BibenchError."""
-    records = manifest["tuning"].get("records") or []
+    records = manifest.tuning.records
     try:
         return {_computed(record["task"]): tile_from_json(record["tile"]) for record in reversed(records)}
     except (TypeError, KeyError, ValueError) as error:
@@ -211,7 +192,7 @@ class _Bench:
         self.artifact, self.board, self.threads = artifact, board, threads
         self.folder, self.left_out = folder, left_out
         self.unit = unit_of(board)
-        self.target = resolve_target(artifact.manifest["target"]["name"])
+        self.target = resolve_target(artifact.record.target.name)
         self.made = 0
         self.topi = "topi" in names
         self.onnx_on_board = "onnxruntime" in names and onnx_runtime.is_on(board)
@@ -231,7 +212,7 @@ class _Bench:
             left_out.append(
                 f"{INT8} has weights of 7 bits: without VNNI its kernels saturate with 8, and are wrong."
             )
-        self.tiles = _tiles(artifact.manifest)
+        self.tiles = _tiles(artifact.record)
         self.default = "default" in names and bool(self.tiles)
         if "default" in names and not self.tiles:
             left_out.append("default: the artifact has no tuned schedules, so ours are the defaults.")
@@ -304,7 +285,7 @@ class _Bench:
     def network(self, source: Source | None) -> dict[str, Any]:
         """As `layer`, of the whole network."""
         makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._artifact(source)}
-        if self.default and _int8(self.artifact.manifest):
+        if self.default and _int8(self.artifact.record):
             self.left_out.append(
                 "The network untuned: its int8 layers need what compile calibrated them with."
             )
@@ -318,13 +299,13 @@ class _Bench:
         return self._turns(makers)
 
     def _artifact(self, source: Source | None) -> Contestant:
-        inputs = sample_inputs(self.artifact.manifest, None)
+        inputs = sample_inputs(self.artifact.record, None)
         expected = source.imported.reference(inputs).outputs[0] if source and source.file else None
-        tolerance = _QUANTIZED_NETWORK if _int8(self.artifact.manifest) else _FLIPS
+        tolerance = _QUANTIZED_NETWORK if _int8(self.artifact.record) else _FLIPS
         return Contestant(self.artifact.network_on(self.board), inputs, expected, tolerance, self.unit)
 
     def _untuned(self, imported: Imported) -> Contestant:
-        inputs = sample_inputs(self.artifact.manifest, None)
+        inputs = sample_inputs(self.artifact.record, None)
         library = self._path(".so")
         build(imported, self.target, library, untuned)
         expected = imported.reference(inputs).outputs[0]
@@ -336,7 +317,7 @@ class _Bench:
         That is a network of its architecture that was never binarized, where `trainers` knows it, and else
         the ONNX file that was compiled: what is binary there, ONNX Runtime computes in float.
         """
-        manifest = self.artifact.manifest
+        manifest = self.artifact.record
         inputs = sample_inputs(manifest, None)
         if source and source.file and source.file.suffix == ".onnx":
             return source.file, inputs, source.imported.reference(inputs).outputs[0], _FLIPS
@@ -345,15 +326,15 @@ class _Bench:
         except ModuleNotFoundError:
             self.left_out.append("The network in ONNX Runtime: PyTorch, which writes it, is not installed.")
             return None
-        if manifest["model"] not in trainers.list_models():
+        if manifest.model not in trainers.list_models():
             self.left_out.append(
                 "The network in ONNX Runtime: its architecture is not one of trainers', so name the .onnx "
                 "file that was compiled with --model."
             )
             return None
         file = self._path(".onnx")
-        shape, classes = manifest["inputs"][0]["shape"], manifest["outputs"][0]["shape"][-1]
-        network = trainers.create_model(manifest["model"], num_classes=classes, in_channels=shape[1])
+        shape, classes = manifest.inputs[0].shape, manifest.outputs[0].shape[-1]
+        network = trainers.create_model(manifest.model, num_classes=classes, in_channels=shape[1])
         return file, inputs, onnx_runtime.export(network, inputs[0], file), _ROUNDING
 
     def _turns(self, makers: Mapping[str, Callable[[], Contestant]]) -> dict[str, Any]:

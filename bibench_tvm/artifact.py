@@ -7,45 +7,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import math
 import os
 import platform
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from bibench_tvm.errors import BibenchError, UsageError
-from bibench_tvm.folder import MANIFEST, stored_name
+from bibench_tvm.folder import stored_name
+from bibench_tvm.manifest import MODEL, Manifest, Tensor, encode, read
 from bibench_tvm.threads import run_where_threads_are, use_threads
 
 if TYPE_CHECKING:
     from rpc.library import Library
 
-SCHEMA_VERSION = 2
-MODEL = "model.so"
-
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "schema_version": int,
-    "model": str,
-    "target": dict,
-    "inputs": list,
-    "outputs": list,
-    "layers": list,
-    "size_bytes": dict,
-    "verification": dict,
-    "tuning": dict,
-    "versions": dict,
-    "files": dict,
-}
-_LAYER = {"name": str, "op": str, "binarized": bool, "macs": int, "weight_bytes": int}
-_LARGEST_MANIFEST = 1 << 26  # bytes
-_LARGEST_TENSOR = 1 << 32  # bytes: more than the memory of a board
-_MOST_EXTENTS = 32  # as many as numpy has
-_DTYPES = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64))]
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
 _ATTEMPTS = 20  # to read a folder that is being replaced
 _ALIGNMENT = 64  # bytes: kernels read whole vectors
@@ -54,23 +32,28 @@ _ALIGNMENT = 64  # bytes: kernels read whole vectors
 class Artifact:
     """A compiled network, as it was in `folder` when it was loaded, whatever lies there now.
 
-    `run` takes and returns numpy arrays; `manifest` is the parsed manifest.json. One artifact may be run from
-    several threads: where networks run on one thread each, so many run at once; where on more, the callers
-    take turns, each with all of the threads.
+    `run` takes and returns numpy arrays; `record` is the manifest, `manifest` the same as in JSON. One
+    artifact may be run from several threads: where networks run on one thread each, so many run at once;
+    where on more, the callers take turns, each with all of the threads.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], library: Library):
+    def __init__(self, folder: Path, record: Manifest, library: Library):
         self.folder = folder
-        self.manifest = manifest
+        self.record = record
         self._library = library
-        self._takes = [(tuple(spec["shape"]), np.dtype(spec["dtype"])) for spec in manifest["inputs"]]
-        self._gives = [(tuple(spec["shape"]), np.dtype(spec["dtype"])) for spec in manifest["outputs"]]
+        self._takes = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in record.inputs]
+        self._gives = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in record.outputs]
         self._fits_here = False
         self._idle: list[_Machine] = []  # of which each call takes one, and makes one where there is none
 
+    @functools.cached_property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json as dictionaries and lists."""
+        return msgspec.json.decode(encode(self.record))
+
     def __reduce__(self) -> Any:
         """For another process: the same artifact, whatever is in the folder by then."""
-        return artifact_of, (self.folder, self.manifest, self._library.read())
+        return artifact_of, (self.folder, self.record, self._library.read())
 
     def run(self, *inputs: np.ndarray, out: np.ndarray | Sequence[np.ndarray] | None = None) -> Any:
         """Run the network on this machine.
@@ -97,7 +80,7 @@ class Artifact:
         self.check_processor(board.info.machine, board.info.features, str(board))
         arrays = [np.asarray(x) for x in inputs]
         count = self._runs(arrays)  # before anything is sent
-        built = self.manifest["versions"]["tvm"]
+        built = self.record.versions["tvm"]
         if board.info.tvm != built:
             raise BibenchError(
                 f"{self.folder} was compiled with TVM {built}, and {board} has TVM {board.info.tvm}. Install "
@@ -118,9 +101,9 @@ class Artifact:
             for array, (shape, dtype) in zip(arrays, takes, strict=True)
         ):
             return 1
-        specs = self.manifest["inputs"]
+        specs = self.record.inputs
         if len(arrays) != len(specs):
-            names = ", ".join(spec["name"] for spec in specs)
+            names = ", ".join(spec.name for spec in specs)
             count = f"{len(specs)} inputs" if len(specs) != 1 else "1 input"
             raise UsageError(f"The network takes {count} ({names}), but {len(arrays)} were given.")
         runs = {_runs(array, spec) for array, spec in zip(arrays, specs, strict=True)}
@@ -135,16 +118,16 @@ class Artifact:
         arrays = [out] if isinstance(out, np.ndarray) else list(out)
         if len(arrays) != len(self._gives):
             raise UsageError(f"The network has {len(self._gives)} outputs, but out has {len(arrays)} arrays.")
-        specs = self.manifest["outputs"]
+        specs = self.record.outputs
         for array, spec, (shape, dtype) in zip(arrays, specs, self._gives, strict=True):
             whole = (count * shape[0], *shape[1:]) if count != 1 else shape
             if not isinstance(array, np.ndarray) or array.shape != whole or array.dtype != dtype:
                 found = (
                     f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
                 )
-                raise UsageError(f"Output {spec['name']!r} is {dtype} {whole}, and out has {found} for it.")
+                raise UsageError(f"Output {spec.name!r} is {dtype} {whole}, and out has {found} for it.")
             if not array.flags.writeable:
-                raise UsageError(f"The array in out for output {spec['name']!r} cannot be written to.")
+                raise UsageError(f"The array in out for output {spec.name!r} cannot be written to.")
         return arrays
 
     def _run_here(self, arrays: list[np.ndarray], count: int) -> list[list[np.ndarray]]:
@@ -163,17 +146,17 @@ class Artifact:
 
     def check_processor(self, machine: str, features: Collection[str], where: str) -> None:
         """Raise BibenchError where the artifact is for another processor than that of `where`."""
-        target = self.manifest["target"]
-        there = target["triple"].split("-")[0]
+        target = self.record.target
+        there = target.triple.split("-")[0]
         there = {"arm64": "aarch64"}.get(there, "armv7l" if there.startswith("arm") else there)
         if machine not in (there, "unknown"):
             raise BibenchError(
-                f"{self.folder} is for {target['name']} ({there}), and {where} is {machine}. Run it on "
+                f"{self.folder} is for {target.name} ({there}), and {where} is {machine}. Run it on "
                 "such a board, or compile it again with another --target."
             )
-        if machine != "unknown" and (lacking := sorted(set(target["features"]) - set(features))):
+        if machine != "unknown" and (lacking := sorted(set(target.features) - set(features))):
             raise BibenchError(
-                f"{self.folder} is for {target['name']}, and the processor of {where} lacks "
+                f"{self.folder} is for {target.name}, and the processor of {where} lacks "
                 f"{', '.join(lacking)}. Compile again with a --target that fits it."
             )
 
@@ -232,9 +215,9 @@ def _joined(results: Sequence[Sequence[np.ndarray]], given: Sequence[np.ndarray]
     return joined[0] if len(joined) == 1 else tuple(joined)
 
 
-def _runs(array: np.ndarray, spec: Mapping[str, Any]) -> int:
+def _runs(array: np.ndarray, spec: Tensor) -> int:
     """How many runs of the compiled shape this array makes."""
-    shape, dtype, name = tuple(spec["shape"]), spec["dtype"], spec["name"]
+    shape, dtype, name = spec.shape, spec.dtype, spec.name
     if str(array.dtype) != dtype:
         raise UsageError(f"Input {name!r} is {array.dtype}, and the network takes {dtype}.")
     fits = array.ndim == len(shape) and array.shape[1:] == shape[1:]
@@ -292,7 +275,7 @@ def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Artif
     return artifact_of(folder, manifest, content)
 
 
-def artifact_of(folder: Path, manifest: dict[str, Any], content: bytes) -> Artifact:
+def artifact_of(folder: Path, manifest: Manifest, content: bytes) -> Artifact:
     """What `load` returns, of what was read from the folder or written there. content: of the library."""
     return Artifact(folder, manifest, _kept(content, folder))
 
@@ -308,19 +291,19 @@ def _kept(content: bytes, place: Path) -> Library:
         ) from error
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+def _read(folder: Path) -> tuple[Manifest, bytes]:
     """The manifest and the library that it names."""
     import tvm
 
     for _ in range(_ATTEMPTS):
-        manifest = _read_manifest(folder)
-        built = manifest["versions"].get("tvm")
+        manifest = read(folder)
+        built = manifest.versions["tvm"]
         if built != tvm.__version__:
             raise BibenchError(
                 f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. "
                 "Compile it again, or install that version."
             )
-        expected = manifest["files"][MODEL]
+        expected = manifest.files[MODEL]
         library = folder / stored_name(MODEL, expected)
         try:
             content = library.read_bytes()
@@ -334,61 +317,3 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
             )
         return manifest, content
     raise BibenchError(f"{folder} has no {library.name}: the artifact is not whole. Compile it again.")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}.")
-    if not path.is_file():
-        raise UsageError(f"{folder} is not an artifact: it has no {MANIFEST}.")
-    try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            raise BibenchError(f"{path} is not a manifest: it has {path.stat().st_size:,} bytes.")
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BibenchError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise BibenchError(f"{path} cannot be read: it is not JSON as this program writes it.") from error
-    if not isinstance(manifest, dict):
-        raise BibenchError(f"{path} is not a manifest: it holds a {type(manifest).__name__}.")
-    version = manifest.get("schema_version")
-    if version != SCHEMA_VERSION:
-        plain = version is None or isinstance(version, (int, float, str))
-        shown = repr(version)[:40] if plain else f"of a {type(version).__name__}"
-        raise BibenchError(
-            f"{path} has schema version {shown}, and this program reads version {SCHEMA_VERSION}. "
-            "Compile the network again with this program, or use the program that wrote it."
-        )
-    for field, kind in _FIELDS.items():
-        if not isinstance(manifest.get(field), kind):
-            raise BibenchError(f"{path} is damaged: its field {field!r} is missing or not of its type.")
-    target = manifest["target"]
-    texts = all(isinstance(target.get(key), str) for key in ("name", "triple", "cpu"))
-    if not texts or not _is_list(target.get("features"), str):
-        raise BibenchError(f"{path} is damaged: its 'target' does not say name, triple, cpu and features.")
-    if not re.fullmatch("[0-9a-f]{64}", str(manifest["files"].get(MODEL))):
-        raise BibenchError(f"{path} is damaged: its 'files' does not say the sha256 of {MODEL}.")
-    for spec in (*manifest["inputs"], *manifest["outputs"]):
-        if not _is_spec(spec):
-            raise BibenchError(f"{path} is damaged: an input or output does not say name, shape and dtype.")
-    for layer in manifest["layers"]:
-        if not isinstance(layer, dict) or any(type(layer.get(k)) is not t for k, t in _LAYER.items()):
-            raise BibenchError(f"{path} is damaged: a layer does not say its name, operator and size.")
-    return manifest
-
-
-def _is_list(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(type(item) is kind for item in value)
-
-
-def _is_spec(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("name"), str)
-        and value.get("dtype") in _DTYPES
-        and _is_list(value.get("shape"), int)
-        and len(value["shape"]) <= _MOST_EXTENTS
-        and all(size > 0 for size in value["shape"])
-        and math.prod(value["shape"]) * np.dtype(value["dtype"]).itemsize <= _LARGEST_TENSOR
-    )

@@ -25,10 +25,12 @@ from bibench_tvm.console import (
     print_json,
     refuse_tracker_alone,
     reporting,
+    results,
     run_command,
     stderr,
 )
 from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.manifest import Manifest
 
 if TYPE_CHECKING:
     from bibench_tvm.against import Source
@@ -104,7 +106,7 @@ def bench(
             stderr.print(f"Error: {sentence}", style="red", soft_wrap=True)
         report["complete"] = not report["failed"]
         _save(out, report)
-        show(report)
+        show(report, results(as_json))
         if out:
             stderr.print(f"Written to {out}", soft_wrap=True)
         if as_json:
@@ -184,7 +186,7 @@ def _images(artifact: Artifact, path: Path | None) -> Images | str:
     if path is None and not _is_bundled(artifact):
         return "There are no images to classify: --images F.npz."
     images, labels = load_images(path or IMAGES)
-    check_images(artifact.manifest, images, path or IMAGES)
+    check_images(artifact.record, images, path or IMAGES)
     return images, labels
 
 
@@ -192,8 +194,8 @@ def _is_bundled(artifact: Artifact) -> bool:
     from bibench_tvm.artifact import digest
     from bibench_tvm.bundled import NETWORK
 
-    source = artifact.manifest.get("source")
-    return isinstance(source, dict) and NETWORK.is_file() and source.get("sha256") == digest(NETWORK)
+    source = artifact.record.source
+    return source is not None and NETWORK.is_file() and source.sha256 == digest(NETWORK)
 
 
 def _source(artifact: Artifact, model: Path | None) -> Source | None:
@@ -203,23 +205,23 @@ def _source(artifact: Artifact, model: Path | None) -> Source | None:
     from bibench_tvm.bundled import NETWORK
     from bibench_tvm.importer import import_model
 
-    manifest = artifact.manifest
-    recorded = manifest.get("source") or {}
+    manifest = artifact.record
+    recorded = manifest.source
     file = model or (NETWORK if _is_bundled(artifact) else None)
     if file is None:
         imported = None if recorded else _of_architecture(manifest)
     else:
         with phase(f"importing {file.name}"):
             imported = import_model(file)
-        if recorded.get("sha256") not in (None, digest(file)):
+        if recorded and recorded.sha256 != digest(file):
             raise UsageError(f"{artifact.folder} was compiled from another file than {file}.")
-        shapes = [tuple(spec["shape"]) for spec in manifest["inputs"]]
+        shapes = [tensor.shape for tensor in manifest.inputs]
         if shapes != [spec.shape for spec in imported.inputs]:
             raise UsageError(f"{artifact.folder} takes inputs of shapes {shapes}, and {file} does not.")
     return Source(imported, file) if imported else None
 
 
-def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
+def _of_architecture(manifest: Manifest) -> Imported | None:
     """A network with fresh weights of an architecture that `trainers` knows; the work in it is the same."""
     from bibench_tvm.compile import fresh
     from bibench_tvm.importer import import_model
@@ -228,12 +230,14 @@ def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
         import trainers
     except ModuleNotFoundError:
         return None
-    known = [(trainers.list_models(), "model"), (trainers.list_algorithms(), "algorithm")]
-    if any(manifest.get(field) not in names for names, field in known) or len(manifest["inputs"]) != 1:
+    model, algorithm = manifest.model, manifest.algorithm
+    if model not in trainers.list_models() or len(manifest.inputs) != 1:
         return None
-    with phase(f"importing {manifest['model']}"):
-        shape = tuple(manifest["inputs"][0]["shape"])
-        made = fresh(manifest["model"], manifest["algorithm"], "paper", {None: shape})
+    if algorithm is None or algorithm not in trainers.list_algorithms():
+        return None
+    with phase(f"importing {model}"):
+        shape = manifest.inputs[0].shape
+        made = fresh(model, algorithm, "paper", {None: shape})
         return import_model(made["model"], example_inputs=made["example_inputs"])
 
 

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from bibench_tvm.console import stderr
 from bibench_tvm.measure import INSTRUCTIONS
 
 Result = Mapping[str, Any]
 
 
-def show(report: Mapping[str, Any]) -> None:
+def show(report: Mapping[str, Any], console: Console) -> None:
     results: Sequence[Result] = report["results"]
-    stderr.print(_summary(results))
+    console.print(_summary(results))
     alike: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
         alike.setdefault(tuple(layer["name"] for layer in result["layers"]), []).append(result)
     for group in alike.values():
-        stderr.print(_layers(group))
+        console.print(_layers(group))
     for result in results:
         if "against" in result:
-            stderr.print(_against(result))
+            console.print(_against(result, console))
             for sentence in result["against"]["left_out"]:
-                stderr.print(sentence, soft_wrap=True)
+                console.print(sentence, soft_wrap=True)
     for result in results:
         for warning in result["warnings"]:
-            stderr.print(f"{result['board']['key']}: {warning}", style="yellow", soft_wrap=True)
+            console.print(f"{result['board']['key']}: {warning}", style="yellow", soft_wrap=True)
 
 
 def cost(value: float, unit: str) -> str:
@@ -108,7 +108,7 @@ def _layers(results: Sequence[Result]) -> Table:
     return table
 
 
-def _against(result: Result) -> Table:
+def _against(result: Result, console: Console) -> Table:
     """Ours as it is, each other as a multiple of ours: that fits a terminal."""
     against = result["against"]
     ours = against["ours"]
@@ -133,5 +133,5 @@ def _against(result: Result) -> Table:
         within = entry.get("in_place")
         table.add_row(name, "" if within is None else cost(within, against["unit"]), *cells)
     for note, names in notes.items():
-        stderr.print(f"{', '.join(names)}: {note}", style="yellow", soft_wrap=True)
+        console.print(f"{', '.join(names)}: {note}", style="yellow", soft_wrap=True)
     return table

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from bibench_tvm.importer import Imported, Injection, ReferenceRun, SourceLayer
+from bibench_tvm.manifest import LayerVerification
 from bibench_tvm.rounding import Rounding, largest_difference, magnitude, same_structure
 from bibench_tvm.sampling import sample_inputs
 from relay_passes import Layer
@@ -67,8 +68,8 @@ class LayerCheck:
     def passed(self) -> bool:
         return self.exact and self.max_abs_error <= TOLERANCE and self.unexcused_flips == 0
 
-    def record(self) -> dict[str, Any]:
-        return {**vars(self), "unexcused_flips": self.unexcused_flips, "passed": self.passed}
+    def record(self) -> LayerVerification:
+        return LayerVerification(**vars(self), unexcused_flips=self.unexcused_flips, passed=self.passed)
 
 
 @dataclass(frozen=True)
@@ -361,7 +362,7 @@ class Comparison:
         return sentences
 
     def record(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The fields of a `Verification` that were counted here."""
         checks = self.checks.values()
         return {
             "samples": self.samples,
@@ -374,7 +375,7 @@ class Comparison:
             "signs_at_zero": sum(check.signs_at_zero for check in checks),
             "outputs_off": self.off,
             "integers_exact": all(check.exact for check in checks),
-            "layers": [check.record() for check in checks],
+            "layers": tuple(check.record() for check in checks),
         }
 
 

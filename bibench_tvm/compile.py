@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.errors import UsageError
+from bibench_tvm.manifest import FloatArithmetic, Manifest
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -90,11 +92,11 @@ def compile_command(
             float_layers=float_layers,
             float32=float32,
         )
-        _print_summary(artifact.manifest)
+        _print_summary(results(as_json), artifact.record)
         stderr.print(f"Written to {artifact.folder}", soft_wrap=True)
         if as_json:
             print_json({**artifact.manifest, "path": str(artifact.folder)})
-        if artifact.manifest["verification"]["passed"] is False:
+        if artifact.record.verification.passed is False:
             raise typer.Exit(1)
 
 
@@ -156,99 +158,99 @@ def _bundled(verify: int) -> dict[str, Any]:
     return {"model": NETWORK, "samples": images, "labels": labels}
 
 
-def _print_summary(manifest: dict[str, Any]) -> None:
-    layers, record, size = manifest["layers"], manifest["verification"], manifest["size_bytes"]
-    _print_layers(manifest)
+def _print_summary(found: Console, manifest: Manifest) -> None:
+    layers, record, size = manifest.layers, manifest.verification, manifest.size_bytes
+    _print_layers(found, manifest)
     remarks: dict[str, list[str]] = {}
     for layer in layers:
-        reason = f"In {'int8' if layer['dtype'] == 'int8' else 'float'}: {layer['reason']}."
-        for remark in filter(None, (layer["reason"] and reason, layer["notes"])):
-            remarks.setdefault(remark, []).append(layer["name"])
+        reason = f"In {'int8' if layer.dtype == 'int8' else 'float'}: {layer.reason}."
+        for remark in filter(None, (layer.reason and reason, layer.notes)):
+            remarks.setdefault(remark, []).append(layer.name)
     for remark, names in remarks.items():
-        stderr.print(f"{', '.join(names)}: {remark}")
-    for note in manifest["notes"]:
-        stderr.print(note)
-    _print_int8(manifest["float_layers"])
-    binary = sum(layer["binarized"] for layer in layers)
+        found.print(f"{', '.join(names)}: {remark}")
+    for note in manifest.notes:
+        found.print(note)
+    _print_int8(found, manifest.float_layers)
+    binary = sum(layer.binarized for layer in layers)
     if not binary:
-        stderr.print("Nothing in this network is binary: it was compiled in float.", style="yellow")
-    stderr.print(
-        f"{binary} of {len(layers)} layers are binary. {size['deployed']:,} bytes deployed, "
-        f"{size['float32']:,} as float32: a factor of {size['float32'] / size['deployed']:.1f}. "
-        f"A run takes {manifest['memory_bytes']['peak_activations']:,} bytes beside the weights."
+        found.print("Nothing in this network is binary: it was compiled in float.", style="yellow")
+    found.print(
+        f"{binary} of {len(layers)} layers are binary. {size.deployed:,} bytes deployed, "
+        f"{size.float32:,} as float32: a factor of {size.float32 / size.deployed:.1f}. "
+        f"A run takes {manifest.memory_bytes.peak_activations:,} bytes beside the weights."
     )
-    if used := manifest["tuning"]["records"]:
+    if used := manifest.tuning.records:
         sources = ", ".join(sorted({u["source"] for u in used}))
-        stderr.print(f"{len(used)} kernels have a tuned schedule, from {sources}.")
-    if record["passed"] is None:
-        stderr.print(f"Not verified. {record['reason']}")
+        found.print(f"{len(used)} kernels have a tuned schedule, from {sources}.")
+    if record.passed is None:
+        found.print(f"Not verified. {record.reason}")
         return
-    if not record["passed"]:
-        stderr.print(f"The verification failed. {record['reason']}", style="red")
-    if not record["samples"]:
+    if not record.passed:
+        found.print(f"The verification failed. {record.reason}", style="red")
+    if not record.samples:
         return
-    agreement = record["agreement"]
-    stderr.print(
-        f"Compared on {record['samples']} inputs with {record['backend']}: "
+    agreement = record.agreement
+    found.print(
+        f"Compared on {record.samples} inputs with {record.backend}: "
         + (f"top-1 agrees on {agreement:.1%}, " if agreement is not None else "")
-        + f"largest difference {record['max_abs_error']:.2g}, {record['flipped_signs']:,} of "
-        f"{record['signs']:,} signs flipped ({record['excused_flips']:,} by rounding), "
-        f"integers {'exact' if record['integers_exact'] else 'WRONG'}."
+        + f"largest difference {record.max_abs_error:.2g}, {record.flipped_signs:,} of "
+        f"{record.signs:,} signs flipped ({record.excused_flips:,} by rounding), "
+        f"integers {'exact' if record.integers_exact else 'WRONG'}."
     )
-    if record["signs_at_zero"]:
-        stderr.print(f"{record['signs_at_zero']:,} signs are of an exact 0 in the source, and +1 here.")
-    for sentence in record["not_compared"]:
-        stderr.print(sentence, style="yellow")
-    if accuracy := record.get("accuracy"):
-        stderr.print(f"Accuracy {accuracy['source']:.2%} before compiling, {accuracy['compiled']:.2%} after.")
+    if record.signs_at_zero:
+        found.print(f"{record.signs_at_zero:,} signs are of an exact 0 in the source, and +1 here.")
+    for sentence in record.not_compared or ():
+        found.print(sentence, style="yellow")
+    if accuracy := record.accuracy:
+        found.print(f"Accuracy {accuracy.source:.2%} before compiling, {accuracy.compiled:.2%} after.")
 
 
-def _print_int8(record: dict[str, Any]) -> None:
-    if record["mode"] != "int8":
+def _print_int8(found: Console, record: FloatArithmetic) -> None:
+    if record.mode != "int8":
         return
-    count = record["calibration_samples"]
-    if record["calibrated_on"] == "samples":
-        stderr.print(f"Float layers are in int8, calibrated on {count} samples.")
+    count = record.calibration_samples
+    if record.calibrated_on == "samples":
+        found.print(f"Float layers are in int8, calibrated on {count} samples.")
     else:
-        stderr.print(
+        found.print(
             f"Float layers are in int8, calibrated on {count} inputs of random numbers: their ranges are not "
             "those of real inputs, which --samples gives.",
             style="yellow",
         )
-    stderr.print(
-        f"Beside float32, on {record['compared_samples']} of them: "
-        + (f"top-1 agrees on {record['agreement']:.1%}, " if record["agreement"] is not None else "")
-        + f"largest difference {record['max_abs_error']:.2g}."
+    found.print(
+        f"Beside float32, on {record.compared_samples} of them: "
+        + (f"top-1 agrees on {record.agreement:.1%}, " if record.agreement is not None else "")
+        + f"largest difference {record.max_abs_error:.2g}."
     )
-    if accuracy := record["accuracy"]:
-        stderr.print(
-            f"Accuracy {accuracy['float32']:.2%} with float32, {accuracy['int8']:.2%} with int8: "
-            f"{100 * record['accuracy_difference']:+.2f} points."
+    if accuracy := record.accuracy:
+        found.print(
+            f"Accuracy {accuracy.float32:.2%} with float32, {accuracy.int8:.2%} with int8: "
+            f"{100 * (accuracy.int8 - accuracy.float32):+.2f} points."
         )
 
 
-def _print_layers(manifest: dict[str, Any]) -> None:
+def _print_layers(found: Console, manifest: Manifest) -> None:
     """For a terminal of 80 columns."""
     from rich.table import Table
 
-    checks = {check["name"]: check for check in manifest["verification"].get("layers", [])}
-    table = Table(title=f"{manifest['model']} for {manifest['target']['name']}", box=None, pad_edge=False)
+    checks = {check.name: check for check in manifest.verification.layers or ()}
+    table = Table(title=f"{manifest.model} for {manifest.target.name}", box=None, pad_edge=False)
     table.add_column("layer", overflow="fold")
     table.add_column("operator")
     table.add_column("binary")
     for column in ("MMAC", "bytes", *(["wrong sums", "flipped"] if checks else [])):
         table.add_column(column, justify="right")
-    for layer in manifest["layers"]:
-        check = checks.get(layer["name"])
+    for layer in manifest.layers:
+        check = checks.get(layer.name)
         table.add_row(
-            layer["name"],
-            layer["op"],
-            "yes" if layer["binarized"] else "int8" if layer["dtype"] == "int8" else "no",
-            f"{layer['macs'] / 1e6:,.2f}",
-            f"{layer['weight_bytes']:,}",
-            *([f"{check['wrong_sums']:,}", f"{check['flipped_signs']:,}"] if check else []),
+            layer.name,
+            layer.op,
+            "yes" if layer.binarized else "int8" if layer.dtype == "int8" else "no",
+            f"{layer.macs / 1e6:,.2f}",
+            f"{layer.weight_bytes:,}",
+            *([f"{check.wrong_sums:,}", f"{check.flipped_signs:,}"] if check else []),
         )
-    stderr.print(table)
+    found.print(table)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from bibench_tvm.artifact import MODEL, SCHEMA_VERSION, Artifact, artifact_of, digest
+from bibench_tvm.artifact import Artifact, artifact_of, digest
 from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
 from bibench_tvm.errors import BibenchError, UsageError, first_line, unknown
 from bibench_tvm.folder import install, scratch_beside
-from bibench_tvm.importer import Imported, import_model
+from bibench_tvm.importer import Imported, TensorSpec, import_model
 from bibench_tvm.link import export, linker
+from bibench_tvm.manifest import (
+    MODEL,
+    Accuracies,
+    FloatArithmetic,
+    KernelOfLayer,
+    LayerRecord,
+    Manifest,
+    Memory,
+    Sizes,
+    SourceFile,
+    TargetDescription,
+    Tensor,
+    Tuning,
+    Verification,
+)
 from bibench_tvm.presets import CompileTarget, resolve_target
 from bibench_tvm.sampling import (
     GivenSamples,
@@ -125,9 +141,9 @@ def compile_model(
                 calibration = _calibrate(imported, scratch, samples)
             ranges = calibration.ranges if calibration else None
             lowered, finished = build(imported, resolved, scratch / MODEL, choose, ranges=ranges)
-            quantization: dict[str, Any] = {"mode": float_layers}
+            quantization = FloatArithmetic(mode="float32")
             if calibration:
-                quantization |= _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
+                quantization = _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             missed = what_random_inputs_miss(imported) if samples is None else []
@@ -136,30 +152,26 @@ def compile_model(
                     imported, resolved, scratch, choose, inputs, labels, advance, ranges, missed
                 )
         content = (scratch / MODEL).read_bytes()
-        manifest: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "model": name or imported.arch or (Path(model).stem if is_file else type(model).__name__),
-            "algorithm": imported.algorithm or algorithm,
-            "target": {
-                "name": resolved.name,
-                "triple": resolved.triple,
-                "cpu": resolved.cpu,
-                "features": list(resolved.features),
-            },
-            "inputs": [_spec(s) for s in imported.inputs],
-            "outputs": [_spec(s) for s in imported.outputs],
-            "source": _source(model) if is_file else None,
-            "layers": [layer.record() for layer in lowered.layers],
-            "float_layers": quantization,
-            "kernels": name_kernels(finished, lowered),
-            "notes": list(imported.notes),
-            "size_bytes": {"float32": float_bytes(imported), "deployed": len(content)},
-            "memory_bytes": {"peak_activations": activation_bytes(finished)},
-            "verification": verification,
-            "tuning": {"records": list(choose.used.values())},
-            "versions": _versions(),
-            "files": {MODEL: hashlib.sha256(content).hexdigest()},
-        }
+        manifest = Manifest(
+            model=name or imported.arch or (Path(model).stem if is_file else type(model).__name__),
+            algorithm=imported.algorithm or algorithm,
+            target=TargetDescription(
+                name=resolved.name, triple=resolved.triple, cpu=resolved.cpu, features=resolved.features
+            ),
+            inputs=tuple(map(_tensor, imported.inputs)),
+            outputs=tuple(map(_tensor, imported.outputs)),
+            source=_source(model) if is_file else None,
+            layers=tuple(LayerRecord(**vars(layer)) for layer in lowered.layers),
+            float_layers=quantization,
+            kernels=tuple(KernelOfLayer(**entry) for entry in name_kernels(finished, lowered)),
+            notes=tuple(imported.notes),
+            size_bytes=Sizes(float32=float_bytes(imported), deployed=len(content)),
+            memory_bytes=Memory(peak_activations=activation_bytes(finished)),
+            verification=verification,
+            tuning=Tuning(records=tuple(choose.used.values())),
+            versions=_versions(),
+            files={MODEL: hashlib.sha256(content).hexdigest()},
+        )
         artifact = artifact_of(out, manifest, content)
         install(scratch, out, manifest)
         return artifact
@@ -212,7 +224,7 @@ def _verification(
     advance: Callable[[], None],
     ranges: Mapping[str, float] | None,
     missed: list[str],
-) -> dict[str, Any]:
+) -> Verification:
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
@@ -240,8 +252,8 @@ def _cost_of_int8(
     calibration: Calibration,
     samples: GivenSamples | None,
     labels: np.ndarray | None,
-) -> dict[str, Any]:
-    """The manifest's `float_layers`: the network in int8 beside the network in float, on this machine."""
+) -> FloatArithmetic:
+    """The network in int8 beside the network in float, on this machine."""
     library = scratch / MODEL
     if not target.is_host:
         library = scratch / INT8_HERE
@@ -250,14 +262,15 @@ def _cost_of_int8(
     ours = list(run_here(library, _compared_inputs(imported, samples)))
     compared = compare_outputs(ours, calibration.outputs, labels)
     accuracies = compared.pop("accuracies", None)
-    return {
-        "calibrated_on": "random numbers" if samples is None else "samples",
-        "calibration_samples": calibration.runs,
-        "compared_samples": len(ours),
+    return FloatArithmetic(
+        mode="int8",
+        calibrated_on="random numbers" if samples is None else "samples",
+        calibration_samples=calibration.runs,
+        compared_samples=len(ours),
+        accuracy=Accuracies(int8=accuracies[0], float32=accuracies[1]) if accuracies else None,
+        accuracy_difference=accuracies[0] - accuracies[1] if accuracies else None,
         **compared,
-        "accuracy": dict(zip(("int8", "float32"), accuracies, strict=True)) if accuracies else None,
-        "accuracy_difference": accuracies[0] - accuracies[1] if accuracies else None,
-    }
+    )
 
 
 def _check_shapes(imported: Imported) -> None:
@@ -287,13 +300,12 @@ def float_bytes(imported: Imported) -> int:
     return sum(seen.values())
 
 
-def _source(model: str | Path) -> dict[str, str]:
-    """The file that was compiled, so that it can be known again."""
-    return {"file": Path(model).name, "sha256": digest(Path(model))}
+def _source(model: str | Path) -> SourceFile:
+    return SourceFile(file=Path(model).name, sha256=digest(Path(model)))
 
 
-def _spec(spec: Any) -> dict[str, Any]:
-    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
+def _tensor(spec: TensorSpec) -> Tensor:
+    return msgspec.convert(vars(spec), Tensor)
 
 
 def _versions() -> dict[str, str]:

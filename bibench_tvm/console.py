@@ -20,6 +20,8 @@ from rpc.missing import sentence_for
 # Without markup, since square brackets are common in the names of layers.
 stderr = Console(stderr=True, highlight=False, markup=False)
 
+stdout = Console(highlight=False, markup=False)
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")]
 Tracker = Annotated[
     str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
@@ -30,6 +32,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def results(as_json: bool) -> Console:
+    """Where what a command found is printed for people; with --json, standard output is for the object."""
+    return stderr if as_json else stdout
 
 
 def refuse_tracker_alone(tracker: str, boards: object) -> None:

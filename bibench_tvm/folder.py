@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.manifest import FILE as MANIFEST
+from bibench_tvm.manifest import Manifest, encode
 
-MANIFEST = "manifest.json"
 _SCRATCH = ".bibench-"
 
 
@@ -61,15 +60,14 @@ def scratch_beside(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def install(scratch: Path, out: Path, manifest: Mapping[str, Any]) -> None:
+def install(scratch: Path, out: Path, manifest: Manifest) -> None:
     """Move a finished artifact from `scratch`, which is in `out`, into `out`.
 
     manifest: its `files` are names in `scratch`, each with its sha256. Raises BibenchError.
     """
-    files: Mapping[str, str] = manifest["files"]
-    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+    files = manifest.files
     try:
-        (scratch / MANIFEST).write_text(text, encoding="utf-8")
+        (scratch / MANIFEST).write_bytes(encode(manifest))
         for name in (*files, MANIFEST):
             _sync(scratch / name)
         with _locked(out):

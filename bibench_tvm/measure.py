@@ -14,7 +14,8 @@ import numpy as np
 
 from bibench_tvm.arrays import random_array
 from bibench_tvm.artifact import Artifact
-from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.errors import UsageError
+from bibench_tvm.manifest import Manifest
 
 if TYPE_CHECKING:
     from rpc.session import Board, Network
@@ -65,8 +66,7 @@ def measure(
     timed, by default those of about two seconds, between 10 and 200; progress: `console.phase`. Raises
     BibenchError, and what the board raises.
     """
-    manifest, unit = artifact.manifest, unit_of(board)
-    kernels = _kernel_layers(artifact)
+    manifest, unit = artifact.record, unit_of(board)
     before = board.conditions()
     with progress(f"{board.info.key}: sending {artifact.folder}", 1) as advance:
         network = artifact.network_on(board)
@@ -91,13 +91,13 @@ def measure(
     if not isinstance(images, str):
         accuracy = _accuracy(network, manifest, *images, board.info.key, progress)
     after = board.conditions()
-    layers, other = _by_layer(manifest, kernels, profile, unit)
+    layers, other = _by_layer(manifest, profile, unit)
     total = statistics(values)
     return {
         "artifact": str(artifact.folder),
-        "model": manifest["model"],
-        "algorithm": manifest.get("algorithm"),
-        "target": manifest["target"]["name"],
+        "model": manifest.model,
+        "algorithm": manifest.algorithm,
+        "target": manifest.target.name,
         "board": dict(vars(board.info)),
         "emulated": board.info.emulated,
         "unit": unit,
@@ -107,8 +107,8 @@ def measure(
         "other_kernels": other,
         "layers_sum": sum(entry["cost"] for entry in (*layers, *other)),
         "peak_memory_bytes": memory,
-        "activation_bytes": manifest["memory_bytes"]["peak_activations"],
-        "size_bytes": manifest["size_bytes"]["deployed"],
+        "activation_bytes": manifest.memory_bytes.peak_activations,
+        "size_bytes": manifest.size_bytes.deployed,
         "accuracy": accuracy,
         "accuracy_reason": reason,
         "conditions": {"before": before, "after": after},
@@ -157,37 +157,37 @@ def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     return bool((first | last) & 0xF or last & ~first & 0xF0000)
 
 
-def sample_inputs(manifest: Mapping[str, Any], images: np.ndarray | None) -> list[np.ndarray]:
+def sample_inputs(manifest: Manifest, images: np.ndarray | None) -> list[np.ndarray]:
     """One array for each input: the first images, or numbers at random."""
     if images is not None:
         return [next(_batches(manifest, images))[0]]
     generator = np.random.default_rng(0)
-    return [random_array(generator, spec["shape"], spec["dtype"]) for spec in manifest["inputs"]]
+    return [random_array(generator, tensor.shape, tensor.dtype) for tensor in manifest.inputs]
 
 
-def check_images(manifest: Mapping[str, Any], images: np.ndarray, path: object) -> None:
+def check_images(manifest: Manifest, images: np.ndarray, path: object) -> None:
     """Raise UsageError where the network does not take these images, float32 (N, ...), or has no classes."""
-    if len(manifest["inputs"]) != 1 or len(manifest["outputs"]) != 1:
+    if len(manifest.inputs) != 1 or len(manifest.outputs) != 1:
         raise UsageError(
-            f"Accuracy is of networks with one input and one output; {manifest['model']} has "
-            f"{len(manifest['inputs'])} and {len(manifest['outputs'])}."
+            f"Accuracy is of networks with one input and one output; {manifest.model} has "
+            f"{len(manifest.inputs)} and {len(manifest.outputs)}."
         )
-    (spec,), (output,) = manifest["inputs"], manifest["outputs"]
-    if spec["dtype"] != "float32" or list(images.shape[1:]) != spec["shape"][1:]:
+    (spec,), (output,) = manifest.inputs, manifest.outputs
+    if spec.dtype != "float32" or images.shape[1:] != spec.shape[1:]:
         raise UsageError(
-            f"{path} has images of shape {images.shape[1:]}, and {manifest['model']} takes {spec['dtype']} "
-            f"{tuple(spec['shape'][1:])}."
+            f"{path} has images of shape {images.shape[1:]}, and {manifest.model} takes {spec.dtype} "
+            f"{spec.shape[1:]}."
         )
-    if len(output["shape"]) != 2 or output["shape"][0] != spec["shape"][0]:
+    if len(output.shape) != 2 or output.shape[0] != spec.shape[0]:
         raise UsageError(
-            f"The output of {manifest['model']} has shape {tuple(output['shape'])}; an accuracy needs one "
+            f"The output of {manifest.model} has shape {output.shape}; an accuracy needs one "
             "score for each class, (batch, classes)."
         )
 
 
-def _batches(manifest: Mapping[str, Any], images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+def _batches(manifest: Manifest, images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     """Whole batches, and how many images in each count: the last one is filled up with its last image."""
-    size = manifest["inputs"][0]["shape"][0]
+    size = manifest.inputs[0].shape[0]
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         filled = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
@@ -196,7 +196,7 @@ def _batches(manifest: Mapping[str, Any], images: np.ndarray) -> Iterator[tuple[
 
 def _accuracy(
     network: Network,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     images: np.ndarray,
     labels: np.ndarray,
     key: str,
@@ -213,53 +213,23 @@ def _accuracy(
     return {"top1": right / done, "images": done}
 
 
-def _kernel_layers(artifact: Artifact) -> list[tuple[str, str]]:
-    """(kernel, layer) in order, from the manifest. Raises BibenchError."""
-    manifest = artifact.manifest
-    kernels, layers = manifest.get("kernels"), manifest["layers"]
-    if kernels is None or not isinstance(manifest.get("memory_bytes"), dict):
-        raise BibenchError(
-            f"{artifact.folder} does not say which kernel computes which layer, or what memory it takes: an "
-            "older version of this program compiled it. Compile it again."
-        )
-    fields = {"name": str, "op": str, "binarized": bool, "macs": int}
-    sound = all(isinstance(x, dict) and all(type(x.get(k)) is t for k, t in fields.items()) for x in layers)
-    names = {layer["name"] for layer in layers} if sound else set()
-    if (
-        not sound
-        or not isinstance(kernels, list)
-        or not all(
-            isinstance(entry, dict)
-            and all(isinstance(entry.get(key), str) for key in ("kernel", "layer"))
-            and entry["layer"] in names
-            for entry in kernels
-        )
-    ):
-        raise BibenchError(f"{artifact.folder} is damaged: its manifest's layers and kernels disagree.")
-    numbers = manifest["size_bytes"].get("deployed"), manifest["memory_bytes"].get("peak_activations")
-    if any(type(number) is not int for number in numbers):
-        raise BibenchError(f"{artifact.folder} is damaged: its manifest does not say its size and memory.")
-    return [(entry["kernel"], entry["layer"]) for entry in kernels]
-
-
 def _by_layer(
-    manifest: Mapping[str, Any],
-    kernels: Sequence[tuple[str, str]],
+    manifest: Manifest,
     profile: Sequence[tuple[str, Sequence[float]]],
     unit: str,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(an entry for each layer that has a kernel, an entry for each other kernel), with the median cost."""
     waiting: dict[str, list[str]] = {}
-    for kernel, layer in kernels:
-        waiting.setdefault(kernel, []).append(layer)
-    known = {layer["name"]: layer for layer in manifest["layers"]}
+    for call in manifest.kernels:
+        waiting.setdefault(call.kernel, []).append(call.layer)
+    known = {layer.name: layer for layer in manifest.layers}
     layers: list[dict[str, Any]] = []
     other: dict[str, dict[str, Any]] = {}
     for kernel, seconds in profile:
         cost = median(in_unit(seconds, unit))
         if waiting.get(kernel):
             layer = known[waiting[kernel].pop(0)]
-            entry = {field: layer[field] for field in ("name", "op", "binarized", "macs")}
+            entry = {field: getattr(layer, field) for field in ("name", "op", "binarized", "macs")}
             layers.append({**entry, "kernel": kernel, "cost": cost})
         else:
             entry = other.setdefault(kernel, {"kernel": kernel, "calls": 0, "cost": 0.0})

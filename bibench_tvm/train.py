@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
+from bibench_tvm.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -95,7 +95,7 @@ def train(
                 else "No epoch was whole yet, so nothing was saved."
             )
             raise
-        stderr.print(f"{out / CHECKPOINT}: {accuracy:.2%} of the {task} test set")
+        results(as_json).print(f"{out / CHECKPOINT}: {accuracy:.2%} of the {task} test set")
         if as_json:
             result = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
             print_json({**result, "test_accuracy": accuracy, "checkpoint": str(out / CHECKPOINT)})

@@ -20,12 +20,15 @@ from bibench_tvm.console import (
     print_json,
     refuse_tracker_alone,
     reporting,
+    results,
     run_command,
     stderr,
 )
 from bibench_tvm.errors import BibenchError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bibench_tvm.presets import CompileTarget
     from bibench_tvm.tuning.search import Progress
     from bibench_tvm.tuning.tuner import Tuned
@@ -92,7 +95,7 @@ def tune(
                 model_cycles=model_cycles,
                 report=_report,
             )
-        _summary(found)
+        _summary(found, results(as_json))
         if as_json:
             print_json(_json(found))
 
@@ -158,7 +161,7 @@ def _cost(cost: float | None, unit: str) -> str:
     return "failed" if cost is None else f"{cost * factor:,.4g} {name}"
 
 
-def _summary(found: Tuned) -> None:
+def _summary(found: Tuned, console: Console) -> None:
     from rich.table import Table
 
     _, name = _SHOWN[found.unit]
@@ -181,16 +184,16 @@ def _summary(found: Tuned) -> None:
             ratio,
             own if subject.library.cost else "",
         )
-    stderr.print(table)
+    console.print(table)
     unreached = sum(len(subject.found) < 2 for subject in found.subjects)
     if unreached:
-        stderr.print(
+        console.print(
             f"{unreached} of {len(found.subjects)} kernels have had no trial but their default, which is the "
             "first of each: a larger --trials goes on."
         )
     failed = sum(m.cost is None for s in found.subjects for m in s.found.values())
     words = f" {failed} candidates failed and were passed over." if failed else ""
-    stderr.print(
+    console.print(
         f"{found.trials} trials, {found.measured} of them measured now.{words} "
         f"{len(found.records)} kernels have something better than the default."
     )

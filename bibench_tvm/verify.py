@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import UNSET
 
 from bibench_tvm.calibrate import Samples, run_here
 from bibench_tvm.comparison import Comparison, are_class_scores, top
+from bibench_tvm.manifest import SourceAccuracy, Verification
 from bibench_tvm.presets import CompileTarget
 from bibench_tvm.rounding import largest_difference
 
@@ -30,10 +32,11 @@ Runner = Callable[[Path, Samples], Iterator[list[np.ndarray]]]
 """Runs a library on each sample; gives the outputs, tuples flattened, one sample after the other."""
 
 
-def skipped(reason: str) -> dict[str, Any]:
-    """The manifest's record of a verification that did not run."""
-    nothing = dict.fromkeys(("backend", "agreement", "max_abs_error", "passed"))
-    return {**nothing, "samples": 0, "reason": reason}
+def skipped(reason: str) -> Verification:
+    """A verification that did not run."""
+    return Verification(
+        backend=None, passed=None, reason=reason, samples=0, agreement=None, max_abs_error=None
+    )
 
 
 def runner_for(target: CompileTarget) -> tuple[str, Runner] | str:
@@ -99,8 +102,8 @@ def verify(
     labels: np.ndarray | None,
     missed: Sequence[str],
     advance: Callable[[], None],
-) -> dict[str, Any]:
-    """The manifest's `verification`.
+) -> Verification:
+    """Run and compare.
 
     lowered: the probe. samples[i][j]: input j of run i; labels: the class of each sample, for the accuracy;
     missed: what these samples do not show, in sentences; advance: called after each sample. A run that breaks
@@ -117,13 +120,12 @@ def verify(
     except RuntimeError as error:  # the emulator's EmulationFailed and the virtual machine's own
         reason = f"It broke off in the batch after sample {comparison.samples}: {error}"
     reason = reason or comparison.reason()
-    record = {
-        "backend": name,
-        "passed": not reason,
-        "reason": reason,
+    accuracy = comparison.accuracy() if labels is not None else None
+    return Verification(
+        backend=name,
+        passed=not reason,
+        reason=reason,
+        not_compared=(*missed, *comparison.missed()),
+        accuracy=SourceAccuracy(**accuracy) if accuracy else UNSET,
         **comparison.record(),
-        "not_compared": [*missed, *comparison.missed()],
-    }
-    if labels is not None and (accuracy := comparison.accuracy()):
-        record["accuracy"] = accuracy
-    return record
+    )

@@ -159,7 +159,7 @@ class _Lowering:
     ) -> tuple[relax.Var, ...]:
         """Bind what the kernel writes; the name says what it computes."""
         gvar = self.builder.add_func(function, name)
-        self.emitted.append((gvar.name_hint, layer))
+        self.emitted.append((str(gvar.name_hint), layer))
         types = [relax.TensorType(o.shape, o.dtype) for o in epilogue.outputs]
         result = self.builder.emit(relax.call_tir(gvar, arguments, types[0] if len(types) == 1 else types))
         if len(types) == 1:

@@ -30,7 +30,7 @@ def name_kernels(finished: tvm.IRModule, lowered: Lowered) -> list[dict[str, str
         waiting.setdefault(kernel, deque()).append(layer)
     values = [binding.value for binding in bindings(finished)]
     calls = [
-        value.op.name_hint
+        str(value.op.name_hint)
         for value in values
         if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
     ]

@@ -27,7 +27,7 @@ def test_the_bundled_network_for_arm(command: Callable, board: None, tmp_path: P
     library = (tmp_path / "a/b/model.so").read_bytes()
     assert library[:4] == b"\x7fELF" and library[18:20] == AARCH64
 
-    assert manifest["schema_version"] == 2
+    assert manifest["schema_version"] == 3
     assert (manifest["model"], manifest["algorithm"]) == ("resnet20", "reactnet")
     target = {"name": "arm_cpu", "triple": "aarch64-linux-gnu", "cpu": "generic", "features": ["neon"]}
     assert manifest["target"] == target

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from bibench_tvm import BibenchError, load
 from bibench_tvm.artifact import Artifact
@@ -34,7 +35,7 @@ class Replacements:
         files = {"model.so": hashlib.sha256(content).hexdigest()}
         with scratch_beside(self.out) as scratch:
             (scratch / "model.so").write_bytes(content)
-            install(scratch, self.out, {**self.artifact.manifest, "model": name, "files": files})
+            install(scratch, self.out, structs.replace(self.artifact.record, model=name, files=files))
 
     def child(self, name: str, die_at: int = 0) -> int:
         """A process that installs `name`, and is killed as it makes its system call `die_at`."""
@@ -139,7 +140,7 @@ def test_two_writers_at_once(folder: Replacements) -> None:
 def test_the_artifact_that_was_loaded_stays(folder: Replacements) -> None:
     before = load(folder.out)
     folder.install("another")
-    assert before._library.read() == b"first" * 10_000 and before.manifest["model"] == "first"
+    assert before._library.read() == b"first" * 10_000 and before.record.model == "first"
 
 
 def test_a_file_system_without_links(folder: Replacements, monkeypatch: pytest.MonkeyPatch) -> None:
