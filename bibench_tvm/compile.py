@@ -42,6 +42,8 @@ Samples = Annotated[
         help="Inputs to calibrate int8 and to verify on: a .npy file [N, ...], or a .npz with one by name."
     ),
 ]
+Name = Annotated[str | None, typer.Option(help="What the manifest calls the model.")]
+DumpIr = Annotated[Path | None, typer.Option(help="A folder for the module after each phase, as text.")]
 Labels = Annotated[Path | None, typer.Option(help="A .npy file [N] of the classes of --samples.")]
 
 
@@ -61,6 +63,8 @@ def compile_command(
     float32: Float32 = False,
     samples: Samples = None,
     labels: Labels = None,
+    name: Name = None,
+    dump_ir: DumpIr = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -83,8 +87,11 @@ def compile_command(
             options |= {"samples": read_samples(samples), "labels": read_array(labels) if labels else None}
         elif labels is not None:
             raise UsageError("--labels are the classes of --samples; give both.")
+        if name:
+            options |= {"name": name}
         artifact = compile_model(
             **options,
+            dump_ir=dump_ir,
             target=target,
             tuned=tuned,
             out=out,

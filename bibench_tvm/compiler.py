@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 from bibench_tvm.artifact import Artifact, artifact_of, digest
 from bibench_tvm.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.console import phase
+from bibench_tvm.dump_ir import Dump
 from bibench_tvm.errors import BibenchError, UsageError, first_line, unknown
 from bibench_tvm.folder import install, scratch_beside
 from bibench_tvm.importer import Imported, TensorSpec, import_model
@@ -76,6 +78,7 @@ def compile_model(
     labels: np.ndarray | None = None,
     float_layers: str = "float32",
     float32: bool = False,
+    dump_ir: str | Path | None = None,
 ) -> Artifact:
     """Compile a network and write the artifact to the folder `out`, whole or not at all.
 
@@ -99,6 +102,7 @@ def compile_model(
             the first 32 batches of the samples.
         float32: compute a network in float64 in float32; else it is refused. Inputs and outputs keep their
             types, but for bfloat16, which become float32.
+        dump_ir: a folder to write the module to after each phase, as text without the constants.
 
     Returns:
         The artifact, as `load(out)` would. A verification that failed, or could not run, does not raise:
@@ -140,7 +144,10 @@ def compile_model(
             if float_layers == "int8":
                 calibration = _calibrate(imported, scratch, samples)
             ranges = calibration.ranges if calibration else None
-            lowered, finished = build(imported, resolved, scratch / MODEL, choose, ranges=ranges)
+            watch = Dump(Path(dump_ir)) if dump_ir else _unwatched
+            lowered, finished = build(
+                imported, resolved, scratch / MODEL, choose, Options(ranges=ranges, watch=watch)
+            )
             quantization = FloatArithmetic(mode="float32")
             if calibration:
                 quantization = _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
@@ -185,24 +192,41 @@ def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
     return records.shipped(processor) if tuned is None else records.tuned(Path(tuned), processor)
 
 
+def _unwatched(phase: str, module: tvm.IRModule) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Those of `relay_passes.lower`."""
+
+    probe: bool = False
+    observe: bool = False
+    ranges: Mapping[str, float] | None = None
+    watch: Callable[[str, tvm.IRModule], None] = _unwatched
+
+
+_PLAIN = Options()
+
+
 def build(
     imported: Imported,
     target: CompileTarget,
     library: Path,
     choose: Callable[[Task], Tile | None],
-    **options: Any,
+    options: Options = _PLAIN,
 ) -> tuple[Lowered, tvm.IRModule]:
     """Lower, generate code and link to `library`; returns what was lowered, and what code was made of.
 
-    options: further ones of `relay_passes.lower`. Raises BibenchError.
+    Raises BibenchError.
     """
     from relay_passes import finish, lower
     from schedules.codegen import generate_code
     from schedules.records import WrongRecord
 
     try:
-        lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **options)
-        finished = finish(lowered.module, target.tvm)
+        lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **vars(options))
+        finished = finish(lowered.module, target.tvm, options.watch)
         export(generate_code(finished, target.tvm), library)
     except (BibenchError, WrongRecord):
         raise
@@ -228,7 +252,7 @@ def _verification(
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    lowered, _ = build(imported, target, scratch / PROBE, choose, probe=True, ranges=ranges)
+    lowered, _ = build(imported, target, scratch / PROBE, choose, Options(probe=True, ranges=ranges))
     libraries = scratch / MODEL, scratch / PROBE
     return verify(imported, *libraries, lowered, backend, inputs, labels, missed, advance)
 
@@ -241,7 +265,7 @@ def _compared_inputs(imported: Imported, samples: GivenSamples | None) -> Sample
 
 def _calibrate(imported: Imported, scratch: Path, samples: GivenSamples | None) -> Calibration:
     here = resolve_target("host")
-    lowered, _ = build(imported, here, scratch / OBSERVED, chooser(here, None), observe=True)
+    lowered, _ = build(imported, here, scratch / OBSERVED, chooser(here, None), Options(observe=True))
     return calibrate(scratch / OBSERVED, lowered.observed, _compared_inputs(imported, samples))
 
 
@@ -258,7 +282,7 @@ def _cost_of_int8(
     if not target.is_host:
         library = scratch / INT8_HERE
         here = resolve_target("host")
-        build(imported, here, library, chooser(here, None), ranges=calibration.ranges)
+        build(imported, here, library, chooser(here, None), Options(ranges=calibration.ranges))
     ours = list(run_here(library, _compared_inputs(imported, samples)))
     compared = compare_outputs(ours, calibration.outputs, labels)
     accuracies = compared.pop("accuracies", None)

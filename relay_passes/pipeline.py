@@ -60,16 +60,10 @@ def lower(
     that stay float, those named in `observed`. ranges: the largest magnitude of each of these inputs, with
     which the layers are computed in int8. watch: is shown the module after each phase.
     """
-
-    def through(module: tvm.IRModule, *passes: tuple[str, Callable[[tvm.IRModule], tvm.IRModule]]):
-        for name, run in passes:
-            module = run(module)
-            watch(name, module)
-        return module
-
     # 1. One form for what stands for one thing.
-    module = through(
+    module = _through(
         module,
+        watch,
         ("mark_layers", lambda mod: mark_layers(mod, layer_names)),
         ("fold_batch_norm", fold_batch_norm),
         ("expand_prelu", expand_prelu),
@@ -88,8 +82,9 @@ def lower(
     if ranges is not None:
         module, layers = quantize_float_layers(module, target, ranges, layers)
         watch("quantize_float_layers", module)
-    module = through(
+    module = _through(
         module,
+        watch,
         ("fold_thresholds", fold_thresholds),
         ("grow_halos", grow_halos),
         ("merge_scales", merge_scales),
@@ -108,18 +103,33 @@ def lower(
     )
 
 
-def finish(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """TVM's own lowering and fusion for what is not a layer, a schedule for it, and a plan of the memory."""
+def finish(
+    module: tvm.IRModule, target: tvm.target.Target, watch: Watch = lambda phase, module: None
+) -> tvm.IRModule:
+    """TVM's own lowering and fusion for what is not a layer, a schedule for it, and a plan of the memory.
+
+    watch: as for `lower`.
+    """
+    fuse = tvm.transform.Sequential(
+        [
+            relax.transform.LegalizeOps(),
+            relax.transform.AnnotateTIROpPattern(),
+            relax.transform.FoldConstant(),
+            relax.transform.FuseOps(),
+            relax.transform.FuseTIR(),
+            relax.transform.DeadCodeElimination(),
+        ]
+    )
     with target:
-        return tvm.transform.Sequential(
-            [
-                relax.transform.LegalizeOps(),
-                relax.transform.AnnotateTIROpPattern(),
-                relax.transform.FoldConstant(),
-                relax.transform.FuseOps(),
-                relax.transform.FuseTIR(),
-                relax.transform.DeadCodeElimination(),
-                schedule_rest,
-                plan_memory,
-            ]
-        )(module)
+        return _through(
+            module, watch, ("fuse_rest", fuse), ("schedule_rest", schedule_rest), ("plan_memory", plan_memory)
+        )
+
+
+def _through(
+    module: tvm.IRModule, watch: Watch, *passes: tuple[str, Callable[[tvm.IRModule], tvm.IRModule]]
+) -> tvm.IRModule:
+    for name, run in passes:
+        module = run(module)
+        watch(name, module)
+    return module
