@@ -221,7 +221,7 @@ def _source(artifact: Artifact, model: Path | None) -> Source | None:
 
 def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
     """A network with fresh weights of an architecture that `trainers` knows; the work in it is the same."""
-    from bibench_tvm.compile import fresh
+    from bibench_tvm.compile import fresh, sizes_of
     from bibench_tvm.importer import import_model
 
     try:
@@ -229,12 +229,13 @@ def _of_architecture(manifest: dict[str, Any]) -> Imported | None:
     except ModuleNotFoundError:
         return None
     known = [(trainers.list_models(), "model"), (trainers.list_algorithms(), "algorithm")]
-    if any(manifest.get(field) not in names for names, field in known) or len(manifest["inputs"]) != 1:
+    if any(manifest.get(field) not in names for names, field in known):
         return None
     with phase(f"importing {manifest['model']}"):
-        shape = tuple(manifest["inputs"][0]["shape"])
-        made = fresh(manifest["model"], manifest["algorithm"], "paper", {None: shape})
-        return import_model(made["model"], example_inputs=made["example_inputs"])
+        only = len(manifest["inputs"]) == 1  # then it is meant, whatever an exporter called it
+        shapes = {None if only else spec["name"]: tuple(spec["shape"]) for spec in manifest["inputs"]}
+        made = fresh(manifest["model"], manifest["algorithm"], "paper", shapes, sizes_of(manifest))
+        return import_model(made["model"], input_shapes=shapes)
 
 
 @contextlib.contextmanager
