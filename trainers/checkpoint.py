@@ -391,9 +391,8 @@ def _refuse_mismatch(
 
 
 def _listed(sizes: Mapping[str, Any]) -> str:
-    return (
-        ", ".join(f"{_shown(name)} {_shown(value)}" for name, value in [*sizes.items()][:8]) or "of its own"
-    )
+    parts = [f"{name[:_LONGEST]} {_shown(value)}" for name, value in [*sizes.items()][:8]]
+    return ", ".join(parts) or "of its own"
 
 
 def _shown(value: object) -> str:

@@ -187,7 +187,7 @@ def test_files_that_are_none(path: Path, tmp_path: Path) -> None:
         ({"sizes": {"num_classes": -1}}, "num_classes has to be a whole number"),
         ({"sizes": {"words": 1}}, "resnet20 has no size 'words'; it takes num_classes, in_channels."),
         (
-            {"sizes": {"num_classes": 10**9}},
+            {"sizes": {"num_classes": 10**9, "in_channels": 1}},
             "its fc.weight has the shape (4, 64), but should have (1000000000, 64)",
         ),
         ({"hyperparameters": None}, "its 'hyperparameters' is missing"),
