@@ -22,12 +22,7 @@ def copy(tmp_path: Path) -> Path:
     leave_out = shutil.ignore_patterns("__pycache__", "ninth", "test_ninth.py")
     for folder in ("trainers", "tests/trainers"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=leave_out)
-    others = [
-        "pyproject.toml",
-        "tests/conftest.py",
-        "tests/importer/conftest.py",
-        "tests/bibench_tvm/conftest.py",
-    ]
+    conftests = [f"tests/{folder}conftest.py" for folder in ("", "importer/", "bibench_tvm/")]
     for other in ("pyproject.toml", *conftests, *(f"tests/{path}" for path in GENERIC[1:])):
         (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / other, tmp_path / other)
