@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils import _pytree as pytree
 
 from trainers.convert import binarize, floats_of
 from trainers.inputs import example_inputs_of
@@ -66,6 +67,7 @@ DTYPES = {
     torch.int64,
 }
 _SPARE = 20  # times the tensors of a file: so many parameters may be made while its network is built
+_MOST_INPUTS = 1 << 28  # numbers in a batch of one
 _LONGEST = 60  # characters of what a file holds, in a message
 # What wrappers of a module, the whole network or a part of it, put into names.
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -183,6 +185,7 @@ def load_checkpoint(
     try:
         with torch.device("meta"), _no_more_parameters_than(_SPARE * len(state)):
             model = create_model(metadata["arch"], **metadata["sizes"])
+            _refuse_huge_inputs(model)
             model = binarize(
                 model,
                 metadata["algorithm"],
@@ -250,6 +253,16 @@ def _refuse_other_input(path: str | Path, model: nn.Module, content: dict[str, A
             f"{path} has the input shape {_shown(given)}, but a {_shown(content['arch'])} has "
             f"{list(image.shape[1:])}."
         )
+
+
+def _refuse_huge_inputs(model: nn.Module) -> None:
+    """While they are made on "meta", where they take no memory: no weight of the file limits their sizes."""
+    try:
+        leaves = pytree.tree_leaves(getattr(model, "example_inputs", None))
+    except Exception:  # what cannot be made there
+        return
+    if sum(leaf.numel() for leaf in leaves if isinstance(leaf, Tensor)) > _MOST_INPUTS:
+        raise ValueError("Its inputs would be larger than any that a network here takes.")
 
 
 @contextmanager

@@ -268,6 +268,27 @@ def test_a_file_cannot_ask_for_endless_layers(path: Path, monkeypatch: pytest.Mo
     refuse(path, "cannot be built. It would have many times more parameters than there are weights.")
 
 
+def test_a_file_cannot_ask_for_endless_inputs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long(torch.nn.Linear):
+        def __init__(self, length: int) -> None:
+            super().__init__(1, 1)
+            self.length = length
+
+        @property
+        def example_inputs(self) -> torch.Tensor:
+            return torch.ones(1, self.length, 1)
+
+    monkeypatch.setitem(models._entries, "long", lambda length=9: Long(length))
+    state = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
+    for length, sentence in ((10**12, "Its inputs would be larger than any"), (10, "")):
+        change(path, arch="long", sizes={"length": length}, algorithm="fp32", state_dict=state)
+        change(path, hyperparameters={}, keep=[])
+        if sentence:
+            refuse(path, sentence)
+        else:
+            assert trainers.load_checkpoint(path)[1]["sizes"] == {"length": 10}
+
+
 def test_arguments_that_contradict_the_checkpoint(path: Path) -> None:
     refuse(path, "holds a network with algorithm 'recu', not 'bnn'", algorithm="bnn")
     trainers.load_checkpoint(path, arch="resnet20", algorithm="recu", variant="paper")
