@@ -85,8 +85,8 @@ def fit(
     steps_per_epoch = math.ceil(samples / batch_size)
     steps = epochs * steps_per_epoch
     for parameter in model.parameters():
-        if parameter.dim() == 4:  # of a Conv2d: a fifth faster on a CPU
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if parameter.dim() == 4:  # of a Conv2d: a fifth faster on a CPU; `contiguous` leaves a single channel
+            parameter.data = parameter.data.clone(memory_format=torch.channels_last)
     optimize = optimizer(model.parameters(), lr=lr)
     first_epoch, seconds = _resume(out / STATE, model, optimize, arguments)
 
