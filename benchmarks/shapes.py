@@ -133,10 +133,10 @@ def network(name: str, algorithm: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     made = trainers.create_model(name)
     _vary_batch_norms(made)
-    shape: Any = made.input_shape
+    (image,) = trainers.example_inputs_of(made)
     made = trainers.binarize(made, algorithm)
     torch.manual_seed(1)
-    return made.eval(), torch.randn(1, *shape)
+    return made.eval(), torch.randn(image.shape)
 
 
 def _sequence(modules: list[nn.Module]) -> nn.Module:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bibench_tvm.artifact import Artifact
+from bibench_tvm.compile import sizes_of
 from bibench_tvm.compiler import build
 from bibench_tvm.errors import BibenchError, UsageError, unknown
 from bibench_tvm.importer import Imported
@@ -333,9 +334,8 @@ class _Bench:
             )
             return None
         file = self._path(".onnx")
-        shape, classes = manifest.inputs[0].shape, manifest.outputs[0].shape[-1]
-        network = trainers.create_model(manifest.model, num_classes=classes, in_channels=shape[1])
-        return file, inputs, onnx_runtime.export(network, inputs[0], file), _ROUNDING
+        network = trainers.create_model(manifest.model, **sizes_of(manifest))
+        return file, inputs, onnx_runtime.export(network, inputs, file), _ROUNDING
 
     def _turns(self, makers: Mapping[str, Callable[[], Contestant]]) -> dict[str, Any]:
         """Make, check and time them. What fails is a sentence, and the others go on."""

@@ -223,7 +223,7 @@ def _source(artifact: Artifact, model: Path | None) -> Source | None:
 
 def _of_architecture(manifest: Manifest) -> Imported | None:
     """A network with fresh weights of an architecture that `trainers` knows; the work in it is the same."""
-    from bibench_tvm.compile import fresh
+    from bibench_tvm.compile import fresh, sizes_of
     from bibench_tvm.importer import import_model
 
     try:
@@ -231,14 +231,15 @@ def _of_architecture(manifest: Manifest) -> Imported | None:
     except ModuleNotFoundError:
         return None
     model, algorithm = manifest.model, manifest.algorithm
-    if model not in trainers.list_models() or len(manifest.inputs) != 1:
+    if model not in trainers.list_models():
         return None
     if algorithm is None or algorithm not in trainers.list_algorithms():
         return None
     with phase(f"importing {model}"):
-        shape = manifest.inputs[0].shape
-        made = fresh(model, algorithm, "paper", {None: shape})
-        return import_model(made["model"], example_inputs=made["example_inputs"])
+        only = len(manifest.inputs) == 1  # then it is meant, whatever an exporter called it
+        shapes = {None if only else tensor.name: tensor.shape for tensor in manifest.inputs}
+        made = fresh(model, algorithm, "paper", shapes, sizes_of(manifest))
+        return import_model(made["model"], input_shapes=shapes)
 
 
 @contextlib.contextmanager

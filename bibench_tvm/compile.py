@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,24 +134,32 @@ def network_options(
 
 
 def fresh(
-    arch: str, algorithm: str, variant: str, shapes: dict[str | None, tuple[int, ...]]
+    arch: str,
+    algorithm: str,
+    variant: str,
+    shapes: dict[str | None, tuple[int, ...]],
+    sizes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A network with untrained weights, the same each time: for its speed and size."""
+    """A network with untrained weights, the same each time: for its speed and size.
+
+    shapes: of its inputs, where they are not to be those of its own example; sizes: see `create_model`.
+    """
     import torch
 
     import trainers
 
     torch.manual_seed(0)
-    network = trainers.binarize(trainers.create_model(arch), algorithm=algorithm, variant=variant)
-    if len(shapes) > 1:
-        raise UsageError(f"{arch} has one input; give one --input-shape.")
-    shape = next(iter(shapes.values()), (1, *network.input_shape))  # type: ignore[misc]
-    return {
-        "model": network,
-        "example_inputs": torch.zeros(shape),
-        "name": arch,
-        "algorithm": algorithm,
-    }
+    network = trainers.create_model(arch, **(sizes or {}))
+    network = trainers.binarize(network, algorithm=algorithm, variant=variant)
+    return {"model": network, "input_shapes": shapes, "name": arch, "algorithm": algorithm}
+
+
+def sizes_of(manifest: Manifest) -> dict[str, Any]:
+    """The sizes with which `trainers` makes a network of the manifest's architecture, inputs and outputs."""
+    from trainers.models import sizes_by_shapes
+
+    inputs, outputs = ([tensor.shape for tensor in part] for part in (manifest.inputs, manifest.outputs))
+    return sizes_by_shapes(manifest.model, inputs, outputs)
 
 
 def _bundled(verify: int) -> dict[str, Any]:

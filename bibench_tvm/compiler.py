@@ -84,14 +84,16 @@ def compile_model(
 
     Args:
         model: a `torch.nn.Module`, an `ExportedProgram`, or the path of a `.pt2`, a checkpoint or a `.onnx`.
-        example_inputs: a tensor or array, or a tuple or list of them, which fix the shapes of a live module.
+        example_inputs: a tensor or array, a tuple or list of them, or a dictionary by the names of the
+            forward's arguments, which fix the shapes of a live module. Left out, the module's own
+            `example_inputs`.
         target: `host`, a name of `presets.PRESETS`, or a TVM target tag.
         name: what the manifest calls the model.
         arch, algorithm, variant: of a checkpoint that does not say. For a module, `algorithm` is what the
             manifest says where its layers do not.
         tuned: a folder that `tune` wrote for this target, whose records choose the schedules; else those
             that come with this program do, where there are some for the target.
-        input_shapes: name -> shape, for a file with dynamic shapes.
+        input_shapes: name -> shape, for a file with dynamic shapes, or a module with inputs of its own.
         verify: how many runs to compare with the source framework; under QEMU for an Arm target.
         samples: what to verify and calibrate on, [N, ...] of the network's one input, or a dictionary with
             such an array for each input by its name; N at least `verify` batches. Otherwise random numbers:

@@ -49,31 +49,30 @@ def train(
     with reporting(as_json=as_json, debug=debug):
         import torch
 
-        from trainers import binarize, create_model
+        from trainers import binarize, create_model, example_inputs_of
         from trainers.fit import CHECKPOINT, STATE, fit
+        from trainers.inputs import describe
         from trainers.tasks import DataError, tasks
 
         task_class = tasks[task]
         torch.manual_seed(seed)  # the fresh weights
-        model = create_model(arch, task_class.num_classes, task_class.input_shape[0])
-        model = binarize(model, algorithm, variant, keep or None)
-        if model.input_shape != task_class.input_shape:
+        model = create_model(arch, **task_class.sizes)
+        taken, given = describe(example_inputs_of(model)), describe(task_class.example_inputs)
+        if taken != given:
             raise UsageError(
-                f"{arch} is for inputs {model.input_shape}, but {task} has {task_class.input_shape}; "
-                "name a network for that size."
+                f"{arch} is for inputs {taken}, but {task} has {given}; name a network for these."
             )
+        model = binarize(model, algorithm, variant, keep or None)
         metadata = {
             "arch": arch,
+            "sizes": dict(task_class.sizes),
             "algorithm": algorithm,
             "variant": variant,
-            "num_classes": task_class.num_classes,
-            "in_channels": task_class.input_shape[0],
-            "input_shape": task_class.input_shape,
             "keep": keep or None,
             "extra": {"task": task, "command": "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])},
         }
         try:
-            accuracy = fit(
+            metrics = fit(
                 model,
                 task_class(data),
                 epochs=epochs,
@@ -95,10 +94,17 @@ def train(
                 else "No epoch was whole yet, so nothing was saved."
             )
             raise
-        results(as_json).print(f"{out / CHECKPOINT}: {accuracy:.2%} of the {task} test set")
+        decisive = f"{task_class.metric} {metrics[task_class.metric]:.2%}"
+        results(as_json).print(f"{out / CHECKPOINT}: {decisive} on the {task} test set")
         if as_json:
-            result = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
-            print_json({**result, "test_accuracy": accuracy, "checkpoint": str(out / CHECKPOINT)})
+            result: dict[str, object] = {
+                "arch": arch,
+                "algorithm": algorithm,
+                "variant": variant,
+                "task": task,
+            }
+            result |= {f"test_{name}": value for name, value in metrics.items()}
+            print_json({**result, "checkpoint": str(out / CHECKPOINT)})
 
 
 if __name__ == "__main__":

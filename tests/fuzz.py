@@ -475,9 +475,7 @@ def _checkpoint_seeds(folder: Path) -> list[bytes]:
         arch="resnet20",
         algorithm="xnor",
         variant="paper",
-        num_classes=10,
-        in_channels=3,
-        input_shape=(3, 32, 32),
+        sizes={"num_classes": 10, "in_channels": 3},
     )
     old = io.BytesIO()
     torch.save({"a": torch.zeros(2)}, old, _use_new_zipfile_serialization=False)

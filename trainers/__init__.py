@@ -1,15 +1,25 @@
 """Binarization algorithms, networks and their training in PyTorch. Knows torch and not tvm."""
 
 from trainers.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from trainers.convert import binarization_report, binarize, list_algorithms, set_progress
-from trainers.models import create_model, list_models
+from trainers.convert import (
+    binarization_report,
+    binarize,
+    list_algorithms,
+    list_hyperparameters,
+    set_progress,
+)
+from trainers.inputs import example_inputs_of
+from trainers.models import create_model, default_sizes, list_models
 
 __all__ = [
     "CheckpointError",
     "binarization_report",
     "binarize",
     "create_model",
+    "default_sizes",
+    "example_inputs_of",
     "list_algorithms",
+    "list_hyperparameters",
     "list_models",
     "load_checkpoint",
     "save_checkpoint",

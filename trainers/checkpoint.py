@@ -2,38 +2,47 @@
 
 A checkpoint is a file of `torch.save` with the dictionary
 
-    {"format": "bibench_tvm.checkpoint", "version": 1, "arch", "algorithm", "variant", "num_classes",
-     "in_channels", "input_shape", "keep", "extra", "state_dict"}
+    {"format": "bibench_tvm.checkpoint", "version": 2, "arch", "sizes", "algorithm", "variant",
+     "hyperparameters", "keep", "extra", "state_dict"}
 
-A file of a plain state dict is read too, if the caller says what network it belongs to: by itself or under a
-key such as "state_dict" or "model", with or without the prefixes that wrappers put before the names
-("module.", "model.", "_orig_mod."). No file is trusted: only tensors and plain values are unpickled, and the
-network takes memory only once its shapes match those in the file."""
+Version 1, of image networks alone, had "num_classes", "in_channels" and "input_shape" in place of "sizes",
+and no "hyperparameters"; it is read too. A file of a plain state dict is read too, if the caller says what
+network it belongs to: by itself or under a key such as "state_dict" or "model", with or without the prefixes
+that wrappers put before the names ("module.", "model.", "_orig_mod."). No file is trusted: only tensors and
+plain values are unpickled, and the network takes memory only once its shapes match those in the file."""
 
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils import _pytree as pytree
 
-from trainers.convert import binarize
-from trainers.models import create_model
+from trainers.convert import binarize, floats_of
+from trainers.inputs import example_inputs_of
+from trainers.models import create_model, sizes_by_weights
 
 FORMAT = "bibench_tvm.checkpoint"
-VERSION = 1
+VERSION = 2
 METADATA = {
     "arch": str,
+    "sizes": dict,
     "algorithm": str,
     "variant": str,
+    "hyperparameters": dict,
+    "keep": (list, tuple, type(None)),
+    "extra": dict,
+}
+METADATA_1 = {key: kind for key, kind in METADATA.items() if key not in ("sizes", "hyperparameters")} | {
     "num_classes": int,
     "in_channels": int,
     "input_shape": (list, tuple),
-    "keep": (list, tuple, type(None)),
-    "extra": dict,
 }
 
 
@@ -57,6 +66,8 @@ DTYPES = {
     torch.int32,
     torch.int64,
 }
+_SPARE = 20  # times the tensors of a file: so many parameters may be made while its network is built
+_MOST_INPUTS = 1 << 28  # numbers in a batch of one
 _LONGEST = 60  # characters of what a file holds, in a message
 # What wrappers of a module, the whole network or a part of it, put into names.
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -115,11 +126,10 @@ def save_checkpoint(
     model: nn.Module,
     *,
     arch: str,
+    sizes: Mapping[str, Any],
     algorithm: str,
-    variant: str,
-    num_classes: int,
-    in_channels: int,
-    input_shape: Iterable[int],
+    variant: str = "paper",
+    hyperparameters: Mapping[str, Any] | None = None,
     keep: Iterable[str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
@@ -127,20 +137,19 @@ def save_checkpoint(
 
     Args:
         path: the file; its folder is made.
-        model: what `binarize(create_model(arch, num_classes, in_channels), algorithm, variant, keep)` built.
-        input_shape: the shape of one sample, (C, H, W).
+        model: what `create_model(arch, **sizes)` and `binarize` with the rest of these built.
+        keep: what was given to `binarize`. The file names what stayed float also where nothing was given.
         extra: plain values about the training, such as its accuracy.
     """
     content = {
         "format": FORMAT,
         "version": VERSION,
         "arch": arch,
+        "sizes": dict(sizes),
         "algorithm": algorithm,
         "variant": variant,
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "input_shape": list(input_shape),
-        "keep": None if keep is None else list(keep),
+        "hyperparameters": dict(hyperparameters or {}),
+        "keep": floats_of(model) if keep is None else list(keep),
         "extra": dict(extra or {}),
         "state_dict": {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
     }
@@ -159,7 +168,8 @@ def load_checkpoint(
             for a checkpoint they have to agree with it.
 
     Returns:
-        The model in evaluation mode, and the checkpoint's metadata (everything but the weights).
+        The model in evaluation mode, and the checkpoint's metadata: everything but the weights, as a file of
+        version 2 has it.
 
     Raises:
         CheckpointError: the file is missing, damaged, not a checkpoint, or does not fit the network.
@@ -173,17 +183,25 @@ def load_checkpoint(
     else:
         metadata, state = _read_state_dict(path, content, asked)
     try:
-        with torch.device("meta"):
-            model = create_model(metadata["arch"], metadata["num_classes"], metadata["in_channels"])
-            model = binarize(model, metadata["algorithm"], metadata["variant"], metadata["keep"])
+        with torch.device("meta"), _no_more_parameters_than(_SPARE * len(state)):
+            model = create_model(metadata["arch"], **metadata["sizes"])
+            _refuse_huge_inputs(model)
+            model = binarize(
+                model,
+                metadata["algorithm"],
+                metadata["variant"],
+                metadata["keep"],
+                hyperparameters=metadata["hyperparameters"],
+            )
     except ValueError as error:
         raise CheckpointError(f"{path} describes a network that cannot be built. {error}") from error
     except Exception as error:  # sizes that make no sense fail in PyTorch, anyhow
         raise CheckpointError(
-            f"{path} describes a network that cannot be built, for {_shown(metadata['num_classes'])} classes "
-            f"and {_shown(metadata['in_channels'])} channels ({type(error).__name__})."
+            f"{path} describes a network that cannot be built, with the sizes {_listed(metadata['sizes'])} "
+            f"({type(error).__name__})."
         ) from error
     _refuse_mismatch(path, model, state, metadata)
+    _refuse_other_input(path, model, content)
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     _refuse_bad_numbers(path, state)
     model.load_state_dict(state, assign=True)
@@ -198,11 +216,11 @@ def _read_checkpoint(
             f"{path} is of the format {_shown(content['format'])}, but should be of {FORMAT!r}."
         )
     version = content.get("version")
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or version not in (1, VERSION):
         raise CheckpointError(
-            f"{path} has version {_shown(version)} of its format, but this program reads {VERSION}."
+            f"{path} has version {_shown(version)} of its format, but this program reads 1 and {VERSION}."
         )
-    for key, kind in METADATA.items():
+    for key, kind in (METADATA_1 if version == 1 else METADATA).items():
         if not isinstance(content.get(key, ...), kind):  # type: ignore[arg-type]
             what = f"a {type(content[key]).__name__}" if key in content else "missing"
             raise CheckpointError(f"{path} is not a whole checkpoint: its {key!r} is {what}.")
@@ -211,9 +229,58 @@ def _read_checkpoint(
             raise CheckpointError(f"{path} holds a network with {key} {_shown(content[key])}, not {value!r}.")
     if not all(isinstance(name, str) for name in content["keep"] or ()):
         raise CheckpointError(f"{path} has a 'keep' that is not a list of names.")
+    metadata = {**content, **_from_version_1(path, content)} if version == 1 else content
+    for key in ("sizes", "hyperparameters"):
+        if not all(isinstance(name, str) for name in metadata[key]):
+            raise CheckpointError(f"{path} has a {key!r} whose keys are not all names.")
+    return {key: metadata[key] for key in METADATA}, _as_state_dict(path, content.get("state_dict"))
+
+
+def _from_version_1(path: str | Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What a file of version 2 would have in place of what only one of version 1 has."""
     if not all(type(size) is int for size in content["input_shape"]):
         raise CheckpointError(f"{path} has an 'input_shape' that is not a list of sizes.")
-    return {key: content[key] for key in METADATA}, _as_state_dict(path, content.get("state_dict"))
+    return {"sizes": {key: content[key] for key in ("num_classes", "in_channels")}, "hyperparameters": {}}
+
+
+def _refuse_other_input(path: str | Path, model: nn.Module, content: dict[str, Any]) -> None:
+    """A file of version 1 says what shape an image has."""
+    if content.get("version") != 1:
+        return
+    given, (image,) = list(content["input_shape"]), example_inputs_of(model)
+    if given != list(image.shape[1:]):
+        raise CheckpointError(
+            f"{path} has the input shape {_shown(given)}, but a {_shown(content['arch'])} has "
+            f"{list(image.shape[1:])}."
+        )
+
+
+def _refuse_huge_inputs(model: nn.Module) -> None:
+    """While they are made on "meta", where they take no memory: no weight of the file limits their sizes."""
+    try:
+        leaves = pytree.tree_leaves(getattr(model, "example_inputs", None))
+    except Exception:  # what cannot be made there
+        return
+    if sum(leaf.numel() for leaf in leaves if isinstance(leaf, Tensor)) > _MOST_INPUTS:
+        raise ValueError("Its inputs would be larger than any that a network here takes.")
+
+
+@contextmanager
+def _no_more_parameters_than(most: int) -> Iterator[None]:
+    """Stop a network of so many layers that building it would not end; few bytes of a file can ask for it."""
+    count = 0
+
+    def register(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise ValueError("It would have many times more parameters than there are weights.")
+
+    handle = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _read_state_dict(
@@ -227,19 +294,12 @@ def _read_state_dict(
             f"{path} is a plain state dict, which does not say what network it is; give its arch (--arch)."
         )
     state = _without_prefix(path, state, asked)
-    convolutions = [value for value in state.values() if value.dim() == 4]
-    matrices = [value for value in state.values() if value.dim() == 2]
-    if not convolutions or not matrices:
-        raise CheckpointError(
-            f"{path} has no convolution or no classifier, so its sizes cannot be told from it."
-        )
     metadata = {
         "arch": asked["arch"],
+        "sizes": sizes_by_weights(asked["arch"], state),
         "algorithm": asked["algorithm"] or "fp32",
         "variant": asked["variant"] or "paper",
-        "num_classes": matrices[-1].shape[0],
-        "in_channels": convolutions[0].shape[1],
-        "input_shape": None,  # the network's own; filled in when it is built
+        "hyperparameters": {},
         "keep": None,
         "extra": {},
     }
@@ -338,15 +398,14 @@ def _refuse_mismatch(
             )
         if value.shape != state[name].shape:
             raise CheckpointError(
-                f"{path} is not of a {network} for {metadata['num_classes']} classes: "
+                f"{path} is not of a {network} with the sizes {_listed(metadata['sizes'])}: "
                 f"its {name} has the shape {tuple(state[name].shape)}, but should have {tuple(value.shape)}."
             )
-    shape = list(model.input_shape)  # type: ignore[arg-type]
-    if metadata["input_shape"] is None:
-        metadata["input_shape"] = shape
-    elif list(metadata["input_shape"]) != shape:
-        given = _shown(list(metadata["input_shape"]))
-        raise CheckpointError(f"{path} has the input shape {given}, but a {network} has {shape}.")
+
+
+def _listed(sizes: Mapping[str, Any]) -> str:
+    parts = [f"{name[:_LONGEST]} {_shown(value)}" for name, value in [*sizes.items()][:8]]
+    return ", ".join(parts) or "of its own"
 
 
 def _shown(value: object) -> str:

@@ -1,18 +1,22 @@
 """Turning a float network into a binary one, and moving its schedules."""
 
+import dataclasses
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from torch.utils import _pytree as pytree
 
 from trainers.algorithms import algorithms
 from trainers.flow import MULTIPLIES, Flow, heads_by_size, trace
-from trainers.operator import VARIANTS, BinaryLayer
+from trainers.inputs import example_inputs_of
+from trainers.operator import VARIANTS, BinaryLayer, Hyperparameters
+from trainers.options import check_options
 from trainers.registry import unknown_name
 from trainers.reparametrization import fold, plain_type
 
@@ -34,12 +38,18 @@ def list_algorithms() -> list[str]:
     return ["fp32", *algorithms.names()]
 
 
+def list_hyperparameters(algorithm: str) -> dict[str, Any]:
+    """The hyper-parameters of an algorithm, with their defaults."""
+    return {} if algorithm == "fp32" else dataclasses.asdict(algorithms[algorithm].hyperparameters_type())
+
+
 def binarize(
     model: nn.Module,
     algorithm: str = "reactnet",
     variant: str = "paper",
     keep: Iterable[str] | None = None,
     example_inputs: Any = None,
+    hyperparameters: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Swap the Conv1d, Conv2d and Linear layers of `model` for binary ones, in place, and return the model.
 
@@ -56,15 +66,18 @@ def binarize(
         model: any module; if it is itself one of the three layers, its binary counterpart is returned.
         algorithm: one of `list_algorithms()`.
         variant: "paper", the formulas of the BiBench paper, or "released", those of the code of its authors.
-        keep: names of modules that stay float, with all that is in them. Left out, these are the first
-            convolution and every head (a layer whose result reaches an output with no other layer after it),
-            or none if the model is itself a layer. [] keeps none.
+        keep: names of modules that stay float, with all that is in them. Left out, these are what the model
+            names in its attribute `stays_float`; where it has none, the first convolution and every head (a
+            layer whose result reaches an output with no other layer after it), or none if the model is itself
+            a layer. [] keeps none.
         example_inputs: the forward's argument, or a tuple or dictionary of them. Without them heads are found
-            by symbolic tracing; where a network branches on values and cannot be traced so, by the sizes of
-            its layers.
+            by symbolic tracing; where a network branches on values and cannot be traced so, on the model's
+            own `example_inputs`, or else by the sizes of its layers.
+        hyperparameters: some of `list_hyperparameters(algorithm)`, by name; the others keep their defaults.
 
     Raises:
-        ValueError: an unknown algorithm, variant or name in `keep`, a sentence with the nearest names; a lazy
+        ValueError: an unknown algorithm, variant, hyper-parameter or name in `keep`, a sentence with the
+            nearest names or all; a hyper-parameter of another type or that makes no sense; a lazy
             layer whose sizes are not known yet; or nothing that could be binarized, with the reason per
             layer.
     """
@@ -72,24 +85,27 @@ def binarize(
         raise unknown_name("algorithm", algorithm, list_algorithms())
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
+    known = list_hyperparameters(algorithm)
+    given = check_options(algorithm, "hyper-parameter", hyperparameters or {}, known)
     modules = dict(model.named_modules(remove_duplicate=False))
+    why_kept = "it is named in keep"
+    if keep is None and (own := getattr(model, "stays_float", None)) is not None:
+        keep, why_kept = own, "the network says that it stays float"
     named = None if keep is None else [keep] if isinstance(keep, str) else list(keep)
     for name in named or []:
         if name not in modules:
             raise unknown_name("module to keep", name, [known for known in modules if known])
     if algorithm == "fp32":
         return model
-    kept = {part: "it is named in keep" for name in named or [] for part in modules[name].modules()}
+    kept = {part: why_kept for name in named or [] for part in modules[name].modules()}
     _refuse_lazy(modules, kept)
     if type(model) in FLOAT_LAYERS or isinstance(model, BinaryLayer):
         named, flow = named or [], Flow()
     else:
         traced = trace(model, example_inputs)
-        if isinstance(traced, str) and example_inputs is None and hasattr(model, "input_shape"):
-            like = next(model.parameters())
-            with torch.random.fork_rng(devices=[]):
-                example = torch.randn(1, *model.input_shape).to(like)  # type: ignore[misc]
-            traced = trace(model, example)
+        if isinstance(traced, str) and example_inputs is None:
+            example = example_inputs_of(model)
+            traced = traced if example is None else trace(model, _with_both_signs(example))
         if named is None:
             for name, why in _default_keep(modules, traced).items():
                 kept |= dict.fromkeys(modules[name].modules(), why)
@@ -101,7 +117,8 @@ def binarize(
     if not any(layer.binary for layer in report):
         raise ValueError(_nothing(model, report))
     _warn_unreachable(report, modules, kept, flow)
-    swapped = _swap(modules, [layer.name for layer in report if layer.binary], algorithm, variant)
+    settings = [algorithms[algorithm].hyperparameters_type(**given)] if known else []
+    swapped = _swap(modules, [layer.name for layer in report if layer.binary], algorithm, variant, settings)
     _mend_rectifiers(modules, swapped, flow)
     model = swapped.get(model, model)
     for module in modules.values():
@@ -120,6 +137,12 @@ def binarization_report(model: nn.Module) -> list[LayerReport]:
     if not hasattr(model, _REPORT):
         raise ValueError(f"This {type(model).__name__} is not what binarize returned, so it has no report.")
     return list(getattr(model, _REPORT))
+
+
+def floats_of(model: nn.Module) -> list[str] | None:
+    """The names with which `keep` makes this network again; None for one that `binarize` did not change."""
+    report = getattr(model, _REPORT, None)
+    return None if report is None else [layer.name for layer in report if not layer.binary]
 
 
 def set_progress(model: nn.Module, progress: float, epochs: int | None = None) -> None:
@@ -260,8 +283,23 @@ def _warn_unreachable(
         _warn(f"The forward was not seen to call these layers, which become binary: {_some(idle)}.")
 
 
+def _with_both_signs(inputs: Any) -> Any:
+    """Noise for those that are all 0, which say nothing of the signs that a layer sees."""
+
+    def fill(leaf: Any) -> Any:
+        idle = isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.is_meta and not leaf.any()
+        return torch.randn_like(leaf) if idle else leaf
+
+    with torch.random.fork_rng(devices=[]):
+        return pytree.tree_map(fill, inputs)
+
+
 def _swap(
-    modules: dict[str, nn.Module], names: list[str], algorithm: str, variant: str
+    modules: dict[str, nn.Module],
+    names: list[str],
+    algorithm: str,
+    variant: str,
+    settings: list[Hyperparameters],
 ) -> dict[nn.Module, nn.Module]:
     """Put binary layers in the places of the named ones; return what replaced what."""
     swapped: dict[nn.Module, nn.Module] = {}  # a layer that is used at two places stays one layer
@@ -271,7 +309,7 @@ def _swap(
         if isinstance(layer, BinaryLayer):
             continue
         folded += [f"{what} ({name})" if name else what for what in fold(layer)]
-        binary = algorithms[algorithm](layer, variant)  # type: ignore[arg-type]
+        binary = algorithms[algorithm](layer, variant, *settings)  # type: ignore[arg-type]
         binary.name = name
         binary._forward_pre_hooks.update(layer._forward_pre_hooks)
         binary._forward_pre_hooks_with_kwargs.update(layer._forward_pre_hooks_with_kwargs)

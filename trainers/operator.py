@@ -14,6 +14,7 @@ evaluation, the same values have the gradients of training; what is exported has
 
 In training NaN stays NaN, which shows in the loss; in evaluation a comparison makes it -1."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +57,16 @@ def identity(x: Tensor) -> Tensor:
 def _plus_minus_one(positive: Tensor, dtype: torch.dtype) -> Tensor:
     signs = torch.where(positive, 1.0, -1.0)
     return signs if signs.dtype == dtype else signs.to(dtype)  # a cast of float32 would show up in exports
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """The numbers of an algorithm that a sweep may vary, each with its default: plain values. Here none.
+
+    An algorithm that has some derives its own from this, names it in `BinaryLayer.hyperparameters_type` and
+    takes it as its constructor's third argument; its `__post_init__` raises a ValueError, a sentence, for
+    values that make no sense.
+    """
 
 
 class _SurrogateSign(torch.autograd.Function):
@@ -134,6 +145,7 @@ class BinaryLayer(nn.Module):
     Attributes for subclasses:
         name: what the layer is called in its network, for messages.
         variant: "paper" or "released".
+        hyperparameters: of `hyperparameters_type`.
         spatial: number of spatial dimensions, 2, 1 or (Linear) 0.
         channel_dim: the dimension of the channels, counted from the end.
         sample_dims: all dimensions of one sample.
@@ -141,11 +153,16 @@ class BinaryLayer(nn.Module):
 
     input_derivative: Derivative = staticmethod(clip)
     weight_derivative: Derivative = staticmethod(clip)
+    hyperparameters_type: type[Hyperparameters] = Hyperparameters
+    hyperparameters: Hyperparameters
 
-    def __init__(self, layer: FloatLayer, variant: str = "paper") -> None:
+    def __init__(
+        self, layer: FloatLayer, variant: str = "paper", hyperparameters: Hyperparameters | None = None
+    ) -> None:
         super().__init__()
         self.name = ""
         self.variant = variant
+        self.hyperparameters = hyperparameters or self.hyperparameters_type()
         if variant == "released":  # the boundary of the clip is part of what was released
             for operand in ("input_derivative", "weight_derivative"):
                 if getattr(self, operand) is clip:
@@ -293,4 +310,7 @@ class BinaryLayer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        return f"{self.description}, variant={self.variant}"
+        own = dataclasses.asdict(self.hyperparameters).items()
+        return ", ".join(
+            [self.description, f"variant={self.variant}", *(f"{name}={value}" for name, value in own)]
+        )

@@ -42,10 +42,11 @@ def import_model(
     """Import a `torch.nn.Module`, an `ExportedProgram`, or a file: `.pt2`, checkpoint or ONNX.
 
     A file is recognised by its content. PyTorch is not imported for an ONNX file, nor onnx for a PyTorch one.
-    `example_inputs` fixes the shapes of a module or program, `input_shapes` those of a file. `arch`,
-    `algorithm` and `variant` describe a checkpoint that does not describe itself, and have to agree with one
-    that does; nothing else takes them. A network in float16 or bfloat16 computes in float32, and one in
-    float64 where `float32` asks for it, and is refused else. Raises ImportFailed.
+    `example_inputs` fixes the shapes of a module or program, `input_shapes` those of a file, or of a module
+    that has `example_inputs` of its own. `arch`, `algorithm` and `variant` describe a checkpoint that does
+    not describe itself, and have to agree with one that does; nothing else takes them. A network in float16
+    or bfloat16 computes in float32, and one in float64 where `float32` asks for it, and is refused else.
+    Raises ImportFailed.
     """
     described = [key for key, value in dict(arch=arch, algorithm=algorithm, variant=variant).items() if value]
     if not isinstance(source, (str, Path)):
@@ -81,12 +82,7 @@ def _import_file(
         from .from_torch import import_checkpoint, import_pt2
     if kind == "pt2":
         return import_pt2(path, input_shapes, float32=float32)
-    shapes = list((input_shapes or {}).values())
-    if len(shapes) > 1:
-        raise ImportFailed(
-            f"{path} is a checkpoint, whose network has one input, but {len(shapes)} shapes were given."
-        )
-    return import_checkpoint(path, arch, algorithm, variant, shapes[0] if shapes else None)
+    return import_checkpoint(path, arch, algorithm, variant, input_shapes)
 
 
 def _refuse_description(described: list[str], what: str) -> None:

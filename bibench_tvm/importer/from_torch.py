@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import math
 import operator
@@ -95,8 +96,10 @@ def import_torch(
 ) -> Imported:
     """Import a module or an exported program. `name` is how errors call it. `float32`: see `import_model`.
 
-    `example_inputs` is a tensor or array, or a tuple of them: they fix the shapes. A module is exported in
-    eval mode, and its training flags are left as they were. Raises ImportFailed.
+    `example_inputs` is a tensor or array, a tuple of them, or a dictionary by the names of the forward's
+    arguments: they fix the shapes. Left out, they are what the module has as its own `example_inputs`, with
+    the shapes of `input_shapes`. A module is exported in eval mode, and its training flags are left as they
+    were. Raises ImportFailed.
     """
     if isinstance(model, ExportedProgram):
         program, notes = _with_static_shapes(model, example_inputs, input_shapes, name)
@@ -106,14 +109,14 @@ def import_torch(
                 f"A {type(model).__name__} cannot be imported; pass a torch.nn.Module, an ExportedProgram, "
                 "or the path of a .pt2, a checkpoint or an ONNX file."
             )
-        if example_inputs is None and input_shapes:
-            example_inputs = tuple(torch.zeros(shape) for shape in input_shapes.values())
+        if example_inputs is None:
+            example_inputs = _own_inputs(model, input_shapes or {}, name)
         if example_inputs is None:
             raise ImportFailed(
                 f"{name} is a live PyTorch module, whose shapes are known only when it runs; pass "
                 "example_inputs, for example torch.zeros(1, 3, 32, 32)."
             )
-        program = _export(model, _as_tensors(example_inputs), name)
+        program = _export(model, *_as_arguments(example_inputs), name)
         imported = _import_program(program, name, float32=float32)
         return dataclasses.replace(imported, algorithm=_algorithm_of(model))
     return _import_program(program, name, float32=float32, notes=notes)
@@ -151,12 +154,12 @@ def import_checkpoint(
     arch: str | None = None,
     algorithm: str | None = None,
     variant: str | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shapes: InputShapes | None = None,
 ) -> Imported:
     """Import a checkpoint of `trainers`. What is None is taken from the checkpoint.
 
-    `input_shape` includes the batch; by default it is a batch of one of what the network was trained on.
-    Raises ImportFailed.
+    `input_shapes` include the batch; by default it is one of the network's own example inputs. Raises
+    ImportFailed.
     """
     import trainers
 
@@ -164,8 +167,7 @@ def import_checkpoint(
         model, metadata = trainers.load_checkpoint(path, arch=arch, algorithm=algorithm, variant=variant)
     except trainers.CheckpointError as error:
         raise ImportFailed(str(error)) from error
-    shape = tuple(input_shape or (1, *metadata["input_shape"]))
-    imported = import_torch(model, torch.zeros(shape), name=str(path))
+    imported = import_torch(model, name=str(path), input_shapes=input_shapes)
     return dataclasses.replace(imported, arch=metadata["arch"], algorithm=metadata["algorithm"])
 
 
@@ -192,19 +194,56 @@ def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def _as_tensors(example_inputs: Any) -> tuple[Any, ...]:
-    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    return pytree.tree_map(lambda x: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x, inputs)
+def _as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and the named arguments of the forward, as tensors."""
+    inputs = pytree.tree_map(
+        lambda x: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x, example_inputs
+    )
+    if isinstance(inputs, dict):
+        return (), inputs
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}
 
 
-def _export(model: torch.nn.Module, inputs: tuple[Any, ...], name: str) -> ExportedProgram:
+def _own_inputs(model: torch.nn.Module, input_shapes: InputShapes, name: str) -> Any:
+    """What the module says that it takes, in these shapes; None where it does not say, and there are none."""
+    import trainers
+
+    inputs = trainers.example_inputs_of(model)
+    if inputs is None:
+        return tuple(torch.zeros(shape) for shape in input_shapes.values()) or None
+    named = inputs
+    if not isinstance(inputs, dict):
+        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+        known = list(inspect.signature(model.forward).parameters)
+        named = {(known[i] if i < len(known) else f"input{i}"): x for i, x in enumerate(inputs)}
+    if len(input_shapes) > len(named):
+        count = "one input" if len(named) == 1 else f"{len(named)} inputs"
+        raise ImportFailed(f"The network of {name} has {count}, but {len(input_shapes)} shapes were given.")
+    for key, shape in shapes_by_name(input_shapes, list(named), name).items():
+        if not isinstance(named[key], torch.Tensor):
+            raise ImportFailed(f"Input {key!r} of {name} is not one tensor, so it has no shape to be given.")
+        named = {**named, key: _in_shape(named[key], shape)}
+    return named if isinstance(inputs, dict) else tuple(named.values())
+
+
+def _in_shape(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """`x` repeated and cut, so that its values stay such as the network takes; zeros for other dimensions."""
+    if x.dim() != len(shape) or 0 in x.shape:
+        return torch.zeros(shape, dtype=x.dtype)
+    repeats = [-(-wanted // have) for wanted, have in zip(shape, x.shape, strict=True)]
+    return x.repeat(repeats)[tuple(slice(wanted) for wanted in shape)].contiguous()
+
+
+def _export(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+) -> ExportedProgram:
     # The fused fast path of nn.MultiheadAttention would hide its matrix products in one operator.
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with _eval_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(model, inputs, strict=False)
+            return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:
         raise ImportFailed(
             f"PyTorch cannot export {name}: {first_line(error)} Its forward has to run on example inputs of "
@@ -224,7 +263,9 @@ def _with_static_shapes(
     metas = _input_metas(program, name)
     shapes = shapes_by_name(input_shapes, list(metas), name)
     if example_inputs is not None:
-        tensors = [x for x in pytree.tree_leaves(_as_tensors(example_inputs)) if isinstance(x, torch.Tensor)]
+        tensors = [
+            x for x in pytree.tree_leaves(_as_arguments(example_inputs)) if isinstance(x, torch.Tensor)
+        ]
         shapes = {key: tuple(tensor.shape) for key, tensor in zip(metas, tensors, strict=False)}
     dynamic = False
     notes = []

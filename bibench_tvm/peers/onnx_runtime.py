@@ -99,17 +99,19 @@ def write_layer(file: Path, conv: Convolution, weights: np.ndarray, *, linear: b
     save_model(model, str(file))
 
 
-def export(network: nn.Module, x: np.ndarray, file: Path) -> np.ndarray:
-    """Writes a network in PyTorch as ONNX, and gives its output: with the exporter that needs no package
-    besides, and says at length that there is another."""
+def export(network: nn.Module, inputs: Sequence[np.ndarray], file: Path) -> np.ndarray:
+    """Writes a network in PyTorch as ONNX, and gives its first output: with the exporter that needs no
+    package besides, and says at length that there is another. The inputs are in the order of its forward's
+    arguments."""
     import torch
+    from torch.utils import _pytree as pytree
 
     network = network.eval()
-    example = torch.from_numpy(x)
+    examples = tuple(torch.from_numpy(x) for x in inputs)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
-        torch.onnx.export(network, (example,), str(file), dynamo=False, input_names=["x"], output_names=["y"])
-        return network(example).numpy()
+        torch.onnx.export(network, examples, str(file), dynamo=False)
+        return pytree.tree_leaves(network(*examples))[0].numpy()
 
 
 def saturates(machine: str, features: Collection[str]) -> bool:

@@ -191,8 +191,7 @@ def test_checkpoint(tmp_path, assert_same):
     )
     path = tmp_path / "m.pt"
     trainers.save_checkpoint(
-        path, model.eval(), arch="resnet20", algorithm="xnor", variant="paper", num_classes=10, in_channels=3,
-        input_shape=model.input_shape,
+        path, model.eval(), arch="resnet20", algorithm="xnor", sizes={"num_classes": 10, "in_channels": 3},
     )  # fmt: skip
     imported = import_model(path)
     assert imported.inputs[0].shape == (1, *model.input_shape)

@@ -10,20 +10,21 @@ import torch
 
 import trainers
 from trainers import CheckpointError
+from trainers.models import models
 
 WHAT: dict[str, Any] = {
     "arch": "resnet20",
     "algorithm": "recu",
     "variant": "paper",
-    "num_classes": 4,
-    "in_channels": 1,
-    "input_shape": (1, 32, 32),
+    "sizes": {"num_classes": 4, "in_channels": 1},
 }
 
 
 def build(algorithm: str = "recu", keep: list[str] | None = None) -> torch.nn.Module:
     torch.manual_seed(0)
-    return trainers.binarize(trainers.create_model("resnet20", 4, 1), algorithm, keep=keep).eval()
+    return trainers.binarize(
+        trainers.create_model("resnet20", num_classes=4, in_channels=1), algorithm, keep=keep
+    ).eval()
 
 
 @pytest.fixture
@@ -59,7 +60,8 @@ def test_round_trip(tmp_path: Path, algorithm: str, keep: list[str] | None) -> N
     what = {**WHAT, "algorithm": algorithm, "keep": keep}
     trainers.save_checkpoint(tmp_path / "sub" / "model.pt", model, **what, extra={"epochs": 3})
     loaded, metadata = trainers.load_checkpoint(tmp_path / "sub" / "model.pt")
-    assert metadata == {**what, "input_shape": [1, 32, 32], "extra": {"epochs": 3}}
+    kept = keep if keep is not None or algorithm == "fp32" else ["conv1", "fc"]
+    assert metadata == {**what, "hyperparameters": {}, "keep": kept, "extra": {"epochs": 3}}
     assert not loaded.training
     x = torch.randn(1, 1, 32, 32)
     assert torch.equal(loaded(x), model(x))
@@ -71,7 +73,7 @@ def test_a_state_dict_alone(tmp_path: Path) -> None:
     model = build("bireal")
     torch.save(model.state_dict(), tmp_path / "state.pt")
     loaded, metadata = trainers.load_checkpoint(tmp_path / "state.pt", arch="resnet20", algorithm="bireal")
-    assert (metadata["num_classes"], metadata["in_channels"], metadata["input_shape"]) == (4, 1, [1, 32, 32])
+    assert metadata["sizes"] == {"num_classes": 4, "in_channels": 1}
     x = torch.randn(1, 1, 32, 32)
     assert torch.equal(loaded(x), model(x))
     refuse(tmp_path / "state.pt", "a plain state dict, which does not say what network it is")
@@ -100,7 +102,7 @@ def test_state_dicts_of_other_programs(tmp_path: Path, wrap: Any) -> None:
     model = build("reactnet")
     torch.save(wrap(model.state_dict()), tmp_path / "theirs.pt")
     loaded, metadata = trainers.load_checkpoint(tmp_path / "theirs.pt", arch="resnet20", algorithm="reactnet")
-    assert (metadata["num_classes"], metadata["in_channels"]) == (4, 1)
+    assert metadata["sizes"] == {"num_classes": 4, "in_channels": 1}
     x = torch.randn(1, 1, 32, 32)
     assert torch.equal(loaded(x), model(x))
 
@@ -130,7 +132,7 @@ def test_state_dicts_of_other_programs_that_do_not_fit(tmp_path: Path, change: A
 @pytest.mark.parametrize("algorithm", trainers.list_algorithms())
 def test_float_weights_load_into_a_binary_network(algorithm: str) -> None:
     torch.manual_seed(1)
-    state = trainers.create_model("resnet20", 4, 1).state_dict()
+    state = trainers.create_model("resnet20", num_classes=4, in_channels=1).state_dict()
     model = build(algorithm)
     own = {name: value.clone() for name, value in model.state_dict().items() if name not in state}
     with warnings.catch_warnings(record=True) as said:
@@ -175,18 +177,27 @@ def test_files_that_are_none(path: Path, tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"format": "other"}, "is of the format 'other', but should be of 'bibench_tvm.checkpoint'"),
-        ({"version": 2}, "has version 2 of its format, but this program reads 1"),
+        ({"version": 3}, "has version 3 of its format, but this program reads 1 and 2"),
+        ({"version": True}, "has version True of its format"),
         ({"arch": None}, "its 'arch' is missing"),
-        ({"num_classes": "4"}, "its 'num_classes' is a str"),
-        ({"num_classes": 10**30}, "cannot be built"),
-        ({"num_classes": -1}, "num_classes has to be a whole number"),
-        ({"num_classes": 10**9}, "its fc.weight has the shape (4, 64), but should have (1000000000, 64)"),
+        ({"sizes": [4]}, "its 'sizes' is a list"),
+        ({"sizes": {4: 4}}, "has a 'sizes' whose keys are not all names"),
+        ({"sizes": {"num_classes": "4"}}, "num_classes has to be a whole number from 1 on, but is '4'."),
+        ({"sizes": {"num_classes": 10**30}}, "cannot be built"),
+        ({"sizes": {"num_classes": -1}}, "num_classes has to be a whole number"),
+        ({"sizes": {"words": 1}}, "resnet20 has no size 'words'; it takes num_classes, in_channels."),
+        (
+            {"sizes": {"num_classes": 10**9, "in_channels": 1}},
+            "its fc.weight has the shape (4, 64), but should have (1000000000, 64)",
+        ),
+        ({"hyperparameters": None}, "its 'hyperparameters' is missing"),
+        ({"hyperparameters": {"tau_end": 2}}, "cannot be built. ReCU's tau_end is between 0.5 and 1"),
+        ({"hyperparameters": {"x" * 10**6: 2}}, "recu has no hyper-parameter a str; it takes tau_start"),
         ({"keep": [3]}, "has a 'keep' that is not a list of names"),
         ({"keep": ["layer9"]}, "There is no module to keep 'layer9'; did you mean 'layer"),
         ({"arch": "resnet21"}, "There is no model 'resnet21'; did you mean 'resnet2"),
         ({"algorithm": "recoup"}, "There is no algorithm 'recoup'"),
         ({"arch": "resnet18"}, "is not of a resnet18 with algorithm recu (paper)"),
-        ({"input_shape": [1, 8, 8]}, "has the input shape [1, 8, 8], but"),
         ({"state_dict": None}, "holds no weights"),
         ({"state_dict": {"fc.bias": 3}}, "its 'fc.bias' is a int, not a tensor"),
         ({"weights": {"fc.bias": torch.full((4,), float("nan"))}}, "NaN or infinite in fc.bias."),
@@ -205,6 +216,77 @@ def test_files_that_are_none(path: Path, tmp_path: Path) -> None:
 def test_checkpoints_that_cannot_be_used(path: Path, changes: dict[str, Any], sentence: str) -> None:
     change(path, **changes)
     refuse(path, sentence)
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """The same in version 1 of the format."""
+    sizes = {"num_classes": 4, "in_channels": 1, "input_shape": [1, 32, 32]}
+    change(path, version=1, sizes=None, hyperparameters=None, **sizes)
+    return path
+
+
+def test_version_1(old: Path) -> None:
+    loaded, metadata = trainers.load_checkpoint(old)
+    new = {**WHAT, "hyperparameters": {}, "keep": ["conv1", "fc"], "extra": {"test_accuracy": 0.5}}
+    assert metadata == new
+    x = torch.randn(1, 1, 32, 32)
+    assert torch.equal(loaded(x), build()(x))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"num_classes": "4"}, "its 'num_classes' is a str"),
+        ({"num_classes": None}, "its 'num_classes' is missing"),
+        ({"num_classes": 10**30}, "cannot be built"),
+        ({"num_classes": 10**9}, "should have (1000000000, 64)"),
+        ({"input_shape": [1, 8, 8]}, "has the input shape [1, 8, 8], but a 'resnet20' has [1, 32, 32]"),
+        ({"input_shape": ["1"]}, "has an 'input_shape' that is not a list of sizes"),
+    ],
+)
+def test_version_1_that_cannot_be_used(old: Path, changes: dict[str, Any], sentence: str) -> None:
+    change(old, **changes)
+    refuse(old, sentence)
+
+
+def test_hyperparameters_come_back(tmp_path: Path) -> None:
+    model = trainers.binarize(trainers.create_model("resnet20"), "recu", hyperparameters={"tau_end": 0.9})
+    what = {"arch": "resnet20", "sizes": {}, "algorithm": "recu", "hyperparameters": {"tau_end": 0.9}}
+    trainers.save_checkpoint(tmp_path / "m.pt", model, **what)
+    loaded: Any = trainers.load_checkpoint(tmp_path / "m.pt")[0]
+    assert loaded.layer1[0].conv1.hyperparameters == model.layer1[0].conv1.hyperparameters  # type: ignore[index, union-attr]
+    assert loaded.layer1[0].conv1.hyperparameters.tau_end == 0.9
+
+
+def test_a_file_cannot_ask_for_endless_layers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deep(layers: int = 1) -> torch.nn.Module:
+        return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(layers)))
+
+    monkeypatch.setitem(models._entries, "deep", deep)
+    change(path, arch="deep", sizes={"layers": 10**12})
+    refuse(path, "cannot be built. It would have many times more parameters than there are weights.")
+
+
+def test_a_file_cannot_ask_for_endless_inputs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long(torch.nn.Linear):
+        def __init__(self, length: int) -> None:
+            super().__init__(1, 1)
+            self.length = length
+
+        @property
+        def example_inputs(self) -> torch.Tensor:
+            return torch.ones(1, self.length, 1)
+
+    monkeypatch.setitem(models._entries, "long", lambda length=9: Long(length))
+    state = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
+    for length, sentence in ((10**12, "Its inputs would be larger than any"), (10, "")):
+        change(path, arch="long", sizes={"length": length}, algorithm="fp32", state_dict=state)
+        change(path, hyperparameters={}, keep=[])
+        if sentence:
+            refuse(path, sentence)
+        else:
+            assert trainers.load_checkpoint(path)[1]["sizes"] == {"length": 10}
 
 
 def test_arguments_that_contradict_the_checkpoint(path: Path) -> None:

@@ -1,8 +1,10 @@
 """The reader on tiny files of the format, and on the whole data set where it is installed."""
 
 import gzip
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,21 +23,45 @@ from trainers.tasks.fashion_mnist import (
 
 def test_batches(fashion_mnist: Path) -> None:
     task = tasks["fashion_mnist"](fashion_mnist)
-    assert task.train_size() == 20
-    batches = list(task.train_batches(8))
+    assert task.splits == {"train": 20, "test": 10}
+    batches = list(task.batches("train", 8, torch.default_generator))
     assert [x.shape for x, _ in batches] == [(8, 1, 32, 32), (8, 1, 32, 32), (4, 1, 32, 32)]
     assert {x.dtype for x, _ in batches} == {torch.float32}
     assert {y.dtype for _, y in batches} == {torch.int64}
-    assert len(torch.cat([y for _, y in task.train_batches(8, limit=5)])) == 5
+    assert len(torch.cat([y for _, y in task.batches("train", 8, torch.default_generator, limit=5)])) == 5
     assert sorted(torch.cat([y for _, y in batches]).tolist()) == sorted([*range(10)] * 2)
-    assert torch.cat([y for _, y in task.test_batches(4)]).tolist() == [*range(10)]
+    assert torch.cat([y for _, y in task.batches("test", 4)]).tolist() == [*range(10)]
+    example: Any = tasks["fashion_mnist"].example_inputs
+    assert example[0].shape == batches[0][0][:1].shape
+
+
+def test_loss_and_metrics(fashion_mnist: Path) -> None:
+    task = tasks["fashion_mnist"](fashion_mnist)
+    outputs, targets = torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]), torch.tensor([1, 0, 0])
+    e = math.e
+    expected = -math.log(e / (1 + e)) * 2 / 3 - math.log(1 / (1 + e)) / 3
+    assert task.loss(outputs, targets).item() == pytest.approx(expected)
+    results = iter([(outputs, targets), (outputs[:1], targets[:1])])
+    assert task.metrics(results) == {task.metric: 0.75}
+
+
+def test_a_generator_of_its_own_shuffles(fashion_mnist: Path) -> None:
+    task = tasks["fashion_mnist"](fashion_mnist)
+    before = torch.get_rng_state()
+    first, again, other = (
+        torch.cat([x for x, _ in task.batches("train", 8, torch.Generator().manual_seed(seed))])
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_augmentation_shifts_and_mirrors() -> None:
     torch.manual_seed(0)
     image = torch.zeros(400, 1, 32, 32, dtype=torch.uint8)
     image[:, 0, 10, 5] = 9
-    seen = {tuple(place[2:].tolist()) for place in augment(image).nonzero()}
+    seen = {tuple(place[2:].tolist()) for place in augment(image, torch.default_generator).nonzero()}
     columns = {*range(3, 8)} | {31 - c for c in range(3, 8)}
     assert seen == {(row, column) for row in range(8, 13) for column in columns}
 
@@ -45,7 +71,7 @@ def test_sample_images(fashion_mnist: Path, tmp_path: Path) -> None:
     write_sample_images(tmp_path / "s.npz", 6, fashion_mnist)
     images, labels = load_images(tmp_path / "s.npz")
     assert (images.dtype, images.shape, labels.dtype) == (np.float32, (6, 1, 32, 32), np.int64)
-    expected = next(iter(task.test_batches(6)))
+    expected = next(iter(task.batches("test", 6)))
     np.testing.assert_allclose(images, expected[0].numpy(), rtol=1e-6)
     assert labels.tolist() == expected[1].tolist()
     assert "MIT" in str(np.load(tmp_path / "s.npz")["licence"])

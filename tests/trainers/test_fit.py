@@ -1,22 +1,27 @@
 """Training on a toy task: it learns, goes on after an interruption, and says what it cannot go on from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import trainers
 from trainers.fit import fit
+from trainers.tasks import accuracy
 
 
 class Toy:
     """Which half of the image is brighter."""
 
-    input_shape: tuple[int, ...] = (1, 32, 32)
-    num_classes = 2
+    sizes = {"num_classes": 2, "in_channels": 1}
+    example_inputs: Any = torch.zeros(1, 1, 32, 32)
+    metric = "accuracy"
+    licence = published = "of this file"
+    splits = {"train": 64, "test": 64}
 
     def __init__(self, data: Path | None = None, stop_after: int | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -26,18 +31,21 @@ class Toy:
         self.images[self.labels == 1, :, 16:] += 1
         self.stop_after = stop_after
 
-    def train_size(self) -> int:
-        return 64
-
-    def train_batches(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, split: str, batch_size: int, generator: torch.Generator | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         if self.stop_after == 0:
             raise KeyboardInterrupt
         self.stop_after = None if self.stop_after is None else self.stop_after - 1
-        for chosen in torch.randperm(limit or 64).split(batch_size):
+        order = torch.randperm(limit or 64, generator=generator) if generator else torch.arange(64)
+        for chosen in order.split(batch_size):
             yield self.images[chosen], self.labels[chosen]
 
-    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.images, self.labels
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        return {"accuracy": accuracy(results)}
 
 
 class Tiny(nn.Sequential):
@@ -58,9 +66,7 @@ METADATA: dict[str, Any] = {
     "arch": "resnet20",
     "algorithm": "recu",
     "variant": "paper",
-    "num_classes": 2,
-    "in_channels": 1,
-    "input_shape": (1, 32, 32),
+    "sizes": Toy.sizes,
 }
 
 
@@ -75,7 +81,7 @@ def train(out: Path, task: Toy, algorithm: str = "recu", **changes: Any) -> tupl
         "threads": 1,
         "metadata": METADATA,
     } | changes
-    return fit(model, task, out=out, **settings), model
+    return fit(model, task, out=out, **settings)["accuracy"], model
 
 
 @pytest.mark.parametrize("algorithm", trainers.list_algorithms())
@@ -118,9 +124,23 @@ def test_states_it_cannot_go_on_from(tmp_path: Path) -> None:
     train(tmp_path, Toy(), epochs=1)
     with pytest.raises(ValueError, match=r"holds a training with lr 0\.01, not 0\.02; name another folder"):
         train(tmp_path, Toy(), epochs=1, lr=0.02)
+    with pytest.raises(ValueError, match="with optimizer 'Adam', not 'SGD'"):
+        train(tmp_path, Toy(), epochs=1, optimizer=torch.optim.SGD)
     (tmp_path / "state.pt").write_bytes(b"no")
     with pytest.raises(trainers.CheckpointError, match="is damaged"):
         train(tmp_path, Toy(), epochs=1)
     torch.save({"arguments": {}}, tmp_path / "state.pt")
     with pytest.raises(trainers.CheckpointError, match="not the state of this training"):
         train(tmp_path, Toy(), epochs=1)
+
+
+def test_optimizer_and_schedule_are_arguments(tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Recording(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    train(tmp_path, Toy(), epochs=1, lr=0.5, optimizer=Recording, schedule=lambda progress: 1 - progress)
+    assert rates == [0.5, 0.375, 0.25, 0.125]

@@ -2,16 +2,32 @@
 arXiv:2103.00841); equations 30-32 and Table 6 of the BiBench paper."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.operator import BinaryLayer, FloatLayer, algorithms, sign
+from trainers.operator import BinaryLayer, FloatLayer, Hyperparameters, algorithms, sign
 
-OMEGA = 0.1
-TERMS = (9, 18)  # n at the start and at the end of the training
-NOISE = 0.1  # kappa at the start; at the end it is 0
+
+@dataclass(frozen=True)
+class FDAHyperparameters(Hyperparameters):
+    """omega, n at the start and at the end of the training, and kappa at its start; at its end kappa is 0."""
+
+    omega: float = 0.1
+    terms_start: int = 9
+    terms_end: int = 18
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.omega < 100:
+            raise ValueError(f"FDA's omega is between 0 and 100, but {self.omega} was given.")
+        for name, terms in (("terms_start", self.terms_start), ("terms_end", self.terms_end)):
+            if not 0 <= terms <= 10_000:
+                raise ValueError(f"FDA's {name} is from 0 to 10000, but {terms} was given.")
+        if not 0 <= self.noise < 100:
+            raise ValueError(f"FDA's noise is from 0 on and below 100, but {self.noise} was given.")
 
 
 class Noise(nn.Module):
@@ -36,6 +52,7 @@ class FDA(BinaryLayer):
     Gradient of both signs: the Fourier series of the sign, (4 omega / pi) sum_{i=0..n} cos((2i+1) omega x),
     plus that of kappa times the noise module of the operand (eqs 31-32), whose own weights learn from it.
     With the progress p (`set_progress`) n = 9 + int(9 p) and kappa = 0.05 (1 + cos(pi p)); omega = 0.1.
+    These four numbers are hyper-parameters.
 
                1.3 |    _
                    |  .' '.            (4 omega / pi) sum cos over x, n = 9
@@ -51,10 +68,14 @@ class FDA(BinaryLayer):
     n and kappa are in the buffer `schedule` too, so that a compiled training is one graph throughout.
     """
 
+    hyperparameters_type = FDAHyperparameters
+    hyperparameters: FDAHyperparameters
     schedule: Tensor
 
-    def __init__(self, layer: FloatLayer, variant: str = "paper") -> None:
-        super().__init__(layer, variant)
+    def __init__(
+        self, layer: FloatLayer, variant: str = "paper", hyperparameters: FDAHyperparameters | None = None
+    ) -> None:
+        super().__init__(layer, variant, hyperparameters)
         self.threshold = None
         if variant == "paper":
             self.threshold = nn.Parameter(self.per_channel(self.weight.new_zeros(self.in_channels)))
@@ -65,10 +86,11 @@ class FDA(BinaryLayer):
         self.set_progress(0)
 
     def set_progress(self, progress: float, epochs: int | None = None) -> None:
-        self.terms = TERMS[0] + int((TERMS[1] - TERMS[0]) * progress)
+        start, end = self.hyperparameters.terms_start, self.hyperparameters.terms_end
+        self.terms = start + int((end - start) * progress)
         if self.variant == "released" and epochs is not None:
             progress = min(int(progress * epochs) + 1, epochs) / epochs
-        self.kappa = NOISE / 2 * (1 + math.cos(math.pi * progress))
+        self.kappa = self.hyperparameters.noise / 2 * (1 + math.cos(math.pi * progress))
         self.renew_schedule()
 
     @torch.no_grad()
@@ -85,9 +107,10 @@ class FDA(BinaryLayer):
 
         sum cos((2i+1) t) = sin(2 (n+1) t) / (2 sin t), and n + 1 at 0.
         """
-        t, count = OMEGA * x, self.schedule[0]
+        omega = self.hyperparameters.omega
+        t, count = omega * x, self.schedule[0]
         sine = torch.sin(t)
-        total = torch.where(sine == 0, count, torch.sin(2 * count * t) / (2 * sine)) * (4 * OMEGA / math.pi)
+        total = torch.where(sine == 0, count, torch.sin(2 * count * t) / (2 * sine)) * (4 * omega / math.pi)
         return total if self.variant == "paper" else total * (x.abs() <= 1)
 
     def noisy(self, signs: Tensor, noise: Tensor) -> Tensor:

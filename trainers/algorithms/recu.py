@@ -2,13 +2,25 @@
 arXiv:2103.12369); equations 25-29 and Table 6 of the BiBench paper."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from trainers.operator import BinaryLayer, FloatLayer, algorithms, identity, poly
+from trainers.operator import BinaryLayer, FloatLayer, Hyperparameters, algorithms, identity, poly
 
-TAU = (0.85, 0.99)  # at the start and at the end of the training
+
+@dataclass(frozen=True)
+class ReCUHyperparameters(Hyperparameters):
+    """tau at the start and at the end of the training."""
+
+    tau_start: float = 0.85
+    tau_end: float = 0.99
+
+    def __post_init__(self) -> None:
+        for name, tau in (("tau_start", self.tau_start), ("tau_end", self.tau_end)):
+            if not 0.5 < tau < 1:  # at 0.5 both quantiles are the median, at 1 released ones are infinite
+                raise ValueError(f"ReCU's {name} is between 0.5 and 1, but {tau} was given.")
 
 
 @algorithms.register("recu")
@@ -18,7 +30,7 @@ class ReCU(BinaryLayer):
 
     recu(v) = max(min(v, Q(tau)), Q(1 - tau)), eq. 25, with the quantiles Q over the layer's v. alpha is the
     mean |recu(v)| of the output channel, without gradient: it scales what the sign is taken of. tau(p) = A
-    e^p + B grows from 0.85 to 0.99 with the progress p (`set_progress`).
+    e^p + B grows from 0.85 to 0.99 with the progress p (`set_progress`); these two are hyper-parameters.
 
     Gradients: 2 - 2|a| within [-1, 1] to a (eq. 29); to v 1 between the quantiles, else 0 - the sign passes
     the gradient and the clamp cuts it - and from v to w through the standardisation.
@@ -39,15 +51,19 @@ class ReCU(BinaryLayer):
 
     input_derivative = staticmethod(poly)
     weight_derivative = staticmethod(identity)
+    hyperparameters_type = ReCUHyperparameters
+    hyperparameters: ReCUHyperparameters
     tau: Tensor
     limits: Tensor
 
-    def __init__(self, layer: FloatLayer, variant: str = "paper") -> None:
-        super().__init__(layer, variant)
+    def __init__(
+        self, layer: FloatLayer, variant: str = "paper", hyperparameters: ReCUHyperparameters | None = None
+    ) -> None:
+        super().__init__(layer, variant, hyperparameters)
         self.alpha = None
         if variant == "released":
             self.alpha = nn.Parameter(self.per_channel(torch.rand(self.out_channels).to(self.weight)))
-        self.register_buffer("tau", self.weight.new_tensor(TAU[0]))
+        self.register_buffer("tau", self.weight.new_tensor(self.hyperparameters.tau_start))
         self.register_buffer("limits", self.weight.new_zeros(2))
         self.register_load_state_dict_post_hook(_renew_limits)
         self.renew_limits()
@@ -85,8 +101,9 @@ class ReCU(BinaryLayer):
         return self
 
     def set_progress(self, progress: float, epochs: int | None = None) -> None:
-        growth = (TAU[1] - TAU[0]) / (math.e - 1)
-        self.tau.fill_(growth * math.exp(progress) + TAU[0] - growth)
+        start, end = self.hyperparameters.tau_start, self.hyperparameters.tau_end
+        growth = (end - start) / (math.e - 1)
+        self.tau.fill_(growth * math.exp(progress) + start - growth)
         if not self.training:  # in training each forward takes its own
             self.renew_limits()
 

@@ -9,6 +9,7 @@ Parameters are named as in torchvision, whose pretrained weights of resnet18 and
 from torch import Tensor, nn
 
 from trainers.models import register_model
+from trainers.models.images import ImageNetwork
 
 
 class BasicBlock(nn.Module):
@@ -35,7 +36,7 @@ class BasicBlock(nn.Module):
         return self.activation(self.bn2(self.conv2(y)) + shortcut)
 
 
-class ResNet(nn.Module):
+class ResNet(ImageNetwork):
     """Stem, stages of basic blocks that double the width and halve the extent, mean over positions,
     classifier.
 
@@ -46,9 +47,8 @@ class ResNet(nn.Module):
     """
 
     def __init__(self, blocks: list[int], width: int, stem: str, num_classes: int, in_channels: int) -> None:
-        super().__init__()
         imagenet = stem == "imagenet"
-        self.input_shape = (in_channels, 224, 224) if imagenet else (in_channels, 32, 32)
+        super().__init__(in_channels, 224 if imagenet else 32)
         kernel, stride = (7, 2) if imagenet else (3, 1)
         self.conv1 = nn.Conv2d(in_channels, width, kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -4,14 +4,14 @@ arXiv:1807.10029), after Simonyan and Zisserman (2015, arXiv:1409.1556); Hardtan
 from torch import Tensor, nn
 
 from trainers.models import register_model
+from trainers.models.images import ImageNetwork
 
 
-class VggSmall(nn.Module):
+class VggSmall(ImageNetwork):
     """Six 3x3 convolutions of 128 to 512 channels, max-pooling after every other one, a classifier."""
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
-        super().__init__()
-        self.input_shape = (in_channels, 32, 32)
+        super().__init__(in_channels, 32)
         self.features = nn.Sequential()
         channels = in_channels
         for width in (128, 256, 512):

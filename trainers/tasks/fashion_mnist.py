@@ -12,15 +12,16 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.tasks import DataError, tasks
+from trainers.tasks import DataError, accuracy, tasks
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 MEAN, STD = 0.2860, 0.3530  # of the unpadded training images in [0, 1]
@@ -50,25 +51,35 @@ SHIFT = 2  # pixels, in training
 class FashionMnist:
     """The whole data set, in memory as uint8 (N, 1, 32, 32): 60,000 training and 10,000 test images."""
 
-    input_shape: tuple[int, ...] = (1, 32, 32)
-    num_classes = 10
+    sizes: Mapping[str, int] = {"num_classes": 10, "in_channels": 1}
+    example_inputs: Any = (torch.zeros(1, 1, 32, 32),)
+    metric = "accuracy"
+    licence = LICENCE
+    published = "https://github.com/zalandoresearch/fashion-mnist"
 
     def __init__(self, data: Path | None = None) -> None:
         folder = Path(data) if data else FOLDER
-        self.train_images, self.train_labels = _read_pair(folder, "train")
-        self.test_images, self.test_labels = _read_pair(folder, "t10k")
+        self.data = {"train": _read_pair(folder, "train"), "test": _read_pair(folder, "t10k")}
 
-    def train_size(self) -> int:
-        return len(self.train_labels)
+    @property
+    def splits(self) -> Mapping[str, int]:
+        return {split: len(labels) for split, (_, labels) in self.data.items()}
 
-    def train_batches(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for chosen in torch.randperm(min(limit or self.train_size(), self.train_size())).split(batch_size):
-            yield normalise(augment(self.train_images[chosen])), self.train_labels[chosen]
+    def batches(
+        self, split: str, batch_size: int, generator: torch.Generator | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        images, labels = (values[:limit] for values in self.data[split])
+        count = len(labels)
+        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+        for chosen in order.split(batch_size):
+            batch = images[chosen] if generator is None else augment(images[chosen], generator)
+            yield normalise(batch), labels[chosen]
 
-    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = zip(self.test_images.split(batch_size), self.test_labels.split(batch_size), strict=True)
-        for images, labels in batches:
-            yield normalise(images), labels
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        return {"accuracy": accuracy(results)}
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -76,12 +87,12 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() / 255 - MEAN) / STD
 
 
-def augment(images: Tensor) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image by up to 2 pixels either way and mirror half of them, at random: (N, 1, 32, 32)."""
     count, _, height, width = images.shape
-    rows = torch.arange(height) + torch.randint(2 * SHIFT + 1, (count, 1))
-    columns = torch.arange(width) + torch.randint(2 * SHIFT + 1, (count, 1))
-    columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
+    rows = torch.arange(height) + torch.randint(2 * SHIFT + 1, (count, 1), generator=generator)
+    columns = torch.arange(width) + torch.randint(2 * SHIFT + 1, (count, 1), generator=generator)
+    columns = torch.where(torch.rand(count, 1, generator=generator) < 0.5, columns.flip(1), columns)
     padded = F.pad(images, [SHIFT] * 4)[:, 0]
     return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].unsqueeze(1)
 

@@ -1,0 +1,19 @@
+"""BNN: o = sign(a) * sign(w), eq. 13."""
+
+from typing import Any
+
+import numpy as np
+
+from tests.trainers.formulas import Learned, add_bias, clip, products, signs, through_signs, weights_of
+
+NEEDS = 1
+NAN_STAYS = False
+DIFFERS: tuple[str, ...] = ()
+
+
+def forward(layer: Any, variant: str, x: np.ndarray, learned: Learned) -> np.ndarray:
+    return add_bias(layer, products(layer, signs(x), signs(weights_of(layer))))
+
+
+def gradients(w: np.ndarray, a: np.ndarray, variant: str, learned: Learned) -> tuple[np.ndarray, np.ndarray]:
+    return through_signs(clip(a, variant), clip(w, variant), signs(a), signs(w))
