@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 from tvm import relax
 
 from relay_passes.find_binary import FindBinary
 from relay_passes.grow_halos import grow_halos
 from relay_passes.mark_layers import MarkLayers
+from relay_passes.operators import call
 from relay_passes.rewrite import bindings, is_call
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
@@ -18,6 +20,25 @@ def sign(emit, x):
 
 def conv(x, kernel, padding):
     return op.nn.conv2d(x, relax.const(RNG.choice(np.float32([-1, 1]), (5, 20, *kernel))), padding=padding)
+
+
+SHAPE = (1, 4, 6, 3)
+
+
+def packed(emit, x):
+    """Bytes of the image x."""
+    how = dict(channels=3, groups=1, word=8, planar=0, halo=[0] * 4, scale=0.5, zero_point=128)
+    return emit(call("bibench.pack", x, **how))
+
+
+def int8(emit, words, bytes_after, padding):
+    top, left, bottom, right = padding
+    weights = relax.const(RNG.integers(-9, 9, (5, 1, 1, 3)).astype("int8"))
+    geometry = dict(kernel=[1, 1], strides=[1, 1], padding=list(padding), dilation=[1, 1], groups=1)
+    out_shape = [1, 4 + top + bottom, 6 + left + right, 5]
+    shapes = dict(in_shape=list(SHAPE), out_shape=out_shape, channels=3, bytes_after=bytes_after)
+    how = dict(name="layer", op="conv2d", word=8, halo=[0] * 4, scale=0.5, zero_point=128)
+    return emit(call("bibench.int8_convolution", words, weights, **geometry, **shapes, **how))
 
 
 def grown(build, body, *shapes):
@@ -62,3 +83,27 @@ def test_a_product_reads_no_halo(build, run):
     before, after, halos = grown(build, body, *shapes)
     assert sorted(halos) == [[0] * 4, [0] * 4, [1] * 4]
     check(run, before, after, *shapes)
+
+
+@pytest.mark.parametrize(
+    "bytes_after, rows",
+    [(0, 0), (1, 1), (3, 1), (26, 1), (27, 1), (28, 2)],
+)
+def test_an_int8_convolution_reads_rows_after_its_image(build, bytes_after, rows):
+    """A row of the padded image is (6 + 1 + 2) * 3 = 27 bytes; what is read behind it takes whole rows."""
+    after = grow_halos(build(lambda emit, x: int8(emit, packed(emit, x), bytes_after, (1, 1, 1, 2)), SHAPE))
+    pack, convolution = (b.value for b in bindings(after) if is_call(b.value))
+    assert [int(h) for h in pack.attrs["halo"]] == [1, 1, 1 + rows, 2]
+    assert [int(h) for h in convolution.attrs["halo"]] == [1, 1, 1 + rows, 2]
+    assert [int(p) for p in convolution.attrs["padding"]] == [1, 1, 1, 2]
+
+
+def test_int8_rows_count_where_another_reader_has_more_padding(build):
+    def body(emit, x):
+        words = packed(emit, x)
+        return int8(emit, words, 3, (0, 0, 0, 0)), int8(emit, words, 0, (2, 1, 2, 1))
+
+    after = grow_halos(build(body, SHAPE))
+    assert [[int(h) for h in b.value.attrs["halo"]] for b in bindings(after) if is_call(b.value)] == [
+        [2, 1, 2, 1]
+    ] * 3
