@@ -49,7 +49,9 @@ def test_a_binary_layer_is_the_sign_and_weights_of_one_magnitude(shape: Shape) -
         if not shape.rows:
             last = shapes.channels_last(layer)(x.permute(0, 2, 3, 1))
             torch.testing.assert_close(last, expected.permute(0, 2, 3, 1))
-            assert shapes.chain(shape)(x).shape == (1, 32, 2, 2)
+        chain = shapes.chain(shape)(x)
+        assert chain.shape == ((3, 32) if shape.rows else (1, 32, 3, 4))
+        torch.testing.assert_close(shapes.chain(shape)(x), chain, rtol=0, atol=0)
 
 
 def test_products_of_one_call_of_a_roof() -> None:
