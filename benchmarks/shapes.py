@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def chosen(kind: str, names: str, known: tuple[str, ...]) -> list[str]:
 
 def binary_layer(shape: Shape) -> nn.Module:
     """Sign and binary layer, floats in and floats out; the same weights each time."""
-    return _sequence([_layer(shape)])
+    return _sequence(lambda: [_layer(shape)])
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -87,11 +88,9 @@ def chain(shape: Shape) -> nn.Module:
     another binary layer follow."""
     from torch import nn
 
-    if shape.rows:
-        after: nn.Module = nn.Linear(shape.out_channels, 32, bias=False)
-        return _sequence([_layer(shape), nn.BatchNorm1d(shape.out_channels), after])
-    after = _layer(Shape(shape.out_channels, 32, shape.height, shape.width, shape.kernel))
-    return _sequence([_layer(shape), nn.BatchNorm2d(shape.out_channels), after])
+    norm = nn.BatchNorm1d if shape.rows else nn.BatchNorm2d
+    after = Shape(shape.out_channels, 32, shape.height, shape.width, shape.kernel, rows=shape.rows)
+    return _sequence(lambda: [_layer(shape), norm(shape.out_channels), _layer(after)])
 
 
 def float_layer(shape: Shape) -> nn.Module:
@@ -139,14 +138,14 @@ def network(name: str, algorithm: str) -> tuple[nn.Module, Tensor]:
     return made.eval(), torch.randn(image.shape)
 
 
-def _sequence(modules: list[nn.Module]) -> nn.Module:
+def _sequence(make: Callable[[], list[nn.Module]]) -> nn.Module:
     import torch
     from torch import nn
 
     import trainers
 
     torch.manual_seed(0)
-    made = nn.Sequential(*modules)
+    made = nn.Sequential(*make())
     _vary_batch_norms(made)
     return trainers.binarize(made, "bnn", keep=[]).eval()
 

@@ -27,14 +27,26 @@ def merge_scales(mod: tvm.IRModule) -> tvm.IRModule:
         source, constant = _operands(inner)
         if constant is None or not isinstance(source, relax.Var):
             return value
-        combine = np.multiply if value.op.name == "relax.multiply" else np.add
-        with np.errstate(over="ignore"):
-            merged = combine(constant_value(constant), constant_value(outer))
-        if not np.isfinite(merged).all():
+        merged = _combined(value.op.name, constant_value(constant), constant_value(outer))
+        if merged is None:
             return value
         return relax.Call(value.op, [source, relax.const(merged)], value.attrs, value.ty_args)
 
     return rewrite(mod, visit)
+
+
+def _combined(operator: str, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """The product or sum; None beyond the range of a float, to which an activation may bring it back."""
+    multiply = operator == "relax.multiply"
+    with np.errstate(all="ignore"):
+        merged = a * b if multiply else a + b
+    if not np.isfinite(merged).all():
+        return None
+    if multiply and merged.dtype.kind == "f":
+        small = np.abs(merged) < np.finfo(merged.dtype).tiny
+        if (small & (a != 0) & (b != 0)).any():
+            return None
+    return merged
 
 
 def _operands(value: relax.Call) -> tuple[relax.Expr, relax.Expr | None]:

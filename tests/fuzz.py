@@ -650,7 +650,7 @@ def _run_artifact(folder: Path) -> None:
     from bibench_tvm.measure import _kernel_layers, sample_inputs
 
     artifact = load(folder)
-    artifact.run(*sample_inputs(artifact.manifest, None))
+    artifact.run(*sample_inputs(artifact.record, None))
     _kernel_layers(artifact)
 
 

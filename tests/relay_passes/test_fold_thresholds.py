@@ -49,12 +49,12 @@ COMPARISONS = {
 CHAIN = st.lists(st.tuples(st.sampled_from(sorted(LINKS)), PER_CHANNEL), max_size=5)
 
 
-def network(build, links, comparison, threshold, pool_after=None, swapped=False):
+def network(build, links, comparison, threshold, pool_after=None, swapped=False, low=-1.0):
     """sign -> 1x1 convolution -> links -> comparison -> 1x1 convolution, folded where that can be."""
     weights = np.ones((CHANNELS, DEPTH, 1, 1), "float32")
 
     def body(emit, x):
-        signs = emit(op.where(emit(op.greater(x, relax.const(0.0))), relax.const(1.0), relax.const(-1.0)))
+        signs = emit(op.where(emit(op.greater(x, relax.const(0.0))), relax.const(1.0), relax.const(low)))
         x = emit(op.nn.conv2d(signs, relax.const(weights)))
         for i, (name, values) in enumerate(links):
             if i == pool_after:
@@ -67,8 +67,8 @@ def network(build, links, comparison, threshold, pool_after=None, swapped=False)
     return find_binary(sink_transposes(mark_layers(build(body, (1, DEPTH, 4, 4)), {})), GENERIC)[0]
 
 
-def folded_truth(mod):
-    """What is packed second, as a function of the sums; None where it is not a comparison of integers."""
+def folded_truth(mod, sums_of=SUMS):
+    """What is packed second, as a function of these sums; None where it is not a comparison of integers."""
     made = {b.var: b.value for b in bindings(mod)}
     _, pack = (value for value in made.values() if is_call(value, "bibench.pack"))
     value, turned = made[pack.args[0]], False
@@ -80,7 +80,7 @@ def folded_truth(mod):
     if not is_call(sums, "bibench.binary_convolution"):
         return None
     assert is_call(value, "relax.greater_equal")
-    return (constant_value(value.args[1]) <= SUMS.astype(int)) ^ turned
+    return (constant_value(value.args[1]) <= sums_of.astype(int)) ^ turned
 
 
 @given(
@@ -102,6 +102,21 @@ def test_the_bit_of_every_sum(build, links, comparison, threshold, swapped):
         assert not numbers or any(np.abs(values).max() > 1e5 for _, values in links)
     else:
         np.testing.assert_array_equal(folded, expected)
+
+
+def test_infinite_constants_are_not_folded(build):
+    """sum * inf >= -inf is true for every sum but 0, whose product is NaN."""
+    infinite = np.full(CHANNELS, np.inf, "float32")
+    found = fold_thresholds(network(build, [("multiply", infinite)], "greater_equal", -infinite))
+    assert folded_truth(found) is None
+
+
+@pytest.mark.parametrize("comparison", sorted(COMPARISONS))
+def test_sums_over_0_and_1_reach_twice_as_far(build, comparison):
+    """They are kept doubled, so that half of each is what is compared, up to the last."""
+    threshold = np.float32([9, -9, 9.5, -9.5])
+    folded = folded_truth(fold_thresholds(network(build, [], comparison, threshold, low=0.0)), 2 * SUMS)
+    np.testing.assert_array_equal(folded, COMPARISONS[comparison](SUMS, threshold))
 
 
 def test_overflow_is_not_folded(build):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -259,3 +260,37 @@ def test_numbers_that_a_board_makes_up(here: tuple[Address, str], monkeypatch: p
                 board.conditions()
         monkeypatch.undo()
         assert np.isfinite(board.conditions()["disk_free_bytes"])
+
+
+def profiled(runs: list[Any], repeat: int) -> list[tuple[str, list[float]]]:
+    """What a network makes of what its board told of each call, in nanoseconds."""
+    network: Any = session.Network.__new__(session.Network)
+    remote = SimpleNamespace(
+        get_function=lambda name: lambda *asked: json.dumps(runs), cpu=lambda number: None
+    )
+    network._board = SimpleNamespace(remote=remote, failing=lambda doing: contextlib.nullcontext())
+    network._machine = SimpleNamespace(module=None, set_input=lambda *inputs: None)
+    return network.profile([], repeat=repeat)
+
+
+def test_a_profile_leaves_out_the_first_run_and_what_watching_takes() -> None:
+    """The least that bookkeeping ever took, 20, is in every call; nothing takes less than no time."""
+
+    def run(*taken: int) -> list[tuple[str, int]]:
+        return list(zip(("vm.builtin.alloc", "conv", "vm.builtin.free", "conv"), taken, strict=True))
+
+    told = [run(1, 9000, 1, 9000), run(30, 120, 20, 1020), run(25, 220, 40, 15)]
+    (first, times), (second, rest) = profiled(told, 2)
+    assert (first, second) == ("conv", "conv")
+    assert times == pytest.approx([100e-9, 200e-9]) and rest == pytest.approx([1000e-9, 0])
+
+
+@pytest.mark.parametrize("runs", [[[], [["k", 1]]], [[["k", 1]]] * 4, [[["k", 1]], [["k", 1]], []]])
+def test_a_profile_of_other_runs_than_asked_for_is_refused(runs: list[Any]) -> None:
+    with pytest.raises(ValueError, match="2 runs were asked for"):
+        profiled(runs, 2)
+
+
+def test_runs_that_call_different_kernels_are_refused() -> None:
+    with pytest.raises(RemoteError, match="called different kernels"):
+        profiled([[["k", 1]], [["k", 1]], [["other", 1]]], 2)

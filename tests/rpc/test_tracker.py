@@ -264,6 +264,39 @@ def test_a_request_of_higher_priority_goes_first(tracker: Callable[..., Running]
         assert json.loads(receive(client.socket, size)) == [0, ["there", 9, f"k:{i}"]]
 
 
+def test_the_summary_is_that_of_the_moment(tracker: Callable[..., Running]) -> None:
+    """Whoever came, asked, was served or went is in the next one; keys without anybody are in none."""
+    running = tracker()
+    asker, client, board = running.greet(), running.greet(), running.greet()
+
+    def queues() -> dict[str, dict[str, int]]:
+        return asker.ask([TrackerCode.SUMMARY])[1]["queue_info"]
+
+    def asks(key: str) -> None:
+        text = json.dumps([TrackerCode.REQUEST, key, "", 1]).encode()
+        client.socket.sendall(struct.pack("<i", len(text)) + text)
+        assert client.ask([TrackerCode.PING]) == 0
+
+    assert queues() == {}
+    for port in 9, 10:
+        assert board.ask([TrackerCode.PUT, "k", [port, f"k:{port}"], None]) == 0
+        assert queues() == {"k": {"free": port - 8, "pending": 0}}
+    assert client.ask([TrackerCode.REQUEST, "k", "", 1])[1][1] == 9
+    assert queues() == {"k": {"free": 1, "pending": 0}}
+    for pending in 1, 2:
+        asks("other")
+        assert queues() == {"k": {"free": 1, "pending": 0}, "other": {"free": 0, "pending": pending}}
+    board.close()
+    assert _soon(lambda: queues() == {"other": {"free": 0, "pending": 2}})
+    client.close()
+    assert _soon(lambda: queues() == {})
+
+
+def _soon(holds: Callable[[], bool]) -> bool:
+    """Within seconds: that a connection was closed takes a moment to arrive."""
+    return any(holds() or time.sleep(0.05) for _ in range(100))
+
+
 def test_the_magic_number_is_tvms() -> None:
     from tvm.rpc.base import RPC_TRACKER_MAGIC
     from tvm.rpc.base import TrackerCode as Theirs

@@ -116,3 +116,53 @@ FLOAT = Task(CONV, None, "dot", (("float32", None),))
 )
 def test_what_cannot_be_is_refused(task: Task, tile: Tile, words: str) -> None:
     assert words in (refusal(task, tile) or "")
+
+
+def alone(channels: int, word: int) -> Task:
+    """One pixel of so many channels: as many products."""
+    conv = Convolution(1, 1, 1, channels, 8)
+    return Task(conv, Packing(channels, word), "dot", (("int32", None),))
+
+
+@pytest.mark.parametrize(
+    ("task", "right", "wrong"),
+    [
+        (TASK, Tile(4, 1024, 16), Tile(4, 1040, 16)),  # 64 vectors of 64 lanes
+        (TASK, Tile(4, 32, 16, unroll=16), Tile(4, 32, 16, unroll=17)),
+        (TASK, Tile(4, 32, 16, unroll=1), Tile(4, 32, 16, unroll=0)),
+        (TASK, Tile(9, 32, 16, rows=9), Tile(9, 32, 16, rows=0)),
+        (TASK, Tile(9, 32, 16, rows=3), Tile(8, 32, 16, rows=3)),
+        (TASK, Tile(4, 32, 16, together=16), Tile(4, 32, 16, together=32)),
+        (TASK, Tile(4, 32, 16), Tile(4, 48, 16)),  # two words of 32 bits, or one and a half
+        # A run is three taps of 64 bits: 12 words of 16, of which 4 at a time and not 8, nor 3.
+        (alone(64, 16), Tile(1, 8, 8, 4), Tile(1, 8, 8, 8)),
+        (alone(96, 16), Tile(1, 8, 8, 2), Tile(1, 8, 8, 3)),
+        (alone(64, 16), Tile(1, 8, 8, 2, word=32), Tile(1, 8, 8, 2, word=8)),
+        # A count in 16 bits, and one that might not fit.
+        (alone(65535, 16), Tile(1, 8, 8), None),
+        (alone(65536, 32), Tile(1, 8, 8), Tile(1, 8, 8, word=16)),
+        (alone(65536, 8), Tile(1, 8, 8), Tile(1, 8, 8, word=16)),
+    ],
+)
+def test_the_last_tile_that_can_be_and_the_first_that_cannot(
+    task: Task, right: Tile, wrong: Tile | None
+) -> None:
+    assert refusal(task, right) is None
+    assert wrong is None or refusal(task, wrong)
+
+
+@pytest.mark.parametrize("products", [65535, 65536])
+def test_as_many_products_as_a_lane_of_16_bits_can_count(host, products: int) -> None:
+    """All of them differ, so that the count is the largest there is; one more is not counted in 16 bits."""
+    task = alone(products, 32)
+    tiles = [Tile(1, 8, 8, word=word) for word in (8, 16, 32)]
+    assert [refusal(task, tile) is None for tile in tiles] == [True, products == 65535, True]
+    for tile in tiles:
+        if refusal(task, tile) is None:
+            kernel = binary_convolution(
+                task.conv, task.packing, tile, host.kernels, plain((1, 1, 1, 8), "int32"), ending="dot"
+            )
+            ones = pack_weights(np.ones((8, 1, 1, products), bool), 32).view(f"uint{tile.word}")
+            zeros = pack(np.zeros((1, 1, 1, products), bool), task.packing)
+            [found] = host.call(kernel, [zeros, lay_out(ones, 1, tile)], [((1, 1, 1, 8), "int32")])
+            np.testing.assert_array_equal(found, -products)
