@@ -89,8 +89,6 @@ def test_kernels_of_tvm_have_a_layer_only_where_it_is_certain(kernels: str, name
         Layer(name=name, op="conv2d", binarized=name in "ab", macs=0, weight_bytes=0) for name in "abcd"
     )
     emitted = (("bits", "a"), ("pack", ""), ("bits", "b"))
-    lowered = Lowered(
-        module=tvm.IRModule(), layers=layers, kernel_calls=(), emitted=emitted, tunable=()
-    )
+    lowered = Lowered(module=tvm.IRModule(), layers=layers, kernel_calls=(), emitted=emitted, tunable=())
     found = name_kernels(finished_of(*kernels.split()), lowered)
     assert " ".join(f"{entry['kernel']}={entry['layer']}" for entry in found) == named
