@@ -155,6 +155,24 @@ def test_signs_that_rounding_does_not_explain(
     assert record["passed"] is False and "6 signs are not the source's" in record["reason"]
 
 
+def test_zeros_of_the_source_that_no_note_speaks_of(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable
+) -> None:
+    """They are no flips, and a failure all the same."""
+
+    def zero(run: ReferenceRun) -> ReferenceRun:
+        signs = run.layer_inputs["2"][0].copy()
+        signs[0, 0][signs[0, 0] > 0] = 0
+        return dataclasses.replace(run, layer_inputs={**run.layer_inputs, "2": (signs,)})
+
+    another_source(zero)
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=2).manifest["verification"]
+    assert record["flipped_signs"] == 0 < record["signs_at_zero"]
+    assert (
+        record["passed"] is False and "2: The source has exact zeros where it has signs" in record["reason"]
+    )
+
+
 def test_a_layer_that_the_source_does_not_have(
     small: torch.nn.Module, tmp_path: Path, another_source: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ CASES = {
         dict(z=np.float32(0), two=np.float32(2), one=np.float32(1)),
     ),
     "clip": ("y = Clip(x, l, h)", IMAGE, dict(l=np.float32(-0.5), h=np.float32(0.7))),
+    "clip with crossed bounds": ("y = Clip(x, l, h)", IMAGE, dict(l=np.float32(0.7), h=np.float32(-0.5))),
     "clip below": ("y = Clip(x, l)", IMAGE, dict(l=np.float32(-0.5))),
     "clip above": ("y = Clip(x, , h)", IMAGE, dict(h=np.float32(0.5))),
     "quantise pair": (
