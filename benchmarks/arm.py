@@ -15,8 +15,8 @@ from rich.table import Table
 from benchmarks import goals, shapes
 from benchmarks.shapes import LAYERS, chosen
 from benchmarks.tables import promised, show
-from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, stderr
-from bibench_tvm.errors import BibenchError
+from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, stderr
+from bibench_tvm.cli.errors import BibenchError
 
 if TYPE_CHECKING:
     from benchmarks.kernels import Kernel
@@ -40,7 +40,8 @@ def arm_command(
 ) -> None:
     """Count the instructions of the kernels on an emulated Cortex-A72, and model their inner loops."""
     with reporting(as_json=as_json, debug=debug):
-        from rpc.qemu import EmulationFailed, EmulationUnavailable
+        from rpc.emulation.qemu import EmulationFailed
+        from rpc.missing import EmulationUnavailable
 
         picked = chosen("layer", layers, tuple(LAYERS))
         report: dict[str, Any] = {"counted_on": COUNTED_ON}
@@ -96,7 +97,7 @@ def _executed(model: Any, example: Any, target_name: str = COUNTED_ON) -> list[t
     """Each kernel of ours in the model, and what one call of it executes."""
     from benchmarks.emulated_kernel import executed_instructions
     from benchmarks.kernels import kernels_of
-    from bibench_tvm.presets import resolve_target
+    from bibench_tvm.compiling.processors import resolve_target
 
     target = resolve_target(target_name)
     found = kernels_of(model, example.contiguous(), target)
@@ -107,7 +108,7 @@ def _model(name: str, assembly: bool) -> dict[str, Any]:
     """Products a cycle in the inner loop, bits to bits, on each core."""
     from benchmarks.emulated_kernel import executed_instructions
     from benchmarks.kernels import kernels_of
-    from bibench_tvm.presets import resolve_target
+    from bibench_tvm.compiling.processors import resolve_target
     from bibench_tvm.tuning.inner_loop import cycles, disassemble, inner_loop
 
     shape = LAYERS[name]

@@ -48,7 +48,7 @@ def _artifact(folder: str, *, alone: bool = False) -> Callable[[Path, int], Runn
     def open_artifact(case: Path, _: int) -> Running:
         import tvm
 
-        from bibench_tvm.artifact import MODEL, load, load_vm
+        from bibench_tvm.artifact.artifact import MODEL, load, load_vm
 
         x = _input(case)
         if folder == "ours_channels_last":
@@ -64,7 +64,7 @@ def _artifact(folder: str, *, alone: bool = False) -> Callable[[Path, int], Runn
 
 def _onnx_runtime(file: str, *, alone: bool = False) -> Callable[[Path, int], Running]:
     def open_session(case: Path, threads: int) -> Running:
-        from bibench_tvm.peers.onnx_runtime import OnnxRuntime
+        from bibench_tvm.measuring.peers.onnx_runtime import OnnxRuntime
 
         opened, x = OnnxRuntime(case / file, threads), _input(case)
         if alone:
@@ -120,8 +120,8 @@ def _pytorch(case: Path, threads: int) -> Running:
 def _bitserial(case: Path, _: int) -> Running:
     import tvm
 
-    from bibench_tvm.peers.bitserial import bitserial_function
-    from bibench_tvm.presets import resolve_target
+    from bibench_tvm.compiling.processors import resolve_target
+    from bibench_tvm.measuring.peers.bitserial import bitserial_function
     from schedules.geometry import Convolution
 
     operands = np.load(case / "bitserial.npz")

@@ -1,7 +1,7 @@
 """Counts the instructions that one call of a kernel executes, on an emulated 64-bit Arm processor.
 
-A kernel is linked with rpc/native/call_kernel.c and run under QEMU with a plugin of ours, native/count.c,
-with two calls and with three: the difference is one call and nothing else, in the steady state.
+A kernel is linked with rpc/emulation/native/call_kernel.c and run under QEMU with a plugin of ours,
+native/count.c, with two calls and with three: the difference is one call, in the steady state.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.kernels import Kernel, built
-from bibench_tvm.errors import BibenchError
-from bibench_tvm.presets import CompileTarget
+from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.tuning.inner_loop import Executed, read_counts
-from rpc import qemu, tensor_file
+from rpc.emulation import qemu, tensor_file
 
 NATIVE = Path(__file__).parent / "native"
 TIMEOUT_S = 300.0

@@ -10,15 +10,15 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 
-from bibench_tvm.compiler import chooser
-from bibench_tvm.errors import BibenchError
+from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.compiling.compiler import chooser
+from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.importer import import_model
-from bibench_tvm.presets import CompileTarget
 from relay_passes import lower
+from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall
-from relay_passes.layers import Layer
-from schedules.bits import pack
 from schedules.codegen import generate_code
+from schedules.parts.bits import pack
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,6 @@ def _array(argument: Any, generator: Any) -> np.ndarray:
 
 
 def built(kernels: Sequence[Kernel], target: CompileTarget) -> Any:
-    """These kernels compiled, as `bibench_tvm.compiler.build` does it: each under its symbol."""
+    """These kernels compiled, as `bibench_tvm.compiling.compiler.build` does it: each under its symbol."""
     functions = {k.symbol: k.function.with_attr("global_symbol", k.symbol) for k in kernels}
     return generate_code(tvm.IRModule(functions), target.tvm)

@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 
 from benchmarks.tables import show
-from bibench_tvm.console import AsJson, Debug, print_json, reporting
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting
 
 if TYPE_CHECKING:
-    from bibench_tvm.presets import CompileTarget
+    from bibench_tvm.compiling.processors import CompileTarget
 
 # Bytes of a vector, and as many chains as hide the latency of three operations and leave some registers free.
 VECTORS = {"x86_avx512": (64, 20), "x86_avx2": (32, 8), "aarch64_neon": (16, 20)}
@@ -79,7 +79,7 @@ def limit_command(
     """Measure what one core of this machine can do in its registers, in G products a second."""
     with reporting(as_json=as_json, debug=debug):
         from benchmarks.timing import Timing, burst_of, calls_within, spread
-        from bibench_tvm.presets import resolve_target
+        from bibench_tvm.compiling.processors import resolve_target
 
         target = resolve_target("host")
         bursts = {kind: burst_of(roof(kind, target)) for kind in ROOFS}

@@ -9,7 +9,7 @@ import openvino
 from openvino import opset1, opset8
 from openvino.passes import ConstantFolding, Manager
 
-from bibench_tvm.errors import BibenchError
+from bibench_tvm.cli.errors import BibenchError
 
 # FakeQuantize gives 1 above its threshold and 0 at it, and the sign of 0 is +1: hence the float just below 0
 # that is not subnormal.

@@ -25,9 +25,9 @@ from benchmarks.shapes import EXTRA, LAYERS, NETWORKS, chosen
 from benchmarks.tables import promised, show
 from benchmarks.timing import Timing, ratios, spread
 from benchmarks.workers import Failed, Worker, missing
-from bibench_tvm.console import AsJson, Debug, phase, print_json, reporting, stderr
-from bibench_tvm.errors import UsageError
-from bibench_tvm.peers import onnx_runtime
+from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, stderr
+from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.measuring.peers import onnx_runtime
 
 BURST_S = 0.02
 PIP = "pip install -c constraints.txt "

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks import shapes
 from benchmarks.shapes import Shape
-from bibench_tvm.peers import onnx_runtime
+from bibench_tvm.measuring.peers import onnx_runtime
 
 
 def prepare_layer(case: Path, shape: Shape) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bibench_tvm.errors import unknown
+from bibench_tvm.cli.errors import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bibench_tvm.console import stderr
+from bibench_tvm.cli.console import stderr
 
 _COLOURS = {"aim": "green", "must": "yellow", "missed": "red"}
 

@@ -17,10 +17,10 @@ from typing import Annotated
 import typer
 
 from benchmarks.shapes import LAYERS, binary_layer, chosen, example
-from bibench_tvm.console import Debug, reporting, stderr
-from bibench_tvm.errors import BibenchError
-from bibench_tvm.presets import resolve_target
-from schedules.records import FILE, SHIPPED, read
+from bibench_tvm.cli.console import Debug, reporting, stderr
+from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.compiling.processors import resolve_target
+from schedules.records.records import FILE, SHIPPED, read
 
 TARGETS = {"host": "host", "cortex-a53": "rpi3b+", "cortex-a72": "rpi4b", "cortex-a76": "rpi5"}
 # An algorithm of each kind of epilogue: between them they write bits, floats, and both.

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.contestants import CONTESTANTS, limit_threads
 from benchmarks.timing import Burst, burst_of, calls_within
-from bibench_tvm.errors import BibenchError
+from bibench_tvm.cli.errors import BibenchError
 
 TIMEOUT_S = 600.0
 # A float layer before a sign rounds differently in each library, and a sign that flips is seen in the output.
@@ -112,7 +112,7 @@ def _open_contestant(name: str, case: str, threads: int) -> tuple[Burst, dict[st
 
 def _open_roof(kind: str, threads: int) -> tuple[Burst, dict[str, int]]:
     from benchmarks import limit
-    from bibench_tvm.presets import resolve_target
+    from bibench_tvm.compiling.processors import resolve_target
 
     target = resolve_target("host")
     return burst_of(limit.roof(kind, target)), {"macs": limit.products_a_call(kind, target)}
@@ -122,7 +122,7 @@ def _open_roof(kind: str, threads: int) -> tuple[Burst, dict[str, int]]:
 def _kernels(kind: str, name: str) -> tuple[dict[str, Any], Any]:
     """(one kernel of each symbol in a layer's chain or a network, all of them compiled)."""
     from benchmarks import kernels, shapes
-    from bibench_tvm.presets import resolve_target
+    from bibench_tvm.compiling.processors import resolve_target
 
     target = resolve_target("host")
     if kind == "network":

@@ -28,12 +28,12 @@ def main() -> None:
             print(usage)
         case [name, *arguments] if name in COMMANDS:
             sys.argv = [f"bibench {name}", *arguments]
-            from bibench_tvm.console import run_command
+            from bibench_tvm.cli.console import run_command
 
             run_command(importlib.import_module(f"bibench_tvm.{name}").app, sys.argv[0])
         case [name, *_]:
-            from bibench_tvm.console import print_json
-            from bibench_tvm.errors import unknown
+            from bibench_tvm.cli.console import print_json
+            from bibench_tvm.cli.errors import unknown
 
             sentence = str(unknown("command", name, COMMANDS))
             if "--json" in sys.argv:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_tvm.console import (
+from bibench_tvm.artifact.manifest import Manifest
+from bibench_tvm.cli.console import (
     AsJson,
     Debug,
     Tracker,
@@ -29,15 +30,14 @@ from bibench_tvm.console import (
     run_command,
     stderr,
 )
-from bibench_tvm.errors import BibenchError, UsageError
-from bibench_tvm.manifest import Manifest
+from bibench_tvm.cli.errors import BibenchError, UsageError
 
 if TYPE_CHECKING:
-    from bibench_tvm.against import Source
-    from bibench_tvm.artifact import Artifact
+    from bibench_tvm.artifact.artifact import Artifact
     from bibench_tvm.importer import Imported
-    from bibench_tvm.measure import Images
-    from rpc.session import Address
+    from bibench_tvm.measuring.against import Source
+    from bibench_tvm.measuring.measure import Images
+    from rpc.client import Address
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -83,9 +83,9 @@ def bench(
         names = _contestants(against, model, out)
         if not names:
             lean.import_tvm()  # who compares, compiles
-        from bibench_tvm.artifact import load
-        from bibench_tvm.bench_tables import show
-        from rpc.session import RemoteError
+        from bibench_tvm.artifact.artifact import load
+        from bibench_tvm.measuring.tables import show
+        from rpc.client import RemoteError
 
         loaded = [load(folder) for folder in artifacts]
         pictures = [_images(artifact, images) for artifact in loaded]
@@ -132,8 +132,8 @@ def _measure(
     job: _Job, address: Address, key: str, wait_s: float, limit_s: float, report: dict[str, Any]
 ) -> None:
     """Add the job's result on one board to the report, and keep what there is after each step."""
-    from bibench_tvm.measure import measure
-    from rpc.session import session
+    from bibench_tvm.measuring.measure import measure
+    from rpc.client import session
 
     with session(address, key, wait_s=wait_s, limit_s=limit_s) as board:
         job.artifact.check_processor(board.info.machine, board.info.features, str(board))
@@ -145,7 +145,7 @@ def _measure(
         _save(job.out, report)
         if not job.against:
             return
-        from bibench_tvm.against import compare
+        from bibench_tvm.measuring.against import compare
 
         in_place = {layer["name"]: layer["cost"] for layer in result["layers"]}
         result["against"] = compare(
@@ -159,7 +159,7 @@ def _measure(
         )
     _save(job.out, report)
     if job.out:
-        from bibench_tvm.bench_picture import draw
+        from bibench_tvm.measuring.picture import draw
 
         draw(result, job.out / f"against-{len(report['results'])}")
 
@@ -169,7 +169,7 @@ def _contestants(against: str, model: Path | None, out: Path | None) -> list[str
         if model:
             raise UsageError("--model is for --against: an artifact alone needs no other file.")
         return []
-    from bibench_tvm.against import parse_names
+    from bibench_tvm.measuring.against import parse_names
 
     names = parse_names(against)
     if out:
@@ -179,9 +179,9 @@ def _contestants(against: str, model: Path | None, out: Path | None) -> list[str
 
 def _images(artifact: Artifact, path: Path | None) -> Images | str:
     """The images that this artifact is to classify, or why there are none."""
-    from bibench_tvm.bundled import IMAGES
-    from bibench_tvm.images import load_images
-    from bibench_tvm.measure import check_images
+    from bibench_tvm.cli.images import load_images
+    from bibench_tvm.importer.bundled import IMAGES
+    from bibench_tvm.measuring.measure import check_images
 
     if path is None and not _is_bundled(artifact):
         return "There are no images to classify: --images F.npz."
@@ -191,8 +191,8 @@ def _images(artifact: Artifact, path: Path | None) -> Images | str:
 
 
 def _is_bundled(artifact: Artifact) -> bool:
-    from bibench_tvm.artifact import digest
-    from bibench_tvm.bundled import NETWORK
+    from bibench_tvm.artifact.artifact import digest
+    from bibench_tvm.importer.bundled import NETWORK
 
     source = artifact.record.source
     return source is not None and NETWORK.is_file() and source.sha256 == digest(NETWORK)
@@ -200,10 +200,10 @@ def _is_bundled(artifact: Artifact) -> bool:
 
 def _source(artifact: Artifact, model: Path | None) -> Source | None:
     """What the artifact was compiled from, for --against; None where nobody says."""
-    from bibench_tvm.against import Source
-    from bibench_tvm.artifact import digest
-    from bibench_tvm.bundled import NETWORK
+    from bibench_tvm.artifact.artifact import digest
     from bibench_tvm.importer import import_model
+    from bibench_tvm.importer.bundled import NETWORK
+    from bibench_tvm.measuring.against import Source
 
     manifest = artifact.record
     recorded = manifest.source
@@ -223,7 +223,7 @@ def _source(artifact: Artifact, model: Path | None) -> Source | None:
 
 def _of_architecture(manifest: Manifest) -> Imported | None:
     """A network with fresh weights of an architecture that `trainers` knows; the work in it is the same."""
-    from bibench_tvm.compile import fresh, sizes_of
+    from bibench_tvm.importer.source import fresh, sizes_of
     from bibench_tvm.importer import import_model
 
     try:
@@ -239,13 +239,13 @@ def _of_architecture(manifest: Manifest) -> Imported | None:
         only = len(manifest.inputs) == 1  # then it is meant, whatever an exporter called it
         shapes = {None if only else tensor.name: tensor.shape for tensor in manifest.inputs}
         made = fresh(model, algorithm, "paper", shapes, sizes_of(manifest))
-        return import_model(made["model"], input_shapes=shapes)
+        return made.load()
 
 
 @contextlib.contextmanager
 def _tracker(keys: list[str] | None, tracker: str) -> Iterator[tuple[Address, list[str]]]:
     """The tracker and the boards to measure; without keys, this machine as a board of its own."""
-    from rpc.session import local_board, tracker_address
+    from rpc.client import local_board, tracker_address
 
     refuse_tracker_alone(tracker, keys)
     if keys:
@@ -259,7 +259,7 @@ def _pairs(
     loaded: Sequence[Artifact], keys: Sequence[str], address: Address, left_out: list[str]
 ) -> list[tuple[int, str]]:
     """(index of the artifact, key of the board) for all that fit; a sentence for each that does not."""
-    from rpc.session import RemoteError, list_boards
+    from rpc.client import RemoteError, list_boards
 
     try:
         infos = {board.key: board for board in list_boards(address)}

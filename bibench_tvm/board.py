@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
-from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, run_command, stderr
+from bibench_tvm.cli.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -68,11 +68,11 @@ def board(
         from rpc import lean
 
         lean.import_tvm()
-        from rpc.board import Board
+        from rpc.server import BoardServer
 
         if emulate:
-            from rpc import emulated_board
-            from rpc.qemu import EmulationFailed
+            from rpc.emulation import emulated_board
+            from rpc.emulation.qemu import EmulationFailed
 
             try:
                 description, run_session = emulated_board.prepare(cpu or "cortex-a72")
@@ -92,7 +92,7 @@ def board(
             sys.stdout.flush()
         # To be stopped is how it ends.
         with contextlib.suppress(KeyboardInterrupt):
-            Board(
+            BoardServer(
                 key,
                 address,
                 listener,

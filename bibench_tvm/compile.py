@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
-from bibench_tvm.errors import UsageError
-from bibench_tvm.manifest import FloatArithmetic, Manifest
+from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
+from bibench_tvm.cli.errors import UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -71,27 +72,36 @@ def compile_command(
 ) -> None:
     """Compile a binarized network for an Arm processor, or for this machine."""
     with reporting(as_json=as_json, debug=debug):
-        from bibench_tvm.arrays import read_array, read_samples
-        from bibench_tvm.compiler import chooser, compile_model
-        from bibench_tvm.presets import resolve_target
+        from bibench_tvm.cli.arrays import read_array, read_samples
+        from bibench_tvm.compiling.compiler import chooser, compile_network
+        from bibench_tvm.compiling.processors import resolve_target
+        from bibench_tvm.importer.source import named
 
         chooser(resolve_target(target), tuned)  # before the network is built
         if verify < 0:
             raise UsageError(f"--verify {verify} makes no sense: it is the number of inputs to compare on.")
-        known = verify if samples is None else 0
-        options = network_options(model, checkpoint, arch, algorithm, variant, input_shape or [], known)
+        network = named(model, checkpoint, arch, algorithm, variant, input_shape or [])
+        network = replace(network, name=name or network.name)
+        given: Any = None
+        classes = None
         if samples is not None:
             if not verify and float_layers == "float32":
                 raise UsageError(
                     "--samples are what --verify and --float-layers int8 work on; give one of these."
                 )
-            options |= {"samples": read_samples(samples), "labels": read_array(labels) if labels else None}
+            given, classes = read_samples(samples), read_array(labels) if labels else None
         elif labels is not None:
             raise UsageError("--labels are the classes of --samples; give both.")
-        if name:
-            options |= {"name": name}
-        artifact = compile_model(
-            **options,
+        elif network.images:
+            given, classes = network.images
+            if verify > len(given):
+                raise UsageError(
+                    f"The bundled network comes with {len(given)} images; --verify {verify} asks for more."
+                )
+        artifact = compile_network(
+            network,
+            samples=given,
+            labels=classes,
             dump_ir=dump_ir,
             target=target,
             tuned=tuned,
@@ -106,72 +116,6 @@ def compile_command(
             print_json({**artifact.manifest, "path": str(artifact.folder)})
         if artifact.record.verification.passed is False:
             raise typer.Exit(1)
-
-
-def network_options(
-    model: Path | None,
-    checkpoint: Path | None,
-    arch: str | None,
-    algorithm: str | None,
-    variant: str | None,
-    input_shape: list[str],
-    verify: int,
-) -> dict[str, Any]:
-    """The arguments of `compile_model` that say which network is meant."""
-    from bibench_tvm.importer import parse_input_shape
-
-    if model and checkpoint:
-        raise UsageError("MODEL and --checkpoint name the same thing; give one of them.")
-    shapes = dict(parse_input_shape(text) for text in input_shape)
-    source = model or checkpoint
-    if source is not None:
-        return dict(model=source, arch=arch, algorithm=algorithm, variant=variant, input_shapes=shapes)
-    if arch is not None:
-        return fresh(arch, algorithm or "fp32", variant or "paper", shapes)
-    if algorithm or variant or shapes:
-        raise UsageError("--algorithm, --variant and --input-shape describe a network; name it with --arch.")
-    return _bundled(verify)
-
-
-def fresh(
-    arch: str,
-    algorithm: str,
-    variant: str,
-    shapes: dict[str | None, tuple[int, ...]],
-    sizes: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """A network with untrained weights, the same each time: for its speed and size.
-
-    shapes: of its inputs, where they are not to be those of its own example; sizes: see `create_model`.
-    """
-    import torch
-
-    import trainers
-
-    torch.manual_seed(0)
-    network = trainers.create_model(arch, **(sizes or {}))
-    network = trainers.binarize(network, algorithm=algorithm, variant=variant)
-    return {"model": network, "input_shapes": shapes, "name": arch, "algorithm": algorithm}
-
-
-def sizes_of(manifest: Manifest) -> dict[str, Any]:
-    """The sizes with which `trainers` makes a network of the manifest's architecture, inputs and outputs."""
-    from trainers.models import sizes_by_shapes
-
-    inputs, outputs = ([tensor.shape for tensor in part] for part in (manifest.inputs, manifest.outputs))
-    return sizes_by_shapes(manifest.model, inputs, outputs)
-
-
-def _bundled(verify: int) -> dict[str, Any]:
-    from bibench_tvm.bundled import IMAGES, NETWORK
-    from bibench_tvm.images import load_images
-
-    images, labels = load_images(IMAGES)
-    if verify > len(images):
-        raise UsageError(
-            f"The bundled network comes with {len(images)} images; --verify {verify} asks for more."
-        )
-    return {"model": NETWORK, "samples": images, "labels": labels}
 
 
 def _print_summary(found: Console, manifest: Manifest) -> None:

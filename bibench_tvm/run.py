@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bibench_tvm.arrays import read_array
-from bibench_tvm.console import (
+from bibench_tvm.artifact.threads import use_threads
+from bibench_tvm.cli.arrays import read_array
+from bibench_tvm.cli.console import (
     AsJson,
     Debug,
     Tracker,
@@ -27,8 +28,7 @@ from bibench_tvm.console import (
     run_command,
     stderr,
 )
-from bibench_tvm.errors import BibenchError, UsageError
-from bibench_tvm.threads import use_threads
+from bibench_tvm.cli.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,7 +55,7 @@ def run(
         from rpc import lean
 
         lean.import_tvm(compiler=True)  # it says what this processor has
-        from bibench_tvm.artifact import load
+        from bibench_tvm.artifact.artifact import load
 
         if threads is not None and not board:
             use_threads(threads)
@@ -70,7 +70,7 @@ def run(
         refuse_tracker_alone(tracker, board)
         where: dict[str, Any] = {}
         if board:
-            from rpc.session import RemoteError, session, tracker_address
+            from rpc.client import RemoteError, session, tracker_address
 
             try:
                 with session(tracker_address(tracker), board, wait_s=wait, limit_s=limit) as ours:

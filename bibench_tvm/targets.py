@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command
-from bibench_tvm.errors import BibenchError
-from rpc.boards import BoardInfo, RemoteError, list_boards
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, run_command
+from bibench_tvm.cli.errors import BibenchError
+from rpc.listing import BoardInfo, RemoteError, list_boards
 from rpc.wire import parse_address, show
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -44,8 +44,8 @@ def targets(
             elif not boards:
                 print(f"No board is registered at {tracker}.")
             return
-        from bibench_tvm.host import VARIABLE, lowered_to
-        from bibench_tvm.presets import PRESETS, resolve_target
+        from bibench_tvm.artifact.host import VARIABLE, lowered_to
+        from bibench_tvm.compiling.processors import PRESETS, resolve_target
 
         host = resolve_target("host")
         what = (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, run_command, stderr
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, run_command, stderr
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

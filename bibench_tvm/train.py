@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from bibench_tvm.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
-from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
+from bibench_tvm.cli.errors import BibenchError, UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

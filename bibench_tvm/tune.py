@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_tvm.compile import Algorithm, Arch, Checkpoint, InputShape, Model, Variant
-from bibench_tvm.console import (
+from bibench_tvm.cli.console import (
     AsJson,
     Debug,
     Tracker,
@@ -24,12 +23,13 @@ from bibench_tvm.console import (
     run_command,
     stderr,
 )
-from bibench_tvm.errors import BibenchError, UsageError
+from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.compile import Algorithm, Arch, Checkpoint, InputShape, Model, Variant
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bibench_tvm.presets import CompileTarget
+    from bibench_tvm.compiling.processors import CompileTarget
     from bibench_tvm.tuning.search import Progress
     from bibench_tvm.tuning.tuner import Tuned
 
@@ -72,8 +72,8 @@ def tune(
     Stopped in any way, it goes on with the same command. compile --tuned DIR uses what it found.
     """
     with reporting(as_json=as_json, debug=debug):
-        from bibench_tvm.compile import network_options
-        from bibench_tvm.presets import resolve_target
+        from bibench_tvm.importer.source import named
+        from bibench_tvm.compiling.processors import resolve_target
         from bibench_tvm.tuning.tuner import tune_network
         from rpc.missing import need
 
@@ -82,10 +82,10 @@ def tune(
         refuse_tracker_alone(tracker, board)
         need("xgboost", "psutil", "ziglang")
         resolved = resolve_target(target or (_target_of(board, tracker) if board else "host"))
-        options = network_options(model, checkpoint, arch, algorithm, variant, input_shape or [], 0)
+        network = named(model, checkpoint, arch, algorithm, variant, input_shape or [])
         with _boards(resolved, board, tracker) as (address, key):
             found = tune_network(
-                options,
+                network,
                 resolved,
                 address,
                 key,
@@ -102,8 +102,8 @@ def tune(
 
 def _target_of(key: str, tracker: str) -> str:
     """The target that the boards of a key are, as far as it has a name."""
-    from bibench_tvm.presets import name_of
-    from rpc.session import RemoteError, list_boards, tracker_address
+    from bibench_tvm.compiling.processors import name_of
+    from rpc.client import RemoteError, list_boards, tracker_address
 
     address = tracker_address(tracker)
     try:
@@ -124,10 +124,10 @@ def _target_of(key: str, tracker: str) -> str:
 @contextlib.contextmanager
 def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tuple[tuple[str, int], str]]:
     """Where the boards are; without a key, this machine is one, or emulates one."""
-    from rpc import session
+    from rpc import client
 
     if key is not None:
-        yield session.tracker_address(tracker), key
+        yield client.tracker_address(tracker), key
         return
     emulate = None
     if not target.is_host:
@@ -137,7 +137,7 @@ def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tu
         stderr.print(f"Without --board, the board is an emulated {emulate}: instructions count, not time.")
     # One thread times a kernel with the least noise; whoever wants more says so.
     os.environ.setdefault("TVM_NUM_THREADS", "1")
-    with session.local_board(emulate=emulate) as (address, local):
+    with client.local_board(emulate=emulate) as (address, local):
         yield address, local
 
 

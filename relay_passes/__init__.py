@@ -7,7 +7,7 @@ operators between the imported and the lowered network, `two_valued.py` the anal
 table of what was found, and `rewrite.py` the way in which every pass walks.
 """
 
-from relay_passes.layers import Layer
+from relay_passes.ir.layers import Layer
 from relay_passes.name_kernels import name_kernels
 from relay_passes.pipeline import Lowered, finish, lower
 from relay_passes.plan_memory import activation_bytes

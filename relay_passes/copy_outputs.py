@@ -11,7 +11,7 @@ from typing import Any
 import tvm
 from tvm import relax, te
 
-from relay_passes.rewrite import bindings, definitions, is_call, substitute
+from relay_passes.ir.rewrite import bindings, definitions, is_call, substitute
 
 
 @tvm.transform.module_pass(opt_level=0, name="copy_outputs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
 
 
 def expand_prelu(mod: tvm.IRModule) -> tvm.IRModule:

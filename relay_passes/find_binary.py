@@ -4,7 +4,7 @@ convolution(x, w), x in {low, high}, w = +-alpha[o]
     ->  scale[o] * astype(binary_convolution(pack(x is high), sign w))
 
 {-h, +h}: scale = h * alpha.   {0, h} and {l, 0}: the integer part is 2 * sum over {0, 1} (see
-schedules/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the bits "x is low".
+schedules/parts/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the bits "x is low".
 
 A sign that is 0 as a matter of course, {-h, 0, +h}, is two planes of {0, 1}: h / 2 * alpha times the
 difference of the integer parts over "x is above 0" and "x is below 0".
@@ -16,9 +16,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.bound_values import BoundValues
-from relay_passes.layers import Layer
-from relay_passes.operators import (
+from relay_passes.ir.bound_values import BoundValues
+from relay_passes.ir.layers import Layer
+from relay_passes.ir.operators import (
     BinaryConvolution,
     BinaryProduct,
     Contraction,
@@ -28,8 +28,8 @@ from relay_passes.operators import (
     call,
     image,
 )
-from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
-from relay_passes.two_valued import (
+from relay_passes.ir.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
+from relay_passes.ir.two_valued import (
     MOVES,
     ThreeValued,
     TwoValued,
@@ -38,8 +38,8 @@ from relay_passes.two_valued import (
     truth,
     two_values,
 )
-from schedules.bits import Packing
 from schedules.geometry import Convolution
+from schedules.parts.bits import Packing
 from schedules.targets import KernelTarget
 
 SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"

@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
+from relay_passes.ir.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
 
 
 def fold_batch_norm(mod: tvm.IRModule) -> tvm.IRModule:

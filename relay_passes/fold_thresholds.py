@@ -23,7 +23,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import (
+from relay_passes.ir.rewrite import (
     constant_value,
     dtype_of,
     is_call,
@@ -33,8 +33,8 @@ from relay_passes.rewrite import (
     rewrite,
     shape_of,
 )
-from schedules.epilogue import evaluate_operator
-from schedules.quantizer import LARGEST
+from schedules.parts.epilogue import evaluate_operator
+from schedules.parts.quantizer import LARGEST
 
 _COMPARISONS = ("relax.greater_equal", "relax.greater", "relax.less_equal", "relax.less")
 # Monotone in each operand that is not a constant, for any constants in the others.

@@ -11,9 +11,9 @@ from dataclasses import replace
 import tvm
 from tvm import relax
 
-from relay_passes.operators import Int8Convolution, Pack, PackedContraction, attributes_of, call
-from relay_passes.rewrite import bindings, is_call, rewrite
-from schedules.bits import Packing
+from relay_passes.ir.operators import Int8Convolution, Pack, PackedContraction, attributes_of, call
+from relay_passes.ir.rewrite import bindings, is_call, rewrite
+from schedules.parts.bits import Packing
 
 CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution")
 Halo = tuple[int, int, int, int]

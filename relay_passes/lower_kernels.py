@@ -12,21 +12,21 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 
-from relay_passes.group_kernels import Group, group_kernels, read_vars
+from relay_passes.ir.operators import ATTRIBUTES, Contraction, attributes_of
+from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant, substitute
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
 from relay_passes.kernels.binary_product import lower_binary_product
 from relay_passes.kernels.epilogue import epilogue_of, in_order
 from relay_passes.kernels.float_layer import lower_float_layer
+from relay_passes.kernels.group_kernels import Group, group_kernels, read_vars
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
 from relay_passes.kernels.pack import lower_pack
 from relay_passes.kernels.pool import lower_pool
 from relay_passes.kernels.transpose import turning_kernel
-from relay_passes.operators import ATTRIBUTES, Contraction, attributes_of
-from relay_passes.rewrite import bindings, constant_value, is_call, is_constant, substitute
-from schedules.epilogue import Epilogue, plain
+from schedules.parts.epilogue import Epilogue, plain
+from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
-from schedules.task import Task
 
 _LOWER: dict[str, Callable[[Site], Kernel]] = {
     "bibench.convolution": lower_float_layer,
@@ -51,7 +51,7 @@ class Kernels:
 def lower_kernels(
     mod: tvm.IRModule,
     target: KernelTarget,
-    choose: Callable[[Task], Tile | None] = lambda task: None,
+    choose: Callable[[KernelTask], Tile | None] = lambda task: None,
     *,
     probe: bool = False,
 ) -> Kernels:
@@ -68,7 +68,12 @@ class _Lowering:
     """One walk over `main`: what is bound so far in the new one."""
 
     def __init__(
-        self, mod: tvm.IRModule, target: KernelTarget, choose: Callable[[Task], Tile | None], *, probe: bool
+        self,
+        mod: tvm.IRModule,
+        target: KernelTarget,
+        choose: Callable[[KernelTask], Tile | None],
+        *,
+        probe: bool,
     ):
         groups = group_kernels(mod)
         self.main, self.target, self.choose, self.probe = mod["main"], target, choose, probe

@@ -18,9 +18,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.fold_pads import without_pad
-from relay_passes.operators import Contraction, Named, call, dense
-from relay_passes.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+from relay_passes.ir.fold_pads import without_pad
+from relay_passes.ir.operators import Contraction, Named, call, dense
+from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
 from schedules.geometry import Convolution
 
 CONVOLUTIONS = (

@@ -9,10 +9,10 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from relay_passes.operators import call
-from relay_passes.rewrite import dtype_of, is_call, rewrite, shape_of
+from relay_passes.ir.operators import call
+from relay_passes.ir.rewrite import dtype_of, is_call, rewrite, shape_of
 from schedules.geometry import Convolution
-from schedules.pooling import Pooling
+from schedules.kernels.pooling import Pooling
 
 FEWEST_CHANNELS = 4
 

@@ -13,8 +13,8 @@ from collections import deque
 import tvm
 from tvm import relax
 
+from relay_passes.ir.rewrite import bindings
 from relay_passes.pipeline import Lowered
-from relay_passes.rewrite import bindings
 
 _TVM_LAYER = re.compile(r"(^|_)(conv[123]d|conv[123]d_transpose|matmul)\d*(_|$)")
 

@@ -14,8 +14,8 @@ from relay_passes.find_binary import find_binary
 from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
+from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
-from relay_passes.layers import Layer
 from relay_passes.lower_kernels import lower_kernels
 from relay_passes.mark_layers import mark_layers
 from relay_passes.mark_pools import mark_pools
@@ -25,8 +25,8 @@ from relay_passes.quantize_float_layers import quantize_float_layers
 from relay_passes.return_float_inputs import return_float_inputs
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
+from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
-from schedules.task import Task
 
 Watch = Callable[[str, tvm.IRModule], None]
 
@@ -47,7 +47,7 @@ def lower(
     module: tvm.IRModule,
     layer_names: Mapping[str, str],
     target: KernelTarget,
-    choose: Callable[[Task], Tile | None] = lambda task: None,
+    choose: Callable[[KernelTask], Tile | None] = lambda task: None,
     *,
     probe: bool = False,
     observe: bool = False,

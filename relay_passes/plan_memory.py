@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from relay_passes.copy_outputs import copy_outputs
-from relay_passes.rewrite import bindings, dtype_of, is_call, shape_of
+from relay_passes.ir.rewrite import bindings, dtype_of, is_call, shape_of
 
 plan_memory = tvm.transform.Sequential(
     [

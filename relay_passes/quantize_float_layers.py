@@ -15,13 +15,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.layers import Layer
-from relay_passes.operators import Contraction, Int8Convolution, Pack, attributes_of, call
-from relay_passes.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
-from schedules.bits import Packing
-from schedules.convolution import bytes_after
-from schedules.depthwise import is_depthwise
-from schedules.quantizer import LARGEST, Quantizer
+from relay_passes.ir.layers import Layer
+from relay_passes.ir.operators import Contraction, Int8Convolution, Pack, attributes_of, call
+from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
+from schedules.kernels.convolution import bytes_after
+from schedules.kernels.depthwise import is_depthwise
+from schedules.parts.bits import Packing
+from schedules.parts.quantizer import LARGEST, Quantizer
 from schedules.targets.dot_products import PLAIN
 from schedules.targets.kernel_target import KernelTarget
 

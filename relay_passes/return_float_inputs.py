@@ -5,9 +5,9 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from relay_passes.operators import Contraction, attributes_of
+from relay_passes.ir.operators import Contraction, attributes_of
+from relay_passes.ir.rewrite import bindings, substitute
 from relay_passes.quantize_float_layers import is_quantizable
-from relay_passes.rewrite import bindings, substitute
 
 
 def return_float_inputs(mod: tvm.IRModule) -> tuple[tvm.IRModule, tuple[str, ...]]:

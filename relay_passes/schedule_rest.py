@@ -15,7 +15,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir import Schedule, ScheduleError
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from schedules.write_back import SCHEDULED
+from schedules.parts.write_back import SCHEDULED
 
 _LANES = (16, 8, 4)
 _LONGEST = 64  # vectors, of any length

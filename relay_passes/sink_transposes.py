@@ -12,8 +12,16 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_call, is_constant, is_tensor, made_by, rewrite, shape_of
-from schedules.epilogue import OPERATORS
+from relay_passes.ir.rewrite import (
+    constant_value,
+    is_call,
+    is_constant,
+    is_tensor,
+    made_by,
+    rewrite,
+    shape_of,
+)
+from schedules.parts.epilogue import OPERATORS
 
 Order = tuple[int, ...]
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from rpc import lean, tracker
-from rpc.boards import RemoteError, list_boards
 from rpc.descendants import end_with_parent
-from rpc.qemu import EmulationFailed, EmulationUnavailable
+from rpc.emulation.qemu import EmulationFailed
+from rpc.listing import RemoteError, list_boards
+from rpc.missing import EmulationUnavailable
 from rpc.wire import LOCAL, Address, listen
 
 KEY = "local"
@@ -68,10 +69,10 @@ def local_board(*, emulate: str | None = None, time_limit_s: float = 3600.0) -> 
 
 def _main(time_limit_s: float, emulate: str | None = None) -> None:
     lean.import_tvm()
-    from rpc.board import Board
+    from rpc.server import BoardServer
 
     if emulate:
-        from rpc import emulated_board
+        from rpc.emulation import emulated_board
 
         description, run_session = emulated_board.prepare(emulate)
     else:
@@ -86,7 +87,7 @@ def _main(time_limit_s: float, emulate: str | None = None) -> None:
     tracker_listener.close()
     try:
         print(json.dumps(address), flush=True)
-        board = Board(
+        board = BoardServer(
             KEY,
             address,
             listener,

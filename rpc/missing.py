@@ -23,12 +23,14 @@ _TUNING = ("xgboost", "psutil")
 _ALWAYS = ("tvm", "tvm_ffi")
 
 
+class EmulationUnavailable(RuntimeError):
+    """This machine cannot run Arm code yet: the message says what is missing and the line to type."""
+
+
 def sentence_for(error: BaseException) -> str | None:
     """What to do about an error that comes of a missing piece; None for any other error."""
     if isinstance(error, ModuleNotFoundError):
         return sentence_of((error.name or "").partition(".")[0])
-    from rpc.qemu import EmulationUnavailable  # which needs numpy
-
     return str(error) if isinstance(error, EmulationUnavailable) else None
 
 

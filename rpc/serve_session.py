@@ -12,7 +12,7 @@ import tvm
 import tvm_ffi
 from tvm.rpc import _ffi_api
 
-from rpc import machine, onnx_runtime
+from rpc import machine, onnx_board
 from rpc.library import Library
 
 
@@ -31,7 +31,7 @@ def serve(connection: int) -> None:
         "bibench.board.peak_memory": lambda reset: machine.peak_memory(bool(reset)),
         "bibench.board.profile": profile,
         "bibench.board.use_threads": machine.use_threads,
-        **onnx_runtime.board_functions(folder),
+        **onnx_board.board_functions(folder),
     }
     for name, function in functions.items():
         tvm_ffi.register_global_func(name, function, override=True)

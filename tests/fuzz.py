@@ -613,12 +613,12 @@ def _read(kind: str, path: Path, out: Path | None) -> bool:
     """Whether it is a network, as a command tells; out: compile it into this folder."""
     import typer
 
-    from bibench_tvm.console import reporting
+    from bibench_tvm.cli.console import reporting
 
     try:
         with reporting(as_json=False, debug=False):
             if kind == "npy":
-                from bibench_tvm.arrays import read_array, read_samples
+                from bibench_tvm.cli.arrays import read_array, read_samples
 
                 (read_samples if zipfile.is_zipfile(path) else read_array)(path)
             elif kind == "manifest":
@@ -646,8 +646,8 @@ def _read(kind: str, path: Path, out: Path | None) -> bool:
 
 def _run_artifact(folder: Path) -> None:
     """What `run` and `bench` do with a manifest, but for the board."""
-    from bibench_tvm.artifact import load
-    from bibench_tvm.measure import _kernel_layers, sample_inputs
+    from bibench_tvm.artifact.artifact import load
+    from bibench_tvm.measuring.measure import _kernel_layers, sample_inputs
 
     artifact = load(folder)
     artifact.run(*sample_inputs(artifact.record, None))

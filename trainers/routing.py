@@ -10,16 +10,13 @@ itself: for optimizers, initialisation and pruning."""
 import contextlib
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
-
-if TYPE_CHECKING:
-    from trainers.operator import BinaryLayer
 
 _SHELL = torch.empty(0)
 _CALL = nn.Module._call_impl.__code__
@@ -53,15 +50,26 @@ def in_a_forward() -> bool:
     return False
 
 
+class Routed(Protocol):
+    """The binary layer that a weight belongs to."""
+
+    name: str
+    spatial: int
+    declared: tuple[Any, ...]  # stride, padding, dilation, groups
+    explicit_padding: Any
+
+    def compute(self, x: Tensor, bias: Tensor | None) -> Tensor: ...
+
+
 class RoutedWeight(Tensor):
     """A binary layer's weight whose products are the layer's; everything else works on `source`."""
 
-    layer: "BinaryLayer"
+    layer: "Routed"
     source: Tensor
     transposed: bool
 
     @staticmethod
-    def of(source: Tensor, layer: "BinaryLayer", transposed: bool = False) -> "RoutedWeight":
+    def of(source: Tensor, layer: "Routed", transposed: bool = False) -> "RoutedWeight":
         """Wrap `source`: the layer's parameter, or what was made of it."""
         # What torch.export puts in the place of parameters has a kind of its own, and cannot have this too.
         plain = type(source) in (Tensor, nn.Parameter)

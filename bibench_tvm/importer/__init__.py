@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bibench_tvm.errors import BibenchError, first_line
+from bibench_tvm.cli.errors import BibenchError, first_line
+from bibench_tvm.importer.imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
+from bibench_tvm.importer.reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
 from rpc.missing import sentence_of
-
-from .imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
-from .reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
 
 __all__ = [
     "Decision",
@@ -52,7 +51,7 @@ def import_model(
     if not isinstance(source, (str, Path)):
         _refuse_description(described, "A live model")
         with _named_if_missing("A PyTorch model"):
-            from .from_torch import import_torch
+            from bibench_tvm.importer.from_torch.translate import import_torch
         return import_torch(
             source, example_inputs, name=type(source).__name__, input_shapes=input_shapes, float32=float32
         )
@@ -76,10 +75,10 @@ def _import_file(
 ) -> Imported:
     if kind == "onnx":
         with _named_if_missing(f"{path}, an ONNX file,"):
-            from .from_onnx import import_onnx
+            from bibench_tvm.importer.from_onnx.translate import import_onnx
         return import_onnx(path, input_shapes, float32=float32)
     with _named_if_missing(f"{path}, a PyTorch file,"):
-        from .from_torch import import_checkpoint, import_pt2
+        from bibench_tvm.importer.from_torch.translate import import_checkpoint, import_pt2
     if kind == "pt2":
         return import_pt2(path, input_shapes, float32=float32)
     return import_checkpoint(path, arch, algorithm, variant, input_shapes)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bibench_tvm.errors import first_line as first_line
-
-from .reference import Reference
+from bibench_tvm.cli.errors import first_line as first_line
+from bibench_tvm.importer.reference import Reference
 
 if TYPE_CHECKING:
     import tvm

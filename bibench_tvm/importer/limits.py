@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterable
 from typing import Any
 
-from .imported import ImportFailed
+from bibench_tvm.importer.imported import ImportFailed
 
 _ROOM = 1 << 28  # bytes that any file may grow to, whatever its own size
 _GROWTH = 16  # times its size: binarized weights, for one, are folded in a few steps of the weights' size

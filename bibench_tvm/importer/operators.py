@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from .imported import ImportFailed
+from bibench_tvm.importer.imported import ImportFailed
 
 _LARGEST_SCATTER = 1 << 22  # coordinates, which become a constant
 

@@ -104,7 +104,7 @@ def builder(target: tvm.target.Target, cpu: str = "", limit_s: float = BUILD_LIM
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    from bibench_tvm.link import link_shared
+    from bibench_tvm.compiling.link import link_shared
     from schedules.codegen import generate_code
 
     with tempfile.TemporaryDirectory() as folder:

@@ -23,10 +23,10 @@ from tvm.s_tir import Schedule, meta_schedule
 from tvm.s_tir.meta_schedule.cost_model.xgb_model import XGBConfig, XGBModel
 from tvm.s_tir.meta_schedule.runner import RunnerResult
 
-from schedules.convolution import rows_together, split_row
+from schedules.kernels.convolution import rows_together, split_row
+from schedules.parts.weights import blocks_of_group
+from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
-from schedules.task import Task
-from schedules.weights import blocks_of_group
 
 _PER_STORE = 164  # features that MetaSchedule extracts
 _TILE = "bibench.tile"  # the attribute by which the extractor finds a kernel's own features
@@ -34,7 +34,7 @@ _TILE = "bibench.tile"  # the attribute by which the extractor finds a kernel's 
 
 @dataclass(frozen=True)
 class Candidate:
-    task: Task
+    task: KernelTask
     tile: Tile
     kernel: tirx.PrimFunc
 
@@ -97,7 +97,7 @@ def _module(candidate: Candidate, kernels: KernelTarget) -> tvm.IRModule:
     return tvm.IRModule({"main": named.with_attr(_TILE, [float(f) for f in found])})
 
 
-def tile_features(task: Task, tile: Tile, kernels: KernelTarget) -> list[float]:
+def tile_features(task: KernelTask, tile: Tile, kernels: KernelTarget) -> list[float]:
     conv = task.conv
     word = tile.word or (task.packing.word if task.packing else 32)
     rows = tile.rows or rows_together(conv, tile.pixels)

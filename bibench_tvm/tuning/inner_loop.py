@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bibench_tvm.errors import BibenchError
-from rpc.qemu import apt_line
+from bibench_tvm.cli.errors import BibenchError
+from rpc.emulation.qemu import apt_line
 
 DEBIAN_PACKAGES = "llvm-19"
 _VERSIONS = range(23, 18, -1)  # older ones lack the model of neoverse-n1

@@ -24,18 +24,18 @@ from statistics import median
 import numpy as np
 from tvm import relax, tirx
 
-from bibench_tvm.peers.bitserial import bitserial_function, unsupported
-from bibench_tvm.presets import CompileTarget
+from bibench_tvm.compiling.processors import CompileTarget
+from bibench_tvm.measuring.peers.bitserial import bitserial_function, unsupported
+from bibench_tvm.tuning.boards import Boards, Job, OnBoard
 from bibench_tvm.tuning.builder import SYMBOL, Builder, BuildFailed
 from bibench_tvm.tuning.cost_model import Candidate, CostModel
-from bibench_tvm.tuning.measure import Boards, Job, OnBoard
-from bibench_tvm.tuning.trials import LIBRARY, Comparison, Measured, Trials
+from bibench_tvm.tuning.trials import LIBRARY, Confirmation, Measured, Trials
+from relay_passes.ir.rewrite import constant_value, is_constant
 from relay_passes.kernels.kernel import Tunable
-from relay_passes.rewrite import constant_value, is_constant
-from schedules.records import Record
-from schedules.space import candidates
+from schedules.records.kernel_task import KernelTask
+from schedules.records.records import Record
+from schedules.records.space import candidates
 from schedules.targets.kernel_target import Tile
-from schedules.task import Task
 
 BATCH = 8
 _RANKED = 96  # candidates that the model looks at for a batch, besides those beside the best
@@ -58,7 +58,7 @@ class Subject:
     yardstick: tuple[Path, list[np.ndarray]] | None = None  # the default, built and with its arguments
 
     @property
-    def task(self) -> Task:
+    def task(self) -> KernelTask:
         return self.tunable.task
 
     @property
@@ -265,7 +265,7 @@ class Search:
             self._trials.keep(subject.task, LIBRARY, known)
         subject.library = known or Measured(None, "TVM has none for this layer.")
 
-    def _compare(self, subject: Subject, tile: Tile) -> Comparison:
+    def _compare(self, subject: Subject, tile: Tile) -> Confirmation:
         if known := self._trials.find_comparison(subject.task, tile):
             return known
         binary = subject.task.packing is not None
@@ -276,16 +276,16 @@ class Search:
         outputs = len(subject.task.outputs)
         costs = [subject.default.cost or 0, subject.found[tile].cost or 0]
 
-        def work(here: OnBoard) -> Comparison:
+        def work(here: OnBoard) -> Confirmation:
             loaded = [(here.load(library), here.tensors(arrays)) for library, arrays in pair]
             results = []
             for module, tensors in loaded:
                 module[SYMBOL](*tensors)
                 results.append([tensor.numpy() for tensor in tensors[-outputs:]])
             if not all(_equal(a, b, exact=binary) for a, b in zip(*results, strict=True)):
-                return Comparison(costs[1], costs[0], False, "It computes something else than the default.")
+                return Confirmation(costs[1], costs[0], False, "It computes something else than the default.")
             if here.emulated:
-                return Comparison(costs[1], costs[0], costs[1] < costs[0])
+                return Confirmation(costs[1], costs[0], costs[1] < costs[0])
             turns = [
                 [here.seconds(m, t, repeat=1, burst_ms=_BURST_MS)[0] for m, t in loaded]
                 for _ in range(_ROUNDS)
@@ -293,10 +293,10 @@ class Search:
             theirs, ours = (min(column) for column in zip(*turns, strict=True))
             ratio = median(own / default for default, own in turns)
             better = max(ratio, ours / theirs) < 1 - MARGIN
-            return Comparison(ours, theirs, better, "" if better else f"The ratio is {ratio:.3f}.")
+            return Confirmation(ours, theirs, better, "" if better else f"The ratio is {ratio:.3f}.")
 
         job = next(self._boards.run([Job(work)]))
-        found = job.result or Comparison(costs[1], costs[0], False, job.reason)
+        found = job.result or Confirmation(costs[1], costs[0], False, job.reason)
         self._trials.keep_comparison(subject.task, tile, found)
         return found
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import tvm
 
-from bibench_tvm.errors import BibenchError, UsageError
-from schedules.records import Processor, Record
+from bibench_tvm.cli.errors import BibenchError, UsageError
+from schedules.records.kernel_task import KernelTask
+from schedules.records.records import Processor, Record
 from schedules.targets.kernel_target import Tile
-from schedules.task import Task
 
 FILE = "trials.sqlite"
 LIBRARY = "library"  # in the place of a tile: TVM's own kernel
@@ -48,7 +48,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Confirmation:
     """A candidate measured against the default in turns. better: whether it may become a record."""
 
     cost: float
@@ -63,14 +63,14 @@ class Trials:
     def __init__(self, database: sqlite3.Connection, seed: int):
         self._database, self._seed = database, seed
 
-    def find(self, task: Task, tile: Tile | str) -> Measured | None:
+    def find(self, task: KernelTask, tile: Tile | str) -> Measured | None:
         row = self._database.execute(
             "SELECT cost, reason, instructions, board, conditions FROM trials WHERE task = ? AND tile = ?",
             (task.key, _text(tile)),
         ).fetchone()
         return Measured(*row) if row else None
 
-    def keep(self, task: Task, tile: Tile | str, found: Measured) -> None:
+    def keep(self, task: KernelTask, tile: Tile | str, found: Measured) -> None:
         self._insert(
             "trials",
             task.key,
@@ -84,14 +84,14 @@ class Trials:
             time.time(),
         )
 
-    def find_comparison(self, task: Task, tile: Tile) -> Comparison | None:
+    def find_comparison(self, task: KernelTask, tile: Tile) -> Confirmation | None:
         row = self._database.execute(
             "SELECT cost, default_cost, better, reason FROM comparisons WHERE task = ? AND tile = ?",
             (task.key, _text(tile)),
         ).fetchone()
-        return Comparison(row[0], row[1], bool(row[2]), row[3]) if row else None
+        return Confirmation(row[0], row[1], bool(row[2]), row[3]) if row else None
 
-    def keep_comparison(self, task: Task, tile: Tile, found: Comparison) -> None:
+    def keep_comparison(self, task: KernelTask, tile: Tile, found: Confirmation) -> None:
         self._insert(
             "comparisons",
             task.key,

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bibench_tvm.console import phase, stderr
-from bibench_tvm.errors import BibenchError, UsageError
-from bibench_tvm.importer import import_model
-from bibench_tvm.presets import CompileTarget
+from bibench_tvm.cli.console import phase, stderr
+from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.compiling.processors import CompileTarget
+from bibench_tvm.importer import Imported
+from bibench_tvm.importer.source import Network
 from bibench_tvm.tuning import inner_loop
+from bibench_tvm.tuning.boards import boards_of
 from bibench_tvm.tuning.builder import builder
-from bibench_tvm.tuning.measure import boards_of
 from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
 from bibench_tvm.tuning.trials import Trials, open_trials
 from relay_passes import lower
-from rpc.session import BoardInfo
-from schedules import records
-from schedules.records import Processor, Record, Records
+from rpc.client import BoardInfo
+from schedules.records import records
+from schedules.records.records import Processor, Record, Records
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Tuned:
 
 
 def tune_network(
-    options: dict[str, Any],
+    network: Network,
     target: CompileTarget,
     tracker: tuple[str, int],
     key: str,
@@ -48,7 +49,7 @@ def tune_network(
     model_cycles: bool,
     report: Callable[[str, Progress], None],
 ) -> Tuned:
-    """options: of `compile_model`, that say which network. model_cycles: where instructions are counted,
+    """model_cycles: where instructions are counted,
     weigh them with llvm-mca's cycles. report: gets the unit, and how it stands.
 
     Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
@@ -58,7 +59,7 @@ def tune_network(
         unit = _unit(listed, target, model_cycles)
         with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
             with phase("importing"):
-                imported = _import(options)
+                imported = network.load()
                 lowered = lower(imported.module, imported.layer_names, target.kernels)
             subjects = subjects_of(lowered.tunable, target)
             if not subjects:
@@ -77,7 +78,7 @@ def tune_network(
                 search.run(trials)
                 with phase("measuring the best against the defaults, in turns"):
                     found = search.compare()
-            path = _write(out, kept, _name(options, imported.arch), target, unit, listed[0])
+            path = _write(out, kept, _name(network, imported), target, unit, listed[0])
             return Tuned(unit, search.done, search.measured, subjects, found, path)
 
 
@@ -105,22 +106,8 @@ def _unit(boards: Sequence[BoardInfo], target: CompileTarget, model_cycles: bool
     return "model cycles"
 
 
-def _import(options: dict[str, Any]) -> Any:
-    is_file = isinstance(options["model"], (str, Path))
-    return import_model(
-        options["model"],
-        example_inputs=options.get("example_inputs"),
-        input_shapes=options.get("input_shapes"),
-        arch=options.get("arch"),
-        algorithm=options.get("algorithm") if is_file else None,
-        variant=options.get("variant"),
-    )
-
-
-def _name(options: dict[str, Any], arch: str | None) -> str:
-    model = options["model"]
-    name = options.get("name") or arch or (Path(model).stem if isinstance(model, (str, Path)) else "network")
-    return " ".join(filter(None, [name, options.get("algorithm")]))
+def _name(network: Network, imported: Imported) -> str:
+    return " ".join(filter(None, [network.title(imported), network.algorithm]))
 
 
 _HOW = {

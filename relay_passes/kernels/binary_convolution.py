@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax, tirx
 
+from relay_passes.ir.operators import BinaryConvolution, attributes_of
+from relay_passes.ir.rewrite import constant_value
 from relay_passes.kernels.kernel import Integers, Kernel, Site, Tunable
 from relay_passes.kernels.split_threshold import split_threshold
-from relay_passes.operators import BinaryConvolution, attributes_of
-from relay_passes.rewrite import constant_value
-from schedules import depthwise
-from schedules.borders import Ending, border_tables, limit_table
-from schedules.convolution import binary_convolution
-from schedules.epilogue import Epilogue
+from schedules.kernels import depthwise
+from schedules.kernels.convolution import binary_convolution
+from schedules.parts.borders import Ending, border_tables, limit_table
+from schedules.parts.epilogue import Epilogue
+from schedules.parts.weights import lay_out, pack_weights
+from schedules.records.kernel_task import KernelTask, outputs_of
 from schedules.targets.kernel_target import Tile
-from schedules.task import Task, outputs_of
-from schedules.weights import lay_out, pack_weights
 
 
 def lower_binary_convolution(site: Site) -> Kernel:
@@ -41,7 +41,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
     ending: Ending = bare if thresholds is None else "truth"
     after = bordered if thresholds is None else tables(limit_table(base, thresholds, conv))
     if depthwise.is_depthwise(conv, packed=True):
-        name, weights = "binary_depthwise_convolution", relax.const(depthwise.lay_out(packed))
+        name, weights = "binary_depthwise_convolution", relax.const(depthwise.in_tap_order(packed))
 
         def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
             return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending)
@@ -56,7 +56,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
         def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
             return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]
 
-        task = Task(conv, packing, ending, outputs_of(epilogue))
+        task = KernelTask(conv, packing, ending, outputs_of(epilogue))
         tile = site.tile(Tunable(task, site.target.binary_tile(conv), make))
         name, weights = "binary_convolution", weights_for(tile)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax, tirx
 
+from relay_passes.ir.operators import BinaryProduct, attributes_of
+from relay_passes.ir.rewrite import shape_of
 from relay_passes.kernels.kernel import Integers, Kernel, Site
-from relay_passes.operators import BinaryProduct, attributes_of
-from relay_passes.rewrite import shape_of
-from schedules.convolution import binary_convolution
-from schedules.epilogue import Epilogue
+from schedules.kernels.convolution import binary_convolution
+from schedules.parts.epilogue import Epilogue
 from schedules.targets.kernel_target import Tile
 
 

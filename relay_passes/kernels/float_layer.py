@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tvm import relax, tirx
 
+from relay_passes.ir.operators import Contraction, attributes_of
+from relay_passes.ir.rewrite import constant_value, shape_of
 from relay_passes.kernels.kernel import Kernel, Site, Tunable
-from relay_passes.operators import Contraction, attributes_of
-from relay_passes.rewrite import constant_value, shape_of
-from schedules import depthwise, winograd
-from schedules.convolution import float_convolution
 from schedules.geometry import Convolution
+from schedules.kernels import depthwise, winograd
+from schedules.kernels.convolution import float_convolution
+from schedules.parts.weights import lay_out
+from schedules.records.kernel_task import KernelTask, outputs_of
 from schedules.targets.kernel_target import Tile
-from schedules.task import Task, outputs_of
-from schedules.weights import lay_out
 
 FEW_CHANNELS = 4
 """Of an image [N, C, H, W] with no more, turning it costs more than reading it plane by plane."""
@@ -28,7 +28,7 @@ def lower_float_layer(site: Site) -> Kernel:
     writes_planes = any(output.planar for output in site.epilogue.outputs)
     if depthwise.is_depthwise(conv, packed=False):
         function = depthwise.depthwise_convolution(conv, None, site.epilogue, ending="dot")
-        arguments = [x, relax.const(depthwise.lay_out(weights)), *site.operands]
+        arguments = [x, relax.const(depthwise.in_tap_order(weights)), *site.operands]
     elif planes is not None and fast is not None and not writes_planes:
         function = winograd.winograd_convolution(conv, fast, target, site.epilogue)
         transformed = winograd.transform_weights(weights.transpose(0, 3, 1, 2), conv)
@@ -42,7 +42,7 @@ def lower_float_layer(site: Site) -> Kernel:
             kernel = float_convolution(conv, shape_of(source), tile, target, site.epilogue, planar=planar)
             return kernel, [source, relax.const(lay_out(taps, conv.groups, tile)), *site.operands]
 
-        task = Task(conv, None, "dot", outputs_of(site.epilogue), planar)
+        task = KernelTask(conv, None, "dot", outputs_of(site.epilogue), planar)
         function, arguments = make(site.tile(Tunable(task, target.float_tile(conv), make)))
     return Kernel(
         name="float_dense" if layer.op == "linear" else "float_convolution",

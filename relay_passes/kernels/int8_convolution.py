@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax, tirx
 
+from relay_passes.ir.operators import Int8Convolution, attributes_of
+from relay_passes.ir.rewrite import constant_value
 from relay_passes.kernels.kernel import Integers, Kernel, Site
-from relay_passes.operators import Int8Convolution, attributes_of
-from relay_passes.rewrite import constant_value
-from schedules import depthwise
-from schedules.convolution import int8_convolution
-from schedules.epilogue import Epilogue
-from schedules.weights import lay_out, offsets, pack_int8
+from schedules.kernels import depthwise
+from schedules.kernels.convolution import int8_convolution
+from schedules.parts.epilogue import Epilogue
+from schedules.parts.weights import lay_out, offsets, pack_int8
 
 
 def lower_int8_convolution(site: Site) -> Kernel:
@@ -19,7 +19,7 @@ def lower_int8_convolution(site: Site) -> Kernel:
     conv, packing = layer.conv, layer.packing
     words, weights = site.anchor.args[0], constant_value(site.anchor.args[1])
     if depthwise.is_depthwise(conv, packed=False):
-        name, in_order = "int8_depthwise_convolution", depthwise.lay_out(weights).view(np.uint8)
+        name, in_order = "int8_depthwise_convolution", depthwise.in_tap_order(weights).view(np.uint8)
 
         def function(epilogue: Epilogue) -> tirx.PrimFunc:
             return depthwise.depthwise_convolution(conv, packing, epilogue, ending="dot")

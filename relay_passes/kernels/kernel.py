@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax, tirx
 
-from relay_passes.operators import BinaryConvolution, PackedContraction
-from schedules.bits import unpack
-from schedules.convolution import binary_convolution_reference
-from schedules.epilogue import Epilogue
+from relay_passes.ir.operators import BinaryConvolution, PackedContraction
+from schedules.kernels.convolution import binary_convolution_reference
+from schedules.parts.bits import unpack
+from schedules.parts.epilogue import Epilogue
+from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
-from schedules.task import Task
 
 
 @dataclass(frozen=True)
 class Tunable:
     """One call of a kernel whose tile can be chosen."""
 
-    task: Task
+    task: KernelTask
     default: Tile
     # tile -> (the kernel, its arguments in `main`: the constants, laid out for that tile, and variables)
     make: Callable[[Tile], tuple[tirx.PrimFunc, list[relax.Expr]]]

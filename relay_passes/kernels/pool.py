@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from relay_passes.ir.operators import attributes_of
 from relay_passes.kernels.kernel import Kernel, Site
-from relay_passes.operators import attributes_of
-from schedules.pooling import Pooling, pooling_kernel
+from schedules.kernels.pooling import Pooling, pooling_kernel
 
 
 def lower_pool(site: Site) -> Kernel:

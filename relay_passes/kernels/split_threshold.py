@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from tvm import relax
 
-from relay_passes.rewrite import constant_value, is_constant
-from schedules.epilogue import SUM, Epilogue, Step, Value
+from relay_passes.ir.rewrite import constant_value, is_constant
+from schedules.parts.epilogue import SUM, Epilogue, Step, Value
 
 
 def split_threshold(

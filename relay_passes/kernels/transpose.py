@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tvm import relax, tirx
 
-from relay_passes.rewrite import dtype_of, is_call, shape_of
+from relay_passes.ir.rewrite import dtype_of, is_call, shape_of
+from schedules.kernels.transposition import transposition, turned_extents
 from schedules.targets.kernel_target import KernelTarget
-from schedules.transposition import matrices, transposition
 
 
 def turning_kernel(value: relax.Expr, target: KernelTarget) -> tuple[tirx.PrimFunc, relax.TensorType] | None:
@@ -17,7 +17,7 @@ def turning_kernel(value: relax.Expr, target: KernelTarget) -> tuple[tirx.PrimFu
     shape, dtype = shape_of(x), dtype_of(x)
     axes = value.attrs.axes
     order = range(len(shape))[::-1] if axes is None else [int(axis) for axis in axes]
-    extents = matrices(shape, tuple(order))
+    extents = turned_extents(shape, tuple(order))
     if extents is None or dtype not in ("float32", "int32"):
         return None
     out_shape = tuple(shape[axis] for axis in order)

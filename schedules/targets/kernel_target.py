@@ -17,7 +17,7 @@ class Tile:
     depth: where it is not 1, a vector holds so many words of one output and not one of so many outputs;
     its sums are added up at the end, and `quantum` outputs share the activations that were read.
 
-    The rest is for tuning (schedules/space.py); None is what the kernel and its target do by themselves.
+    The rest is for tuning (schedules/records/space.py); None is what kernel and target do by themselves.
 
     rows: over how many output rows a tile lies, a divisor of their number. together: how many activations of
     a pixel are read at a time. word: bits of a lane, which is the form of its sums: 8 are added as bytes and
@@ -42,8 +42,8 @@ class DotProduct:
     """How a processor multiplies 8-bit integers and adds them up in 32 bits.
 
     word: bits of activations that are broadcast at a time; zero_point: what they are stored with, see
-    schedules/quantizer.py; lanes: sums of one instruction; together: as of `KernelTarget`; tile: for a layer
-    of this geometry.
+    schedules/parts/quantizer.py; lanes: sums of one instruction; together: as of `KernelTarget`; tile: for a
+    layer of this geometry.
     add(sums, activations, weights) -> sums: vectors of `lanes`, int32 and words; of the words there are
     `at_once`, or fewer at the end of a run.
     """

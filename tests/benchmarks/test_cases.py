@@ -12,8 +12,8 @@ from benchmarks import arm, limit, peers, shapes, tune_shipped
 from benchmarks.kernels import Kernel
 from benchmarks.shapes import Shape
 from benchmarks.workers import Failed, Worker
-from bibench_tvm.errors import BibenchError, UsageError
-from bibench_tvm.presets import resolve_target
+from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.compiling.processors import resolve_target
 
 
 @pytest.mark.parametrize(

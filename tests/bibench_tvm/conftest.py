@@ -15,17 +15,17 @@ import torch
 from typer.testing import CliRunner
 
 import trainers
-from bibench_tvm.artifact import Artifact, load
-from bibench_tvm.bundled import IMAGES
-from bibench_tvm.compiler import compile_model
-from bibench_tvm.images import load_images
-from rpc import emulated
+from bibench_tvm.artifact.artifact import Artifact, load
+from bibench_tvm.cli.images import load_images
+from bibench_tvm.compiling.compiler import compile_model
+from bibench_tvm.importer.bundled import IMAGES
+from rpc.emulation import arm64
 
 
 @pytest.fixture(scope="session")
 def board() -> None:
     """An absent emulator is a failure, with the line to type: a skipped test would look like a passed one."""
-    if problem := emulated.missing():
+    if problem := arm64.missing():
         pytest.fail(problem)
 
 

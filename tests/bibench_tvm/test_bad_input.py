@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from bibench_tvm.bundled import NETWORK
+from bibench_tvm.importer.bundled import NETWORK
 
 
 def refused(done: object, code: int, *sentences: str) -> None:

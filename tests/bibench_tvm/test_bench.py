@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bibench_tvm import measure
-from bibench_tvm.artifact import Artifact
-from bibench_tvm.bundled import IMAGES, NETWORK
-from bibench_tvm.compiler import compile_model
+from bibench_tvm.artifact.artifact import Artifact
+from bibench_tvm.compiling.compiler import compile_model
+from bibench_tvm.compiling.processors import PRESETS, resolve_target
 from bibench_tvm.importer import import_model
-from bibench_tvm.peers import onnx_runtime
-from bibench_tvm.presets import PRESETS, resolve_target
+from bibench_tvm.importer.bundled import IMAGES, NETWORK
+from bibench_tvm.measuring import measure
+from bibench_tvm.measuring.peers import onnx_runtime
 from relay_passes import lower
 from rpc import machine
-from rpc.session import list_boards, parse_address
-from schedules.records import Processor, Record, Records
-from schedules.space import candidates
+from rpc.client import list_boards, parse_address
+from schedules.records.records import Processor, Record, Records
+from schedules.records.space import candidates
 
 
 @pytest.fixture(scope="module")

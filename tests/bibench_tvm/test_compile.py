@@ -11,7 +11,7 @@ from torch import nn
 
 import trainers
 from bibench_tvm import compile_model, load
-from bibench_tvm.bundled import NETWORK
+from bibench_tvm.importer.bundled import NETWORK
 
 AARCH64 = (183).to_bytes(2, "little")  # ELF's e_machine
 

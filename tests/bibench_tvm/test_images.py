@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bibench_tvm.bundled import IMAGES
-from bibench_tvm.images import load_images
+from bibench_tvm.cli.images import load_images
+from bibench_tvm.importer.bundled import IMAGES
 
 GOOD = {
     "images": np.zeros((3, 2, 4, 4), np.uint8),

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import trainers
-from bibench_tvm import compile_model, load, verify
-from bibench_tvm.bundled import IMAGES, NETWORK
-from bibench_tvm.images import load_images
+from bibench_tvm import compile_model, load
+from bibench_tvm.cli.images import load_images
+from bibench_tvm.compiling import verify
+from bibench_tvm.importer.bundled import IMAGES, NETWORK
 
 
 def dtypes(manifest: dict) -> dict[str, str]:

@@ -10,8 +10,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import relay_passes
+from bibench_tvm.cli.errors import first_line
 from bibench_tvm.compile import app
-from bibench_tvm.errors import first_line
 
 PAGE = """
 Traceback (most recent call last):

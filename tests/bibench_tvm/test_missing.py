@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bibench_tvm import board, threads
-from bibench_tvm.artifact import Artifact
-from bibench_tvm.errors import UsageError
-from bibench_tvm.presets import resolve_target
+from bibench_tvm import board
+from bibench_tvm.artifact.artifact import Artifact, threads
+from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.tuning import tuner
-from bibench_tvm.tuning.measure import OnBoard
+from bibench_tvm.tuning.boards import OnBoard
 from bibench_tvm.tuning.trials import Measured, open_trials
-from rpc import machine, missing, qemu
-from rpc.session import BoardInfo, local_board, session
-from schedules.records import Processor
+from rpc import machine, missing
+from rpc.client import BoardInfo, local_board, session
+from rpc.emulation import qemu
+from schedules.records.records import Processor
 
 HIDING = """
 import os, sys

@@ -13,7 +13,7 @@ import tvm
 from torch import nn
 
 from bibench_tvm import BibenchError, compile_model, load
-from bibench_tvm.artifact import Artifact, load_vm
+from bibench_tvm.artifact.artifact import Artifact, load_vm
 
 SHAPE = (1, 4, 8, 8)
 # How much longer than the network a call may take; on a machine that does nothing else it is about 10 us.

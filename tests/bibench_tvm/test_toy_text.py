@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import trainers
 from bibench_tvm import load
 from bibench_tvm.compile import app as compile_app
-from bibench_tvm.compile import sizes_of
+from bibench_tvm.importer.source import sizes_of
 from bibench_tvm.train import app as train_app
 from tests.trainers.toy_text import HasMark, toy_text
 from trainers.models import models
@@ -74,7 +74,7 @@ def test_fresh_weights_and_shapes_by_name(tmp_path: Path) -> None:
     manifest = run(compile_app, *options, "--out", tmp_path)
     assert [spec["shape"] for spec in manifest["inputs"]] == [[2, 16]] * 2
     assert manifest["verification"]["passed"] is True
-    assert sizes_of(manifest) == {"num_classes": 3, "vocabulary": 20, "length": 16, "width": 16}
+    assert sizes_of(load(tmp_path).record) == {"num_classes": 3, "vocabulary": 20, "length": 16, "width": 16}
 
 
 @pytest.mark.parametrize(

@@ -20,21 +20,21 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from bibench_tvm.artifact import load
+from bibench_tvm.artifact.artifact import load
+from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import import_model
-from bibench_tvm.presets import resolve_target
 from bibench_tvm.tuning import tuner
+from bibench_tvm.tuning.boards import boards_of
 from bibench_tvm.tuning.builder import builder
-from bibench_tvm.tuning.measure import boards_of
 from bibench_tvm.tuning.search import Search, subjects_of
 from bibench_tvm.tuning.trials import LIBRARY, open_trials
 from relay_passes import lower
 from relay_passes.kernels.kernel import Tunable
-from rpc.boards import BoardInfo
-from rpc.session import local_board
-from schedules import records
-from schedules.records import Processor, Record, Records
-from schedules.space import candidates
+from rpc.client import local_board
+from rpc.listing import BoardInfo
+from schedules.records import records
+from schedules.records.records import Processor, Record, Records
+from schedules.records.space import candidates
 from schedules.targets import Tile
 
 

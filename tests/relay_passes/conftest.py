@@ -10,8 +10,8 @@ from tvm import relax
 
 from relay_passes.find_binary import find_binary
 from relay_passes.grow_halos import grow_halos
+from relay_passes.ir.rewrite import bindings, is_call
 from relay_passes.lower_kernels import lower_kernels
-from relay_passes.rewrite import bindings, is_call
 from schedules.targets.generic import GENERIC
 
 Build = Callable[..., tvm.IRModule]

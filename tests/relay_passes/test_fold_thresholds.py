@@ -8,8 +8,8 @@ from tvm import relax
 
 from relay_passes.find_binary import find_binary
 from relay_passes.fold_thresholds import fold_thresholds
+from relay_passes.ir.rewrite import bindings, constant_value, is_call
 from relay_passes.mark_layers import mark_layers
-from relay_passes.rewrite import bindings, constant_value, is_call
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
 

@@ -4,13 +4,13 @@ from tvm import relax
 
 from relay_passes.find_binary import find_binary
 from relay_passes.grow_halos import grow_halos
+from relay_passes.ir.operators import Int8Convolution, Pack, attributes_of, call
+from relay_passes.ir.rewrite import bindings, is_call
 from relay_passes.mark_layers import mark_layers
-from relay_passes.operators import Int8Convolution, Pack, attributes_of, call
-from relay_passes.rewrite import bindings, is_call
 from relay_passes.sink_transposes import sink_transposes
-from schedules.bits import Packing
 from schedules.geometry import Convolution
-from schedules.quantizer import Quantizer
+from schedules.parts.bits import Packing
+from schedules.parts.quantizer import Quantizer
 from schedules.targets.generic import GENERIC
 
 RNG = np.random.default_rng(0)

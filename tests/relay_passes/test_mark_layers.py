@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from tvm import relax
 
+from relay_passes.ir.operators import Named, attributes_of
+from relay_passes.ir.rewrite import bindings, is_call
 from relay_passes.mark_layers import mark_layers
-from relay_passes.operators import Named, attributes_of
-from relay_passes.rewrite import bindings, is_call
 
 RNG = np.random.default_rng(0)
 op = relax.op

@@ -3,8 +3,8 @@ import pytest
 import tvm
 from tvm import relax
 
+from relay_passes.ir.rewrite import bindings, constant_value, is_constant, rewrite
 from relay_passes.merge_scales import merge_scales
-from relay_passes.rewrite import bindings, constant_value, is_constant, rewrite
 
 RNG = np.random.default_rng(0)
 op = relax.op

@@ -7,10 +7,10 @@ from torch import nn
 from tvm import relax
 
 import trainers
+from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import import_model
-from bibench_tvm.presets import resolve_target
 from relay_passes import finish, lower, name_kernels
-from relay_passes.layers import Layer
+from relay_passes.ir.layers import Layer
 from relay_passes.pipeline import Lowered
 
 

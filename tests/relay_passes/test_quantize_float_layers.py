@@ -6,15 +6,15 @@ from tvm import relax
 from relay_passes.find_binary import find_binary
 from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
+from relay_passes.ir.rewrite import bindings, is_call
 from relay_passes.lower_kernels import lower_kernels
 from relay_passes.mark_layers import mark_layers
 from relay_passes.quantize_float_layers import quantize_float_layers, quantize_weights
 from relay_passes.return_float_inputs import return_float_inputs
-from relay_passes.rewrite import bindings, is_call
 from relay_passes.sink_transposes import sink_transposes
-from schedules.convolution import binary_convolution_reference
 from schedules.geometry import Convolution
-from schedules.quantizer import Quantizer
+from schedules.kernels.convolution import binary_convolution_reference
+from schedules.parts.quantizer import Quantizer
 from schedules.targets.generic import GENERIC
 
 RNG = np.random.default_rng(0)

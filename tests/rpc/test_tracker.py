@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rpc.boards import Boards, list_boards
+from rpc.listing import Boards, list_boards
 from rpc.wire import TRACKER_MAGIC, Tracker, TrackerCode, TrackerRefused, receive
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,7 +11,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.codegen import STACK_OF_BUFFER, STACK_OF_KERNEL, generate_code
-from schedules.write_back import KERNEL_ATTRIBUTES, each
+from schedules.parts.emit import each
+from schedules.parts.write_back import KERNEL_ATTRIBUTES
 
 ROWS, WIDTH = 16, 64
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bibench_tvm.images import load_images
+from bibench_tvm.cli.images import load_images
 from trainers.tasks import DataError, tasks
 from trainers.tasks.fashion_mnist import (
     FOLDER,

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from tvm import tirx
 
-from bibench_tvm.presets import resolve_target
+from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.tuning.cost_model import Candidate, CostModel, tile_features
-from schedules.bits import Packing
-from schedules.convolution import binary_convolution
-from schedules.epilogue import plain
 from schedules.geometry import Convolution
+from schedules.kernels.convolution import binary_convolution
+from schedules.parts.bits import Packing
+from schedules.parts.epilogue import plain
+from schedules.records.kernel_task import KernelTask
 from schedules.targets import Tile
 from schedules.targets.aarch64_neon import AARCH64_NEON
-from schedules.task import Task
 
 NEON = AARCH64_NEON  # 32 registers of 128 bits, 8 activations at a time
 CONV = Convolution(1, 14, 14, 256, 77, (3, 3), padding=(1, 1, 1, 1))
-PACKED = Task(CONV, Packing(256, 16, halo=(1, 1, 1, 1)), "truth", (("bool", None),))
-FLOAT = Task(Convolution(1, 7, 7, 8, 16), None, "dot", (("float32", None),))
+PACKED = KernelTask(CONV, Packing(256, 16, halo=(1, 1, 1, 1)), "truth", (("bool", None),))
+FLOAT = KernelTask(Convolution(1, 7, 7, 8, 16), None, "dot", (("float32", None),))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ FLOAT = Task(Convolution(1, 7, 7, 8, 16), None, "dot", (("float32", None),))
         ),
     ],
 )
-def test_the_features_of_a_tile(task: Task, tile: Tile, features: list[float]) -> None:
+def test_the_features_of_a_tile(task: KernelTask, tile: Tile, features: list[float]) -> None:
     np.testing.assert_allclose(tile_features(task, tile, NEON), features, rtol=1e-12)
 
 
@@ -56,7 +56,7 @@ def test_the_features_of_a_tile(task: Task, tile: Tile, features: list[float]) -
 def candidates() -> list[Candidate]:
     """One kernel with tiles of 1 to 14 pixels."""
     conv = Convolution(1, 14, 14, 32, 32)
-    task = Task(conv, Packing(32, 16), "dot", (("int32", None),))
+    task = KernelTask(conv, Packing(32, 16), "dot", (("int32", None),))
 
     def kernel(tile: Tile) -> tirx.PrimFunc:
         return binary_convolution(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bibench_tvm.errors import BibenchError
+from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.tuning.inner_loop import (
     Executed,
     ModelUnavailable,

@@ -1,0 +1,105 @@
+"""This machine as a target: what its processor has, and BIBENCH_HOST, which lowers what `host` stands for."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from bibench_tvm.cli.errors import UsageError
+from schedules.targets.choose import ALL, executable
+from schedules.targets.kernel_target import KernelTarget
+
+VARIABLE = "BIBENCH_HOST"
+# LLVM's names of processors that have what such kernels need; "generic" for those that are not here.
+_LOWERED = {"x86_avx2": "x86-64-v3"}
+_LEAST = {"x86_64": "x86-64"}
+
+# Features that a kernel may use on purpose; the manifest names them and a machine without them is refused.
+TELLING = frozenset(
+    {
+        "neon",
+        "dotprod",
+        "fullfp16",
+        "vfp4",
+        "avx2",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512vpopcntdq",
+        "avx512bitalg",
+        "avx512vnni",
+    }
+)
+
+
+def lowered_to() -> str:
+    """What BIBENCH_HOST says, or nothing."""
+    return os.environ.get(VARIABLE, "").strip().lower()
+
+
+def describe_host() -> tuple[dict[str, Any], KernelTarget]:
+    """TVM's description of the target `host`, and its kernels: this machine, or less by BIBENCH_HOST.
+
+    Raises UsageError for a BIBENCH_HOST that is no kernel target, or one that this machine cannot execute.
+    """
+    from tvm.target import codegen
+
+    triple = str(codegen.llvm_get_system_triple())
+    fitting = {kernels.name: kernels for kernels in executable(triple, processor_features())}
+    best = next(iter(fitting))
+    asked = lowered_to() or best
+    if asked not in fitting:
+        known = asked in {kernels.name for kernels in ALL}
+        wrong = "which this processor cannot execute" if known else "which is no kernel target"
+        raise UsageError(f"{VARIABLE} is {asked!r}, {wrong}. Here it can be {' or '.join(fitting)}.")
+    if asked == best:
+        cpu = str(codegen.llvm_get_system_cpu())
+    else:
+        cpu = _LOWERED.get(asked) or _LEAST.get(triple.split("-")[0], "generic")
+    named, has, lacks = _named_features(cpu), *_detected_features()
+    differences = [f"-{f}" for f in sorted(named & lacks)]
+    if asked == best:
+        differences += [f"+{f}" for f in sorted(has - named)]
+    description = {"kind": "llvm", "mtriple": triple, "mcpu": cpu}
+    return description | ({"mattr": differences} if differences else {}), fitting[asked]
+
+
+def processor_features() -> frozenset[str]:
+    """LLVM's names of what the processor of this machine has, whatever BIBENCH_HOST says.
+
+    The name of a core is not enough: a virtual machine may hide some of what such cores have, and code that
+    uses it dies of SIGILL.
+    """
+    from tvm.target import codegen
+
+    has, lacks = _detected_features()
+    return (_named_features(str(codegen.llvm_get_system_cpu())) | has) - lacks
+
+
+@functools.cache
+def _named_features(cpu: str) -> frozenset[str]:
+    """Those that a core of this name has."""
+    import tvm
+    from tvm.target import codegen
+
+    target = tvm.target.Target({"kind": "llvm", "mcpu": cpu})
+    return frozenset(str(feature) for feature in codegen.llvm_get_cpu_features(target))
+
+
+@functools.cache
+def _detected_features() -> tuple[frozenset[str], frozenset[str]]:
+    """(those that the processor says it has, those that it says it lacks); it is silent about some."""
+    import tvm_ffi
+
+    said = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")().items()
+    has, lacks = (frozenset(str(f) for f, there in said if bool(there) is wanted) for wanted in (True, False))
+    return has, lacks
+
+
+def host_features() -> frozenset[str]:
+    """What the processor of this machine has, of the features that a manifest names.
+
+    BIBENCH_HOST lowers what is compiled for `host`, and not what this machine can run.
+    """
+    return processor_features() & TELLING

@@ -1,0 +1,1 @@
+"""From an imported network to an artifact: build, link, calibrate, verify."""

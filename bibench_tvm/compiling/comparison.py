@@ -1,0 +1,426 @@
+"""One sample after the other: what the artifact read and wrote beside what the source makes of it.
+
+The artifact's twin, the probe, has the same kernels and returns besides its result what went into each
+binary kernel and what came out. The source is run from these integers: in place of its own operand each
+binary layer gets the values that the artifact's bits stand for, so that one sign that flipped changes nothing
+behind its layer, and everything is compared on the same inputs.
+
+- A kernel's bare sums are what the source's own operator makes of the bits that the kernel read and of the
+  signs of the source's own weights: equal, every one.
+- What it wrote after its epilogue is compared with the same epilogue in numpy.
+- The bits that it read are the signs of the source. One that is not is excused where rounding may have
+  flipped it, see `rounding.py`, and where the source has an exact 0 and the layer's notes say so.
+- Every output of every sample is that of the source but for rounding, in shape and dtype.
+
+Layers in int8 are given to the source as what their integers stand for, weights too; so all of this holds for
+them, except that the float network is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bibench_tvm.artifact.manifest import LayerVerification
+from bibench_tvm.compiling.rounding import Rounding, largest_difference, magnitude, same_structure
+from bibench_tvm.compiling.sampling import sample_inputs
+from bibench_tvm.importer import Imported, Injection, ReferenceRun, SourceLayer
+from relay_passes import Layer
+from relay_passes.find_binary import SIGN_NOTE
+from relay_passes.kernels.kernel import KernelCall
+from relay_passes.quantize_float_layers import quantize_weights
+from schedules.parts.bits import unpack
+
+# Rounding in float32 of one fused epilogue, relative to the largest value.
+TOLERANCE = 1e-5
+# Of the program as exported against the decomposed one, of which signs may flip.
+_SAME_PROGRAM = 1e-3
+_HALF_A_STEP = 0.51  # of a quantizer, and a little for rounding
+
+
+@dataclass
+class LayerCheck:
+    """Sums and bits have to be exact; a max_abs_error is relative to the largest value."""
+
+    name: str
+    sums: int = 0
+    wrong_sums: int = 0
+    wrong_bits: int = 0
+    max_abs_error: float = 0.0
+    signs: int = 0
+    flipped_signs: int = 0
+    excused_flips: int = 0
+    signs_at_zero: int = 0
+    reason: str = ""
+
+    @property
+    def unexcused_flips(self) -> int:
+        return self.flipped_signs - self.excused_flips
+
+    @property
+    def exact(self) -> bool:
+        return self.wrong_sums == self.wrong_bits == 0 and not self.reason
+
+    @property
+    def passed(self) -> bool:
+        return self.exact and self.max_abs_error <= TOLERANCE and self.unexcused_flips == 0
+
+    def record(self) -> LayerVerification:
+        return LayerVerification(**vars(self), unexcused_flips=self.unexcused_flips, passed=self.passed)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a kernel read for one operand of its source layer, in the layout of that: int8, with 0 where the
+    source pads. inside: where it lies in the source's operand, which is larger by that padding."""
+
+    codes: np.ndarray
+    inside: tuple[slice, ...]
+
+
+class Comparison:
+    """What has been compared so far."""
+
+    def __init__(self, imported: Imported, calls: Sequence[KernelCall], layers: Sequence[Layer]):
+        self.imported, self.calls = imported, calls
+        self.reference = imported.reference
+        self.rounding = Rounding(imported.reference)
+        self.checks = {call.layer.name: LayerCheck(call.layer.name) for call in calls}
+        for layer in layers:
+            if layer.binarized and layer.name not in self.checks:
+                self.checks[layer.name] = LayerCheck(layer.name, reason="No kernel of it was found")
+        self.zero_is_one = {layer.name for layer in layers if layer.notes == SIGN_NOTE}
+        self.int8 = any(call.layer.packing.quantizer for call in calls)
+        self.samples = self.tops = self.agreeing = self.off = 0
+        self.right_before = self.right_after = 0
+        self.max_abs_error = self.largest_off = 0.0
+        self.structure = ""
+        self.other_program = False
+        self._values: dict[tuple[str, int], float] = {}
+        self._weights: dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray | None]] = {}
+
+    def add(
+        self,
+        values: list[np.ndarray],
+        outputs: Sequence[np.ndarray],
+        seen: Sequence[np.ndarray],
+        labels: np.ndarray | None,
+    ) -> None:
+        """outputs: the artifact's; seen: what the probe returned besides its own, call by call."""
+        plain = self.reference(values)
+        injections: dict[str, Injection] = {}
+        parts: dict[str, list[tuple[KernelCall, list[_Read]]]] = {}
+        checked: list[tuple[KernelCall, Sequence[np.ndarray], list[_Read] | None]] = []
+        for call in self.calls:
+            taken = len(call.inputs) + len(call.outputs) + 1
+            arrays, seen = seen[:taken], seen[taken:]
+            found = self._reads(call, arrays)
+            if isinstance(found, str):
+                self.checks[call.layer.name].reason = found
+                checked.append((call, arrays, None))
+            else:
+                parts.setdefault(call.layer.name, []).append((call, found))
+                checked.append((call, arrays, found))
+        read = {layer: _joined(found) for layer, found in parts.items()}
+        same = True
+        for layer, reads in read.items():
+            call = parts[layer][0][0]
+            injections[layer], as_is = self._injection(call, reads, plain.layer_inputs[layer])
+            same &= as_is
+        run = plain if same else self.reference(values, injections)
+        for call, arrays, own in checked:
+            self._check_kernel(self.checks[call.layer.name], call, arrays, own)
+        for layer, reads in read.items():
+            call = parts[layer][0][0]
+            self._check_operands(self.checks[layer], call, reads, run, values, injections)
+        self.structure = self.structure or same_structure(outputs, plain.outputs)
+        if not self.structure:
+            self._check_outputs(outputs, plain, run, values, injections)
+            self._count_tops(outputs[0], plain.outputs[0], labels)
+        self.samples += 1
+
+    # ---- from the artifact's layout to the source's
+
+    def _reads(self, call: KernelCall, arrays: Sequence[np.ndarray]) -> list[_Read] | str:
+        """One for each activation operand, or the sentence that says why there is none."""
+        layer = self.reference.layers.get(call.layer.name)
+        if layer is None:
+            return "The source has no layer of that name"
+        if len(layer.shapes) != (2 if call.weights is None else 1):
+            return f"The source has it with {len(layer.shapes)} operands that are activations"
+        images = [call.activations(words) for words in arrays[: len(layer.shapes)]]
+        reads = []
+        for position, image in enumerate(images):
+            read = _in_source(image, layer, position)
+            if read is None:
+                return (
+                    f"It reads {image.size} numbers, where the operand in the source is "
+                    f"{layer.shapes[position]}"
+                )
+            reads.append(read)
+        return reads
+
+    def _injection(
+        self, call: KernelCall, reads: Sequence[_Read], theirs: tuple[np.ndarray, ...]
+    ) -> tuple[Injection, bool]:
+        """What the source gets for this layer, and whether that is what it has anyway."""
+        if quantizer := call.layer.packing.quantizer:
+            [read] = reads
+            values = read.codes.astype(np.float32) * np.float32(quantizer.scale)
+            return Injection((values,), self._weights_of(call)[1]), False
+        operands, same = [], True
+        for position, (read, theirs_) in enumerate(zip(reads, theirs, strict=True)):
+            value = self._value(call, position, theirs_)
+            operands.append((read.codes * value).astype(theirs_.dtype))
+            same &= bool((_signs(theirs_, call, value) == read.codes).all())
+        return Injection(tuple(operands)), same
+
+    def _value(self, call: KernelCall, position: int, theirs: np.ndarray) -> float:
+        """What a bit 1 stands for in the source: that of its two values which is not 0, or the positive."""
+        key = (call.layer.name, position)
+        if key not in self._values:
+            found = _value_of(theirs, call)
+            for values in sample_inputs(self.imported, 2, None) if not found else []:
+                theirs = self.reference(values).layer_inputs[call.layer.name][position]
+                found = found or _value_of(theirs, call)
+            self._values[key] = found or 1.0
+        return self._values[key]
+
+    def _weights_of(self, call: KernelCall) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """(integers in the layout of the source, what they stand for in int8, bool [O]: channels of 0)."""
+        if call.layer.name not in self._weights:
+            weights = self.reference.weights(call.layer.name)
+            axis = self.reference.layers[call.layer.name].weight_axis or 0
+            last = np.moveaxis(weights, axis, 0)
+            if call.layer.packing.quantizer:
+                integers, scales = quantize_weights(last)
+                meant = integers * scales.reshape(-1, *[1] * (last.ndim - 1))
+                meant = np.moveaxis(meant.astype(np.float32), 0, axis)
+                self._weights[call.layer.name] = np.moveaxis(integers, 0, axis), meant, None
+            else:
+                empty = (last.reshape(len(last), -1) == 0).all(1)
+                self._weights[call.layer.name] = np.sign(weights), None, empty
+        return self._weights[call.layer.name]
+
+    # ---- a layer
+
+    def _check_kernel(
+        self, check: LayerCheck, call: KernelCall, arrays: Sequence[np.ndarray], reads: list[_Read] | None
+    ) -> None:
+        inputs, sums = arrays[: len(call.inputs)], arrays[-1]
+        outputs = arrays[len(call.inputs) : -1]
+        if reads is not None:
+            check.sums += sums.size
+            check.wrong_sums += self._wrong_sums(call, reads, sums)
+        written = call.reference(inputs, sums)
+        for ours, theirs, output in zip(outputs, written, call.epilogue.outputs, strict=True):
+            if output.packing is None:
+                error = largest_difference(ours, theirs) / max(0.01, magnitude(theirs))
+                check.max_abs_error = max(check.max_abs_error, error)
+            elif output.packing.quantizer:
+                steps = unpack(ours, output.packing).astype(int) - unpack(theirs, output.packing)
+                check.wrong_bits += int((np.abs(steps) > 1).sum())  # next to a tie it may fall either way
+            elif call.epilogue.is_integer(output.value):
+                check.wrong_bits += int(np.bitwise_count(ours ^ theirs).sum())
+
+    def _wrong_sums(self, call: KernelCall, reads: Sequence[_Read], sums: np.ndarray) -> int:
+        weights, empty = None, None
+        if call.weights is not None:
+            weights, _, empty = self._weights_of(call)
+        expected = self.reference.sums(call.layer.name, tuple(read.codes for read in reads), weights)
+        if self.reference.layers[call.layer.name].convolution:
+            expected = np.moveaxis(expected, 1, -1)
+        if expected.size != sums.size:
+            return sums.size
+        expected = expected.reshape(sums.shape) * (2 if call.zero_one else 1)
+        if call.turned is not None:
+            expected = np.where(call.turned, -expected, expected)
+        wrong = sums != expected
+        return int(wrong[..., ~empty].sum() if empty is not None else wrong.sum())
+
+    def _check_operands(
+        self,
+        check: LayerCheck,
+        call: KernelCall,
+        reads: Sequence[_Read],
+        run: ReferenceRun,
+        values: list[np.ndarray],
+        injections: Mapping[str, Injection],
+    ) -> None:
+        for position, read in enumerate(reads):
+            theirs = run.layer_inputs[call.layer.name][position]
+            if quantizer := call.layer.packing.quantizer:
+                steps = np.clip(theirs * quantizer.factor, -127, 127) - read.codes
+                check.wrong_bits += int((np.abs(steps) > _HALF_A_STEP).sum())
+                continue
+            value = self._value(call, position, theirs)
+            signs = _signs(theirs, call, value)
+            far = np.abs(np.abs(theirs) - abs(value)) > TOLERANCE * abs(value)
+            if (far & (theirs != 0))[read.inside].any():
+                check.reason = "Its operand has more than two values in the source"
+            at_zero = np.zeros_like(far) if call.zero_one else (theirs == 0) & (read.codes == 1)
+            flipped = np.zeros_like(far)
+            flipped[read.inside] = (signs != read.codes)[read.inside]
+            flipped &= ~at_zero
+            check.signs += read.codes[read.inside].size
+            check.signs_at_zero += int(at_zero.sum())
+            check.flipped_signs += int(flipped.sum())
+            if flipped.any():
+                ours = injections[call.layer.name].operands[position]
+                excused = self.rounding.excused(call.layer.name, position, flipped, ours, values, injections)
+                check.excused_flips += int(excused.sum())
+            if check.signs_at_zero and call.layer.name not in self.zero_is_one:
+                check.reason = "The source has exact zeros where it has signs, and no note says so"
+
+    # ---- the outputs
+
+    def _check_outputs(
+        self,
+        outputs: Sequence[np.ndarray],
+        plain: ReferenceRun,
+        run: ReferenceRun,
+        values: list[np.ndarray],
+        injections: Mapping[str, Injection],
+    ) -> None:
+        def explained(theirs: Sequence[np.ndarray]) -> bool:
+            pairs = enumerate(zip(outputs, theirs, strict=True))
+            return all(self.rounding.explains(i, a, b, values, injections) for i, (a, b) in pairs)
+
+        differences = [largest_difference(a, b) for a, b in zip(outputs, plain.outputs, strict=True)]
+        self.max_abs_error = max(self.max_abs_error, *differences)
+        if explained(run.outputs):
+            return
+        if run is plain:  # from the program as exported: does the decomposed one say something else?
+            run = self.reference(values, injections)
+            if explained(run.outputs):
+                self.other_program |= any(
+                    largest_difference(a, b) > _SAME_PROGRAM * max(magnitude(b), 1e-3)
+                    for a, b in zip(run.outputs, plain.outputs, strict=True)
+                )
+                return
+        self.off += 1
+        off = [largest_difference(a, b) for a, b in zip(outputs, run.outputs, strict=True)]
+        self.largest_off = max(self.largest_off, *off)
+
+    def _count_tops(self, ours: np.ndarray, scores: np.ndarray, labels: np.ndarray | None) -> None:
+        if not are_class_scores(scores):
+            return
+        rows = np.arange(len(scores))
+        top_ours, top_theirs = top(ours), top(scores)
+        # Where two scores are equal but for rounding, either is the top.
+        lead = (scores[rows, top_theirs] - scores[rows, top_ours]).astype(np.float64)
+        self.agreeing += int(((top_ours == top_theirs) | (lead <= TOLERANCE * magnitude(scores))).sum())
+        if labels is not None:
+            expected = labels[self.tops : self.tops + len(rows)]
+            self.right_after += int((top_ours == expected).sum())
+            self.right_before += int((top_theirs == expected).sum())
+        self.tops += len(rows)
+
+    # ---- what came out
+
+    def reason(self) -> str:
+        """Why it failed, in sentences; empty where it did not."""
+        checks = self.checks.values()
+        sentences = [self.structure]
+        sentences += [f"{c.name}: {c.reason}." for c in checks if c.reason]
+        if wrong := [c.name for c in checks if not c.passed and not c.reason]:
+            sentences.append(f"These layers do not compute what they should: {', '.join(wrong)}.")
+        if flips := sum(check.unexcused_flips for check in checks):
+            sentences.append(f"{flips:,} signs are not the source's, and rounding does not explain it.")
+        if self.off:
+            sentences.append(
+                f"On {self.off} of {self.samples} samples the outputs differ from the source's by up to "
+                f"{self.largest_off:.2g}, which is more than rounding."
+            )
+        if self.other_program:
+            sentences.append("The program as PyTorch exported it and its decomposition differ.")
+        return " ".join(filter(None, sentences))
+
+    def accuracy(self) -> dict[str, float] | None:
+        """Top-1, of samples with labels."""
+        if not self.tops:
+            return None
+        return {"source": self.right_before / self.tops, "compiled": self.right_after / self.tops}
+
+    def missed(self) -> list[str]:
+        """What was not looked at, in sentences."""
+        sentences = []
+        if self.samples and not self.tops:
+            sentences.append("The first output is not a score for each class, so no agreement was counted.")
+        if self.int8:
+            sentences.append("Agreement with the network in float is reported, and was not demanded.")
+        if self.rounding.unmeasured:
+            sentences.append(
+                "The source does not run in float64: a fixed part of the largest value stood for rounding."
+            )
+        empty = sum(int(e.sum()) for _, _, e in self._weights.values() if e is not None)
+        if empty:
+            sentences.append(f"{empty} output channels have weights of 0, and their sums do not matter.")
+        return sentences
+
+    def record(self) -> dict[str, Any]:
+        """The fields of a `Verification` that were counted here."""
+        checks = self.checks.values()
+        return {
+            "samples": self.samples,
+            "agreement": self.agreeing / self.tops if self.tops else None,
+            "max_abs_error": self.max_abs_error if self.samples else None,
+            "signs": sum(check.signs for check in checks),
+            "flipped_signs": sum(check.flipped_signs for check in checks),
+            "excused_flips": sum(check.excused_flips for check in checks),
+            "unexcused_flips": sum(check.unexcused_flips for check in checks),
+            "signs_at_zero": sum(check.signs_at_zero for check in checks),
+            "outputs_off": self.off,
+            "integers_exact": all(check.exact for check in checks),
+            "layers": tuple(check.record() for check in checks),
+        }
+
+
+def are_class_scores(output: np.ndarray) -> bool:
+    """Floats [N, classes]: of these the largest is what a classifier says."""
+    return output.ndim == 2 and output.shape[1] > 1 and output.dtype.kind == "f"
+
+
+def top(scores: np.ndarray) -> np.ndarray:
+    return np.argmax(scores, -1)
+
+
+def _value_of(theirs: np.ndarray, call: KernelCall) -> float:
+    largest = theirs.ravel()[np.argmax(np.abs(theirs))] if theirs.size else 0.0
+    return float(largest if call.zero_one and not call.plane else abs(largest))
+
+
+def _joined(parts: Sequence[tuple[KernelCall, list[_Read]]]) -> list[_Read]:
+    """The operands of a layer from what its calls read: planes are what is above 0 less what is below."""
+    if not parts[0][0].plane:
+        return parts[0][1]
+    codes = sum((call.plane * read.codes for call, [read] in parts), np.zeros((), np.int8))
+    return [_Read(codes, parts[0][1][0].inside)]
+
+
+def _signs(theirs: np.ndarray, call: KernelCall, value: float) -> np.ndarray:
+    """What the source has, as `KernelCall.activations` would say it; 0 at 0."""
+    return np.sign(theirs) * (np.sign(value) if call.zero_one else 1)
+
+
+def _in_source(image: np.ndarray, layer: SourceLayer, position: int) -> _Read | None:
+    """[N, H, W, C] in the layout of the source's operand; None where the two do not fit."""
+    shape = layer.shapes[position]
+    whole = tuple(slice(0, extent) for extent in shape)
+    for inside in (whole, *layer.interiors[position]):
+        extents = tuple(part.stop - part.start for part in inside)
+        if int(np.prod(extents)) != image.size or not extents:
+            continue
+        if layer.convolution:
+            turned = np.moveaxis(image.reshape(extents[0], *extents[2:], extents[1]), -1, 1)
+        elif position == 1 and layer.columns:
+            turned = image.reshape(*extents[:-2], extents[-1], extents[-2]).swapaxes(-1, -2)
+        else:
+            turned = image.reshape(extents)
+        codes = np.zeros(shape, np.int8)
+        codes[inside] = turned
+        return _Read(codes, inside)
+    return None

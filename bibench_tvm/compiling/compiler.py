@@ -1,0 +1,373 @@
+"""From a network to an artifact: import, lower, build, link, verify, write."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from bibench_tvm.artifact.artifact import Artifact, artifact_of, digest
+from bibench_tvm.artifact.folder import install, scratch_beside
+from bibench_tvm.artifact.manifest import (
+    MODEL,
+    Accuracies,
+    FloatArithmetic,
+    KernelOfLayer,
+    LayerRecord,
+    Manifest,
+    Memory,
+    Sizes,
+    SourceFile,
+    TargetDescription,
+    Tensor,
+    Tuning,
+    Verification,
+)
+from bibench_tvm.cli.console import phase
+from bibench_tvm.cli.errors import BibenchError, UsageError, first_line, unknown
+from bibench_tvm.compiling.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
+from bibench_tvm.compiling.dump_ir import Dump
+from bibench_tvm.compiling.link import export, linker
+from bibench_tvm.compiling.processors import CompileTarget, resolve_target
+from bibench_tvm.compiling.sampling import (
+    GivenSamples,
+    check_samples,
+    count_runs,
+    sample_inputs,
+    what_random_inputs_miss,
+)
+from bibench_tvm.compiling.verify import Samples, compare_outputs, runner_for, skipped, verify
+from bibench_tvm.importer import Imported, TensorSpec
+from bibench_tvm.importer.source import Network
+
+if TYPE_CHECKING:
+    import tvm
+
+    from relay_passes import Lowered
+    from schedules.records.kernel_task import KernelTask
+    from schedules.records.records import Chooser
+    from schedules.targets.kernel_target import Tile
+
+PROBE = "probe.so"
+OBSERVED = "observed.so"
+INT8_HERE = "int8.so"
+FLOAT_LAYERS = ("float32", "int8")
+
+
+def compile_model(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    target: str = "host",
+    out: str | Path = "build",
+    name: str | None = None,
+    arch: str | None = None,
+    algorithm: str | None = None,
+    variant: str | None = None,
+    tuned: str | Path | None = None,
+    input_shapes: Mapping[str | None, tuple[int, ...]] | None = None,
+    verify: int = 0,
+    samples: GivenSamples | None = None,
+    labels: np.ndarray | None = None,
+    float_layers: str = "float32",
+    float32: bool = False,
+    dump_ir: str | Path | None = None,
+) -> Artifact:
+    """Compile a network and write the artifact to the folder `out`, whole or not at all.
+
+    Args:
+        model: a `torch.nn.Module`, an `ExportedProgram`, or the path of a `.pt2`, a checkpoint or a `.onnx`.
+        example_inputs: a tensor or array, a tuple or list of them, or a dictionary by the names of the
+            forward's arguments, which fix the shapes of a live module. Left out, the module's own
+            `example_inputs`.
+        target: `host`, a name of `presets.PRESETS`, or a TVM target tag.
+        name: what the manifest calls the model.
+        arch, algorithm, variant: of a checkpoint that does not say. For a module, `algorithm` is what the
+            manifest says where its layers do not.
+        tuned: a folder that `tune` wrote for this target, whose records choose the schedules; else those
+            that come with this program do, where there are some for the target.
+        input_shapes: name -> shape, for a file with dynamic shapes, or a module with inputs of its own.
+        verify: how many runs to compare with the source framework; under QEMU for an Arm target.
+        samples: what to verify and calibrate on, [N, ...] of the network's one input, or a dictionary with
+            such an array for each input by its name; N at least `verify` batches. Otherwise random numbers:
+            normal where floating, token ids up to the vocabulary, bytes up to 255. labels: their classes,
+            int [N], for the accuracy before and after.
+        float_layers: `float32`, or `int8`: the layers that are not binary are computed in 8-bit integers, one
+            scale for the weights of each output channel and one for the activations, which is calibrated on
+            the first 32 batches of the samples.
+        float32: compute a network in float64 in float32; else it is refused. Inputs and outputs keep their
+            types, but for bfloat16, which become float32.
+        dump_ir: a folder to write the module to after each phase, as text without the constants.
+
+    Returns:
+        The artifact, as `load(out)` would. A verification that failed, or could not run, does not raise:
+        `manifest["verification"]["passed"]` is False, or None.
+
+    Raises:
+        BibenchError, ValueError: a sentence that says what was wrong.
+    """
+    network = Network(
+        model=model,
+        example_inputs=example_inputs,
+        input_shapes=input_shapes,
+        arch=arch,
+        algorithm=algorithm,
+        variant=variant,
+        name=name,
+    )
+    return compile_network(
+        network,
+        target=target,
+        out=out,
+        tuned=tuned,
+        verify=verify,
+        samples=samples,
+        labels=labels,
+        float_layers=float_layers,
+        float32=float32,
+        dump_ir=dump_ir,
+    )
+
+
+def compile_network(
+    network: Network,
+    *,
+    target: str,
+    out: str | Path,
+    tuned: str | Path | None,
+    verify: int,
+    samples: GivenSamples | None,
+    labels: np.ndarray | None,
+    float_layers: str,
+    float32: bool,
+    dump_ir: str | Path | None,
+) -> Artifact:
+    """What `compile_model` does."""
+    resolved = resolve_target(target)
+    from relay_passes import activation_bytes, name_kernels
+
+    linker()
+    choose = chooser(resolved, tuned)
+    out = Path(out)
+    if verify < 0:
+        raise UsageError(f"The number of runs to verify on is {verify}, and cannot be less than 0.")
+    if float_layers not in FLOAT_LAYERS:
+        raise unknown("arithmetic of float layers", float_layers, FLOAT_LAYERS)
+    if samples is not None:
+        check_samples(samples, labels)
+    elif labels is not None:
+        raise UsageError("There are labels, and no samples that they belong to.")
+    with scratch_beside(out) as scratch:
+        with phase("importing"):
+            imported = network.load(float32=float32)
+        _check_shapes(imported)
+        inputs = sample_inputs(imported, verify, samples)
+        with phase(f"compiling for {resolved.name}"):
+            calibration = None
+            if float_layers == "int8":
+                calibration = _calibrate(imported, scratch, samples)
+            ranges = calibration.ranges if calibration else None
+            watch = Dump(Path(dump_ir)) if dump_ir else _unwatched
+            lowered, finished = build(
+                imported, resolved, scratch / MODEL, choose, Options(ranges=ranges, watch=watch)
+            )
+            quantization = FloatArithmetic(mode="float32")
+            if calibration:
+                quantization = _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
+        verification = skipped("It was not asked for: --verify N.")
+        if verify:
+            missed = what_random_inputs_miss(imported) if samples is None else []
+            with phase(f"verifying on {verify} inputs", total=verify) as advance:
+                verification = _verification(
+                    imported, resolved, scratch, choose, inputs, labels, advance, ranges, missed
+                )
+        content = (scratch / MODEL).read_bytes()
+        manifest = Manifest(
+            model=network.title(imported),
+            algorithm=imported.algorithm or network.algorithm,
+            target=TargetDescription(
+                name=resolved.name, triple=resolved.triple, cpu=resolved.cpu, features=resolved.features
+            ),
+            inputs=tuple(map(_tensor, imported.inputs)),
+            outputs=tuple(map(_tensor, imported.outputs)),
+            source=_source(network.file) if network.file else None,
+            layers=tuple(LayerRecord(**vars(layer)) for layer in lowered.layers),
+            float_layers=quantization,
+            kernels=tuple(KernelOfLayer(**entry) for entry in name_kernels(finished, lowered)),
+            notes=tuple(imported.notes),
+            size_bytes=Sizes(float32=float_bytes(imported), deployed=len(content)),
+            memory_bytes=Memory(peak_activations=activation_bytes(finished)),
+            verification=verification,
+            tuning=Tuning(records=tuple(choose.used.values())),
+            versions=_versions(),
+            files={MODEL: hashlib.sha256(content).hexdigest()},
+        )
+        artifact = artifact_of(out, manifest, content)
+        install(scratch, out, manifest)
+        return artifact
+
+
+def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
+    """The records of a folder, else those that ship for this target. Raises ValueError."""
+    from schedules.records import records
+
+    processor = records.Processor(target.kernels.name, target.cpu)
+    return records.shipped(processor) if tuned is None else records.tuned(Path(tuned), processor)
+
+
+def _unwatched(phase: str, module: tvm.IRModule) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Those of `relay_passes.lower`."""
+
+    probe: bool = False
+    observe: bool = False
+    ranges: Mapping[str, float] | None = None
+    watch: Callable[[str, tvm.IRModule], None] = _unwatched
+
+
+_PLAIN = Options()
+
+
+def build(
+    imported: Imported,
+    target: CompileTarget,
+    library: Path,
+    choose: Callable[[KernelTask], Tile | None],
+    options: Options = _PLAIN,
+) -> tuple[Lowered, tvm.IRModule]:
+    """Lower, generate code and link to `library`; returns what was lowered, and what code was made of.
+
+    Raises BibenchError.
+    """
+    from relay_passes import finish, lower
+    from schedules.codegen import generate_code
+    from schedules.records.records import WrongRecord
+
+    try:
+        lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **vars(options))
+        finished = finish(lowered.module, target.tvm, options.watch)
+        export(generate_code(finished, target.tvm), library)
+    except (BibenchError, WrongRecord):
+        raise
+    except Exception as error:  # TVM raises what it likes, with the whole network in its words
+        raise BibenchError(
+            f"The network was read, but cannot be compiled for {target.name}: {first_line(error)} That is a "
+            "fault of the compiler; --debug shows where."
+        ) from error
+    return lowered, finished
+
+
+def _verification(
+    imported: Imported,
+    target: CompileTarget,
+    scratch: Path,
+    choose: Chooser,
+    inputs: Samples,
+    labels: np.ndarray | None,
+    advance: Callable[[], None],
+    ranges: Mapping[str, float] | None,
+    missed: list[str],
+) -> Verification:
+    backend = runner_for(target)
+    if isinstance(backend, str):
+        return skipped(backend)
+    lowered, _ = build(imported, target, scratch / PROBE, choose, Options(probe=True, ranges=ranges))
+    libraries = scratch / MODEL, scratch / PROBE
+    return verify(imported, *libraries, lowered, backend, inputs, labels, missed, advance)
+
+
+def _compared_inputs(imported: Imported, samples: GivenSamples | None) -> Samples:
+    if samples is None:
+        return sample_inputs(imported, CALIBRATION_RUNS, None)
+    return sample_inputs(imported, max(1, min(COMPARED_RUNS, count_runs(imported, samples))), samples)
+
+
+def _calibrate(imported: Imported, scratch: Path, samples: GivenSamples | None) -> Calibration:
+    here = resolve_target("host")
+    lowered, _ = build(imported, here, scratch / OBSERVED, chooser(here, None), Options(observe=True))
+    return calibrate(scratch / OBSERVED, lowered.observed, _compared_inputs(imported, samples))
+
+
+def _cost_of_int8(
+    imported: Imported,
+    target: CompileTarget,
+    scratch: Path,
+    calibration: Calibration,
+    samples: GivenSamples | None,
+    labels: np.ndarray | None,
+) -> FloatArithmetic:
+    """The network in int8 beside the network in float, on this machine."""
+    library = scratch / MODEL
+    if not target.is_host:
+        library = scratch / INT8_HERE
+        here = resolve_target("host")
+        build(imported, here, library, chooser(here, None), Options(ranges=calibration.ranges))
+    ours = list(run_here(library, _compared_inputs(imported, samples)))
+    compared = compare_outputs(ours, calibration.outputs, labels)
+    accuracies = compared.pop("accuracies", None)
+    return FloatArithmetic(
+        mode="int8",
+        calibrated_on="random numbers" if samples is None else "samples",
+        calibration_samples=calibration.runs,
+        compared_samples=len(ours),
+        accuracy=Accuracies(int8=accuracies[0], float32=accuracies[1]) if accuracies else None,
+        accuracy_difference=accuracies[0] - accuracies[1] if accuracies else None,
+        **compared,
+    )
+
+
+def _check_shapes(imported: Imported) -> None:
+    """Refuse a network of which nothing goes in, or nothing comes out."""
+    for kind, specs in ("input", imported.inputs), ("output", imported.outputs):
+        if not specs:
+            raise UsageError(f"The network has no {kind}: there is nothing to compile.")
+        for spec in specs:
+            if 0 in spec.shape:
+                raise UsageError(
+                    f"The {kind} {spec.name!r} of the network has shape {spec.shape}, with no element in it. "
+                    f"Give it shapes without a 0, or leave the {kind} out."
+                )
+
+
+def float_bytes(imported: Imported) -> int:
+    """What the network's parameters weigh as float32."""
+    from tvm import relax
+
+    seen: dict[int, int] = {}
+
+    def visit(expr: Any) -> None:
+        if hasattr(expr, "value") and hasattr(expr.value, "numpy"):
+            seen[hash(expr)] = 4 * int(np.prod(expr.value.shape))
+
+    relax.analysis.post_order_visit(imported.module["main"], visit)
+    return sum(seen.values())
+
+
+def _source(model: Path) -> SourceFile:
+    return SourceFile(file=model.name, sha256=digest(model))
+
+
+def _tensor(spec: TensorSpec) -> Tensor:
+    return msgspec.convert(vars(spec), Tensor)
+
+
+def _versions() -> dict[str, str]:
+    import tvm
+
+    found = {"python": platform.python_version(), "tvm": tvm.__version__}
+    for package in ("bibench-tvm", "apache-tvm-ffi", "torch", "onnx"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -1,0 +1,86 @@
+"""Compiled code -> a shared library for any ELF target, with no compiler and no system package."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bibench_tvm.cli.errors import BibenchError
+from rpc.missing import sentence_of
+
+# What TVM calls the objects that it exports: the code, and the constants.
+_OBJECTS = ("lib0.o", "devc.o")
+
+
+def linker() -> list[str]:
+    """The command of an LLVM linker: that of the `ziglang` package, or an `ld.lld` on the path."""
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "ld.lld"]
+    if path := shutil.which("ld.lld"):
+        return [path]
+    raise BibenchError(str(sentence_of("ziglang")))
+
+
+def export(executable: Any, library: Path) -> None:
+    """Write what `tvm.compile` gave as a shared library. Raises BibenchError, also where the disk is full."""
+    _refuse_small_files(executable.mod)
+    try:
+        with _objects_in_memory(library.parent) as folder:
+            executable.export_library(str(library), fcompile=link_shared, workspace_dir=folder)
+    except OSError as error:
+        raise BibenchError(f"{library.parent} cannot be written: {error.strerror or error}.") from error
+
+
+def link_shared(output: str, objects: Sequence[str], options: object = None) -> None:
+    """For `export_library(fcompile=...)`. What kernels need of libm and the runtime, who loads them has."""
+    command = [*linker(), "-shared", "-s", "-o", output, *objects]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not done.returncode:
+        return
+    # A linker that writes to memory is told by a signal that the file behind it may not grow.
+    if "No space left" in done.stderr or -done.returncode in (signal.SIGBUS, signal.SIGXFSZ):
+        raise BibenchError(
+            f"The disk of {os.path.dirname(output)} is full, or files there are limited in size: the network "
+            "could not be linked."
+        )
+    words = (done.stderr.strip() or "it said nothing").splitlines()
+    raise BibenchError(f"The linker failed: {words[0]}")
+
+
+@contextlib.contextmanager
+def _objects_in_memory(beside: Path) -> Iterator[str]:
+    """A folder for TVM's objects, which are links to files in memory, where the system has them: LLVM ends
+    the whole process where it cannot write a file."""
+    with tempfile.TemporaryDirectory(dir=beside) as folder, contextlib.ExitStack() as stack:
+        with contextlib.suppress(AttributeError, PermissionError):  # not Linux; FAT, which has no links
+            for name in _OBJECTS:
+                file = stack.enter_context(os.fdopen(os.memfd_create(name, os.MFD_CLOEXEC), "wb"))
+                os.symlink(f"/proc/{os.getpid()}/fd/{file.fileno()}", os.path.join(folder, name))
+        yield folder
+
+
+def _refuse_small_files(module: Any) -> None:
+    """A limit on files (`ulimit -f`) is one on those in memory, too. How long the objects are is known when
+    they are written; code is shorter than as assembly, and constants than as C, four times."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return
+    from tvm.runtime import _ffi_api
+
+    code = sum(len(part.inspect_source("s")) for part in module._collect_dso_modules())
+    constants = len(_ffi_api.ModulePackImportsToC(module, False, "")) // 4 if module.imports else 0
+    if max(code, constants) > limit:
+        raise BibenchError(
+            f"This process may write files of {limit:,} bytes (ulimit -f), and the network may take "
+            f"{max(code, constants):,}."
+        )

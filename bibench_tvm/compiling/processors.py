@@ -1,0 +1,139 @@
+"""The processors that have a name here: the fourteen boards of the BiBench paper (ICML 2023) and more.
+
+`cpu` is LLVM's name for the cores that count, the big ones. Features are those that every core of the chip
+has. Phones run Android and Apple's chips are taken as running Linux: the artifact is an ELF library in each
+case. TVM's own tags cover few of them, and differently from release to release, hence a table of our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bibench_tvm.artifact.host import TELLING, describe_host
+from bibench_tvm.cli.errors import unknown
+from schedules.targets.choose import kernel_target
+from schedules.targets.kernel_target import KernelTarget
+
+_LINUX = "aarch64-linux-gnu"
+_ANDROID = "aarch64-linux-android"
+_DOT = ("neon", "dotprod", "fullfp16")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """description: the board; emulated_cpu: the nearest core of QEMU 7.2, empty where it has none."""
+
+    description: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...] = ("neon",)
+    emulated_cpu: str = "max"
+
+
+PRESETS: dict[str, Preset] = {
+    "arm_cpu": Preset("any 64-bit Arm processor with NEON", _LINUX, "generic", emulated_cpu="cortex-a53"),
+    "armv7": Preset("32-bit Arm with NEON", "armv7a-linux-gnueabihf", "cortex-a7", ("neon", "vfp4"), ""),
+    "rpi3b+": Preset("Raspberry Pi 3B+, Cortex-A53", _LINUX, "cortex-a53", emulated_cpu="cortex-a53"),
+    "rpi4b": Preset("Raspberry Pi 4B, Cortex-A72", _LINUX, "cortex-a72", emulated_cpu="cortex-a72"),
+    "rpi5": Preset("Raspberry Pi 5, Cortex-A76", _LINUX, "cortex-a76", _DOT, "cortex-a76"),
+    "rpi-zero2w": Preset(
+        "Raspberry Pi Zero 2 W, Cortex-A53", _LINUX, "cortex-a53", emulated_cpu="cortex-a53"
+    ),
+    "rk3399": Preset("Rockchip RK3399, Cortex-A72", _LINUX, "cortex-a72", emulated_cpu="cortex-a72"),
+    "rk3588": Preset("Rockchip RK3588, Cortex-A76", _LINUX, "cortex-a76", _DOT, "cortex-a76"),
+    "jetson-nano": Preset("NVIDIA Jetson Nano, Cortex-A57", _LINUX, "cortex-a57", emulated_cpu="cortex-a57"),
+    "kirin970": Preset("Kirin 970, Cortex-A73", _ANDROID, "cortex-a73", emulated_cpu="cortex-a72"),
+    "kirin980": Preset("Kirin 980, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
+    "kirin985": Preset("Kirin 985, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
+    "kirin990": Preset("Kirin 990, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
+    "kirin9000e": Preset("Kirin 9000E, Cortex-A77", _ANDROID, "cortex-a77", _DOT),
+    "dimensity820": Preset("Dimensity 820, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
+    "dimensity9000": Preset("Dimensity 9000, Cortex-X2", _ANDROID, "cortex-x2", _DOT),
+    "snapdragon855+": Preset("Snapdragon 855+, Kryo 485 (A76)", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
+    "snapdragon870": Preset("Snapdragon 870, Kryo 585 (A77)", _ANDROID, "cortex-a77", _DOT),
+    "snapdragon888": Preset("Snapdragon 888, Cortex-X1", _ANDROID, "cortex-x1", _DOT),
+    "apple-m1": Preset("Apple M1, under Linux", _LINUX, "apple-m1", _DOT),
+    "apple-m1-max": Preset("Apple M1 Max, under Linux", _LINUX, "apple-m1", _DOT),
+}
+
+
+@dataclass(frozen=True)
+class CompileTarget:
+    """A name made concrete: TVM's target, our kernels, and what the manifest says of both."""
+
+    name: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    tvm: Any
+    kernels: KernelTarget
+    emulated_cpu: str
+
+    @property
+    def is_host(self) -> bool:
+        return self.name == "host"
+
+
+def resolve_target(name: str) -> CompileTarget:
+    """`host`, a name in `PRESETS`, or a TVM target tag such as `raspberry-pi/4b-aarch64`, or UsageError."""
+    import tvm
+    from tvm.target import codegen
+
+    key = name.strip().lower()
+    emulated = ""
+    kernels = None
+    if key == "host":
+        description, kernels = describe_host()
+    elif key in PRESETS:
+        preset = PRESETS[key]
+        emulated = preset.emulated_cpu
+        description = {
+            "kind": "llvm",
+            "mtriple": preset.triple,
+            "mcpu": preset.cpu,
+            "mattr": [f"+{f}" for f in preset.features],
+        }
+        if preset.triple.startswith("armv7"):
+            # Else floats reach libm in the wrong registers, without a word.
+            description["mfloat-abi"] = "hard"
+    elif key in tvm.target.list_tags():
+        tag = tvm.target.Target(key)
+        if tag.kind.name != "llvm":
+            raise unknown("target for a CPU", name, ["host", *PRESETS])
+        description = {
+            k: v for k, v in tag.export().items() if k in ("mtriple", "mcpu", "mattr", "mfloat-abi")
+        }
+        description["kind"] = "llvm"
+        emulated = "max" if str(description.get("mtriple", "")).startswith("aarch64") else ""
+    else:
+        raise unknown("target", name, ["host", *PRESETS])
+    target = tvm.target.Target(description)
+    features = {str(f) for f in codegen.llvm_get_cpu_features(target)}
+    triple = str(description.get("mtriple") or codegen.llvm_get_system_triple())
+    return CompileTarget(
+        name=key,
+        triple=triple,
+        cpu=str(description.get("mcpu", "generic")),
+        features=tuple(sorted(features & TELLING)),
+        tvm=target,
+        kernels=kernels or kernel_target(triple, features),
+        emulated_cpu=emulated,
+    )
+
+
+def name_of(machine: str, cpu: str) -> str | None:
+    """The target for a board that says so of itself; None where no name here fits.
+
+    machine: as `uname -m` says it; cpu: LLVM's name.
+    """
+    import platform
+
+    from tvm.target import codegen
+
+    if machine == platform.machine() and cpu == codegen.llvm_get_system_cpu():
+        return "host"
+    if machine != "aarch64":
+        return None
+    fitting = (name for name, preset in PRESETS.items() if preset.triple == _LINUX and preset.cpu == cpu)
+    return next(fitting, "arm_cpu")

@@ -1,0 +1,1 @@
+"""Live modules, exported programs and checkpoints of PyTorch."""

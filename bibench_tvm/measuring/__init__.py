@@ -1,0 +1,1 @@
+"""What a network costs on a board, by itself and beside other libraries."""

@@ -1,0 +1,371 @@
+"""The layers and the network of an artifact beside what a user would run instead, on the same board.
+
+A layer stands alone here, made anew from its geometry: floats in and floats out, each contestant in the
+layout of its own (ONNX Runtime channels first, all others last). They take turns, and the ratio to ours is
+taken within each turn, so that what the board does meanwhile touches both. Every output is compared with
+numpy's before anything is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bibench_tvm.artifact.artifact import Artifact
+from bibench_tvm.artifact.manifest import Manifest
+from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
+from bibench_tvm.importer.source import sizes_of
+from bibench_tvm.compiling.compiler import build
+from bibench_tvm.compiling.link import export
+from bibench_tvm.compiling.processors import resolve_target
+from bibench_tvm.importer import Imported
+from bibench_tvm.measuring.measure import INSTRUCTIONS, MILLISECONDS, in_unit, sample_inputs, unit_of
+from bibench_tvm.measuring.peers import bitserial, onnx_runtime
+from bibench_tvm.measuring.peers.standalone import Standalone
+from rpc.missing import sentence_of
+from schedules.geometry import Convolution
+from schedules.records.kernel_task import KernelTask
+from schedules.records.records import tile_from_json
+from schedules.records.space import refusal
+from schedules.targets.kernel_target import Tile
+
+if TYPE_CHECKING:
+    from rpc.client import Board
+
+NAMES = ("topi", "onnxruntime", "default")
+OURS, UNTUNED, TOPI = "bibench_tvm", "bibench_tvm untuned", "TVM topi bit-serial"
+FLOAT, INT8 = "ONNX Runtime fp32", "ONNX Runtime int8"
+
+# What an output may differ by, of its largest entry. A sign that a float layer's rounding flips is seen in
+# the output of a network. 8 bits are not exact by design, and flip more signs.
+_ROUNDING, _FLIPS, _QUANTIZED, _QUANTIZED_NETWORK = 1e-4, 0.1, 0.1, 1.0
+_BURST_S = 0.02
+_ROUNDS = 7
+
+BOARD, HOST = "board", "this machine"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The network that an artifact was compiled from; file: where it is in one. Without a file it is of
+    the same architecture, with other weights."""
+
+    imported: Imported
+    file: Path | None
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """network: has `run` and `time`; expected: its first output, to within `tolerance` of the largest entry,
+    None where nobody knows it; place: where it runs."""
+
+    network: Any
+    inputs: list[np.ndarray]
+    expected: np.ndarray | None
+    tolerance: float
+    unit: str
+    place: str = BOARD
+
+    def check(self) -> float | None:
+        """The largest difference, relative to the largest entry. Raises BibenchError if it is too large."""
+        found, right = self.network.run(self.inputs)[0], self.expected
+        if right is None:
+            return None
+        if found.shape != right.shape:
+            raise BibenchError(f"Its output has shape {found.shape}, and {right.shape} is right.")
+        difference = float(np.abs(found - right).max() / max(np.abs(right).max(), 1e-9))
+        if not difference <= self.tolerance:
+            raise BibenchError(f"Its output is wrong: it differs by {difference:.2%} of the largest entry.")
+        return difference
+
+    def calls(self) -> int:
+        """So many calls fill a burst."""
+        if self.unit == INSTRUCTIONS:
+            return 1
+        (once,) = self.network.time(self.inputs, number=1, repeat=1)
+        return int(min(max(_BURST_S / max(once, 1e-9), 1), 1000))
+
+
+def parse_names(text: str) -> list[str]:
+    """`topi,default` -> names of contestants. Raises UsageError."""
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--against names whom to compare with: {', '.join(NAMES)}.")
+    for name in names:
+        if name not in NAMES:
+            raise unknown("contestant", name, NAMES)
+    return list(dict.fromkeys(names))
+
+
+def compare(
+    artifact: Artifact,
+    board: Board,
+    names: Sequence[str],
+    *,
+    source: Source | None,
+    threads: int,
+    in_place: Mapping[str, float],
+    progress: Callable[[str, int], Any],
+) -> dict[str, Any]:
+    """The tables of layers and of the network, as the report has them; a contestant that fails is a sentence
+    there.
+
+    in_place: what each layer costs within the network. Raises BibenchError where ours fails, and what the
+    board raises.
+    """
+    left_out: list[str] = []
+    kinds = _kinds(artifact.record, left_out)
+    key = board.info.key
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(artifact, board, names, threads, Path(folder), left_out)
+        layers = []
+        with progress(f"{key}: against {', '.join(names)}, {len(kinds)} kinds of layers", len(kinds)) as step:
+            for (conv, op, binarized), like in kinds.items():
+                found = bench.layer(Standalone(conv, op == "linear", binarized))
+                about: dict[str, Any] = {"name": like[0], "like": like[1:], "op": op, "binarized": binarized}
+                within = [in_place[name] for name in like if name in in_place]
+                about |= {"macs": conv.macs, "in_place": median(within) if within else None}
+                layers.append({**about, **found})
+                step()
+        with progress(f"{key}: against {', '.join(names)}, the network", 1) as step:
+            network = bench.network(source)
+            step()
+    return {"unit": unit_of(board), "ours": OURS, "layers": layers, "network": network, "left_out": left_out}
+
+
+def _kinds(manifest: Manifest, left_out: list[str]) -> dict[tuple[Convolution, str, bool], list[str]]:
+    """The layers that differ in what they compute, each with the names of all that are alike."""
+    found: dict[tuple[Convolution, str, bool], list[str]] = {}
+    without = []
+    for layer in manifest.layers:
+        if layer.geometry is None:
+            without.append(layer.name)
+            continue
+        found.setdefault((layer.geometry, layer.op, layer.binarized), []).append(layer.name)
+    if quantized := _int8(manifest):
+        left_out.append(f"{', '.join(quantized)}: int8 in the artifact, and float32 where they stand alone.")
+    if without:
+        left_out.append(f"{', '.join(without)}: no contestant has such a layer standing alone.")
+    return found
+
+
+def _int8(manifest: Manifest) -> list[str]:
+    return [layer.name for layer in manifest.layers if layer.dtype == "int8"]
+
+
+def _tiles(manifest: Manifest) -> dict[str, Tile]:
+    """What a task computes -> the tile that a record of tuning chose for it. Raises BibenchError."""
+    records = manifest.tuning.records
+    try:
+        return {_computed(record["task"]): tile_from_json(record["tile"]) for record in reversed(records)}
+    except (TypeError, KeyError, ValueError) as error:
+        raise BibenchError(f"The manifest is damaged: its tuned schedules make no sense ({error}).") from None
+
+
+def _computed(task: Mapping[str, Any]) -> str:
+    """Of a task in JSON, what is left of it where the layer stands alone."""
+    return json.dumps([task["kind"], task["conv"]], sort_keys=True)
+
+
+def untuned(task: KernelTask) -> None:
+    """Chooses no tile: the target's own is taken."""
+
+
+class _Bench:
+    """Makes contestants for one artifact on one board, and lets them take turns."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        board: Board,
+        names: Sequence[str],
+        threads: int,
+        folder: Path,
+        left_out: list[str],
+    ):
+        self.artifact, self.board, self.threads = artifact, board, threads
+        self.folder, self.left_out = folder, left_out
+        self.unit = unit_of(board)
+        self.target = resolve_target(artifact.record.target.name)
+        self.made = 0
+        self.topi = "topi" in names
+        self.onnx_on_board = "onnxruntime" in names and onnx_runtime.is_on(board)
+        self.onnx = self.onnx_on_board or ("onnxruntime" in names and onnx_runtime.installed())
+        if "onnxruntime" in names and not self.onnx:
+            left_out.append(f"ONNX Runtime is neither on the board nor here. {sentence_of('onnxruntime')}")
+        elif self.onnx and not self.onnx_on_board:
+            left_out.append(
+                "ONNX Runtime is not on the board: its times are this machine's and have no ratio."
+            )
+        self.reduce_range = (
+            onnx_runtime.saturates(board.info.machine, board.info.features)
+            if self.onnx_on_board
+            else onnx_runtime.saturates_here()
+        )
+        if self.onnx and self.reduce_range:
+            left_out.append(
+                f"{INT8} has weights of 7 bits: without VNNI its kernels saturate with 8, and are wrong."
+            )
+        self.tiles = _tiles(artifact.record)
+        self.default = "default" in names and bool(self.tiles)
+        if "default" in names and not self.tiles:
+            left_out.append("default: the artifact has no tuned schedules, so ours are the defaults.")
+
+    def layer(self, layer: Standalone) -> dict[str, Any]:
+        """`times` of each contestant, and in `failed` why another has none."""
+        makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._ours(layer, self._tuned)}
+        if self.default:
+            makers[UNTUNED] = lambda: self._ours(layer, untuned)
+        if self.topi and layer.binarized:
+            makers[TOPI] = lambda: self._topi(layer)
+        if self.onnx:
+            makers[FLOAT] = lambda: self._onnx_layer(layer, int8=False)
+            makers[INT8] = lambda: self._onnx_layer(layer, int8=True)
+        return self._turns(makers)
+
+    def _path(self, suffix: str) -> Path:
+        """A new name each time."""
+        self.made += 1
+        return self.folder / f"contestant{self.made}{suffix}"
+
+    def _tuned(self, task: KernelTask) -> Tile | None:
+        """The tile of this layer's kernel in the artifact; there it may write something else, and a tile
+        that cannot write what the layer standing alone does is not taken."""
+        tile = self.tiles.get(_computed(json.loads(task.key)))
+        return tile if tile and refusal(task, tile) is None else None
+
+    def _ours(self, layer: Standalone, choose: Callable[[KernelTask], Tile | None]) -> Contestant:
+        imported, x = layer.imported(), layer.shaped(layer.x)
+        library = self._path(".so")
+        build(imported, self.target, library, choose)
+        (expected,) = imported.reference([x]).outputs
+        tolerance = 0.0 if layer.binarized else _ROUNDING
+        return Contestant(self.board.network(library), [x], expected, tolerance, self.unit)
+
+    def _topi(self, layer: Standalone) -> Contestant:
+        import tvm
+
+        if reason := bitserial.unsupported(layer.conv):
+            raise BibenchError(reason)
+        library = self._path(".so")
+        export(tvm.compile(bitserial.bitserial_module(layer.conv), target=self.target.tvm), library)
+        kernel = np.ascontiguousarray(layer.weights.transpose(1, 2, 3, 0) > 0).astype("uint8")
+        expected = layer.expected((layer.x >= 0).astype("float32"))
+        return Contestant(self.board.network(library), [layer.x, kernel], expected, 0.0, self.unit)
+
+    def _onnx_layer(self, layer: Standalone, *, int8: bool) -> Contestant:
+        file = self._path(".onnx")
+        onnx_runtime.write_layer(file, layer.conv, layer.weights, linear=layer.linear)
+        x, expected = (
+            layer.shaped(a) if layer.linear else np.ascontiguousarray(a.transpose(0, 3, 1, 2))
+            for a in (layer.x, layer.expected(layer.x))
+        )
+        return self._onnx(file, [x], expected, _QUANTIZED if int8 else _ROUNDING, int8=int8)
+
+    def _onnx(
+        self, file: Path, inputs: list[np.ndarray], expected: np.ndarray, tolerance: float, *, int8: bool
+    ) -> Contestant:
+        if int8:
+            quantized = self._path(".onnx")
+            onnx_runtime.quantize(file, quantized, [inputs[0]], reduce_range=self.reduce_range)
+            file = quantized
+        session: Any
+        if self.onnx_on_board:
+            session, place = onnx_runtime.OnnxOnBoard(self.board, file, self.threads), BOARD
+        else:
+            session, place = onnx_runtime.OnnxRuntime(file, self.threads), HOST
+        return Contestant(session, inputs, expected, tolerance, MILLISECONDS, place)
+
+    def network(self, source: Source | None) -> dict[str, Any]:
+        """As `layer`, of the whole network."""
+        makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._artifact(source)}
+        if self.default and _int8(self.artifact.record):
+            self.left_out.append(
+                "The network untuned: its int8 layers need what compile calibrated them with."
+            )
+        elif self.default and source:
+            makers[UNTUNED] = lambda: self._untuned(source.imported)
+        elif self.default:
+            self.left_out.append("The network untuned: name what was compiled with --model.")
+        if self.onnx and (float_twin := self._float_twin(source)):
+            makers[FLOAT] = lambda: self._onnx(*float_twin, int8=False)
+            makers[INT8] = lambda: self._onnx(*float_twin[:3], _QUANTIZED_NETWORK, int8=True)
+        return self._turns(makers)
+
+    def _artifact(self, source: Source | None) -> Contestant:
+        inputs = sample_inputs(self.artifact.record, None)
+        expected = source.imported.reference(inputs).outputs[0] if source and source.file else None
+        tolerance = _QUANTIZED_NETWORK if _int8(self.artifact.record) else _FLIPS
+        return Contestant(self.artifact.network_on(self.board), inputs, expected, tolerance, self.unit)
+
+    def _untuned(self, imported: Imported) -> Contestant:
+        inputs = sample_inputs(self.artifact.record, None)
+        library = self._path(".so")
+        build(imported, self.target, library, untuned)
+        expected = imported.reference(inputs).outputs[0]
+        return Contestant(self.board.network(library), inputs, expected, _FLIPS, self.unit)
+
+    def _float_twin(self, source: Source | None) -> tuple[Path, list[np.ndarray], np.ndarray, float] | None:
+        """(ONNX file, inputs, output, tolerance) of what ONNX Runtime runs in place of the network.
+
+        That is a network of its architecture that was never binarized, where `trainers` knows it, and else
+        the ONNX file that was compiled: what is binary there, ONNX Runtime computes in float.
+        """
+        manifest = self.artifact.record
+        inputs = sample_inputs(manifest, None)
+        if source and source.file and source.file.suffix == ".onnx":
+            return source.file, inputs, source.imported.reference(inputs).outputs[0], _FLIPS
+        try:
+            import trainers
+        except ModuleNotFoundError:
+            self.left_out.append("The network in ONNX Runtime: PyTorch, which writes it, is not installed.")
+            return None
+        if manifest.model not in trainers.list_models():
+            self.left_out.append(
+                "The network in ONNX Runtime: its architecture is not one of trainers', so name the .onnx "
+                "file that was compiled with --model."
+            )
+            return None
+        file = self._path(".onnx")
+        network = trainers.create_model(manifest.model, **sizes_of(manifest))
+        return file, inputs, onnx_runtime.export(network, inputs, file), _ROUNDING
+
+    def _turns(self, makers: Mapping[str, Callable[[], Contestant]]) -> dict[str, Any]:
+        """Make, check and time them. What fails is a sentence, and the others go on."""
+        failed: dict[str, str] = {}
+        differences: dict[str, float | None] = {}
+        contestants: dict[str, Contestant] = {}
+        for title, make in makers.items():
+            try:
+                contestant = make()
+                differences[title] = contestant.check()
+                contestants[title] = contestant
+            except (BibenchError, ValueError, RuntimeError) as error:
+                if title == OURS:
+                    raise
+                failed[title] = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        costs: dict[str, list[float]] = {title: [] for title in contestants}
+        numbers = {title: contestant.calls() for title, contestant in contestants.items()}
+        for _ in range(1 if self.unit == INSTRUCTIONS else _ROUNDS):
+            for title, contestant in contestants.items():
+                seconds = contestant.network.time(contestant.inputs, number=numbers[title], repeat=1)
+                costs[title] += in_unit(seconds, contestant.unit)
+        times = {}
+        for title, contestant in contestants.items():
+            same = contestant.place == BOARD and contestant.unit == self.unit
+            ratios = [a / b for a, b in zip(costs[title], costs[OURS], strict=True)] if same else []
+            times[title] = {
+                "cost": median(costs[title]),
+                "unit": contestant.unit,
+                "place": contestant.place,
+                "difference": differences[title],
+                "ratio": median(ratios) if ratios else None,
+            }
+        return {"times": times, "failed": failed}

@@ -1,0 +1,212 @@
+"""Plan which operators become one kernel: a convolution or packing, and the element-wise work around it.
+
+A group starts at its anchor and takes in what follows element by element, as long as each value has one
+reader; besides, from any of its values, a comparison that ends in packed bits, and what is turned to planes,
+[N, C, H, W]. So a convolution writes its float output, its packed sign, or both, in the layout that is
+wanted, without a second pass over memory. A packing that no convolution took in takes in the element-wise
+work before it. No group may come to depend on itself through another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import tvm
+from tvm import relax
+
+from relay_passes.ir.operators import Contraction, Pack, attributes_of
+from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, shape_of, users
+from schedules.parts.epilogue import OPERATORS
+
+SUMS = (
+    "bibench.binary_convolution",
+    "bibench.int8_convolution",
+    "bibench.binary_product",
+    "bibench.convolution",
+    "bibench.matmul",
+    "bibench.pool",
+)
+
+
+class Group:
+    """Bindings that are computed together; the first one is the anchor."""
+
+    def __init__(self, anchor: relax.VarBinding):
+        self.anchor = anchor
+        self.members = [anchor]
+
+    def __contains__(self, binding: relax.VarBinding) -> bool:
+        return any(binding.same_as(member) for member in self.members)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the values that the group works on."""
+        value = self.anchor.value
+        return shape_of(value.args[0] if is_call(value, "bibench.pack") else self.anchor.var)
+
+
+def read_vars(value: relax.Expr) -> list[relax.Var]:
+    found: list[relax.Var] = []
+    relax.analysis.post_order_visit(value, lambda e: found.append(e) if isinstance(e, relax.Var) else None)
+    return list(dict.fromkeys(found))
+
+
+class _Plan:
+    def __init__(self, mod: tvm.IRModule):
+        self.bindings = bindings(mod)
+        self.users = users(mod)
+        self.unit: dict[relax.Var, Group] = {b.var: Group(b) for b in self.bindings}
+        self.results = set(read_vars(mod["main"].body.body))
+
+    def depends(self, unit: Group, on: Group) -> bool:
+        """Whether `unit` needs `on` to be computed before it, through any path."""
+        seen: set[int] = set()
+        stack = [unit]
+        while stack:
+            current = stack.pop()
+            if current is on:
+                return True
+            if id(current) not in seen:
+                seen.add(id(current))
+                stack += [self.unit[v] for m in current.members for v in read_vars(m.value) if v in self.unit]
+        return False
+
+    def may_join(
+        self, group: Group, binding: relax.VarBinding, with_it: Sequence[relax.VarBinding] = ()
+    ) -> bool:
+        """Whether the group can compute this binding, and others `with_it`: same elements, and no cycle."""
+        value = binding.value
+        if len(self.unit[binding.var].members) > 1 or not is_call(value):
+            return False
+        if is_call(value, "bibench.pack"):
+            planar = attributes_of(value, Pack).planar  # and a group of sums is channels last
+            if planar or shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
+                return False
+        elif is_call(value, "relax.permute_dims"):
+            return _writes_planes(group, binding)
+        elif value.op.name not in OPERATORS or not _same_elements(binding, group.shape):
+            return False
+        others = {id(self.unit[v]): self.unit[v] for v in read_vars(value) if v in self.unit}
+        inside = [group, *(self.unit[b.var] for b in with_it)]
+        return not any(
+            all(other is not unit for unit in inside) and self.depends(other, group)
+            for other in others.values()
+        )
+
+    def join(self, group: Group, binding: relax.VarBinding) -> None:
+        self.unit[binding.var] = group
+        group.members.append(binding)
+
+
+def _same_elements(binding: relax.VarBinding, shape: tuple[int, ...]) -> bool:
+    if shape_of(binding.var) != shape:
+        return False
+    operands = [shape_of(arg) for arg in binding.value.args if is_tensor(arg)]
+    return all(
+        len(operand) <= len(shape)
+        and all(e in (1, s) for e, s in zip(operand[::-1], shape[::-1], strict=False))
+        for operand in operands
+    )
+
+
+def _writes_planes(group: Group, binding: relax.VarBinding) -> bool:
+    """Whether the group's kernel may write this permutation of one of its values itself."""
+    anchor, axes = group.anchor.value, binding.value.attrs.axes
+    if not is_call(anchor, "bibench.convolution", "bibench.binary_convolution"):
+        return False
+    depthwise = 1 < attributes_of(anchor, Contraction).conv.groups == group.shape[-1]
+    turned = axes is not None and [int(axis) for axis in axes] == [0, 3, 1, 2]
+    return turned and not depthwise and dtype_of(binding.var) in ("float32", "int32")
+
+
+def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
+    """Whether each block of the kernel's output channels starts a word of the packed output."""
+    packing = attributes_of(binding.value, Pack).packing
+    if packing.groups > 1 and (packing.channels // packing.groups) % packing.per_word:
+        return False
+    anchor = group.anchor.value
+    if is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution"):
+        groups = attributes_of(anchor, Contraction).conv.groups
+        return groups == 1 or (group.shape[-1] // groups) % packing.per_word == 0
+    return True
+
+
+def _work(binding: relax.VarBinding) -> int:
+    """Products in a layer with weights."""
+    value = binding.value
+    if not is_call(value, *SUMS) or len(value.args) < 2:
+        return 0
+    return math.prod(shape_of(binding.var)) * math.prod(shape_of(value.args[1])[1:])
+
+
+def group_kernels(mod: tvm.IRModule) -> list[Group]:
+    """All groups with more to them than one plain operator, in the order of their anchors."""
+    plan = _Plan(mod)
+    groups = []
+    # Two convolutions that meet in an addition: the one with more work takes it, where it weighs less.
+    for binding in sorted(plan.bindings, key=_work, reverse=True):
+        if is_call(binding.value, *SUMS):
+            group = plan.unit[binding.var]
+            _take_followers(plan, group)
+            groups.append(group)
+    for binding in plan.bindings:
+        if is_call(binding.value, "bibench.pack") and plan.unit[binding.var].anchor.same_as(binding):
+            group = plan.unit[binding.var]
+            _take_producers(plan, group)
+            groups.append(group)
+    return groups
+
+
+def _take_followers(plan: _Plan, group: Group) -> None:
+    tail = group.anchor.var
+    while True:
+        readers = plan.users.get(tail, [])
+        for reader in readers:
+            if len(readers) > 1 or tail in plan.results:
+                _take_ending(plan, group, reader)
+        if len(readers) != 1 or tail in plan.results or not plan.may_join(group, readers[0]):
+            return
+        if is_call(readers[0].value, *_ENDINGS):
+            plan.join(group, readers[0])
+            return
+        plan.join(group, readers[0])
+        tail = readers[0].var
+
+
+_ENDINGS = ("bibench.pack", "relax.permute_dims")  # written in a form of their own, which no member reads
+
+
+def _take_ending(plan: _Plan, group: Group, first: relax.VarBinding) -> None:
+    """Join the operator `first`, and what follows it, if that leads to packed bits or to planes and nowhere
+    else."""
+    path = [first]
+    while True:
+        if not plan.may_join(group, path[-1], path[:-1]):
+            return
+        if is_call(path[-1].value, *_ENDINGS):
+            break
+        readers = plan.users.get(path[-1].var, [])
+        if len(readers) != 1 or path[-1].var in plan.results:
+            return
+        path.append(readers[0])
+    for binding in path:
+        plan.join(group, binding)
+
+
+def _take_producers(plan: _Plan, group: Group) -> None:
+    waiting: list[relax.Var] = read_vars(group.anchor.value)
+    while waiting:
+        var = waiting.pop()
+        unit = plan.unit.get(var)
+        if unit is None or len(unit.members) > 1 or unit is group or var in plan.results:
+            continue
+        binding = unit.anchor
+        readers: Iterable[relax.VarBinding] = plan.users.get(var, [])
+        if not all(reader in group for reader in readers):
+            continue
+        if not is_call(binding.value) or binding.value.op.name not in OPERATORS:
+            continue
+        if _same_elements(binding, group.shape):
+            plan.join(group, binding)
+            waiting += read_vars(binding.value)

@@ -1,0 +1,1 @@
+"""Arm processors that one does not have: QEMU in user mode on this machine."""

@@ -1,0 +1,76 @@
+"""Packing: a comparison, and what is computed element by element before it, to bits; or a float to bytes.
+
+The plain reference is `bits.pack` after `Epilogue.evaluate`.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from schedules.parts.emit import each, flat
+from schedules.parts.epilogue import Epilogue
+from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments
+
+BLOCK = 64
+
+
+def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> tirx.PrimFunc:
+    """Parameters of the kernel: the epilogue's operands and its one output, which is packed.
+
+    extents: batch, height, width, channels of what is packed.
+    """
+    batch, height, width, channels = extents
+    (output,) = epilogue.outputs
+    packing = output.packing
+    assert packing is not None
+    group = channels // packing.groups
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr(KERNEL_ATTRIBUTES)
+        operands = operand_arguments(epilogue)
+        out = T.arg("output0", T.buffer(output.shape, output.dtype))
+        with T.sblock("root"):  # TVM's passes look for one in every kernel
+            writer = Writer(epilogue, [out], operands, (batch, height, width))
+            writer.clear_halos()
+            words = flat(out)
+            top, left, _, _ = packing.halo
+            _, out_height, out_width, pitch = packing.shape(batch, height, width)
+
+            def truth(n, y, x, channel):
+                return epilogue.emit(None, [n, y, x, channel], operands)[0]
+
+            def byte_a_channel(n, y, x, first):
+                with T.vectorized(0, channels) as c:
+                    bit = tirx.Select(truth(n, y, x, c), tirx.const(1, "uint8"), tirx.const(0, "uint8"))
+                    T.buffer_store(words, bit, [first + c])
+
+            def group_by_group(n, y, x, first):
+                with T.serial(0, packing.groups) as g, T.serial(0, packing.words_per_group) as w:
+                    value = tirx.const(0, packing.dtype)
+                    for j in range(packing.word):
+                        channel = w * packing.word + j
+                        exists = channel < group
+                        at = tirx.min(channel, group - 1)  # no read past the end, whatever the branch
+                        bit = tirx.Select(
+                            tirx.all(exists, truth(n, y, x, g * group + at)),
+                            tirx.const(1 << j, packing.dtype),
+                            tirx.const(0, packing.dtype),
+                        )
+                        value = value | bit
+                    T.buffer_store(words, value, [first + g * packing.words_per_group + w])
+
+            with T.parallel(0, batch * height) as r:
+                n, y = r // height, r % height
+                with T.serial(0, width) as x:
+                    first = ((n * out_height + y + top) * out_width + x + left) * pitch
+                    if packing.groups > 1 and group == 1 and packing.word == 8:
+                        byte_a_channel(n, y, x, first)
+                    elif packing.groups > 1 and group % packing.word:
+                        group_by_group(n, y, x, first)
+                    else:
+                        whole, rest = divmod(channels, BLOCK)
+                        each(whole, lambda b: writer.write(n, y, x, b * BLOCK, BLOCK, lambda *_: None))
+                        if rest:
+                            writer.write(n, y, x, whole * BLOCK, rest, lambda *_: None)
+    return builder.get()

@@ -1,0 +1,123 @@
+"""What becomes of a count of differing bits: a dot product, or a threshold's truth, exact at the borders too.
+
+What a zero in the padding counts
+---------------------------------
+PyTorch pads the +-1 activations with 0, which a bit cannot say. The halo holds 0 bits, read as -1. Let
+`count` be the number of differing bits over all taps, `missing` the taps that lie in the padding at this
+pixel, and K' the number of products that do not. A bit 0 in the halo differs from the weight bit where that
+bit is 1, so
+
+    count = count_valid + sum over missing of popcount(weight[tap])
+    dot   = K' - 2 * count_valid
+          = K' + 2 * sum over missing of popcount(weight[tap]) - 2 * count
+          = base[row class, column class, output channel] - 2 * count
+
+Pixels with the same missing taps form a class; `border_tables` makes the small integer table `base`. Without
+padding it is the one number K. The same table serves activations in {0, 1} (`zero_one`); with
+a = (s + 1) / 2,
+
+    2 * sum(a * w) = dot + sum over valid taps of w,  which is again  base' - 2 * count.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from schedules.geometry import Convolution
+from schedules.parts.emit import spread, vector
+
+# What the epilogue gets for a count: `products - 2 * count` (no padding), `base - 2 * count` by the three
+# `border_tables`, or the truth of `dot >= threshold` by the `limit_table` in the place of base.
+Ending = Literal["dot", "bordered dot", "truth"]
+CLASS_DTYPE = "uint16"  # there are at most two more classes than taps in a row or column
+
+
+def _taps(extent: int, out: int, kernel: int, stride: int, before: int, dilation: int) -> np.ndarray:
+    """bool [out, kernel]: which taps of each output position lie inside the image."""
+    position = np.arange(out)[:, None] * stride - before + np.arange(kernel)[None] * dilation
+    return (position >= 0) & (position < extent)
+
+
+def _border_classes(conv: Convolution) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """For rows and columns: the distinct sets of valid taps, and which of them each output position has."""
+    top, left, _, _ = conv.padding
+    rows = _taps(conv.height, conv.out_height, conv.kernel[0], conv.strides[0], top, conv.dilation[0])
+    columns = _taps(conv.width, conv.out_width, conv.kernel[1], conv.strides[1], left, conv.dilation[1])
+    return np.unique(rows, axis=0, return_inverse=True), np.unique(columns, axis=0, return_inverse=True)
+
+
+def border_dtype(conv: Convolution) -> str:
+    """Of the base table, whose entries reach 3 K, and 5 K with `zero_one`; small: it is stored."""
+    return "int16" if 5 * conv.products <= np.iinfo(np.int16).max else "int32"
+
+
+def border_tables(
+    conv: Convolution, weights: np.ndarray, zero_one: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """base [row classes, column classes, O] of `border_dtype`, row_class [OH], column_class [OW].
+
+    weights: bool [O, KH, KW, C / groups].
+    """
+    (rows, row_class), (columns, column_class) = _border_classes(conv)
+    ones = weights.sum(-1, dtype=np.int32)  # [O, KH, KW]
+    channels = conv.channels // conv.groups
+    valid = (rows[:, None, :, None] & columns[None, :, None, :]).astype(np.int32)  # [RC, CC, KH, KW]
+    base = channels * valid.sum((2, 3))[..., None] + 2 * np.einsum("rcij,oij->rco", 1 - valid, ones)
+    if zero_one:
+        base = base + np.einsum("rcij,oij->rco", valid, 2 * ones - channels)
+    classes = (row_class.ravel().astype(CLASS_DTYPE), column_class.ravel().astype(CLASS_DTYPE))
+    return base.astype(border_dtype(conv)), *classes
+
+
+def limit_table(base: np.ndarray, thresholds: np.ndarray, conv: Convolution) -> np.ndarray:
+    """What a count must stay below for its dot product to reach its channel's threshold.
+
+    dot >= T  <=>  base - 2 * count >= T  <=>  count < floor((base - T) / 2) + 1.
+    """
+    below = (base.astype(np.int64) - thresholds.astype(np.int64)) // 2 + 1
+    return np.clip(below, 0, conv.products + 1).astype(count_dtype(conv))
+
+
+def count_dtype(conv: Convolution) -> str:
+    """Of counts, which reach the number of products, and of their limits, which reach one more."""
+    return "uint16" if conv.products < np.iinfo(np.uint16).max else "uint32"
+
+
+class Borders:
+    """The kernel's side of the tables: parameters, and what becomes of a count."""
+
+    def __init__(self, conv: Convolution, ending: Ending):
+        self.conv, self.ending = conv, ending
+        if ending == "dot":
+            return
+        (rows, _), (columns, _) = _border_classes(conv)
+        dtype = border_dtype(conv) if ending == "bordered dot" else count_dtype(conv)
+        self.table = T.arg("table", T.buffer((len(rows), len(columns), conv.out_channels), dtype))
+        self.row_class = T.arg("row_class", T.buffer((conv.out_height,), CLASS_DTYPE))
+        self.column_class = T.arg("column_class", T.buffer((conv.out_width,), CLASS_DTYPE))
+
+    def settle(self, count: Any, oh: Any, ow: Any, channel: Any, lanes: int) -> Any:
+        """A vector of counts -> dot products int32, or the truth of dot >= threshold."""
+        if self.ending == "dot":
+            return spread(tirx.const(self.conv.products, "int32"), lanes) - _twice(count, "int32", lanes)
+        row, column = (c.astype("int32") for c in (self.row_class[oh], self.column_class[ow]))
+        table = vector(self.table, [row, column, channel], lanes)
+        if self.ending == "truth":
+            dtype = str(self.table.dtype)
+            return (count if str(count.ty).startswith(dtype) else _cast(count, dtype, lanes)) < table
+        # In 16 bits where the result fits: what overflows on the way comes back.
+        fits = 2 * self.conv.products <= np.iinfo(np.int16).max and str(count.ty).startswith("uint16")
+        narrow = "int16" if fits else "int32"
+        return _cast(_cast(table, narrow, lanes) - _twice(count, narrow, lanes), "int32", lanes)
+
+
+def _cast(value: Any, dtype: str, lanes: int) -> Any:
+    return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+
+
+def _twice(count: Any, dtype: str, lanes: int) -> Any:
+    return _cast(count, dtype, lanes) * spread(tirx.const(2, dtype), lanes)

@@ -1,0 +1,43 @@
+"""Vectors of a buffer in TIR, and loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+
+def vector(buffer: tirx.Buffer, index: list[Any], lanes: int) -> Any:
+    """`lanes` elements along the last axis from index on; the element itself for one."""
+    *outer, last = index
+    return buffer[(*outer, T.ramp(last, 1, lanes) if lanes > 1 else last)]
+
+
+def spread(value: Any, lanes: int) -> Any:
+    return T.broadcast(value, lanes) if lanes > 1 else value
+
+
+def load(buffer: tirx.Buffer, start: Any, lanes: int) -> Any:
+    return vector(buffer, [start], lanes)
+
+
+def store(buffer: tirx.Buffer, start: Any, lanes: int, value: Any) -> None:
+    T.buffer_store(buffer, value, [T.ramp(start, 1, lanes) if lanes > 1 else start])
+
+
+def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:
+    """The same memory as a vector, read as another type where one is given."""
+    held, read = (np.dtype(str(d)).itemsize for d in (buffer.dtype, dtype or buffer.dtype))
+    extent = int(np.prod([int(e) for e in buffer.shape])) * held // read
+    return T.decl_buffer((extent,), dtype or str(buffer.dtype), data=buffer.data)
+
+
+def each(extent: int, body: Callable[[Any], None]) -> None:
+    if extent == 1:
+        body(0)
+    elif extent:
+        with T.serial(0, extent) as i:
+            body(i)

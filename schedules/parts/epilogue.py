@@ -1,0 +1,228 @@
+"""What a kernel does with a sum before it writes it: scale, batch norm, residual, activation, packing.
+
+An `Epilogue` is a straight-line program over one output element. The same table of operators (`OPERATORS`)
+gives its meaning twice: on TIR scalars inside a kernel, and on whole numpy arrays, which is the slow obvious
+twin that tests and `--verify` compare with, and what the folding of thresholds evaluates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from schedules.parts.bits import Packing, pack
+
+
+class _OnArrays:
+    """numpy, with float32 kept float32 (a Python scalar does not widen an array under NEP 50)."""
+
+    maximum, minimum, where, exp, tanh, sqrt, abs, rint = (
+        np.maximum,
+        np.minimum,
+        np.where,
+        np.exp,
+        np.tanh,
+        np.sqrt,
+        np.abs,
+        np.rint,
+    )
+    logical_not = staticmethod(np.logical_not)
+
+    @staticmethod
+    def cast(x, dtype):
+        return np.asarray(x).astype(dtype)
+
+
+class _InKernel:
+    """TIR expressions of one element, or of a vector of them. `Select` evaluates both sides."""
+
+    maximum, minimum = staticmethod(tirx.max), staticmethod(tirx.min)
+    exp, tanh, sqrt, abs = (
+        staticmethod(tirx.exp),
+        staticmethod(tirx.tanh),
+        staticmethod(tirx.sqrt),
+        staticmethod(tirx.abs),
+    )
+    logical_not = staticmethod(tirx.Not)
+    rint = staticmethod(tirx.nearbyint)
+
+    @staticmethod
+    def where(condition, yes, no):
+        return tirx.Select(condition, yes, no)
+
+    @staticmethod
+    def cast(x, dtype):
+        _, vector, lanes = str(x.ty).partition("x")
+        return x.astype(f"{dtype}{vector}{lanes}")
+
+
+# name of the Relax operator -> its meaning on (math, *operands, **attributes).
+# Every entry works element by element with numpy's broadcasting.
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "relax.add": lambda m, a, b: a + b,
+    "relax.subtract": lambda m, a, b: a - b,
+    "relax.multiply": lambda m, a, b: a * b,
+    "relax.divide": lambda m, a, b: a / b,
+    "relax.maximum": lambda m, a, b: m.maximum(a, b),
+    "relax.minimum": lambda m, a, b: m.minimum(a, b),
+    "relax.greater_equal": lambda m, a, b: a >= b,
+    "relax.greater": lambda m, a, b: a > b,
+    "relax.less_equal": lambda m, a, b: a <= b,
+    "relax.less": lambda m, a, b: a < b,
+    "relax.logical_xor": lambda m, a, b: m.where(b, m.logical_not(a), a),
+    "relax.logical_not": lambda m, a: m.logical_not(a),
+    "relax.where": lambda m, c, a, b: m.where(c, a, b),
+    "relax.negative": lambda m, a: -a,
+    "relax.abs": lambda m, a: m.abs(a),
+    "relax.sqrt": lambda m, a: m.sqrt(a),
+    "relax.exp": lambda m, a: m.exp(a),
+    "relax.tanh": lambda m, a: m.tanh(a),
+    "relax.sigmoid": lambda m, a: _as(a, 1) / (_as(a, 1) + m.exp(-a)),
+    "relax.round": lambda m, a: m.rint(a),
+    "relax.astype": lambda m, a, dtype: m.cast(a, dtype),
+    "relax.clip": lambda m, a, lower, upper: m.minimum(m.maximum(a, lower), upper),
+    "relax.nn.relu": lambda m, a: m.maximum(a, _as(a, 0)),
+    "relax.nn.leakyrelu": lambda m, a, alpha: m.where(a > _as(a, 0), a, a * _as(a, alpha)),
+}
+
+
+def _as(like, value):
+    return tirx.const(value, str(like.ty)) if isinstance(like, tvm.ir.Expr) else np.asarray(value, like.dtype)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A thing that a step reads: the kernel's sum, an operand of the kernel, an earlier step, or a number."""
+
+    kind: str  # "sum" | "operand" | "step" | "number"
+    index: int = 0
+    number: float | int | bool = 0
+    dtype: str = "float32"
+
+
+SUM = Value("sum")
+
+
+@dataclass(frozen=True)
+class Step:
+    op: str
+    inputs: tuple[Value, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor that the kernel writes: the value itself, or with `packing` its truth as packed bits.
+
+    planar: an image is written as [N, C, H, W]; of 32-bit numbers."""
+
+    value: Value
+    shape: tuple[int, ...]
+    dtype: str
+    packing: Packing | None = None
+    planar: bool = False
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """Operands broadcast against the kernel's output from the right, as in numpy."""
+
+    operands: tuple[tuple[tuple[int, ...], str], ...]  # (shape, dtype) of each
+    steps: tuple[Step, ...]
+    outputs: tuple[Output, ...]
+
+    def is_integer(self, value: Value) -> bool:
+        """Whether no float has a part in this value, so that it is exact on any machine."""
+        if value.kind == "operand":
+            return "float" not in self.operands[value.index][1]
+        if value.kind == "number":
+            return "float" not in value.dtype
+        if value.kind == "sum":
+            return True
+        step = self.steps[value.index]
+        exact = "float" not in str(step.attributes.get("dtype", ""))
+        return exact and all(self.is_integer(v) for v in step.inputs)
+
+    def evaluate(self, total: np.ndarray, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The slow twin. total: the kernel's sums, in the shape of its output."""
+        done: list[np.ndarray] = []
+
+        def read(v: Value):
+            if v.kind == "sum":
+                return total
+            if v.kind == "operand":
+                return operands[v.index]
+            return done[v.index] if v.kind == "step" else np.asarray(v.number, v.dtype)
+
+        with np.errstate(all="ignore"):
+            for step in self.steps:
+                done.append(OPERATORS[step.op](_OnArrays, *map(read, step.inputs), **step.attributes))
+        results = []
+        for output in self.outputs:
+            value = np.broadcast_to(read(output.value), total.shape)
+            if output.planar:
+                value = value.transpose(0, 3, 1, 2)
+            results.append(
+                pack(value, output.packing)
+                if output.packing
+                else value.astype(output.dtype).reshape(output.shape)
+            )
+        return results
+
+    def emit(
+        self, total: Any, index: Sequence[Any], buffers: Sequence[tirx.Buffer], lanes: int = 1
+    ) -> list[Any]:
+        """The value of every output at `index` (batch, row, column, channel), as TIR.
+
+        With `lanes`, for so many channels from there on, as vectors; `total` is a vector then, too.
+        """
+        done: list[Any] = []
+
+        def spread(scalar: Any) -> Any:
+            return T.broadcast(scalar, lanes) if lanes > 1 else scalar
+
+        def read(v: Value):
+            if v.kind == "sum":
+                return total
+            if v.kind == "operand":
+                *outer, channel = broadcast_index(buffers[v.index].shape, index)
+                if lanes > 1 and int(buffers[v.index].shape[-1]) > 1:
+                    return buffers[v.index][(*outer, T.ramp(channel, 1, lanes))]
+                return spread(buffers[v.index][(*outer, channel)])
+            return done[v.index] if v.kind == "step" else spread(tirx.const(v.number, v.dtype))
+
+        for step in self.steps:
+            done.append(OPERATORS[step.op](_InKernel, *map(read, step.inputs), **step.attributes))
+        return [read(output.value) for output in self.outputs]
+
+
+def broadcast_index(shape: Sequence[Any], index: Sequence[Any]) -> list[Any]:
+    """Where an operand of this shape is read for an output element: from the right, 0 where it has 1."""
+    tail = index[len(index) - len(shape) :]
+    return [0 if int(extent) == 1 else i for extent, i in zip(shape, tail, strict=True)]
+
+
+def plain(shape: tuple[int, ...], dtype: str) -> Epilogue:
+    """Writes the sum as it is."""
+    return Epilogue((), (), (Output(SUM, shape, dtype),))
+
+
+def evaluate_operator(call: tvm.ir.Expr, arrays: Sequence[Any]) -> np.ndarray:
+    """One Relax call of `OPERATORS` on arrays that stand for all of its operands, numbers included."""
+    with np.errstate(all="ignore"):
+        return OPERATORS[call.op.name](_OnArrays, *arrays, **step_attributes(call))
+
+
+def step_attributes(call: tvm.ir.Expr) -> dict[str, Any]:
+    """What an entry of `OPERATORS` takes besides operands."""
+    if call.op.name == "relax.astype":
+        return {"dtype": str(call.attrs.dtype)}
+    if call.op.name == "relax.nn.leakyrelu":
+        return {"alpha": float(call.attrs.alpha)}
+    return {}

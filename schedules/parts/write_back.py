@@ -1,0 +1,124 @@
+"""How a kernel writes its outputs: epilogue, then numbers as they are and truths as packed bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from schedules.parts.bits import Packing
+from schedules.parts.emit import each, flat
+from schedules.parts.epilogue import Epilogue
+from schedules.parts.planes import Planes
+
+SCHEDULED = "bibench.is_scheduled"
+# Buffers do not overlap; no other schedule may touch a kernel, nor TVM's fusion take it apart (8: opaque).
+KERNEL_ATTRIBUTES = {"tirx.noalias": True, SCHEDULED: True, "op_pattern": 8}
+
+
+def operand_arguments(epilogue: Epilogue) -> list[tirx.Buffer]:
+    """The parameters of a kernel for what its epilogue reads."""
+    return [T.arg(f"operand{i}", T.buffer(*spec)) for i, spec in enumerate(epilogue.operands)]
+
+
+def output_arguments(epilogue: Epilogue) -> list[tirx.Buffer]:
+    """The parameters of a kernel for what its epilogue writes."""
+    return [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+
+
+class Writer:
+    """Emits an epilogue at one pixel for channels that lie together, in vectors.
+
+    extents: batch, height, width of the outputs, without halo.
+    planes: the band that is being computed, where an output wants planes; set by the kernel."""
+
+    WIDEST = 32
+
+    def __init__(
+        self,
+        epilogue: Epilogue,
+        outputs: list[tirx.Buffer],
+        operands: list[tirx.Buffer],
+        extents: tuple[int, int, int],
+    ):
+        self.epilogue, self.outputs, self.operands, self.extents = epilogue, outputs, operands, extents
+        self.planes: Planes | None = None
+        pairs = zip(outputs, epilogue.outputs, strict=True)
+        self.packed = [(flat(buffer), o.packing) for buffer, o in pairs if o.packing is not None]
+
+    def clear_halos(self) -> None:
+        for words, packing in self.packed:
+            if any(packing.halo):
+                with T.serial(0, words.shape[0]) as j:
+                    T.buffer_store(words, tirx.const(packing.nothing, packing.dtype), [j])
+
+    def write(self, n, y, x, start, valid: int, total: Callable[[Any, Any, int], Any]) -> None:
+        """Channels start to start + valid; `total(lane, channel, lanes)` gives the sums of `lanes` of them.
+
+        Where bits are packed, start is at the beginning of a word.
+        """
+        word = max((packing.per_word for _, packing in self.packed), default=1)
+        done = 0
+        for size in (self.WIDEST, self.WIDEST // 2):
+            if size % word == 0:
+                count = (valid - done) // size
+
+                def piece(p, size=size, done=done):
+                    self._piece(n, y, x, start, done + p * size, size, total)
+
+                each(count, piece)
+                done += count * size
+        step = word if self.packed else self.WIDEST
+        for first in range(done, valid, step):
+            self._piece(n, y, x, start, first, min(valid - first, step), total)
+
+    def _piece(self, n, y, x, start, first, lanes: int, total) -> None:
+        channel = start + first
+        values = self.epilogue.emit(total(first, channel, lanes), [n, y, x, channel], self.operands, lanes)
+        packed = iter(self.packed)
+        for i, (value, buffer, output) in enumerate(
+            zip(values, self.outputs, self.epilogue.outputs, strict=True)
+        ):
+            if output.planar:
+                assert self.planes is not None
+                self.planes.keep(i, y, x, first, lanes, value)
+                continue
+            if output.packing is None:
+                index = [n, y, x, channel if lanes == 1 else T.ramp(channel, 1, lanes)]
+                T.buffer_store(buffer, value, index[4 - len(buffer.shape) :])
+                continue
+            words, packing = next(packed)
+            top, left, _, _ = packing.halo
+            _, height, width, pitch = packing.shape(*self.extents)
+            at = ((n * height + y + top) * width + x + left) * pitch + channel // packing.per_word
+            if lanes % packing.per_word == 0:
+                count = lanes // packing.per_word
+                kind = packing.dtype if count == 1 else f"{packing.dtype}x{count}"
+                quantizer = packing.quantizer
+                whole = quantizer.emit(value, lanes) if quantizer else bits_of(value, kind)
+                T.buffer_store(words, whole, [at if count == 1 else T.ramp(at, 1, count)])
+            else:
+                part = self._part_of_word(packing, n, y, x, start, first, lanes, total, value)
+                T.buffer_store(words, part, [at])
+
+    def _part_of_word(self, packing: Packing, n, y, x, start, first, lanes: int, total, value) -> Any:
+        """The last word, of which only `lanes` bits are taken: the others are 0."""
+        if lanes in (8, 16):
+            return bits_of(value, f"uint{lanes}").astype(packing.dtype)
+        which = next(i for i, o in enumerate(self.epilogue.outputs) if o.packing is packing)
+        word = tirx.const(0, packing.dtype)
+        for j in range(lanes):
+            channel = start + first + j
+            bit = self.epilogue.emit(total(first + j, channel, 1), [n, y, x, channel], self.operands)[which]
+            word = word | tirx.Select(bit, tirx.const(1 << j, packing.dtype), tirx.const(0, packing.dtype))
+        return word
+
+
+def bits_of(truth: Any, dtype: str) -> Any:
+    """A vector of truths as the bits of integers, lane i as bit i; LLVM has an instruction or a few for that.
+
+    `T.reinterpret` counts a truth as eight bits and refuses; LLVM has it as one.
+    """
+    return tirx.call_intrin(dtype, "tirx.reinterpret", truth)

@@ -1,0 +1,137 @@
+"""Which flipped signs rounding explains: those at a threshold, and never one exactly on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import trainers
+from bibench_tvm.compiling.rounding import Rounding
+from bibench_tvm.importer import Injection, Reference, import_model
+
+X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+
+
+def network(algorithm: str = "bnn") -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 3), torch.nn.Conv2d(4, 2, 1)]
+    return trainers.binarize(torch.nn.Sequential(*layers), algorithm).eval()
+
+
+@pytest.fixture(params=["torch", "onnx"])
+def reference_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[torch.nn.Module], Reference]:
+    def of(model: torch.nn.Module) -> Reference:
+        example = torch.zeros(1, 3, 8, 8)
+        if request.param == "torch":
+            return import_model(model, example_inputs=example).reference
+        torch.onnx.export(model, (example,), tmp_path / "m.onnx", dynamo=False)
+        return import_model(tmp_path / "m.onnx").reference
+
+    return of
+
+
+def binary_layer(reference: Reference) -> str:
+    return list(reference.layers)[1]
+
+
+def before_the_sign(reference: Reference) -> np.ndarray:
+    [decision] = reference.decisions(binary_layer(reference), 0)
+    return reference([X], {}, wanted=[decision.tensor]).tensors[decision.tensor]
+
+
+def excused(reference: Reference, where: np.ndarray, x: np.ndarray = X) -> np.ndarray:
+    layer = binary_layer(reference)
+    [signs] = reference([x], {}).layer_inputs[layer]
+    ours = np.where(where, -signs, signs)
+    return Rounding(reference).excused(layer, 0, where, ours, [x], {layer: Injection((ours,))})
+
+
+def test_at_a_threshold(reference_of: Callable) -> None:
+    model = network()
+    values = before_the_sign(reference_of(model))
+    with torch.no_grad():
+        model[0].bias[0] -= float(values[0, 0, 3, 3]) - 1e-7
+        model[0].bias[1] -= float(values[0, 1, 3, 3]) - 1e-3
+    reference = reference_of(model)
+    where = np.zeros(values.shape, bool)
+    where[0, :3, 3, 3] = True
+    assert 0 < abs(before_the_sign(reference)[0, 0, 3, 3]) < 1e-6
+    found = excused(reference, where)
+    assert found[0, 0, 3, 3] and found.sum() == 1
+
+
+def test_exactly_on_it(reference_of: Callable) -> None:
+    model = network()
+    with torch.no_grad():
+        model[0].bias.zero_()
+    zeros = np.zeros_like(X)
+    assert not excused(reference_of(model), np.ones((1, 8, 8, 8), bool), zeros).any()
+
+
+@pytest.mark.parametrize("algorithm", [name for name in trainers.list_algorithms() if name != "fp32"])
+def test_the_threshold_is_found(algorithm: str) -> None:
+    reference = import_model(network(algorithm), example_inputs=torch.zeros(1, 3, 8, 8)).reference
+    layer = next(name for name in reference.layers if name == "1")
+    [decision, *_] = reference.decisions(layer, 0)
+    run = reference([X], {}, wanted=[decision.tensor])
+    assert len(np.unique(run.tensors[decision.tensor])) > 100
+    assert len(np.unique(run.layer_inputs[layer][0])) == 2
+
+
+def test_injected_operands_and_weights(reference_of: Callable) -> None:
+    """A layer gets what it is given, and says what it would have had."""
+    reference = reference_of(network())
+    layer = binary_layer(reference)
+    [signs] = reference([X]).layer_inputs[layer]
+    run = reference([X], {layer: Injection((np.ones_like(signs),))})
+    np.testing.assert_array_equal(run.layer_inputs[layer][0], signs)
+    weights = np.sign(reference.weights(layer)).astype(np.float32)
+    sums = reference.sums(layer, (np.ones(signs.shape, np.int8),), weights)
+    np.testing.assert_array_equal(sums, np.broadcast_to(weights.sum((1, 2, 3))[:, None, None], (1, 4, 6, 6)))
+    last = list(reference.layers)[-1]
+    np.testing.assert_allclose(
+        run.layer_inputs[last][0].ravel()[:1],
+        (sums * np.abs(reference.weights(layer)).flat[0]).ravel()[:1] + bias_of(run, sums, last),
+    )
+    none = reference([X], {layer: Injection((signs,), np.zeros_like(weights))}).layer_inputs[last][0]
+    assert (none == none[..., :1, :1]).all()  # the bias alone
+
+
+def bias_of(run: object, sums: np.ndarray, last: str) -> float:
+    return float((run.layer_inputs[last][0] - sums).ravel()[0])
+
+
+def test_float64(reference_of: Callable) -> None:
+    """The same from the same signs, but for rounding, and rounded otherwise."""
+    reference = reference_of(network())
+    layer = binary_layer(reference)
+    given = {layer: Injection(reference([X]).layer_inputs[layer])}
+    narrow, wide = (reference([X], given, double=double).outputs[0] for double in (False, True))
+    assert (narrow.dtype, wide.dtype) == (np.float32, np.float64)
+    assert 0 < np.abs(narrow - wide).max() < 1e-5
+
+
+def test_an_integer_that_floats_decided_on(reference_of: Callable) -> None:
+    """Of two classes that tie but for rounding either will do, of others only the largest."""
+
+    class Classes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = torch.nn.Conv2d(3, 4, 8)
+            with torch.no_grad():
+                self.conv.weight[1] = self.conv.weight[0]
+                self.conv.bias.copy_(torch.tensor([1.0, 1.0 + 1e-7, 0.5, -5.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.argmax(self.conv(x).flatten(1), 1)
+
+    reference = reference_of(Classes())
+    x = np.zeros_like(X)
+    x[0, 0, 0, 0] = 1e-3
+    theirs = reference([x]).outputs[0]
+    rounding = Rounding(reference)
+    for ours, explained in ((0, True), (1, True), (2, False), (3, False)):
+        assert rounding.explains(0, np.full_like(theirs, ours), theirs, [x], {}) is explained

@@ -1,0 +1,230 @@
+"""A verification notices what is wrong, and one that could not run is never one that passed."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bibench_tvm import compile_model
+from bibench_tvm.compiling import compiler, verify
+from bibench_tvm.compiling.rounding import largest_difference
+from bibench_tvm.importer import Imported, ReferenceRun
+from rpc.emulation import arm64
+
+
+def test_without_an_emulator(command: Callable, tmp_path: Path) -> None:
+    options = ["--target", "arm_cpu", "--verify", 2, "--json", "--out", tmp_path]
+    done = command("compile", *options, PATH="")
+    assert done.code == 0, done.stderr
+    record = done.json["verification"]
+    assert record["passed"] is None and record["backend"] is None and record["agreement"] is None
+    assert record["samples"] == 0
+    assert "arm_cpu cannot be verified here: qemu-aarch64 is not installed. Type: " in record["reason"]
+    assert "Not verified. arm_cpu cannot be verified here" in done.stderr
+    assert "agrees" not in done.stderr
+
+
+def test_what_has_no_emulator(small: torch.nn.Module, tmp_path: Path) -> None:
+    compiled = compile_model(small, torch.zeros(1, 4, 8, 8), target="armv7", verify=1, out=tmp_path)
+    record = compiled.manifest["verification"]
+    assert record["passed"] is None and record["reason"].startswith("armv7 cannot be verified here")
+
+
+def test_not_asked_for(small: torch.nn.Module, tmp_path: Path) -> None:
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path).manifest["verification"]
+    assert record["passed"] is None and "--verify" in record["reason"]
+
+
+def test_inputs_that_do_not_fit(small: torch.nn.Module, tmp_path: Path) -> None:
+    for samples in (np.zeros((5, 4, 8, 9), np.float32), np.zeros((1, 4, 8, 8), np.float32)):
+        with pytest.raises(ValueError, match=r"2 runs of the network take at least \(2, 4, 8, 8\)"):
+            compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=2, samples=samples)
+    with pytest.raises(ValueError, match="cannot be less than 0"):
+        compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=-1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_is_a_failure(
+    invoke: Callable, board: None, small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact is there to be looked at, its manifest says what happened, and the exit code is 1."""
+    run = arm64.run
+
+    def crash(library: Path, samples: list, **options: object) -> list:
+        if len(samples) > 1:
+            raise arm64.EmulationFailed("The emulated program died of SIGILL.")
+        return run(library, samples, **options)
+
+    monkeypatch.setattr(arm64, "run", crash)
+    options = ["--target", "arm_cpu", "--verify", 4, "--json", "--out", tmp_path]
+    done = invoke("compile", small_file, *options)
+    assert done.code == 1
+    record = done.json["verification"]
+    assert record["passed"] is False and record["samples"] == 1
+    assert (
+        record["reason"] == "It broke off in the batch after sample 1: The emulated program died of SIGILL."
+    )
+    assert "The verification failed." in done.stderr
+
+
+class Another:
+    """A source that computes something else than the network that was compiled."""
+
+    def __init__(self, honest: Any, change: Callable[[ReferenceRun], ReferenceRun]):
+        self.honest, self.change = honest, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.honest, name)
+
+    def __call__(self, *args: Any, **options: Any) -> ReferenceRun:
+        return self.change(self.honest(*args, **options))
+
+
+@pytest.fixture
+def another_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def use(change: Callable[[ReferenceRun], ReferenceRun]) -> None:
+        honest = compiler.import_model
+
+        def changed(*arguments: object, **options: object) -> Imported:
+            imported = honest(*arguments, **options)
+            return dataclasses.replace(imported, reference=Another(imported.reference, change))
+
+        monkeypatch.setattr(compiler, "import_model", changed)
+
+    return use
+
+
+def test_float_layers_that_compute_something_else(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable
+) -> None:
+    """The outputs have to be the source's, not only have the same top-1."""
+    another_source(lambda run: dataclasses.replace(run, outputs=[run.outputs[0] + 0.5]))
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
+    assert record["agreement"] == 1 and record["integers_exact"] is True
+    assert record["passed"] is False and record["outputs_off"] == 3
+    assert (
+        "On 3 of 3 samples the outputs differ from the source's by up to 0.5, which is more than rounding"
+        in record["reason"]
+    )
+
+
+@pytest.mark.parametrize("change", [lambda y: y.astype(np.float64), lambda y: y[0]])
+def test_dtypes_and_shapes_are_compared(
+    change: Callable, small: torch.nn.Module, tmp_path: Path, another_source: Callable
+) -> None:
+    another_source(lambda run: dataclasses.replace(run, outputs=[change(run.outputs[0])]))
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=1).manifest["verification"]
+    assert record["passed"] is False
+    assert record["reason"].startswith("The artifact's output 0 is float32 (1, 5), and the source's")
+
+
+def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sum in thousands that is off by two is found and its layer named."""
+    run = verify.run_here
+
+    def wrong(library: Path, samples: list) -> object:
+        for result in run(library, samples):
+            if len(result) > 1:
+                sums = result[-1].copy()
+                sums[0, 3, 5, 7] += 2
+                result = [*result[:-1], sums]
+            yield result
+
+    monkeypatch.setattr(verify, "run_here", wrong)
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
+    assert record["integers_exact"] is False and record["passed"] is False
+    assert record["layers"][0]["wrong_sums"] == 3
+    assert record["reason"] == "These layers do not compute what they should: 2."
+
+
+def test_signs_that_rounding_does_not_explain(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable
+) -> None:
+    def flip(run: ReferenceRun) -> ReferenceRun:
+        signs = run.layer_inputs["2"][0].copy()
+        signs[0, 0, 0, :3] *= -1
+        return dataclasses.replace(run, layer_inputs={**run.layer_inputs, "2": (signs,)})
+
+    another_source(flip)
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=2).manifest["verification"]
+    assert (record["flipped_signs"], record["signs"]) == (6, 2 * 16 * 64)
+    assert (record["excused_flips"], record["unexcused_flips"]) == (0, 6)
+    assert record["passed"] is False and "6 signs are not the source's" in record["reason"]
+
+
+def test_zeros_of_the_source_that_no_note_speaks_of(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable
+) -> None:
+    """They are no flips, and a failure all the same."""
+
+    def zero(run: ReferenceRun) -> ReferenceRun:
+        signs = run.layer_inputs["2"][0].copy()
+        signs[0, 0][signs[0, 0] > 0] = 0
+        return dataclasses.replace(run, layer_inputs={**run.layer_inputs, "2": (signs,)})
+
+    another_source(zero)
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=2).manifest["verification"]
+    assert record["flipped_signs"] == 0 < record["signs_at_zero"]
+    assert (
+        record["passed"] is False and "2: The source has exact zeros where it has signs" in record["reason"]
+    )
+
+
+def test_a_layer_that_the_source_does_not_have(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never silence where a binary layer could not be compared."""
+    another_source(lambda run: run)
+    monkeypatch.setattr(Another, "layers", {}, raising=False)
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=1).manifest["verification"]
+    assert record["passed"] is False
+    assert record["reason"] == "2: The source has no layer of that name."
+
+
+class Layouts(torch.nn.Module):
+    """Binary layers of every layout: behind a padding, in one dimension, products of two activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 8, 3)
+        self.padded = torch.nn.Conv2d(8, 8, 3, bias=False)
+        self.row = torch.nn.Conv1d(8, 8, 3, padding=1, bias=False)
+        for layer in (self.padded, self.row):
+            layer.weight.data = sign(layer.weight.data) * 0.3
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.padded(torch.nn.functional.pad(sign(self.first(x)), (1, 0, 2, 1)))
+        x = self.row(sign(x - 0.01).flatten(2))
+        product = sign(x - 0.02).transpose(1, 2) @ sign(2 * x - 0.5)
+        return product, torch.nn.functional.linear(sign(product[0] - 0.3), sign(product[0] + 0.1))
+
+
+def sign(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x >= 0, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("onnx", [False, True])
+def test_layouts_of_the_source(onnx: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    example = torch.zeros(1, 3, 8, 8)
+    source: Any = Layouts().eval()
+    if onnx:
+        torch.onnx.export(source, (example,), tmp_path / "m.onnx", dynamo=False)
+        source = tmp_path / "m.onnx"
+    manifest = compile_model(source, None if onnx else example, out=tmp_path / "out", verify=2).manifest
+    record = manifest["verification"]
+    assert record["passed"] is True, record["reason"]
+    assert [layer["binarized"] for layer in manifest["layers"]] == [False, *[True] * 4]
+    assert [check["signs"] for check in record["layers"]] == [2 * n for n in (288, 280, 560, 2450)]
+    assert [check["sums"] for check in record["layers"]] == [2 * n for n in (280, 280, 1225, 1225)]
+
+
+def test_infinities_and_nan_agree_with_themselves() -> None:
+    values = np.array([1.0, np.inf, -np.inf, np.nan], np.float32)
+    assert largest_difference(values, values) == 0
+    assert largest_difference(values, np.zeros(4, np.float32)) == np.finfo(np.float64).max
+    assert largest_difference(np.array([True]), np.array([False])) == 1

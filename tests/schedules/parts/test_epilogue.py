@@ -1,0 +1,101 @@
+"""Each operator of an epilogue means the same in a kernel and in numpy."""
+
+import numpy as np
+import pytest
+
+from schedules.geometry import Convolution
+from schedules.kernels.convolution import float_convolution
+from schedules.parts.epilogue import OPERATORS, SUM, Epilogue, Output, Step, Value
+from schedules.parts.weights import lay_out
+from schedules.targets.generic import GENERIC
+
+X, Y, A, B = (Value("operand", i) for i in range(4))
+COMPARISONS = [f"relax.{name}" for name in ("greater_equal", "greater", "less_equal", "less")]
+INPUTS = {
+    **{f"relax.{name}": (X, Y) for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")},
+    **dict.fromkeys(COMPARISONS, (X, Y)),
+    "relax.logical_xor": (A, B),
+    "relax.logical_not": (A,),
+    "relax.where": (A, X, Y),
+    "relax.clip": (X, Value("number", number=-1.0), Value("number", number=1.0)),
+}
+ATTRIBUTES = {"relax.astype": {"dtype": "int32"}, "relax.nn.leakyrelu": {"alpha": 0.1}}
+DTYPES = {
+    "relax.astype": "int32",
+    **dict.fromkeys([*COMPARISONS, "relax.logical_xor", "relax.logical_not"], "bool"),
+}
+# What each is, by other means than the table of operators.
+MEANING = {
+    **{name: getattr(np, name.removeprefix("relax.")) for name in [*COMPARISONS, *INPUTS] if "." in name},
+    "relax.clip": lambda x, low, high: np.sort([x, 0 * x - 1, 0 * x + 1], axis=0)[1],
+    "relax.negative": np.negative,
+    "relax.abs": np.abs,
+    "relax.sqrt": np.sqrt,
+    "relax.exp": np.exp,
+    "relax.tanh": np.tanh,
+    "relax.sigmoid": lambda x: (1 + np.tanh(x / 2)) / 2,
+    "relax.round": np.around,
+    "relax.astype": np.trunc,
+    "relax.nn.relu": lambda x: x * (x > 0),
+    "relax.nn.leakyrelu": lambda x: np.maximum(x, x * np.float32(0.1)),
+}
+APPROXIMATE = {"relax.exp", "relax.tanh", "relax.sigmoid"}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator(host, name):
+    """On all pairs of halves between -3 and 3: equal ones, zero and ties among them."""
+    line = np.linspace(-3, 3, 13, dtype="float32")
+    x, y = np.meshgrid(line, line)
+    operands = [np.abs(x) if name == "relax.sqrt" else x, y, x > 0, y > 1]
+    step = Step(name, INPUTS.get(name, (X,)), ATTRIBUTES.get(name, {}))
+    specs = [(x.shape, DTYPES.get(name, "float32")), (x.shape, "float32")]
+    outputs = tuple(Output(value, *spec) for value, spec in zip((Value("step", 0), SUM), specs, strict=True))
+    epilogue = Epilogue(tuple((o.shape, str(o.dtype)) for o in operands), (step,), outputs)
+
+    conv = Convolution(1, 1, 13, 1, 13)
+    tile = GENERIC.float_tile(conv)
+    weights = lay_out(np.full((13, 1, 1, 1), 5, "float32"), 1, tile)
+    kernel = float_convolution(conv, (13, 1), tile, GENERIC, epilogue)
+    read = [
+        {"operand": lambda v: operands[v.index], "number": lambda v: v.number}[v.kind](v) for v in step.inputs
+    ]
+    with np.errstate(all="ignore"):
+        meant = MEANING[name](*read)
+    for machine in host.each:
+        got, sums = machine.call(kernel, [np.ones((13, 1), "float32"), weights, *operands], specs)
+        assert (sums == 5).all()
+        expected, _ = epilogue.evaluate(sums.reshape(conv.out_shape), operands)
+        tolerance = 1e-6 if name in APPROXIMATE else 0
+        np.testing.assert_allclose(got, expected, rtol=tolerance)
+        np.testing.assert_allclose(got, meant, rtol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(1,), (13,), (5, 1), (5, 13), (1, 5, 1), (1, 1, 1, 1)])
+def test_operands_broadcast_from_the_right(host, shape):
+    operand = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+    conv = Convolution(1, 1, 5, 1, 13)
+    step, tile = Step("relax.add", (SUM, X)), GENERIC.float_tile(conv)
+    epilogue = Epilogue(((shape, "float32"),), (step,), (Output(Value("step", 0), (5, 13), "float32"),))
+    kernel = float_convolution(conv, (5, 1), tile, GENERIC, epilogue)
+    arguments = [np.ones((5, 1), "float32"), lay_out(np.full((13, 1, 1, 1), 5, "float32"), 1, tile), operand]
+    [got] = host.call(kernel, arguments, [((5, 13), "float32")])
+    np.testing.assert_array_equal(got, (np.full((1, 1, 5, 13), 5) + operand).reshape(5, 13))
+
+
+def test_what_a_float_has_a_part_in_is_no_integer():
+    """Also where it was made an integer again, and where an integer was once a float."""
+    steps = (
+        Step("relax.add", (SUM, Value("number", number=1, dtype="int32"))),
+        Step("relax.astype", (Value("step", 0),), {"dtype": "float32"}),
+        Step("relax.astype", (Value("step", 1),), {"dtype": "int32"}),
+        Step("relax.greater_equal", (Value("step", 0), Value("operand", 0))),
+        Step("relax.logical_xor", (Value("step", 3), Value("operand", 1))),
+        Step("relax.add", (Value("step", 0), Value("operand", 2))),
+        Step("relax.add", (Value("step", 0), Value("number", number=1.0))),
+        Step("relax.astype", (Value("step", 0),), {"dtype": "int8"}),
+    )
+    operands = (((3,), "int32"), ((3,), "bool"), ((3,), "float32"))
+    epilogue = Epilogue(operands, steps, ())
+    exact = [epilogue.is_integer(Value("step", i)) for i in range(len(steps))]
+    assert exact == [True, False, False, True, True, False, False, True]

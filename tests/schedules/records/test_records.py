@@ -1,0 +1,110 @@
+"""Files of records: there and back, and refused where they do not fit."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import tvm
+
+from schedules.geometry import Convolution
+from schedules.parts.bits import Packing
+from schedules.records import records
+from schedules.records.kernel_task import KernelTask
+from schedules.records.records import Processor, Record, Records
+from schedules.targets import Tile
+
+TASK = KernelTask(Convolution(1, 8, 8, 32, 64), Packing(32, 16), "dot", (("float32", None),))
+OTHER = KernelTask(Convolution(1, 8, 8, 32, 32), Packing(32, 16), "dot", (("float32", None),))
+PROCESSOR = Processor("aarch64_neon", "cortex-a72")
+TILE = Tile(3, 16, 8, rows=1, word=8, blocks_outside=True)
+RECORDS = Records(PROCESSOR, "instructions", "By hand.", {TASK.key: Record(TILE, 2.0, 3.0)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / records.FILE).write_text(RECORDS.to_json())
+    return tmp_path
+
+
+def test_there_and_back(folder: Path) -> None:
+    assert records.read(folder / records.FILE) == RECORDS
+    choose = records.tuned(folder, PROCESSOR)
+    assert choose(OTHER) is None and not choose.used
+    assert choose(TASK) == TILE
+    [used] = choose.used.values()
+    assert (used["cost"], used["default_cost"], used["unit"]) == (2.0, 3.0, "instructions")
+    assert used["tile"] == asdict(TILE) and used["layer"] == TASK.title
+
+
+def test_an_empty_file_of_records_is_one(tmp_path: Path) -> None:
+    empty = Records(PROCESSOR, "seconds", "By hand.", {})
+    (tmp_path / "empty.json").write_text(empty.to_json())
+    assert records.read(tmp_path / "empty.json") == empty
+
+
+def test_another_processor_and_another_tvm_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"is for cortex-a72 .* and not for cortex-a53"):
+        records.tuned(folder, Processor("aarch64_neon", "cortex-a53"))
+    content = json.loads((folder / records.FILE).read_text())
+    (folder / records.FILE).write_text(json.dumps({**content, "tvm": "0.26.0"}))
+    with pytest.raises(ValueError, match=f"made with TVM 0.26.0, and this is TVM {tvm.__version__}"):
+        records.tuned(folder, PROCESSOR)
+    with pytest.raises(ValueError, match="has no records.json"):
+        records.tuned(folder / "nowhere", PROCESSOR)
+
+
+def test_what_ships_is_taken_for_its_processor_and_tvm_alone(folder: Path) -> None:
+    assert records.shipped(PROCESSOR, folder)(TASK) == TILE
+    assert records.shipped(Processor("aarch64_neon", "cortex-a53"), folder)(TASK) is None
+
+
+def test_what_ships_can_be_read() -> None:
+    for path in records.SHIPPED.glob("*.json"):
+        assert records.read(path).obtained
+
+
+def changed(**changes: object) -> str:
+    content = json.loads(RECORDS.to_json())
+    [record] = content["records"]
+    tile = {**record["tile"], **changes.pop("tile", {})}  # type: ignore[dict-item]
+    record = {**record, "tile": tile, **changes.pop("record", {})}  # type: ignore[dict-item]
+    return json.dumps({**content, "records": [record], **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a file of records"),
+        ("[" * 100000, "not a file of records"),
+        ("[]", "schema version None"),
+        (changed(schema_version=2), "schema version 2"),
+        (changed(unit="hours"), "its unit is 'hours'"),
+        (changed(tvm=27), "should be texts"),
+        (changed(processor=None), "should be texts"),
+        (changed(records=7), "damaged"),
+        (changed(records=[7]), "what it is for"),
+        (changed(record={"task": "x"}), "what it is for"),
+        (changed(record={"cost": -1}), "not a number above 0"),
+        (changed(record={"cost": True}), "not a number above 0"),
+        (changed(record={"default_cost": float("nan")}), "not a number above 0"),
+        (changed(record={"tile": 3}), "a tile has pixels"),
+        (changed(tile={"extra": 3}), "a tile has pixels"),
+        (changed(tile={"pixels": 1e3}), "the pixels of a tile is 1000.0"),
+        (changed(tile={"pixels": None}), "the pixels of a tile is None"),
+        (changed(tile={"lanes": 1 << 40}), "the lanes of a tile"),
+        (changed(tile={"blocks_outside": 1}), "the blocks_outside of a tile is 1"),
+    ],
+)
+def test_damage_is_refused_in_a_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "records.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words) as caught:
+        records.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_tile_that_the_kernel_cannot_have_is_refused(folder: Path) -> None:
+    (folder / records.FILE).write_text(changed(tile={"rows": 5}))
+    with pytest.raises(ValueError, match=r"binary 1x1, 8x8x32 to 64, floats that cannot be: 5 rows"):
+        records.tuned(folder, PROCESSOR)(TASK)
