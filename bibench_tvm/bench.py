@@ -224,7 +224,6 @@ def _source(artifact: Artifact, model: Path | None) -> Source | None:
 def _of_architecture(manifest: Manifest) -> Imported | None:
     """A network with fresh weights of an architecture that `trainers` knows; the work in it is the same."""
     from bibench_tvm.importer.source import fresh, sizes_of
-    from bibench_tvm.importer import import_model
 
     try:
         import trainers

@@ -72,8 +72,8 @@ def tune(
     Stopped in any way, it goes on with the same command. compile --tuned DIR uses what it found.
     """
     with reporting(as_json=as_json, debug=debug):
-        from bibench_tvm.importer.source import named
         from bibench_tvm.compiling.processors import resolve_target
+        from bibench_tvm.importer.source import named
         from bibench_tvm.tuning.tuner import tune_network
         from rpc.missing import need
 

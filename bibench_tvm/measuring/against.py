@@ -21,11 +21,11 @@ import numpy as np
 from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.artifact.manifest import Manifest
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
-from bibench_tvm.importer.source import sizes_of
 from bibench_tvm.compiling.compiler import build
 from bibench_tvm.compiling.link import export
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import Imported
+from bibench_tvm.importer.source import sizes_of
 from bibench_tvm.measuring.measure import INSTRUCTIONS, MILLISECONDS, in_unit, sample_inputs, unit_of
 from bibench_tvm.measuring.peers import bitserial, onnx_runtime
 from bibench_tvm.measuring.peers.standalone import Standalone

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bibench_tvm.cli.console import phase, stderr
 from bibench_tvm.cli.errors import BibenchError, UsageError

@@ -9,6 +9,7 @@ from torch import nn
 
 import trainers
 from tests.trainers import formulas
+from trainers.operator import divide_gradient
 
 BINARY = [name for name in trainers.list_algorithms() if name != "fp32"]
 
@@ -82,3 +83,13 @@ def test_every_parameter_learns(algorithm: str, variant: str) -> None:
     model = trainers.binarize(model, algorithm, variant, keep=[]).train()
     model(torch.randn(5, 4, 4, 4)).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_a_gradient_is_divided_by_a_scale_and_0_where_that_is_0() -> None:
+    """A channel whose weights are all 0 has a scale of 0; what comes back there may not be NaN."""
+    x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
+    scale = torch.tensor([[2.0], [0.0]])
+    y = divide_gradient(x, scale)
+    assert torch.equal(y, x)
+    y.backward(torch.tensor([[1.0, 0.0, -4.0], [1.0, 0.0, -4.0]]))
+    assert x.grad is not None and x.grad.tolist() == [[0.5, 0, -2], [0, 0, 0]]

@@ -165,3 +165,13 @@ def test_a_disk_that_is_full(folder: Replacements, monkeypatch: pytest.MonkeyPat
     with pytest.raises(BibenchError, match="cannot be written: No space left on device"):
         folder.install("new")
     assert folder.found() == "first"
+
+
+def test_the_scratch_of_who_lives_is_left_alone_and_of_who_was_killed_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".bibench-killed").mkdir()
+    (tmp_path / ".bibench-killed" / "model.so").write_bytes(b"half of it")
+    with scratch_beside(tmp_path) as first:
+        assert not (tmp_path / ".bibench-killed").exists()
+        with scratch_beside(tmp_path) as second:
+            assert first.exists() and second.exists() and first != second
+    assert list(tmp_path.iterdir()) == []

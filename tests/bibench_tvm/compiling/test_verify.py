@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import trainers
 from bibench_tvm import compile_model
 from bibench_tvm.compiling import compiler, verify
 from bibench_tvm.compiling.rounding import largest_difference
@@ -141,6 +142,33 @@ def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pyt
     assert record["reason"] == "These layers do not compute what they should: 2."
 
 
+def test_wrong_bits_behind_right_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thresholded sum that is packed as the other bit, in the one of two layers that packs its output."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(4, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 16, 3)]
+    layers += [
+        torch.nn.BatchNorm2d(16),
+        torch.nn.Conv2d(16, 8, 3),
+        torch.nn.Flatten(),
+        torch.nn.Linear(32, 5),
+    ]
+    two = trainers.binarize(torch.nn.Sequential(*layers), "bnn").eval()
+    run = verify.run_here
+
+    def wrong(library: Path, samples: list) -> object:
+        for result in run(library, samples):
+            if len(result) > 1:
+                bits = result[2].copy()  # behind the output and what the first binary layer read
+                bits[0, 1, 2, 0] ^= 1
+                result = [*result[:2], bits, *result[3:]]
+            yield result
+
+    monkeypatch.setattr(verify, "run_here", wrong)
+    record = compile_model(two, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
+    assert [(layer["wrong_sums"], layer["wrong_bits"]) for layer in record["layers"]] == [(0, 3), (0, 0)]
+    assert record["integers_exact"] is False and record["passed"] is False
+
+
 def test_signs_that_rounding_does_not_explain(
     small: torch.nn.Module, tmp_path: Path, another_source: Callable
 ) -> None:
@@ -154,6 +182,16 @@ def test_signs_that_rounding_does_not_explain(
     assert (record["flipped_signs"], record["signs"]) == (6, 2 * 16 * 64)
     assert (record["excused_flips"], record["unexcused_flips"]) == (0, 6)
     assert record["passed"] is False and "6 signs are not the source's" in record["reason"]
+
+
+def test_sums_of_another_number_are_wrong_every_one(
+    small: torch.nn.Module, tmp_path: Path, another_source: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_source(lambda run: run)
+    monkeypatch.setattr(Another, "sums", lambda self, *of: self.honest.sums(*of)[..., 1:], raising=False)
+    record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=1).manifest["verification"]
+    assert record["passed"] is False and record["integers_exact"] is False
+    assert record["layers"][0]["wrong_sums"] == record["layers"][0]["sums"] > 0
 
 
 def test_zeros_of_the_source_that_no_note_speaks_of(

@@ -111,7 +111,7 @@ def test_other_layers_have_a_table_of_their_own_and_artifacts_are_told_apart(pri
     other = timed(
         artifact="elsewhere",
         model="vgg_small",
-        layers=[layer("head", True, 10_000, 0.125)],
+        layers=[layer("head", True, 10_000, 0.125), layer("tail", True, 10_000, 0.125)],
         warnings=["The board is hot [80]."],
     )
     lines = printed(timed(), other)

@@ -108,6 +108,11 @@ def test_the_code_of_an_object_is_that_of_its_sections_of_code() -> None:
     assert inner_loop(found) == found[:2]
 
 
+def test_no_loop_goes_from_one_section_into_another() -> None:
+    found = code_of(object_file((1, 6, [CNT16]), (1, 6, [BACK_1])))
+    assert [i.code for i in inner_loop(found)] == [BACK_1]
+
+
 def test_cycles_are_those_of_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Additions that wait for one another take as long as LLVM's tables say: 6, 5 and 2 cycles."""
     body = program(FADD, FADD)
