@@ -35,10 +35,9 @@ def imports(file: Path, known: dict[str, Path]) -> set[str]:
 
 
 def room_of(module: str, known: dict[str, Path]) -> str:
-    """A package that only gathers names of its rooms is a room by itself: relay_passes/__init__.py."""
-    if known[module].name == "__init__.py":
-        return module
-    return module.rpartition(".")[0]
+    """The folder, two levels deep at most: what is deeper is part of that room."""
+    folder = module if known[module].name == "__init__.py" else module.rpartition(".")[0]
+    return ".".join(folder.split(".")[:2])
 
 
 def graph(known: dict[str, Path]) -> dict[str, set[str]]:
@@ -61,15 +60,19 @@ def circle(arrows: dict[str, set[str]]) -> list[str]:
 
 
 def circles() -> list[list[str]]:
-    """A circle of rooms, and one of modules, where there are any."""
+    """A circle of rooms, and one of modules, where there are any.
+
+    A package's own modules stand at both ends of its rooms: what all of them use, and what ties them together.
+    """
     known = modules()
+    rooms = {room: others - set(PACKAGES) for room, others in graph(known).items() if room not in PACKAGES}
     within = {module: imports(file, known) - {module} for module, file in known.items()}
-    return [found for found in (circle(graph(known)), circle(within)) if found]
+    return [found for found in (circle(rooms), circle(within)) if found]
 
 
 def main() -> int:
     arrows = graph(modules())
-    for room in TopologicalSorter(arrows).static_order() if not circle(arrows) else sorted(arrows):
+    for room in sorted(arrows):
         print(room + "".join(f"\n    -> {other}" for other in sorted(arrows[room])))
     for found in circles():
         print(f"A circle: {' -> '.join(found)}", file=sys.stderr)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.imports import circle, circles, graph, modules
+
 ROOT = Path(__file__).parent.parent
 TRAINING = {"torch", "torchvision", "onnx", "onnxscript", "onnxruntime"}
 FORBIDDEN = {
@@ -37,7 +39,7 @@ def test_a_package_knows_only_what_it_may(package):
 
 
 ON_A_BOARD = ["bibench_tvm.bench", "bibench_tvm.board", "bibench_tvm.run", "bibench_tvm.tracker"]
-ON_A_BOARD += [f"rpc.{file.stem}" for file in sorted((ROOT / "rpc").glob("*.py"))]
+ON_A_BOARD += [module for module in modules() if module.startswith(("rpc", "bibench_tvm.artifact"))]
 
 
 # None in place of a package makes an import of it fail; tvm_ffi imports torch by itself where it finds it.
@@ -60,3 +62,20 @@ def test_what_runs_on_a_board_needs_neither_torch_nor_onnx():
     code = IMPORT_EACH.format(training=TRAINING, modules=ON_A_BOARD, ours=ours)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_there_is_no_circle():
+    assert circles() == []
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+    assert not circle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+def test_a_board_and_a_command_are_at_the_ends():
+    """Nothing imports a command but its like; the kernels' parts know nothing of the kernels."""
+    arrows = graph(modules())
+    assert [room for room, others in arrows.items() if "bibench_tvm" in others] == []
+    assert arrows["schedules.parts"] <= {"schedules", "schedules.targets"}
+    assert arrows["bibench_tvm.cli"] <= {"rpc"}

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from bibench_tvm import board
-from bibench_tvm.artifact.artifact import Artifact, threads
+from bibench_tvm.artifact import threads
+from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.tuning import tuner

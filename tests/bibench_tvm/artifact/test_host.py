@@ -11,7 +11,8 @@ from tvm.target import codegen
 
 from bibench_tvm.artifact import host
 from bibench_tvm.artifact.artifact import load
-from bibench_tvm.artifact.host import host_features, resolve_target
+from bibench_tvm.artifact.host import host_features
+from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import import_model
 from relay_passes import finish, lower
 from schedules.targets.choose import executable
