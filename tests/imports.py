@@ -62,7 +62,7 @@ def circle(arrows: dict[str, set[str]]) -> list[str]:
 def circles() -> list[list[str]]:
     """A circle of rooms, and one of modules, where there are any.
 
-    A package's own modules stand at both ends of its rooms: what all of them use, and what ties them together.
+    A package's own modules stand at both ends of its rooms: what all use, and what ties them together.
     """
     known = modules()
     rooms = {room: others - set(PACKAGES) for room, others in graph(known).items() if room not in PACKAGES}

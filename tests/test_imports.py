@@ -78,4 +78,4 @@ def test_a_board_and_a_command_are_at_the_ends():
     arrows = graph(modules())
     assert [room for room, others in arrows.items() if "bibench_tvm" in others] == []
     assert arrows["schedules.parts"] <= {"schedules", "schedules.targets"}
-    assert arrows["bibench_tvm.cli"] <= {"rpc"}
+    assert arrows["bibench_tvm.cli"] <= {"rpc", "rpc.emulation"}
