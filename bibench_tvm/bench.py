@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.whole_file import whole_file
 
 if TYPE_CHECKING:
     from bibench_tvm.artifact.artifact import Artifact
@@ -294,15 +294,8 @@ def _save(out: Path | None, report: dict[str, Any]) -> None:
     if not out:
         return
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    handle, scratch = tempfile.mkstemp(prefix=f".{REPORT}-", dir=out)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(scratch, 0o644)  # mkstemp keeps it to its owner
-        os.replace(scratch, out / REPORT)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    with whole_file(out / REPORT) as file:
+        file.write(text.encode())
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ Imports neither torch nor onnx: it runs on a board.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +27,7 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.whole_file import whole_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -95,15 +94,8 @@ def run(
 def _write(path: Path, array: np.ndarray) -> None:
     """The whole file or none."""
     try:
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, array)
-            os.chmod(scratch, 0o644)  # mkstemp keeps it to its owner
-            os.replace(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        with whole_file(path) as file:
+            np.save(file, array)
     except OSError as error:
         raise BibenchError(f"{path} cannot be written: {error.strerror or error}.") from error
 

@@ -79,12 +79,15 @@ class CheckpointError(ValueError):
 
 def save_atomically(path: str | Path, content: object) -> None:
     """`torch.save` that leaves either the whole new file at `path` or what was there before."""
+    # As whole_file of bibench_tvm, which trainers, used without it, does not import.
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # some file systems write the new name first
         os.chmod(temporary, 0o644)  # mkstemp lets only its owner read
         os.replace(temporary, path)
     except BaseException:

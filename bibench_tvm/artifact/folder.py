@@ -20,6 +20,7 @@ from pathlib import Path
 from bibench_tvm.artifact.manifest import FILE as MANIFEST
 from bibench_tvm.artifact.manifest import Manifest, encode
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.whole_file import sync
 
 _SCRATCH = ".bibench-"
 
@@ -69,13 +70,13 @@ def install(scratch: Path, out: Path, manifest: Manifest) -> None:
     try:
         (scratch / MANIFEST).write_bytes(encode(manifest))
         for name in (*files, MANIFEST):
-            _sync(scratch / name)
+            sync(scratch / name)
         with _locked(out):
             for name, digest in files.items():
                 os.replace(scratch / name, out / stored_name(name, digest))
-            _sync(out)
+            sync(out)
             os.replace(scratch / MANIFEST, out / MANIFEST)  # from here on it is the new artifact
-            _sync(out)
+            sync(out)
             for name, digest in files.items():
                 _link(scratch / name, out / name, stored_name(name, digest))
             _remove_others(out, files)
@@ -99,18 +100,6 @@ def _remove_others(out: Path, files: Mapping[str, str]) -> None:
         for path in out.iterdir():
             if re.fullmatch(any_digest, path.name) and path.name != stored_name(name, digest):
                 path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Have what was written there on the disk before what is written next."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        if not path.is_dir():  # some systems do not do this for folders
-            raise
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bibench_tvm.cli.whole_file import whole_file
 from bibench_tvm.measuring.measure import INSTRUCTIONS
 
 _WIDTH = 0.8
@@ -35,7 +36,6 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
     axes.set_title(f"{result['model']} on {result['board']['key']}: lower is faster")
     figure.legend(loc="outside right upper")
     for suffix in (".png", ".svg"):
-        partial = file.with_name(f".{file.name}{suffix}")
-        figure.savefig(partial, format=suffix[1:])
-        partial.replace(file.with_name(file.name + suffix))
+        with whole_file(file.with_name(file.name + suffix)) as picture:
+            figure.savefig(picture, format=suffix[1:])
     pyplot.close(figure)

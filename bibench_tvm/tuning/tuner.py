@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bibench_tvm.cli.console import phase, stderr
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.whole_file import whole_file
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.importer import Imported
 from bibench_tvm.importer.source import Network
@@ -136,13 +135,11 @@ def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str,
         f"{how} {counted} trials over {', '.join(networks)}, chosen by MetaSchedule's XGBoost cost model, "
         f"seed {', '.join(map(str, kept.seeds()))}."
     )
-    found = Records(Processor(target.kernels.name, target.cpu), unit, obtained, kept.best())
+    content = Records(Processor(target.kernels.name, target.cpu), unit, obtained, kept.best())
     path = out / records.FILE
     try:
-        with tempfile.NamedTemporaryFile("w", dir=out, prefix=".records-", delete=False) as file:
-            file.write(found.to_json())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        with whole_file(path) as file:
+            file.write(content.to_json().encode())
     except OSError as error:
         raise BibenchError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
