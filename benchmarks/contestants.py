@@ -8,9 +8,9 @@ A case is a folder, written by `prepare.py`:
     ours, ours_channels_last       artifacts; the second takes and gives channels last (layers only)
     bitserial.npz                  operands of TVM's own bit-serial kernel (layers only)
 
-A contestant takes the folder and the number of threads and gives (run, read): `run()` is one inference by
+A peer opens the folder with a number of threads and gives (run, read): `run()` is one inference by
 the call that its users make, arrays in and arrays out; `read(run())` is the output as an array. Where a
-library can be called with inputs already in place, a second contestant does that: `ALONE`.
+library can be called with inputs already in place, a second peer does that: `ALONE`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import burst_of
+from bibench_tvm.measuring.turns import Contestant
+
+# A float layer before a sign rounds differently in each library, and a sign that flips is seen in the output.
+FLIPS = 0.1
+
 Running = tuple[Callable[[], Any], Callable[[Any], np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """library: its module; contestants of one library share a process. package: what pip calls it. computes:
-    the output it must give, `expected *.npy` of the case. needs: the file without which it takes no part.
+class Peer:
+    """library: its module; those of one library share a process. package: what pip calls it. computes: the
+    output it must give, `expected *.npy` of the case. needs: the file without which it takes no part.
     tolerance of a float network: relative to the largest output; None for int8, which differs by design."""
 
     library: str
@@ -38,6 +44,14 @@ class Contestant:
     open: Callable[[Path, int], Running]
     needs: str
     tolerance: float | None = 1e-4
+
+    def contestant(self, case: Path, threads: int) -> Contestant:
+        run, read = self.open(case, threads)
+        tolerance = self.tolerance
+        if self.computes != "float":
+            tolerance = 0.0 if case.name.startswith("layer") else FLIPS
+        expected = np.load(case / f"expected {self.computes}.npy")
+        return Contestant(lambda: read(run()), burst_of(run), expected, tolerance)
 
 
 def _input(case: Path) -> np.ndarray:
@@ -149,10 +163,10 @@ _TVM, _ORT, _OPENVINO = "tvm", "onnxruntime", "openvino"
 
 def _both(
     name: str, library: str, computes: str, open_it: Callable[..., Any], file: str, *rest: Any, **options: Any
-) -> dict[str, Contestant]:
-    """A contestant as its users call it, and the network alone."""
+) -> dict[str, Peer]:
+    """A library as its users call it, and the network alone."""
     return {
-        name + (ALONE if alone else ""): Contestant(
+        name + (ALONE if alone else ""): Peer(
             library,
             "apache-tvm" if library == _TVM else library,
             computes,
@@ -164,9 +178,9 @@ def _both(
     }
 
 
-CONTESTANTS = {
+PEERS = {
     **_both("ours", _TVM, "binary", _artifact, "ours"),
-    "ours, channels last": Contestant(
+    "ours, channels last": Peer(
         _TVM, "apache-tvm", "channels last", _artifact("ours_channels_last"), "ours_channels_last"
     ),
     **_both("OpenVINO binary", _OPENVINO, "binary", _openvino, "binary.onnx", binary=True),
@@ -174,8 +188,8 @@ CONTESTANTS = {
     **_both("ONNX Runtime int8", _ORT, "float", _onnx_runtime, "int8.onnx", None),
     **_both("OpenVINO fp32", _OPENVINO, "float", _openvino, "float.onnx"),
     **_both("ONNX Runtime fp32", _ORT, "float", _onnx_runtime, "float.onnx"),
-    "PyTorch fp32": Contestant("torch", "torch", "float", _pytorch, "float.pt"),
-    "TVM topi bit-serial": Contestant(_TVM, "apache-tvm", "bitserial", _bitserial, "bitserial.npz"),
+    "PyTorch fp32": Peer("torch", "torch", "float", _pytorch, "float.pt"),
+    "TVM topi bit-serial": Peer(_TVM, "apache-tvm", "bitserial", _bitserial, "bitserial.npz"),
 }
 
 

@@ -7,6 +7,7 @@ made of, without a load or a store; `sum = sum * weight + sum` for float layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -78,19 +79,16 @@ def limit_command(
 ) -> None:
     """Measure what one core of this machine can do in its registers, in G products a second."""
     with reporting(as_json=as_json, debug=debug):
-        from benchmarks.timing import Timing, burst_of, calls_within, spread
+        from benchmarks.timing import Timing, burst_of
         from bibench_tvm.compiling.processors import resolve_target
+        from bibench_tvm.measuring.turns import calls_within, rounds, spread
 
         target = resolve_target("host")
         bursts = {kind: burst_of(roof(kind, target)) for kind in ROOFS}
-        calls = {kind: calls_within(burst, 0.02) for kind, burst in bursts.items()}
-        timings = {kind: Timing() for kind in ROOFS}
-        for _ in range(repeats):
-            for kind, burst in bursts.items():
-                timings[kind].add(burst(calls[kind]))
+        turns = {kind: partial(burst, calls_within(burst, 0.02)) for kind, burst in bursts.items()}
         rates = {
-            kind: spread([products_a_call(kind, target) / s / 1e9 for s in timing.cpu])
-            for kind, timing in timings.items()
+            kind: spread([products_a_call(kind, target) / s / 1e9 for s in Timing.of(costs).cpu])
+            for kind, costs in rounds(turns, repeats).items()
         }
         table = Table(title=f"One core ({target.cpu}, kernels of {target.kernels.name}), G products a second")
         for column in ("in registers", "median", "quartiles"):

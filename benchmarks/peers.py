@@ -9,9 +9,11 @@ time, on more of wall time. Outputs are checked before anything is timed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,28 +21,27 @@ import typer
 from rich.table import Table
 
 from benchmarks import goals
-from benchmarks.contestants import ALONE, CONTESTANTS
+from benchmarks.contestants import ALONE, PEERS
 from benchmarks.goals import Goal
 from benchmarks.shapes import EXTRA, LAYERS, NETWORKS, chosen
 from benchmarks.tables import promised, show
-from benchmarks.timing import Timing, ratios, spread
+from benchmarks.timing import Timing
 from benchmarks.workers import Failed, Worker, missing
 from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, stderr
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.measuring.peers import onnx_runtime
+from bibench_tvm.measuring.turns import Costs, Entry, Turns, ratios, rounds, spread
 
 BURST_S = 0.02
 PIP = "pip install -c constraints.txt "
 INT8 = ("OpenVINO int8", "ONNX Runtime int8")
 LAST = "ours, channels last"
 
-Entry = tuple[str, str]  # worker, key
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class Measurement:
-    """The processes of all libraries, and the times of what was opened in them."""
+    """The processes of all libraries."""
 
     def __init__(self, threads: int, repeats: int):
         self.threads, self.repeats = threads, repeats
@@ -51,12 +52,27 @@ class Measurement:
             self.workers[name] = Worker(threads or self.threads)
         return self.workers[name]
 
-    def rounds(self, entries: Sequence[Entry]) -> dict[str, Timing]:
-        timings = {key: Timing() for _, key in entries}
-        for _ in range(self.repeats):
-            for name, key in entries:
-                timings[key].add(self.workers[name].burst(key))
-        return timings
+    def open(self, name: str, key: str, how: str, *arguments: str, threads: int | None = None) -> Entry:
+        """What a worker opens, and whose burst is a turn there. Raises Failed."""
+        worker = self.worker(name, threads)
+        with self._fatal(name, worker):
+            about = worker.open(key, how, *arguments, seconds=BURST_S)
+
+        def turn() -> Costs:
+            with self._fatal(name, worker):
+                return worker.burst(key)
+
+        return Entry(turn, about)
+
+    @contextlib.contextmanager
+    def _fatal(self, name: str, worker: Worker) -> Iterator[None]:
+        """A process that ended gets no further work: the next of this library has a new one."""
+        try:
+            yield
+        except Failed as failure:
+            if failure.fatal and self.workers.get(name) is worker:
+                self.workers.pop(name).close()
+            raise
 
     def seconds(self, timing: Timing) -> list[float]:
         return timing.cpu if self.threads == 1 else timing.wall
@@ -87,7 +103,7 @@ def peers_command(
         nets = chosen("network", networks, NETWORKS)
         if not picked and not nets:
             raise UsageError("There is nothing to measure: name a layer or a network.")
-        absent = {name: PIP + c.package for name, c in CONTESTANTS.items() if missing(c.library)}
+        absent = {name: PIP + peer.package for name, peer in PEERS.items() if missing(peer.library)}
         for name, line in absent.items():
             stderr.print(f"{name} is not installed. Type: {line}", style="yellow")
         report: dict[str, Any] = {"threads": threads, "repeats": repeats, "not_installed": absent}
@@ -127,37 +143,28 @@ def _case(
             prepare.prepare_layer(case, LAYERS[name])
         else:
             prepare.prepare_network(case, name)
-    failed: dict[str, str] = {}
-    found: dict[str, Any] = {}
-    entries: list[Entry] = []
+    turns = Turns(tell=lambda title, sentence: stderr.print(f"{title} failed: {sentence}", style="red"))
 
-    def open_one(worker: str, title: str, how: str, *arguments: str, threads: int | None = None) -> None:
+    def enter(title: str, worker: str, peer: str, threads: int | None = None) -> None:
         key = f"{name} {title}"
-        try:
-            opened = measurement.worker(worker, threads).open(key, how, *arguments, seconds=BURST_S)
-        except Failed as failure:
-            failed[title] = str(failure)
-            if failure.fatal:
-                measurement.workers.pop(worker).close()
-                entries[:] = [entry for entry in entries if entry[0] != worker]
-            stderr.print(f"{title} failed: {failure}", style="red")
-            return
-        found[title] = opened
-        entries.append((worker, key))
+        turns.enter(
+            title, lambda: measurement.open(worker, key, "contestant", peer, str(case), threads=threads)
+        )
 
     with phase(f"{kind} {name}: checking outputs"):
-        for title, contestant in CONTESTANTS.items():
-            if title not in report["not_installed"] and (case / contestant.needs).exists():
-                open_one(contestant.library, title, "contestant", title, str(case))
+        for title, peer in PEERS.items():
+            if title not in report["not_installed"] and (case / peer.needs).exists():
+                enter(title, peer.library, title)
         if kind == "network" and measurement.threads == 1 and (os.cpu_count() or 1) > 1:
-            open_one("tvm on 2 threads", "ours on 2 threads", "contestant", "ours", str(case), threads=2)
-    with phase(f"{kind} {name}: timing"):
-        timings = {key.removeprefix(f"{name} "): t for key, t in measurement.rounds(entries).items()}
-    if "ours" not in timings:
-        return {"failed": failed}
+            enter("ours on 2 threads", "tvm on 2 threads", "ours", threads=2)
+    with phase(f"{kind} {name}: timing", measurement.repeats) as step:
+        costs = turns.rounds(measurement.repeats, step)
+    if "ours" not in costs:
+        return {"failed": turns.failed}
+    timings = {title: Timing.of(bursts) for title, bursts in costs.items()}
     _figures(measurement, name, timings, report)
-    times = {title: {**timing.record(), **(found[title] or {})} for title, timing in timings.items()}
-    return {"times": times, "failed": failed}
+    times = {title: {**timing.record(), **turns.about[title]} for title, timing in timings.items()}
+    return {"times": times, "failed": turns.failed}
 
 
 def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], report: dict[str, Any]) -> None:
@@ -168,7 +175,7 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
     wanted = goals.RATIOS.get(name, {})
     int8 = [title for title in INT8 if title in timings]
     best = min(int8, key=lambda title: spread(measurement.seconds(timings[title]))["median"], default=None)
-    for title in CONTESTANTS:
+    for title in PEERS:
         if title in timings and not title.startswith("ours"):
             goal = wanted.get(goals.INT8 if title == best else title)
             ours = f"ours{ALONE}" if title.endswith(ALONE) else "ours"
@@ -185,12 +192,13 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
 def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: dict[str, Any]) -> None:
     """The binary kernels alone, a layer's from bits to bits: share of the roof, and of layer C's rate."""
     worker = measurement.worker("tvm")
-    entries: list[Entry] = [("tvm", "roof")]
+    turns: dict[str, Callable[[], Costs]] = {}
     macs: dict[str, int] = {}
     titles: dict[str, str] = {}
     slow: list[tuple[float, str, dict[str, float]]] = []
     with phase(f"kernels of {names[0] if len(names) == 1 else f'{len(names)} layers'}"):
         macs["roof"] = worker.open("roof", "roof", "binary", seconds=BURST_S)["macs"]
+        turns["roof"] = partial(worker.burst, "roof")
         wanted = [(kind, name) for name in names]
         if ("layer", "C") not in wanted:
             wanted.append(("layer", "C"))
@@ -200,8 +208,8 @@ def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: 
                 opened = worker.open(key, "kernel", what, name, symbol, seconds=BURST_S / 2)
                 macs[key] = opened["macs"]
                 titles[key] = name if what == "layer" else f"{name} {opened['layer']}"
-                entries.append(("tvm", key))
-        timings = measurement.rounds(entries)
+                turns[key] = partial(worker.burst, key)
+        timings = {key: Timing.of(costs) for key, costs in rounds(turns, measurement.repeats).items()}
     per_mac = {key: [s / macs[key] for s in measurement.seconds(t)] for key, t in timings.items()}
     of_c = per_mac[next(key for key in per_mac if key.startswith("layer C "))]
     for key, title in titles.items():

@@ -11,18 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.contestants import CONTESTANTS, limit_threads
-from benchmarks.timing import Burst, burst_of, calls_within
+from benchmarks.contestants import PEERS, limit_threads
+from benchmarks.timing import burst_of
 from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.measuring.turns import Burst, Costs, calls_within
 
 TIMEOUT_S = 600.0
-# A float layer before a sign rounds differently in each library, and a sign that flips is seen in the output.
-FLIPS = 0.1
 
 
-class Failed(Exception):
+class Failed(BibenchError):
     """A contestant failed; the message says how. fatal: its process is of no more use."""
 
     def __init__(self, message: str, *, fatal: bool = False):
@@ -45,8 +42,8 @@ class Worker:
         """Open what `OPENERS[how]` opens, check it, and see how many calls fill a burst. Raises Failed."""
         return self._ask("open", key, how, arguments, seconds)
 
-    def burst(self, key: str) -> tuple[float, float]:
-        """Seconds of processor time and of wall time, a call."""
+    def burst(self, key: str) -> Costs:
+        """Seconds of processor time and of wall time, a call. Raises Failed."""
         return self._ask("burst", key)
 
     def close(self) -> None:
@@ -79,35 +76,24 @@ def _serve(pipe: Any, threads: int) -> None:
         try:
             if task == "open":
                 how, arguments, seconds = rest
-                burst, found = OPENERS[how](*arguments, threads)
+                burst, about = OPENERS[how](*arguments, threads)
                 if burst is not None:
                     bursts[key] = burst, calls_within(burst, seconds)
-                pipe.send(("done", found))
+                pipe.send(("done", about))
             else:
                 burst, calls = bursts[key]
                 burst(1)  # the others have had the caches meanwhile
                 pipe.send(("done", burst(calls)))
         except Exception as error:
             words = str(error).strip().splitlines() or ["no message"]
-            known = isinstance(error, (BibenchError, ValueError))
-            pipe.send(("failed", words[0] if known else f"{type(error).__name__}: {words[0]}"))
+            sentence = isinstance(error, (BibenchError, ValueError))
+            pipe.send(("failed", words[0] if sentence else f"{type(error).__name__}: {words[0]}"))
 
 
-def _open_contestant(name: str, case: str, threads: int) -> tuple[Burst, dict[str, float]]:
-    """Checks the output; found: its largest difference from the reference, relative to the largest entry."""
-    contestant, folder = CONTESTANTS[name], Path(case)
-    run, read = contestant.open(folder, threads)
-    ours, theirs = read(run()), np.load(folder / f"expected {contestant.computes}.npy")
-    if ours.shape != theirs.shape:
-        raise ValueError(f"Its output has shape {ours.shape}, and {theirs.shape} is right.")
-    difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    if contestant.computes == "float":
-        allowed = contestant.tolerance
-    else:
-        allowed = 0.0 if folder.name.startswith("layer") else FLIPS
-    if allowed is not None and difference > allowed:
-        raise ValueError(f"Its output is wrong: it differs by {difference:.2%} of the largest entry.")
-    return burst_of(run), {"difference": difference}
+def _open_contestant(name: str, case: str, threads: int) -> tuple[Burst, dict[str, float | None]]:
+    """Checks the output; its largest difference from the reference, relative to the largest entry."""
+    contestant = PEERS[name].contestant(Path(case), threads)
+    return contestant.burst, {"difference": contestant.check()}
 
 
 def _open_roof(kind: str, threads: int) -> tuple[Burst, dict[str, int]]:
@@ -151,7 +137,7 @@ def _open_kernel(kind: str, name: str, symbol: str, threads: int) -> tuple[Burst
     library[symbol](*tensors)
     kernel.check([tensor.numpy() for tensor in tensors])
 
-    def burst(calls: int) -> tuple[float, float]:
+    def burst(calls: int) -> Costs:
         evaluator = library.mod.time_evaluator(symbol, tvm.cpu(), number=calls, repeat=1)
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
         evaluator(*tensors)

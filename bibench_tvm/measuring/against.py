@@ -12,6 +12,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from bibench_tvm.importer.source import sizes_of
 from bibench_tvm.measuring.measure import INSTRUCTIONS, MILLISECONDS, in_unit, sample_inputs, unit_of
 from bibench_tvm.measuring.peers import bitserial, onnx_runtime
 from bibench_tvm.measuring.peers.standalone import Standalone
+from bibench_tvm.measuring.turns import Contestant, Costs, Entry, Turns, calls_within, ratios
 from rpc.missing import sentence_of
 from schedules.geometry import Convolution
 from schedules.records.kernel_task import KernelTask
@@ -62,35 +64,33 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """network: has `run` and `time`; expected: its first output, to within `tolerance` of the largest entry,
-    None where nobody knows it; place: where it runs."""
+class Placed:
+    """A contestant where it runs, and the unit of its costs there."""
 
-    network: Any
-    inputs: list[np.ndarray]
-    expected: np.ndarray | None
-    tolerance: float
+    contestant: Contestant
     unit: str
     place: str = BOARD
 
-    def check(self) -> float | None:
-        """The largest difference, relative to the largest entry. Raises BibenchError if it is too large."""
-        found, right = self.network.run(self.inputs)[0], self.expected
-        if right is None:
-            return None
-        if found.shape != right.shape:
-            raise BibenchError(f"Its output has shape {found.shape}, and {right.shape} is right.")
-        difference = float(np.abs(found - right).max() / max(np.abs(right).max(), 1e-9))
-        if not difference <= self.tolerance:
-            raise BibenchError(f"Its output is wrong: it differs by {difference:.2%} of the largest entry.")
-        return difference
 
-    def calls(self) -> int:
-        """So many calls fill a burst."""
-        if self.unit == INSTRUCTIONS:
-            return 1
-        (once,) = self.network.time(self.inputs, number=1, repeat=1)
-        return int(min(max(_BURST_S / max(once, 1e-9), 1), 1000))
+def _ready(make: Callable[[], Placed]) -> Entry:
+    """Makes and checks it, and sees how many calls fill a burst. Raises BibenchError."""
+    placed = make()
+    contestant = placed.contestant
+    difference = contestant.check()
+    calls = 1 if placed.unit == INSTRUCTIONS else calls_within(contestant.burst, _BURST_S)
+    about = {"unit": placed.unit, "place": placed.place, "difference": difference}
+    return Entry(partial(contestant.burst, calls), about)
+
+
+def _contestant(
+    network: Any, inputs: list[np.ndarray], expected: np.ndarray | None, tolerance: float
+) -> Contestant:
+    """network: has `run` and `time`; its first output is checked."""
+
+    def burst(calls: int) -> Costs:
+        return tuple(network.time(inputs, number=calls, repeat=1))
+
+    return Contestant(lambda: network.run(inputs)[0], burst, expected, tolerance)
 
 
 def parse_names(text: str) -> list[str]:
@@ -220,7 +220,7 @@ class _Bench:
 
     def layer(self, layer: Standalone) -> dict[str, Any]:
         """`times` of each contestant, and in `failed` why another has none."""
-        makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._ours(layer, self._tuned)}
+        makers: dict[str, Callable[[], Placed]] = {OURS: lambda: self._ours(layer, self._tuned)}
         if self.default:
             makers[UNTUNED] = lambda: self._ours(layer, untuned)
         if self.topi and layer.binarized:
@@ -235,21 +235,26 @@ class _Bench:
         self.made += 1
         return self.folder / f"contestant{self.made}{suffix}"
 
+    def _on_board(
+        self, network: Any, inputs: list[np.ndarray], expected: np.ndarray | None, tolerance: float
+    ) -> Placed:
+        return Placed(_contestant(network, inputs, expected, tolerance), self.unit)
+
     def _tuned(self, task: KernelTask) -> Tile | None:
         """The tile of this layer's kernel in the artifact; there it may write something else, and a tile
         that cannot write what the layer standing alone does is not taken."""
         tile = self.tiles.get(_computed(json.loads(task.key)))
         return tile if tile and refusal(task, tile) is None else None
 
-    def _ours(self, layer: Standalone, choose: Callable[[KernelTask], Tile | None]) -> Contestant:
+    def _ours(self, layer: Standalone, choose: Callable[[KernelTask], Tile | None]) -> Placed:
         imported, x = layer.imported(), layer.shaped(layer.x)
         library = self._path(".so")
         build(imported, self.target, library, choose)
         (expected,) = imported.reference([x]).outputs
         tolerance = 0.0 if layer.binarized else _ROUNDING
-        return Contestant(self.board.network(library), [x], expected, tolerance, self.unit)
+        return self._on_board(self.board.network(library), [x], expected, tolerance)
 
-    def _topi(self, layer: Standalone) -> Contestant:
+    def _topi(self, layer: Standalone) -> Placed:
         import tvm
 
         if reason := bitserial.unsupported(layer.conv):
@@ -258,9 +263,9 @@ class _Bench:
         export(tvm.compile(bitserial.bitserial_module(layer.conv), target=self.target.tvm), library)
         kernel = np.ascontiguousarray(layer.weights.transpose(1, 2, 3, 0) > 0).astype("uint8")
         expected = layer.expected((layer.x >= 0).astype("float32"))
-        return Contestant(self.board.network(library), [layer.x, kernel], expected, 0.0, self.unit)
+        return self._on_board(self.board.network(library), [layer.x, kernel], expected, 0.0)
 
-    def _onnx_layer(self, layer: Standalone, *, int8: bool) -> Contestant:
+    def _onnx_layer(self, layer: Standalone, *, int8: bool) -> Placed:
         file = self._path(".onnx")
         onnx_runtime.write_layer(file, layer.conv, layer.weights, linear=layer.linear)
         x, expected = (
@@ -271,7 +276,7 @@ class _Bench:
 
     def _onnx(
         self, file: Path, inputs: list[np.ndarray], expected: np.ndarray, tolerance: float, *, int8: bool
-    ) -> Contestant:
+    ) -> Placed:
         if int8:
             quantized = self._path(".onnx")
             onnx_runtime.quantize(file, quantized, [inputs[0]], reduce_range=self.reduce_range)
@@ -281,11 +286,11 @@ class _Bench:
             session, place = onnx_runtime.OnnxOnBoard(self.board, file, self.threads), BOARD
         else:
             session, place = onnx_runtime.OnnxRuntime(file, self.threads), HOST
-        return Contestant(session, inputs, expected, tolerance, MILLISECONDS, place)
+        return Placed(_contestant(session, inputs, expected, tolerance), MILLISECONDS, place)
 
     def network(self, source: Source | None) -> dict[str, Any]:
         """As `layer`, of the whole network."""
-        makers: dict[str, Callable[[], Contestant]] = {OURS: lambda: self._artifact(source)}
+        makers: dict[str, Callable[[], Placed]] = {OURS: lambda: self._artifact(source)}
         if self.default and _int8(self.artifact.record):
             self.left_out.append(
                 "The network untuned: its int8 layers need what compile calibrated them with."
@@ -299,18 +304,18 @@ class _Bench:
             makers[INT8] = lambda: self._onnx(*float_twin[:3], _QUANTIZED_NETWORK, int8=True)
         return self._turns(makers)
 
-    def _artifact(self, source: Source | None) -> Contestant:
+    def _artifact(self, source: Source | None) -> Placed:
         inputs = sample_inputs(self.artifact.record, None)
         expected = source.imported.reference(inputs).outputs[0] if source and source.file else None
         tolerance = _QUANTIZED_NETWORK if _int8(self.artifact.record) else _FLIPS
-        return Contestant(self.artifact.network_on(self.board), inputs, expected, tolerance, self.unit)
+        return self._on_board(self.artifact.network_on(self.board), inputs, expected, tolerance)
 
-    def _untuned(self, imported: Imported) -> Contestant:
+    def _untuned(self, imported: Imported) -> Placed:
         inputs = sample_inputs(self.artifact.record, None)
         library = self._path(".so")
         build(imported, self.target, library, untuned)
         expected = imported.reference(inputs).outputs[0]
-        return Contestant(self.board.network(library), inputs, expected, _FLIPS, self.unit)
+        return self._on_board(self.board.network(library), inputs, expected, _FLIPS)
 
     def _float_twin(self, source: Source | None) -> tuple[Path, list[np.ndarray], np.ndarray, float] | None:
         """(ONNX file, inputs, output, tolerance) of what ONNX Runtime runs in place of the network.
@@ -337,35 +342,16 @@ class _Bench:
         network = trainers.create_model(manifest.model, **sizes_of(manifest))
         return file, inputs, onnx_runtime.export(network, inputs, file), _ROUNDING
 
-    def _turns(self, makers: Mapping[str, Callable[[], Contestant]]) -> dict[str, Any]:
+    def _turns(self, makers: Mapping[str, Callable[[], Placed]]) -> dict[str, Any]:
         """Make, check and time them. What fails is a sentence, and the others go on."""
-        failed: dict[str, str] = {}
-        differences: dict[str, float | None] = {}
-        contestants: dict[str, Contestant] = {}
+        turns = Turns(needed=(OURS,))
         for title, make in makers.items():
-            try:
-                contestant = make()
-                differences[title] = contestant.check()
-                contestants[title] = contestant
-            except (BibenchError, ValueError, RuntimeError) as error:
-                if title == OURS:
-                    raise
-                failed[title] = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        costs: dict[str, list[float]] = {title: [] for title in contestants}
-        numbers = {title: contestant.calls() for title, contestant in contestants.items()}
-        for _ in range(1 if self.unit == INSTRUCTIONS else _ROUNDS):
-            for title, contestant in contestants.items():
-                seconds = contestant.network.time(contestant.inputs, number=numbers[title], repeat=1)
-                costs[title] += in_unit(seconds, contestant.unit)
+            turns.enter(title, partial(_ready, make))
+        seconds = turns.rounds(1 if self.unit == INSTRUCTIONS else _ROUNDS)
+        costs = {t: in_unit([s for (s,) in bursts], turns.about[t]["unit"]) for t, bursts in seconds.items()}
         times = {}
-        for title, contestant in contestants.items():
-            same = contestant.place == BOARD and contestant.unit == self.unit
-            ratios = [a / b for a, b in zip(costs[title], costs[OURS], strict=True)] if same else []
-            times[title] = {
-                "cost": median(costs[title]),
-                "unit": contestant.unit,
-                "place": contestant.place,
-                "difference": differences[title],
-                "ratio": median(ratios) if ratios else None,
-            }
-        return {"times": times, "failed": failed}
+        for title, about in turns.about.items():
+            same = about["place"] == BOARD and about["unit"] == self.unit
+            ratio = ratios(costs[title], costs[OURS])["median"] if same else None
+            times[title] = {"cost": median(costs[title]), **about, "ratio": ratio}
+        return {"times": times, "failed": turns.failed}

@@ -18,14 +18,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import numpy as np
 from tvm import relax, tirx
 
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.measuring.peers.bitserial import bitserial_function, unsupported
+from bibench_tvm.measuring.turns import Costs, ratios, rounds
 from bibench_tvm.tuning.boards import Boards, Job, OnBoard
 from bibench_tvm.tuning.builder import SYMBOL, Builder, BuildFailed
 from bibench_tvm.tuning.cost_model import Candidate, CostModel
@@ -230,11 +232,7 @@ class Search:
             else:
                 # In turns with the default, since what else a board does changes from minute to minute.
                 default = here.load(yardstick[0]), here.tensors(yardstick[1])
-                turns = [
-                    [here.seconds(*kernel, repeat=1, burst_ms=2)[0] for kernel in (default, mine)]
-                    for _ in range(_TURNS)
-                ]
-                his, own = (min(column) for column in zip(*turns, strict=True))
+                his, own = map(min, _in_turns(here, (default, mine), _TURNS, burst_ms=2))
                 cost = own / his * (subject.default.cost or his)
             return cost, here.emulated, here.conditions()
 
@@ -286,19 +284,28 @@ class Search:
                 return Confirmation(costs[1], costs[0], False, "It computes something else than the default.")
             if here.emulated:
                 return Confirmation(costs[1], costs[0], costs[1] < costs[0])
-            turns = [
-                [here.seconds(m, t, repeat=1, burst_ms=_BURST_MS)[0] for m, t in loaded]
-                for _ in range(_ROUNDS)
-            ]
-            theirs, ours = (min(column) for column in zip(*turns, strict=True))
-            ratio = median(own / default for default, own in turns)
-            better = max(ratio, ours / theirs) < 1 - MARGIN
-            return Confirmation(ours, theirs, better, "" if better else f"The ratio is {ratio:.3f}.")
+            theirs, ours = _in_turns(here, loaded, _ROUNDS, burst_ms=_BURST_MS)
+            ratio, best = ratios(ours, theirs)["median"], min(ours) / min(theirs)
+            better = max(ratio, best) < 1 - MARGIN
+            why = "" if better else f"The ratio is {ratio:.3f}."
+            return Confirmation(min(ours), min(theirs), better, why)
 
         job = next(self._boards.run([Job(work)]))
         found = job.result or Confirmation(costs[1], costs[0], False, job.reason)
         self._trials.keep_comparison(subject.task, tile, found)
         return found
+
+
+def _in_turns(
+    here: OnBoard, kernels: Sequence[tuple[Any, list[Any]]], count: int, *, burst_ms: int
+) -> list[list[float]]:
+    """The seconds of each of some kernels, loaded and with its tensors, in so many rounds."""
+    turns = {str(i): partial(_turn, here, *kernel, burst_ms) for i, kernel in enumerate(kernels)}
+    return [[seconds for (seconds,) in bursts] for bursts in rounds(turns, count).values()]
+
+
+def _turn(here: OnBoard, module: Any, tensors: list[Any], burst_ms: int) -> Costs:
+    return (here.seconds(module, tensors, repeat=1, burst_ms=burst_ms)[0],)
 
 
 def _measured(job: Job, weight: float) -> Measured:

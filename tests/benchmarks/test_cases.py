@@ -14,6 +14,7 @@ from benchmarks.shapes import Shape
 from benchmarks.workers import Failed, Worker
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.compiling.processors import resolve_target
+from bibench_tvm.measuring.turns import Turns
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,37 @@ def test_a_contestant_that_fails_is_a_sentence_and_one_that_ends_is_fatal(
         assert failure.value.fatal
     finally:
         worker.close()
+
+
+class Dying:
+    """A worker whose process ends in its second burst."""
+
+    bursts, closed = 0, False
+
+    def open(self, key: str, *_: Any, seconds: float) -> dict[str, float]:
+        return {"difference": 0.0}
+
+    def burst(self, key: str) -> tuple[float, float]:
+        self.bursts += 1
+        if self.bursts > 1:
+            raise Failed("Its process ended with status -11.", fatal=True)
+        return 1.0, 2.0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_process_that_ends_takes_its_contestants_with_it_and_no_others() -> None:
+    measurement, worker, living = peers.Measurement(1, 3), Dying(), Dying()
+    living.bursts = -9
+    workers: Any = {"tvm": worker, "torch": living}
+    measurement.workers |= workers
+    turns = Turns()
+    for title, library in ("ours", "tvm"), ("ours alone", "tvm"), ("PyTorch", "torch"):
+        turns.enter(
+            title, lambda title=title, library=library: measurement.open(library, title, "contestant")
+        )
+    costs = turns.rounds(2)
+    assert costs == {"PyTorch": [(1.0, 2.0)] * 2}
+    assert turns.failed == dict.fromkeys(("ours alone", "ours"), "Its process ended with status -11.")
+    assert worker.closed and measurement.workers == {"torch": living}

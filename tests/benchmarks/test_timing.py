@@ -1,30 +1,15 @@
-"""Bursts, quartiles and ratios, against a clock that is moved by hand and numbers that are written out."""
+"""Bursts by the clocks of a process, which are moved by hand."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import timing
-from benchmarks.timing import Timing, burst_of, calls_within, ratios, spread
-
-
-def test_a_spread_is_the_median_and_the_quartiles() -> None:
-    assert spread([5, 1, 4, 2, 3]) == {"median": 3, "low": 2, "high": 4}
-    assert spread([0.001, 0.003], 1e3) == {"median": 2, "low": 1.5, "high": 2.5}
-    assert spread([7]) == {"median": 7, "low": 7, "high": 7}
-
-
-def test_a_ratio_is_taken_within_a_round() -> None:
-    """The machine was ten times slower in the second round, for both."""
-    assert ratios([2, 20, 3], [1, 10, 1]) == {"median": 2, "low": 2, "high": 2.5}
-    with pytest.raises(ValueError):
-        ratios([1, 2], [1])
+from benchmarks.timing import Timing, burst_of
 
 
 def test_rounds_are_kept_apart_by_clock() -> None:
-    times = Timing()
-    for burst in (0.001, 0.002), (0.003, 0.006):
-        times.add(burst)
+    times = Timing.of([(0.001, 0.002), (0.003, 0.006)])
     assert (times.cpu, times.wall) == ([0.001, 0.003], [0.002, 0.006])
     assert times.record() == {
         "cpu_ms": {"median": 2, "low": 1.5, "high": 2.5},
@@ -51,15 +36,3 @@ def test_a_burst_is_seconds_a_call(clock: SimpleNamespace) -> None:
 
     assert burst_of(run)(4) == (pytest.approx(2e-6), pytest.approx(5e-6))
     assert len(calls) == 4
-
-
-@pytest.mark.parametrize(
-    ("nanoseconds", "calls"), [(1_000_000, 20), (3_000_000, 7), (20_000_000, 1), (10**9, 1), (1_000, 20_000)]
-)
-def test_so_many_calls_fill_a_fiftieth_of_a_second(
-    clock: SimpleNamespace, nanoseconds: int, calls: int
-) -> None:
-    def run() -> None:
-        clock.wall += nanoseconds
-
-    assert calls_within(burst_of(run), 0.02) == calls
