@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import KINDS, Outcome, Reader, files
+from tests.fuzz.files import KINDS, files
+from tests.fuzz.reader import Outcome, Reader
 
 
 @pytest.mark.parametrize("kind", KINDS)

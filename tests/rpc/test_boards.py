@@ -1,229 +1,41 @@
-"""Trackers and boards from the outside: what they compute, who gets them when, and what they survive."""
+"""Trackers and boards from the outside: what they compute, what they are, and whom they listen to."""
 
 import concurrent.futures
 import contextlib
-import functools
 import importlib
 import json
 import os
-import random
-import select
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-import tvm
-from tvm import relax
-from tvm.rpc.base import RPC_MAGIC, RPC_TRACKER_MAGIC
-from tvm.script import relax as R
-from tvm.script import tirx as T
 from typer.testing import CliRunner
 
 from bibench_tvm.compiling import processors
 from rpc import client, machine, wire
 from rpc.client import RemoteError, list_boards, local_board
 from rpc.emulation import arm64
-from rpc.wire import Address, Tracker, TrackerCode, receive, send
-
-ROOT = Path(__file__).parent.parent.parent
-HOST = {"kind": "llvm"}
-A72 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}
-A76 = {**A72, "mcpu": "cortex-a76"}
-
-
-class Command:
-    """`python -m bibench_tvm.NAME --json ...` that runs until it is stopped; `says` is its JSON object."""
-
-    def __init__(self, *words: str, folder: Path, max_file_bytes: int | None = None):
-        limit = [] if max_file_bytes is None else ["prlimit", f"--fsize={max_file_bytes}"]
-        self.log = folder / f"{words[0]}-{time.monotonic_ns()}.log"
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir(exist_ok=True)
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*limit, sys.executable, "-m", f"bibench_tvm.{words[0]}", *words[1:], "--json"],
-                cwd=ROOT,
-                env={**os.environ, "TMPDIR": str(self.temporary)},
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-
-    @functools.cached_property
-    def says(self) -> dict[str, Any]:
-        """Read when it is needed, so that commands can start side by side."""
-        assert self.process.stdout
-        text = ""
-        for line in self.process.stdout:
-            text += line
-            if line == "}\n":
-                break
-        said = json.loads(text or "{}")
-        assert "port" in said, self.log.read_text()
-        return said
-
-    @property
-    def address(self) -> Address:
-        return self.says["host"], self.says["port"]
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-@contextlib.contextmanager
-def commands(folder: Path) -> Iterator[Callable[..., Command]]:
-    """Starts commands, and in the end stops those that still run, side by side too."""
-    running: list[Command] = []
-
-    def start(*words: str, **options: Any) -> Command:
-        running.append(Command(*words, folder=folder, **options))
-        return running[-1]
-
-    try:
-        yield start
-    finally:
-        for command in running:
-            command.process.terminate()
-        for command in running:
-            command.process.wait(60)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    with commands(tmp_path) as starting:
-        yield starting
-
-
-@dataclass
-class Site:
-    tracker: Command
-    here: Command
-    arm: Command
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A tracker with a board of this machine, `here`, and an emulated one, `a72`."""
-    with commands(tmp_path_factory.mktemp("site")) as start:
-        tracker = start("tracker", "--port", "0")
-        board = ["board", "--tracker", wire.show(tracker.address)]
-        here, arm = start(*board, "--key", "here"), start(*board, "--key", "a72", "--emulate")
-        registered(tracker.address, 2)
-        yield Site(tracker, here, arm)
-
-
-@pytest.fixture(scope="module")
-def here(site: Site) -> tuple[Address, str]:
-    return site.tracker.address, "here"
-
-
-@pytest.fixture(scope="module")
-def arm(site: Site) -> tuple[Address, str]:
-    return site.tracker.address, "a72"
-
-
-def eventually(what: Callable[[], Any], within_s: float = 60) -> Any:
-    """The first true value of `what`."""
-    end = time.monotonic() + within_s
-    while not (value := what()):
-        assert time.monotonic() < end, "It did not come about."
-        time.sleep(0.05)
-    return value
-
-
-def registered(tracker: Address, count: int = 1) -> list[Any]:
-    return eventually(lambda: len(boards := list_boards(tracker)) == count and boards)
-
-
-def is_free(tracker: Address, key: str) -> bool:
-    [board] = [board for board in list_boards(tracker) if board.key == key]
-    return board.free
-
-
-def link(output: str, objects: list[str], options: object = None) -> None:
-    """What `export_library` calls to link: zig's linker, which needs no system libraries for this."""
-    subprocess.run([sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-o", output, *objects], check=True)
-
-
-def export(module: tvm.IRModule, path: Path, target: dict[str, str]) -> Path:
-    tvm.compile(module, target=tvm.target.Target(target)).export_library(str(path), fcompile=link)
-    return path
-
-
-def unary(
-    body: Callable[[Any], Any], shape: tuple[int, ...] = (64, 64), dtype: str = "float32"
-) -> tvm.IRModule:
-    builder = relax.BlockBuilder()
-    x = relax.Var("x", R.Tensor(shape, dtype))
-    with builder.function("main", [x]):
-        builder.emit_func_output(builder.emit(body(builder.emit(R.add(x, x)))))
-    return builder.get()
-
-
-def squared(x: np.ndarray) -> np.ndarray:
-    return (x + x) @ (x + x)
-
-
-@pytest.fixture(scope="module")
-def square(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, str]], Path]:
-    """The library of a small network for a target."""
-    folder = tmp_path_factory.mktemp("square")
-
-    def of(target: dict[str, str]) -> Path:
-        path = folder / f"square-{target.get('mcpu', 'host')}.so"
-        return path if path.exists() else export(unary(lambda x: R.matmul(x, x)), path, target)
-
-    return of
-
-
-@T.prim_func(s_tir=True)
-def endless(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32")):
-    """Half an hour, which no limit in these tests allows."""
-    for _ in T.serial(T.int64(1) << T.int64(42)):
-        with T.sblock("endless"):
-            T.reads()
-            T.writes()
-            y[0] = y[0] * x[0] + T.float32(1)
-
-
-@T.prim_func(s_tir=True)
-def crashing(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32")):
-    for i in range(64):
-        with T.sblock("crashing"):
-            T.reads()
-            T.writes()
-            y[i] = x[T.int64(i) + (T.int64(1) << T.int64(40))]
-
-
-def calling(kernel: Any) -> tvm.IRModule:
-    builder = relax.BlockBuilder()
-    x = relax.Var("x", R.Tensor((64,), "float32"))
-    function = builder.add_func(kernel, "kernel")
-    with builder.function("main", [x]):
-        output = builder.emit(relax.call_tir(function, (x,), R.Tensor((64,), "float32")))
-        builder.emit_func_output(output)
-    return builder.get()
-
-
-X = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
-
-
-def works(tracker: Address, key: str, library: Path) -> None:
-    with client.session(tracker, key, wait_s=60, limit_s=60) as board:
-        [y] = board.network(library).run([X])
-    np.testing.assert_allclose(y, squared(X), rtol=1e-4, atol=1e-3)
+from rpc.wire import Address, Tracker, TrackerCode
+from tests.rpc.boards import (
+    A72,
+    HOST,
+    ROOT,
+    Command,
+    Site,
+    X,
+    eventually,
+    is_free,
+    registered,
+    squared,
+    works,
+)
 
 
 def test_a_network_on_this_machine(here: tuple[Address, str], square: Callable[..., Path]) -> None:
@@ -340,58 +152,6 @@ def test_compile_upload_run(site: Site, tmp_path: Path) -> None:
     assert "lacks dotprod" in run("a72")[1]
 
 
-def ask(conversation: Tracker, key: str) -> None:
-    send(conversation.socket, [TrackerCode.REQUEST, key, "", 1])
-
-
-def granted(conversation: Tracker) -> tuple[str, int, str]:
-    (size,) = struct.unpack("<i", receive(conversation.socket, 4))
-    code, value = json.loads(receive(conversation.socket, size))
-    assert code == 0
-    return value
-
-
-def pending(tracker: Address, key: str) -> int:
-    with contextlib.closing(Tracker(tracker)) as conversation:
-        return conversation.ask([TrackerCode.SUMMARY])[1]["queue_info"][key]["pending"]
-
-
-def test_two_hundred_requests_are_served_in_order(here: tuple[Address, str]) -> None:
-    """Eight clients with 25 requests each, all asked before the first is served."""
-    tracker, key = here
-    clients = [Tracker(tracker) for _ in range(8)]
-    rng = random.Random(0)
-    order = [rng.randrange(8) for _ in range(200)]
-    with client.session(tracker, key, wait_s=60, limit_s=60):
-        for place, client in enumerate(order):
-            ask(clients[client], key)
-            # The tracker hears the connections in any order.
-            eventually(lambda place=place: pending(tracker, key) > place)
-    for client in order:
-        ready, _, _ = select.select([c.socket for c in clients], [], [], 60)
-        assert ready == [clients[client].socket]
-        host, port, match_key = granted(clients[client])
-        remote = tvm.rpc.connect(host, port, match_key, session_timeout=60)
-        assert remote.get_function("rpc.test.addone")(1) == 2
-        remote.get_function("CloseRPCConnection")()
-    for conversation in clients:
-        conversation.close()
-    eventually(lambda: is_free(tracker, key))
-
-
-def test_eight_clients_at_once(here: tuple[Address, str]) -> None:
-    tracker, key = here
-
-    def client(number: int) -> int:
-        for _ in range(5):
-            with client.session(tracker, key, wait_s=120, limit_s=60) as board:
-                assert board.remote.get_function("rpc.test.addone")(number) == number + 1
-        return number
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(client, range(8))) == list(range(8))
-
-
 def test_a_board_of_ones_own(square: Callable[..., Path]) -> None:
     with local_board() as (tracker, key):
         works(tracker, key, square(HOST))
@@ -419,149 +179,6 @@ def test_a_board_that_is_not_ours(site: Site) -> None:
         assert [board.key for board in list_boards(address)] == ["a72", "here"]
 
 
-def test_a_board_that_is_busy(here: tuple[Address, str]) -> None:
-    tracker, key = here
-    with (
-        client.session(tracker, key, wait_s=60, limit_s=60),
-        pytest.raises(RemoteError, match=r"The only board with the key 'here' had other work for 0\.2 s\."),
-        client.session(tracker, key, wait_s=0.2, limit_s=60),
-    ):
-        pass
-
-
-def test_a_dead_client_frees_its_board(
-    here: tuple[Address, str], tmp_path: Path, square: Callable[..., Path]
-) -> None:
-    """One that is killed in the middle of a kernel, and one that is killed before it came to the board."""
-    tracker, key = here
-    library = export(calling(endless), tmp_path / "endless.so", HOST)
-    code = f"""
-import numpy as np
-from pathlib import Path
-from rpc.client import session
-with session({tracker!r}, {key!r}, wait_s=60, limit_s=300) as board:
-    network = board.network(Path({str(library)!r}))
-    print("running", flush=True)
-    network.run([np.ones(64, "float32")])
-"""
-    client = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
-    assert client.stdout and client.stdout.readline() == b"running\n"
-    time.sleep(0.2)
-    client.kill()
-    client.wait()
-    works(tracker, key, square(HOST))
-
-    with contextlib.closing(Tracker(tracker)) as conversation:
-        ask(conversation, key)
-        granted(conversation)
-    works(tracker, key, square(HOST))
-
-
-@pytest.mark.parametrize("where", ["here", "arm"])
-def test_a_kernel_that_hangs_or_crashes(
-    where: str, request: pytest.FixtureRequest, tmp_path: Path, square: Callable[..., Path]
-) -> None:
-    tracker, key = request.getfixturevalue(where)
-    target = HOST if where == "here" else A72
-    x = np.ones(64, "float32")
-
-    def run(library: Path, limit_s: float) -> None:
-        with client.session(tracker, key, wait_s=60, limit_s=limit_s) as board:
-            board.network(library).run([x])
-
-    hanging = export(calling(endless), tmp_path / "endless.so", target)
-    with pytest.raises(RemoteError, match=r"The board ended the session after its limit of 3 s\."):
-        run(hanging, 3)
-    works(tracker, key, square(target))
-    crash = export(calling(crashing), tmp_path / "crash.so", target)
-    with pytest.raises(RemoteError, match="died of SIGSEGV: it reached for memory that is not its own"):
-        run(crash, 60)
-    works(tracker, key, square(target))
-
-
-def test_instructions_that_the_processor_lacks(
-    arm: tuple[Address, str], tmp_path: Path, square: Callable[..., Path]
-) -> None:
-    library = export(unary(lambda x: R.add(x, x), (64,), "float16"), tmp_path / "half.so", A76)
-    with client.session(*arm, wait_s=60, limit_s=60) as board:
-        network = board.network(library)
-        with pytest.raises(RemoteError, match="died of SIGILL: it used an instruction that this processor"):
-            network.run([np.ones(64, "float16")])
-    works(*arm, square(A72))
-
-
-@pytest.mark.parametrize("where", ["here", "arm"])
-def test_what_is_no_library_for_this_board(
-    where: str, request: pytest.FixtureRequest, tmp_path: Path, square: Callable[..., Path]
-) -> None:
-    tracker, key = request.getfixturevalue(where)
-    other = square(A72 if where == "here" else HOST)
-    garbage = tmp_path / "garbage.so"
-    garbage.write_bytes(b"not a library")
-    for library in other, garbage:
-        with (
-            client.session(tracker, key, wait_s=60, limit_s=60) as board,
-            pytest.raises(RemoteError, match=f"loading {library} failed: .+"),
-        ):
-            board.network(library)
-    works(tracker, key, square(HOST if where == "here" else A72))
-
-
-def test_an_upload_that_is_damaged_on_its_way(here: tuple[Address, str], square: Callable[..., Path]) -> None:
-    with client.session(*here, wait_s=60, limit_s=60) as board:
-        send = board.remote.upload
-
-        def damage(content: bytearray, name: str) -> None:
-            content = bytearray(content)
-            content[1000] ^= 1
-            send(content, name)
-
-        board.remote.upload = damage
-        with pytest.raises(RemoteError, match="was damaged on its way to the board 'here'"):
-            board.network(square(HOST))
-        board.remote.upload = send
-        board.network(square(HOST))
-
-
-def test_a_full_disk(
-    site: Site, start: Callable[..., Command], square: Callable[..., Path], tmp_path: Path
-) -> None:
-    tracker = site.tracker.address
-    words = ["board", "--tracker", wire.show(tracker), "--emulate"]
-    start(*words, "--key", "small", max_file_bytes=1 << 20)
-    registered(tracker, 3)
-    large = tmp_path / "large"
-    large.write_bytes(bytes(1 << 21))
-    with (
-        client.session(tracker, "small", wait_s=60, limit_s=60) as board,
-        pytest.raises(RemoteError, match="Of the 2097152 bytes of .*, .* kept 1048576: its disk is full"),
-    ):
-        board.upload(large)
-    works(tracker, "small", square(A72))
-
-
-def test_a_tracker_that_goes_away(start: Callable[..., Command], square: Callable[..., Path]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    first = start("tracker", "--port", port)
-    tracker = first.address
-    board = start("board", "--tracker", wire.show(tracker), "--key", "here")
-    registered(tracker)
-    with client.session(tracker, "here", wait_s=60, limit_s=60) as held:
-        first.process.kill()
-        first.process.wait()
-        with (
-            pytest.raises(RemoteError, match=f"There is no tracker at 127.0.0.1:{port}: connection refused"),
-            client.session(tracker, "here", wait_s=60, limit_s=60),
-        ):
-            pass
-        held.network(square(HOST)).run([X])  # who has a board needs no tracker
-    eventually(lambda: "Trying again every" in board.log.read_text())
-    assert start("tracker", "--port", port).says
-    registered(tracker)
-    works(tracker, "here", square(HOST))
-
-
 def listening(command: Command) -> set[str]:
     connections = psutil.Process(command.process.pid).net_connections("inet")
     return {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
@@ -577,66 +194,6 @@ def test_only_this_machine_unless_asked(site: Site, start: Callable[..., Command
     assert listening(open_tracker) == listening(open_board) == {"0.0.0.0"}
     assert "It has no password." in " ".join(open_tracker.log.read_text().split())
     assert "can run any program here, as you." in " ".join(open_board.log.read_text().split())
-
-
-def test_nothing_is_left_over(start: Callable[..., Command]) -> None:
-    """Of commands that are stopped while clients have their boards, by SIGTERM and by Ctrl-C."""
-    tracker = start("tracker", "--port", "0")
-    words = ["board", "--tracker", wire.show(tracker.address), "--key"]
-    boards = [start(*words, "here"), start(*words, "a72", "--emulate")]
-    registered(tracker.address, 2)
-    with (
-        client.session(tracker.address, "here", wait_s=60, limit_s=60),
-        client.session(tracker.address, "a72", wait_s=60, limit_s=60),
-    ):
-        children = [psutil.Process(board.process.pid).children(recursive=True) for board in boards]
-        assert [len(processes) for processes in children] == [1, 1]
-        assert len(list(tracker.temporary.iterdir())) == 2
-        stops = zip([*boards, tracker], [signal.SIGTERM, signal.SIGINT, signal.SIGINT], strict=True)
-        assert [command.stop(number) for command, number in stops] == [0, 0, 0]
-        assert not any(child.is_running() for [child] in children)
-        assert list(tracker.temporary.iterdir()) == []
-
-
-def test_a_board_that_is_killed_takes_its_session_with_it(site: Site, start: Callable[..., Command]) -> None:
-    tracker = site.tracker.address
-    board = start("board", "--tracker", wire.show(tracker), "--key", "k")
-    registered(tracker, 3)
-    with client.session(tracker, "k", wait_s=60, limit_s=60):
-        [child] = psutil.Process(board.process.pid).children()
-        board.process.kill()
-        board.process.wait()
-        eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
-    [left] = board.temporary.iterdir()
-    os.utime(left, (0, 0))
-    start("board", "--tracker", "127.0.0.1:1", "--key", "k")
-    eventually(lambda: not left.exists())
-    eventually(lambda: len(list(board.temporary.iterdir())) == 1)
-    registered(tracker, 2)
-
-
-def test_garbage_neither_kills_nor_blocks(site: Site, square: Callable[..., Path]) -> None:
-    rng = random.Random(0)
-    sent = [rng.randbytes(size) for size in (1, 3, 4, 5, 100, 10_000)]
-    for magic in RPC_MAGIC, RPC_TRACKER_MAGIC:
-        begun = struct.pack("<i", magic)
-        sent += [begun, begun + b"\xff\xff\xff\x7f", begun + b"\xff\xff\xff\xff" + bytes(100)]
-        sent += [
-            begun + struct.pack("<i", len(words)) + words
-            for words in (b"client:here:0.5", b"\xff\xfe", b"[9]")
-        ]
-    with contextlib.ExitStack() as stack:
-        for address in site.tracker.address, site.here.address:
-            for part in sent * 10:
-                connection = stack.enter_context(socket.create_connection(address, timeout=10))
-                with contextlib.suppress(OSError):
-                    connection.sendall(part)
-        for words in b"{", b"[3]", b'[4, [], "", "x"]', b"[" * 100_000, b"\xff", b'[3, "here", ["x", "y"]]':
-            with contextlib.closing(Tracker(site.tracker.address)) as stranger:
-                stranger.socket.sendall(struct.pack("<i", len(words)) + words)
-        works(site.tracker.address, "here", square(HOST))
-    assert "Traceback" not in site.here.log.read_text() + site.tracker.log.read_text()
-    assert site.here.process.poll() is None and site.tracker.process.poll() is None
 
 
 def test_wrong_arguments_are_sentences(site: Site) -> None:

@@ -1,0 +1,1 @@
+"""Damaged and hostile files: what becomes of them is a network or one sentence, soon and in little memory."""
