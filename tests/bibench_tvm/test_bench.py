@@ -23,7 +23,7 @@ from bibench_tvm.measuring import measure
 from bibench_tvm.measuring.peers import onnx_runtime
 from relay_passes import lower
 from rpc import machine
-from rpc.client import list_boards, parse_address
+from rpc.session import list_boards, parse_address
 from schedules.records.records import Processor, Record, Records
 from schedules.records.space import candidates
 

@@ -31,9 +31,8 @@ from tvm.script import tirx as T
 from typer.testing import CliRunner
 
 from bibench_tvm.compiling import processors
-from rpc import client, machine, wire
-from rpc.client import RemoteError, list_boards, local_board
-from rpc.emulation import arm64
+from rpc import emulated, machine, session, wire
+from rpc.session import RemoteError, list_boards, local_board
 from rpc.wire import Address, Tracker, TrackerCode, receive, send
 
 ROOT = Path(__file__).parent.parent.parent
@@ -221,14 +220,14 @@ X = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
 
 
 def works(tracker: Address, key: str, library: Path) -> None:
-    with client.session(tracker, key, wait_s=60, limit_s=60) as board:
+    with session.session(tracker, key, wait_s=60, limit_s=60) as board:
         [y] = board.network(library).run([X])
     np.testing.assert_allclose(y, squared(X), rtol=1e-4, atol=1e-3)
 
 
 def test_a_network_on_this_machine(here: tuple[Address, str], square: Callable[..., Path]) -> None:
     tracker, key = here
-    with client.session(tracker, key, wait_s=60, limit_s=60) as board:
+    with session.session(tracker, key, wait_s=60, limit_s=60) as board:
         info = board.info
         assert (info.key, info.emulated, info.machine) == (key, False, os.uname().machine)
         assert info.cores == len(os.sched_getaffinity(0)) and info.memory_bytes > 0 and info.cpu != "unknown"
@@ -262,10 +261,10 @@ def test_counts_are_exact_on_every_emulated_board(
     boards = [board for board in registered(tracker, 3) if board.key == "a72"]
     said = {(board.emulated, board.machine, board.features) for board in boards}
     assert len(boards) == 2 and said == {(True, "aarch64", ("neon",))}
-    local = arm64.run(square(A72), [[X]], timeout_s=60)[0][0]
+    local = emulated.run(square(A72), [[X]], timeout_s=60)[0][0]
 
     def once(number: int) -> tuple[Any, ...]:
-        with client.session(tracker, "a72", wait_s=120, limit_s=60) as board:
+        with session.session(tracker, "a72", wait_s=120, limit_s=60) as board:
             assert "the emulated board 'a72'" in str(board)
             network = board.network(square(A72))
             np.testing.assert_array_equal(network.run([X])[0], local)
@@ -315,7 +314,7 @@ def test_compile_upload_run(site: Site, tmp_path: Path) -> None:
 
     code, said = command("run", artifact, *files, "--board", "a72", "--tracker", address)
     assert (code, said["board"], said["emulated"]) == (0, "a72", True)
-    expected = arm64.run(artifact / "model.so", [[samples[:1]], [samples[1:]]], timeout_s=60)
+    expected = emulated.run(artifact / "model.so", [[samples[:1]], [samples[1:]]], timeout_s=60)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.concatenate([y for [y] in expected]))
 
     code, listed = command("targets", "--tracker", address)
@@ -362,7 +361,7 @@ def test_two_hundred_requests_are_served_in_order(here: tuple[Address, str]) -> 
     clients = [Tracker(tracker) for _ in range(8)]
     rng = random.Random(0)
     order = [rng.randrange(8) for _ in range(200)]
-    with client.session(tracker, key, wait_s=60, limit_s=60):
+    with session.session(tracker, key, wait_s=60, limit_s=60):
         for place, client in enumerate(order):
             ask(clients[client], key)
             # The tracker hears the connections in any order.
@@ -384,7 +383,7 @@ def test_eight_clients_at_once(here: tuple[Address, str]) -> None:
 
     def client(number: int) -> int:
         for _ in range(5):
-            with client.session(tracker, key, wait_s=120, limit_s=60) as board:
+            with session.session(tracker, key, wait_s=120, limit_s=60) as board:
                 assert board.remote.get_function("rpc.test.addone")(number) == number + 1
         return number
 
@@ -411,7 +410,7 @@ def test_a_board_that_is_not_ours(site: Site) -> None:
         board.ask([TrackerCode.PUT, "stock", [9, "stock:0.5"], None])
         with (
             pytest.raises(RemoteError, match="The board 'stock' at 127.0.0.1:9 runs TVM's own server"),
-            client.session(address, "stock", wait_s=60, limit_s=60),
+            session.session(address, "stock", wait_s=60, limit_s=60),
         ):
             pass
         info = {"key": "server:stock", "addr": [None, 9], "bibench": {"machine": "aarch64", "cores": "many"}}
@@ -422,9 +421,9 @@ def test_a_board_that_is_not_ours(site: Site) -> None:
 def test_a_board_that_is_busy(here: tuple[Address, str]) -> None:
     tracker, key = here
     with (
-        client.session(tracker, key, wait_s=60, limit_s=60),
+        session.session(tracker, key, wait_s=60, limit_s=60),
         pytest.raises(RemoteError, match=r"The only board with the key 'here' had other work for 0\.2 s\."),
-        client.session(tracker, key, wait_s=0.2, limit_s=60),
+        session.session(tracker, key, wait_s=0.2, limit_s=60),
     ):
         pass
 
@@ -438,7 +437,7 @@ def test_a_dead_client_frees_its_board(
     code = f"""
 import numpy as np
 from pathlib import Path
-from rpc.client import session
+from rpc.session import session
 with session({tracker!r}, {key!r}, wait_s=60, limit_s=300) as board:
     network = board.network(Path({str(library)!r}))
     print("running", flush=True)
@@ -466,7 +465,7 @@ def test_a_kernel_that_hangs_or_crashes(
     x = np.ones(64, "float32")
 
     def run(library: Path, limit_s: float) -> None:
-        with client.session(tracker, key, wait_s=60, limit_s=limit_s) as board:
+        with session.session(tracker, key, wait_s=60, limit_s=limit_s) as board:
             board.network(library).run([x])
 
     hanging = export(calling(endless), tmp_path / "endless.so", target)
@@ -483,7 +482,7 @@ def test_instructions_that_the_processor_lacks(
     arm: tuple[Address, str], tmp_path: Path, square: Callable[..., Path]
 ) -> None:
     library = export(unary(lambda x: R.add(x, x), (64,), "float16"), tmp_path / "half.so", A76)
-    with client.session(*arm, wait_s=60, limit_s=60) as board:
+    with session.session(*arm, wait_s=60, limit_s=60) as board:
         network = board.network(library)
         with pytest.raises(RemoteError, match="died of SIGILL: it used an instruction that this processor"):
             network.run([np.ones(64, "float16")])
@@ -500,7 +499,7 @@ def test_what_is_no_library_for_this_board(
     garbage.write_bytes(b"not a library")
     for library in other, garbage:
         with (
-            client.session(tracker, key, wait_s=60, limit_s=60) as board,
+            session.session(tracker, key, wait_s=60, limit_s=60) as board,
             pytest.raises(RemoteError, match=f"loading {library} failed: .+"),
         ):
             board.network(library)
@@ -508,7 +507,7 @@ def test_what_is_no_library_for_this_board(
 
 
 def test_an_upload_that_is_damaged_on_its_way(here: tuple[Address, str], square: Callable[..., Path]) -> None:
-    with client.session(*here, wait_s=60, limit_s=60) as board:
+    with session.session(*here, wait_s=60, limit_s=60) as board:
         send = board.remote.upload
 
         def damage(content: bytearray, name: str) -> None:
@@ -533,7 +532,7 @@ def test_a_full_disk(
     large = tmp_path / "large"
     large.write_bytes(bytes(1 << 21))
     with (
-        client.session(tracker, "small", wait_s=60, limit_s=60) as board,
+        session.session(tracker, "small", wait_s=60, limit_s=60) as board,
         pytest.raises(RemoteError, match="Of the 2097152 bytes of .*, .* kept 1048576: its disk is full"),
     ):
         board.upload(large)
@@ -547,12 +546,12 @@ def test_a_tracker_that_goes_away(start: Callable[..., Command], square: Callabl
     tracker = first.address
     board = start("board", "--tracker", wire.show(tracker), "--key", "here")
     registered(tracker)
-    with client.session(tracker, "here", wait_s=60, limit_s=60) as held:
+    with session.session(tracker, "here", wait_s=60, limit_s=60) as held:
         first.process.kill()
         first.process.wait()
         with (
             pytest.raises(RemoteError, match=f"There is no tracker at 127.0.0.1:{port}: connection refused"),
-            client.session(tracker, "here", wait_s=60, limit_s=60),
+            session.session(tracker, "here", wait_s=60, limit_s=60),
         ):
             pass
         held.network(square(HOST)).run([X])  # who has a board needs no tracker
@@ -586,8 +585,8 @@ def test_nothing_is_left_over(start: Callable[..., Command]) -> None:
     boards = [start(*words, "here"), start(*words, "a72", "--emulate")]
     registered(tracker.address, 2)
     with (
-        client.session(tracker.address, "here", wait_s=60, limit_s=60),
-        client.session(tracker.address, "a72", wait_s=60, limit_s=60),
+        session.session(tracker.address, "here", wait_s=60, limit_s=60),
+        session.session(tracker.address, "a72", wait_s=60, limit_s=60),
     ):
         children = [psutil.Process(board.process.pid).children(recursive=True) for board in boards]
         assert [len(processes) for processes in children] == [1, 1]
@@ -602,7 +601,7 @@ def test_a_board_that_is_killed_takes_its_session_with_it(site: Site, start: Cal
     tracker = site.tracker.address
     board = start("board", "--tracker", wire.show(tracker), "--key", "k")
     registered(tracker, 3)
-    with client.session(tracker, "k", wait_s=60, limit_s=60):
+    with session.session(tracker, "k", wait_s=60, limit_s=60):
         [child] = psutil.Process(board.process.pid).children()
         board.process.kill()
         board.process.wait()
