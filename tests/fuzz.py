@@ -584,7 +584,7 @@ def _work(*, whole: bool) -> None:
     with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as scratch:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-        for module in ("compiler", "importer.from_onnx", "importer.from_torch"):
+        for module in ("compiling.compiler", "importer.from_onnx.translate", "importer.from_torch.translate"):
             importlib.import_module(f"bibench_tvm.{module}")
 
         answers.write(b"\n")
@@ -647,11 +647,10 @@ def _read(kind: str, path: Path, out: Path | None) -> bool:
 def _run_artifact(folder: Path) -> None:
     """What `run` and `bench` do with a manifest, but for the board."""
     from bibench_tvm.artifact.artifact import load
-    from bibench_tvm.measuring.measure import _kernel_layers, sample_inputs
+    from bibench_tvm.measuring.measure import sample_inputs
 
     artifact = load(folder)
     artifact.run(*sample_inputs(artifact.record, None))
-    _kernel_layers(artifact)
 
 
 # ---- the command

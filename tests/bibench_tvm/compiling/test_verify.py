@@ -11,9 +11,9 @@ import torch
 
 import trainers
 from bibench_tvm import compile_model
-from bibench_tvm.compiling import compiler, verify
+from bibench_tvm.compiling import verify
 from bibench_tvm.compiling.rounding import largest_difference
-from bibench_tvm.importer import Imported, ReferenceRun
+from bibench_tvm.importer import Imported, ReferenceRun, source
 from rpc import emulated
 
 
@@ -88,13 +88,13 @@ class Another:
 @pytest.fixture
 def another_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def use(change: Callable[[ReferenceRun], ReferenceRun]) -> None:
-        honest = compiler.import_model
+        honest = source.import_model
 
         def changed(*arguments: object, **options: object) -> Imported:
             imported = honest(*arguments, **options)
             return dataclasses.replace(imported, reference=Another(imported.reference, change))
 
-        monkeypatch.setattr(compiler, "import_model", changed)
+        monkeypatch.setattr(source, "import_model", changed)
 
     return use
 
