@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from bibench_tvm.importer import Imported
     from bibench_tvm.measuring.against import Source
     from bibench_tvm.measuring.measure import Images
-    from rpc.client import Address
+    from rpc.session import Address
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -85,7 +85,7 @@ def bench(
             lean.import_tvm()  # who compares, compiles
         from bibench_tvm.artifact.artifact import load
         from bibench_tvm.measuring.tables import show
-        from rpc.client import RemoteError
+        from rpc.session import RemoteError
 
         loaded = [load(folder) for folder in artifacts]
         pictures = [_images(artifact, images) for artifact in loaded]
@@ -133,7 +133,7 @@ def _measure(
 ) -> None:
     """Add the job's result on one board to the report, and keep what there is after each step."""
     from bibench_tvm.measuring.measure import measure
-    from rpc.client import session
+    from rpc.session import session
 
     with session(address, key, wait_s=wait_s, limit_s=limit_s) as board:
         job.artifact.check_processor(board.info.machine, board.info.features, str(board))
@@ -244,7 +244,7 @@ def _of_architecture(manifest: Manifest) -> Imported | None:
 @contextlib.contextmanager
 def _tracker(keys: list[str] | None, tracker: str) -> Iterator[tuple[Address, list[str]]]:
     """The tracker and the boards to measure; without keys, this machine as a board of its own."""
-    from rpc.client import local_board, tracker_address
+    from rpc.session import local_board, tracker_address
 
     refuse_tracker_alone(tracker, keys)
     if keys:
@@ -258,7 +258,7 @@ def _pairs(
     loaded: Sequence[Artifact], keys: Sequence[str], address: Address, left_out: list[str]
 ) -> list[tuple[int, str]]:
     """(index of the artifact, key of the board) for all that fit; a sentence for each that does not."""
-    from rpc.client import RemoteError, list_boards
+    from rpc.session import RemoteError, list_boards
 
     try:
         infos = {board.key: board for board in list_boards(address)}

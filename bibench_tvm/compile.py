@@ -72,7 +72,7 @@ def compile_command(
     """Compile a binarized network for an Arm processor, or for this machine."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.cli.arrays import read_array, read_samples
-        from bibench_tvm.compiling.compiler import chooser, compile_network
+        from bibench_tvm.compiling.compiler import CompileOptions, chooser, compile_network
         from bibench_tvm.compiling.processors import resolve_target
         from bibench_tvm.importer.source import named
 
@@ -97,18 +97,18 @@ def compile_command(
                 raise UsageError(
                     f"The bundled network comes with {len(given)} images; --verify {verify} asks for more."
                 )
-        artifact = compile_network(
-            network,
+        options = CompileOptions(
+            target=target,
+            out=out,
+            tuned=tuned,
+            verify=verify,
             samples=given,
             labels=classes,
-            dump_ir=dump_ir,
-            target=target,
-            tuned=tuned,
-            out=out,
-            verify=verify,
             float_layers=float_layers,
             float32=float32,
+            dump_ir=dump_ir,
         )
+        artifact = compile_network(network, options)
         _print_summary(results(as_json), artifact.record)
         stderr.print(f"Written to {artifact.folder}", soft_wrap=True)
         if as_json:

@@ -69,7 +69,7 @@ def run(
         refuse_tracker_alone(tracker, board)
         where: dict[str, Any] = {}
         if board:
-            from rpc.client import RemoteError, session, tracker_address
+            from rpc.session import RemoteError, session, tracker_address
 
             try:
                 with session(tracker_address(tracker), board, wait_s=wait, limit_s=limit) as ours:

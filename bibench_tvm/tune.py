@@ -103,7 +103,7 @@ def tune(
 def _target_of(key: str, tracker: str) -> str:
     """The target that the boards of a key are, as far as it has a name."""
     from bibench_tvm.compiling.processors import name_of
-    from rpc.client import RemoteError, list_boards, tracker_address
+    from rpc.session import RemoteError, list_boards, tracker_address
 
     address = tracker_address(tracker)
     try:
@@ -124,10 +124,10 @@ def _target_of(key: str, tracker: str) -> str:
 @contextlib.contextmanager
 def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tuple[tuple[str, int], str]]:
     """Where the boards are; without a key, this machine is one, or emulates one."""
-    from rpc import client
+    from rpc import session
 
     if key is not None:
-        yield client.tracker_address(tracker), key
+        yield session.tracker_address(tracker), key
         return
     emulate = None
     if not target.is_host:
@@ -137,7 +137,7 @@ def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tu
         stderr.print(f"Without --board, the board is an emulated {emulate}: instructions count, not time.")
     # One thread times a kernel with the least noise; whoever wants more says so.
     os.environ.setdefault("TVM_NUM_THREADS", "1")
-    with client.local_board(emulate=emulate) as (address, local):
+    with session.local_board(emulate=emulate) as (address, local):
         yield address, local
 
 

@@ -2,6 +2,9 @@
 
 A network may return an input, a constant, or one tensor twice, also in another shape. Its caller, who may
 write to what he was given, would write there; and a network that does nothing else would have no kernel.
+
+Requires: kernels are `call_tir` already.
+Ensures: each output is written by a kernel, for that output alone.
 """
 
 from __future__ import annotations

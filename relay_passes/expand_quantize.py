@@ -2,6 +2,9 @@
 
 Some exporters write a sign, or a rounding to two levels, between such a pair. As plain arithmetic it shows
 how many values it has left, and where there are more than two it may still be fused.
+
+Requires: nothing.
+Ensures: no pair of `quantize` and `dequantize` with one scale is left.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ schedules/parts/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the
 
 A sign that is 0 as a matter of course, {-h, 0, +h}, is two planes of {0, 1}: h / 2 * alpha times the
 difference of the integer parts over "x is above 0" and "x is below 0".
+
+Requires: layers as `mark_layers` leaves them, channels last.
+Ensures: every layer with two-valued operands is a binary operator with a halo of 0; no `bibench.named` or
+`bibench.product` is left.
 """
 
 from __future__ import annotations

@@ -12,6 +12,10 @@ reach puts T at an end of the range, and the bit is always 1 or always 0. In eac
 bit that the float chain gives, for every d.
 
 Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes before it rises for every channel.
+
+Requires: packings of truths, as `find_binary` leaves them, with the operators between in the order of the
+source.
+Ensures: a packing that can read integers does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Each group of operators -> one TIR kernel and a `call_tir` of it, weights laid out for its tile.
 
-Requires halos as `grow_halos` leaves them. Ensures that no operator of ours is left.
+Requires: halos as `grow_halos` leaves them.
+Ensures: no operator of ours is left.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@
 The permutations stand around every layer here; `sink_transposes` lets them meet and vanish. Transposed and
 3-D convolutions, and those whose weights are computed at run time, have no operator of ours: they keep
 theirs, and `bibench.named` only says how they are called.
+
+Requires: a module as imported: one `main`, one dataflow block, static shapes, parameters as constants.
+Ensures: every layer is an operator of ours or stands before a `bibench.named`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Left to TVM are those with few channels, which do not fill a vector (the K of XNOR-Net has one), and averages
 whose last window was widened by `ceil_mode`, for which the frameworks divide by different counts.
+
+Requires: channels last.
+Ensures: pools of 4 channels and more are `bibench.pool`.
 """
 
 from __future__ import annotations

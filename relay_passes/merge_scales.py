@@ -3,6 +3,9 @@
 One constant less per channel in the artifact, and one operation less per element. The product is rounded once
 more or less than in the source network, so this comes after thresholds were folded, which keep the source's
 order.
+
+Requires: that thresholds are folded.
+Ensures: the same values but for one rounding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which call of a kernel computes which layer, for those who time a compiled network call by call.
 
 A kernel that several layers share is one function, so its name alone does not tell. The calls of one kernel
-stay in their order through all that comes after `LowerKernels`; whoever watches the network run pairs the
+stay in their order through all that comes after `lower_kernels`; whoever watches the network run pairs the
 n-th call of a kernel with the n-th entry here of its name.
 """
 

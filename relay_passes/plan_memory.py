@@ -1,4 +1,8 @@
-"""Give every tensor between two kernels its place in memory, once and for all runs."""
+"""Give every tensor between two kernels its place in memory, once and for all runs.
+
+Requires: every kernel is called by `call_tir`.
+Ensures: each tensor has its place, and each output memory of its own.
+"""
 
 from __future__ import annotations
 

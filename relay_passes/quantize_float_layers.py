@@ -4,6 +4,9 @@ convolution(x, w)  ->  s_x * s_w[o] * astype(int8_convolution(quantize(x, s_x), 
 
 Symmetric: s_x is the largest magnitude of x seen in calibration over 127, for the whole tensor; s_w[o] that
 of the weights of one output channel. The sums are exact in 32 bits.
+
+Requires: that `find_binary` has run; a range for each layer that is to be quantized.
+Ensures: those layers are `bibench.int8_convolution` with a halo of 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""For calibration: let `main` return, besides its result, what goes into each float layer."""
+"""For calibration: let `main` return, besides its result, what goes into each float layer.
+
+Requires: that `find_binary` has run.
+Ensures: what `main` computes is the same; it returns more.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ An operator that works element by element may as well work on the tensor before 
 a pool, a padding or a concatenation may too, with its axes renamed. What cannot is given the permuted tensor
 after all. After `mark_layers` this leaves one permutation at the input and, where the output is an image, one
 at the end.
+
+Requires: nothing.
+Ensures: a permutation stands only where something needs the order that it makes.
 """
 
 from __future__ import annotations

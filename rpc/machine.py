@@ -35,7 +35,7 @@ _THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 
 
 def describe() -> dict[str, Any]:
-    """What a board tells the tracker of itself; fields as in `rpc.client.BoardInfo`."""
+    """What a board tells the tracker of itself; fields as in `rpc.session.BoardInfo`."""
     machine = platform.machine().lower()
     return {
         "emulated": False,

@@ -72,7 +72,7 @@ class _Session:
 
 
 class BoardServer:
-    """`description` is what `rpc.client.list_boards` reads; `say` gets a line for each event."""
+    """`description` is what `rpc.session.list_boards` reads; `say` gets a line for each event."""
 
     def __init__(
         self,

@@ -65,12 +65,7 @@ def fit(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     out = Path(out)
-    try:  # before the first epoch rather than after it
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ValueError(f"The folder {out} cannot be written: {error.strerror or error}.") from error
+    _refuse_unwritable(out)  # before the first epoch rather than after it
     arguments = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -134,6 +129,15 @@ def fit(
     extra = {**metadata.get("extra", {}), **{f"test_{name}": value for name, value in metrics.items()}}
     save_checkpoint(out / CHECKPOINT, model, **{**metadata, "extra": extra | {"train_seconds": seconds}})
     return metrics
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
 def evaluate(model: nn.Module, task: Task, split: str = "test", batch_size: int = 500) -> dict[str, float]:

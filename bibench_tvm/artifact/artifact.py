@@ -76,7 +76,7 @@ class Artifact:
         return _joined(results, given)
 
     def run_on(self, board: Any, *inputs: np.ndarray) -> Any:
-        """Run the network on a `rpc.client.Board`, as `run` does here. Raises RemoteError too."""
+        """Run the network on a `rpc.session.Board`, as `run` does here. Raises RemoteError too."""
         self.check_processor(board.info.machine, board.info.features, str(board))
         arrays = [np.asarray(x) for x in inputs]
         count = self._runs(arrays)  # before anything is sent
@@ -90,7 +90,7 @@ class Artifact:
         return _joined([network.run(part) for part in _parts(arrays, count)])
 
     def network_on(self, board: Any) -> Any:
-        """The `rpc.client.Network` of this artifact on a `rpc.client.Board`, sent there anew."""
+        """The `rpc.session.Network` of this artifact on a `rpc.session.Board`, sent there anew."""
         return board.network(self.folder / MODEL, self._library.read())
 
     def _runs(self, arrays: Sequence[np.ndarray]) -> int:

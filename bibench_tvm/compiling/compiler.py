@@ -88,7 +88,7 @@ def compile_model(
         example_inputs: a tensor or array, a tuple or list of them, or a dictionary by the names of the
             forward's arguments, which fix the shapes of a live module. Left out, the module's own
             `example_inputs`.
-        target: `host`, a name of `presets.PRESETS`, or a TVM target tag.
+        target: `host`, a name of `processors.PRESETS`, or a TVM target tag.
         name: what the manifest calls the model.
         arch, algorithm, variant: of a checkpoint that does not say. For a module, `algorithm` is what the
             manifest says where its layers do not.
@@ -123,59 +123,65 @@ def compile_model(
         variant=variant,
         name=name,
     )
-    return compile_network(
-        network,
+    options = CompileOptions(
         target=target,
-        out=out,
-        tuned=tuned,
+        out=Path(out),
+        tuned=Path(tuned) if tuned else None,
         verify=verify,
         samples=samples,
         labels=labels,
         float_layers=float_layers,
         float32=float32,
-        dump_ir=dump_ir,
+        dump_ir=Path(dump_ir) if dump_ir else None,
     )
+    return compile_network(network, options)
 
 
-def compile_network(
-    network: Network,
-    *,
-    target: str,
-    out: str | Path,
-    tuned: str | Path | None,
-    verify: int,
-    samples: GivenSamples | None,
-    labels: np.ndarray | None,
-    float_layers: str,
-    float32: bool,
-    dump_ir: str | Path | None,
-) -> Artifact:
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """See `compile_model`."""
+
+    target: str
+    out: Path
+    tuned: Path | None = None
+    verify: int = 0
+    samples: GivenSamples | None = None
+    labels: np.ndarray | None = None
+    float_layers: str = "float32"
+    float32: bool = False
+    dump_ir: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for options that make no sense."""
+        if self.verify < 0:
+            raise UsageError(f"The number of runs to verify on is {self.verify}, and cannot be less than 0.")
+        if self.float_layers not in FLOAT_LAYERS:
+            raise unknown("arithmetic of float layers", self.float_layers, FLOAT_LAYERS)
+        if self.samples is not None:
+            check_samples(self.samples, self.labels)
+        elif self.labels is not None:
+            raise UsageError("There are labels, and no samples that they belong to.")
+
+
+def compile_network(network: Network, options: CompileOptions) -> Artifact:
     """What `compile_model` does."""
-    resolved = resolve_target(target)
+    resolved = resolve_target(options.target)
     from relay_passes import activation_bytes, name_kernels
 
     linker()
-    choose = chooser(resolved, tuned)
-    out = Path(out)
-    if verify < 0:
-        raise UsageError(f"The number of runs to verify on is {verify}, and cannot be less than 0.")
-    if float_layers not in FLOAT_LAYERS:
-        raise unknown("arithmetic of float layers", float_layers, FLOAT_LAYERS)
-    if samples is not None:
-        check_samples(samples, labels)
-    elif labels is not None:
-        raise UsageError("There are labels, and no samples that they belong to.")
+    choose = chooser(resolved, options.tuned)
+    out, verify, samples, labels = options.out, options.verify, options.samples, options.labels
     with scratch_beside(out) as scratch:
         with phase("importing"):
-            imported = network.load(float32=float32)
+            imported = network.load(float32=options.float32)
         _check_shapes(imported)
         inputs = sample_inputs(imported, verify, samples)
         with phase(f"compiling for {resolved.name}"):
             calibration = None
-            if float_layers == "int8":
+            if options.float_layers == "int8":
                 calibration = _calibrate(imported, scratch, samples)
             ranges = calibration.ranges if calibration else None
-            watch = Dump(Path(dump_ir)) if dump_ir else _unwatched
+            watch = Dump(options.dump_ir) if options.dump_ir else _unwatched
             lowered, finished = build(
                 imported, resolved, scratch / MODEL, choose, Options(ranges=ranges, watch=watch)
             )

@@ -48,9 +48,9 @@ def runner_for(target: CompileTarget) -> tuple[str, Runner] | str:
             f"{target.name} cannot be verified here: there is no TVM runtime for it under emulation. Its "
             "kernels are tested one by one, see tests/schedules."
         )
-    from rpc.emulation import arm64
+    from rpc import emulated
 
-    if reason := arm64.missing():
+    if reason := emulated.missing():
         return f"{target.name} cannot be verified here: {reason}"
     return f"qemu-aarch64 -cpu {target.emulated_cpu}", _Emulated(target.emulated_cpu)
 
@@ -62,13 +62,13 @@ class _Emulated:
     cpu: str
 
     def __call__(self, library: Path, samples: Samples) -> Iterator[list[np.ndarray]]:
-        from rpc.emulation import arm64
+        from rpc import emulated
 
         done, size = 0, 1
         while done < len(samples):
             batch = samples[done : done + size]
             start = time.monotonic()
-            yield from arm64.run(library, batch, cpu=self.cpu, timeout_s=SAMPLE_LIMIT_S * len(batch))
+            yield from emulated.run(library, batch, cpu=self.cpu, timeout_s=SAMPLE_LIMIT_S * len(batch))
             done += len(batch)
             size = max(1, min(2 * size, int(5 * len(batch) / (time.monotonic() - start))))
 

@@ -39,7 +39,7 @@ from schedules.records.space import refusal
 from schedules.targets.kernel_target import Tile
 
 if TYPE_CHECKING:
-    from rpc.client import Board
+    from rpc.session import Board
 
 NAMES = ("topi", "onnxruntime", "default")
 OURS, UNTUNED, TOPI = "bibench_tvm", "bibench_tvm untuned", "TVM topi bit-serial"

@@ -18,7 +18,7 @@ from bibench_tvm.cli.arrays import random_array
 from bibench_tvm.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rpc.client import Board, Network
+    from rpc.session import Board, Network
 
 MILLISECONDS, INSTRUCTIONS = "ms", "instructions"
 # The conditions of a measurement that may be trusted.

@@ -21,8 +21,7 @@ import tvm
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.tuning.builder import SYMBOL
-from rpc import client
-from rpc.client import BoardInfo
+from rpc.session import BoardInfo, RemoteError, list_boards, session
 
 SESSION_LIMIT_S = 60.0
 _SESSION_S = 25.0  # an older session is renewed before a trial, which so has the rest for itself
@@ -91,8 +90,8 @@ class Boards:
     def listed(self) -> list[BoardInfo]:
         """What the tracker says of the boards of the key. Raises NoBoard."""
         try:
-            everything = client.list_boards(self._tracker)
-        except client.RemoteError as error:
+            everything = list_boards(self._tracker)
+        except RemoteError as error:
             raise NoBoard(str(error)) from None
         found = [board for board in everything if board.key == self._key]
         if not found:
@@ -125,10 +124,10 @@ class Boards:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:
             try:
-                with client.session(self._tracker, self._key, wait_s=_WAIT_S, limit_s=self._limit_s) as board:
+                with session(self._tracker, self._key, wait_s=_WAIT_S, limit_s=self._limit_s) as board:
                     self._serve(OnBoard(board), job)
             except Exception as error:  # the tracker or the board, and not the candidate
-                self._losses.append(str(error) if isinstance(error, client.RemoteError) else _sentence(error))
+                self._losses.append(str(error) if isinstance(error, RemoteError) else _sentence(error))
                 time.sleep(_PAUSE_S)
             if not job.done.is_set():
                 self._jobs.put(job)
@@ -156,7 +155,7 @@ class Boards:
         good = True
         try:
             job.result, job.reason = job.work(here), ""
-        except client.RemoteError:
+        except RemoteError:
             raise
         except Exception as error:  # what comes of a crash or hang at the other end differs
             # First of all: the board's tensors in the error's frames, when freed, would wait for an answer.

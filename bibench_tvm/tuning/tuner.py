@@ -18,7 +18,7 @@ from bibench_tvm.tuning.builder import builder
 from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
 from bibench_tvm.tuning.trials import Trials, open_trials
 from relay_passes import lower
-from rpc.client import BoardInfo
+from rpc.session import BoardInfo
 from schedules.records import records
 from schedules.records.records import Processor, Record, Records
 

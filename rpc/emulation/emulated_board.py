@@ -11,8 +11,8 @@ from typing import Any
 
 import tvm
 
-from rpc import machine
-from rpc.emulation import arm64, qemu
+from rpc import emulated, machine
+from rpc.emulation import qemu
 
 
 def prepare(cpu: str) -> tuple[dict[str, Any], Callable[[int], None]]:
@@ -22,7 +22,7 @@ def prepare(cpu: str) -> tuple[dict[str, Any], Callable[[int], None]]:
     The first call downloads TVM for aarch64 (98 MB) and builds two small programs. Raises
     EmulationUnavailable with the line to type, or EmulationFailed where QEMU has no such processor.
     """
-    emulator, sysroot, program = arm64.prepared("serve_session.c")
+    emulator, sysroot, program = emulated.prepared("serve_session.c")
     plugin = qemu.plugin(emulator, qemu.NATIVE / "count_executed.c")
     command = [emulator, "-cpu", cpu, "-plugin", f"{plugin},page=executed", "-L", str(sysroot), str(program)]
     # These and no others, so that counts can be repeated. One thread, since a waiting one counts too.

@@ -19,13 +19,13 @@ from bibench_tvm.artifact.artifact import Artifact, load
 from bibench_tvm.cli.images import load_images
 from bibench_tvm.compiling.compiler import compile_model
 from bibench_tvm.importer.bundled import IMAGES
-from rpc.emulation import arm64
+from rpc import emulated
 
 
 @pytest.fixture(scope="session")
 def board() -> None:
     """An absent emulator is a failure, with the line to type: a skipped test would look like a passed one."""
-    if problem := arm64.missing():
+    if problem := emulated.missing():
         pytest.fail(problem)
 
 

@@ -23,7 +23,7 @@ from bibench_tvm.measuring import measure
 from bibench_tvm.measuring.peers import onnx_runtime
 from relay_passes import lower
 from rpc import machine
-from rpc.client import list_boards, parse_address
+from rpc.session import list_boards, parse_address
 from schedules.records.records import Processor, Record, Records
 from schedules.records.space import candidates
 
@@ -280,12 +280,12 @@ def test_an_artifact_for_another_processor(bench: Callable, small_file: Path, tm
 
 
 def test_an_artifact_of_an_older_program(bench: Callable, from_file: Artifact, tmp_path: Path) -> None:
-    old = {k: v for k, v in from_file.manifest.items() if k != "kernels"}
+    old = {k: v for k, v in from_file.manifest.items() if k != "kernels"} | {"schema_version": 2}
     folder = shutil.copytree(from_file.folder, tmp_path / "old")
     (folder / "manifest.json").write_text(json.dumps(old))
     done = bench(folder)
     assert done.code == 1
-    assert "Compile it again." in done.json["error"]
+    assert "Compile the network again" in done.json["error"]
 
 
 def test_without_matplotlib_the_extra_is_named(

@@ -20,8 +20,8 @@ from bibench_tvm.tuning import tuner
 from bibench_tvm.tuning.boards import OnBoard
 from bibench_tvm.tuning.trials import Measured, open_trials
 from rpc import machine, missing
-from rpc.client import BoardInfo, local_board, session
 from rpc.emulation import qemu
+from rpc.session import BoardInfo, local_board, session
 from schedules.records.records import Processor
 
 HIDING = """

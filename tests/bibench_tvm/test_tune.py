@@ -30,8 +30,8 @@ from bibench_tvm.tuning.search import Search, subjects_of
 from bibench_tvm.tuning.trials import LIBRARY, open_trials
 from relay_passes import lower
 from relay_passes.kernels.kernel import Tunable
-from rpc.client import local_board
 from rpc.listing import BoardInfo
+from rpc.session import local_board
 from schedules.records import records
 from schedules.records.records import Processor, Record, Records
 from schedules.records.space import candidates

@@ -25,7 +25,7 @@ def work(*, compiling: bool) -> None:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryDirectory() as scratch:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-        for module in ("compiling.compiler", "importer.from_onnx", "importer.from_torch"):
+        for module in ("compiling.compiler", "importer.from_onnx.translate", "importer.from_torch.translate"):
             importlib.import_module(f"bibench_tvm.{module}")
 
         answers.write(b"\n")
@@ -88,11 +88,10 @@ def _read(kind: str, path: Path, out: Path | None) -> bool:
 def _run_artifact(folder: Path) -> None:
     """What `run` and `bench` do with a manifest, but for the board."""
     from bibench_tvm.artifact.artifact import load
-    from bibench_tvm.measuring.measure import _kernel_layers, sample_inputs
+    from bibench_tvm.measuring.measure import sample_inputs
 
     artifact = load(folder)
     artifact.run(*sample_inputs(artifact.record, None))
-    _kernel_layers(artifact)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from tvm import relax
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from rpc import client
-from rpc.client import list_boards
+from rpc import session
+from rpc.session import list_boards
 from rpc.wire import Address
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +167,6 @@ def calling(kernel: Any) -> tvm.IRModule:
 
 
 def works(tracker: Address, key: str, library: Path) -> None:
-    with client.session(tracker, key, wait_s=60, limit_s=60) as board:
+    with session.session(tracker, key, wait_s=60, limit_s=60) as board:
         [y] = board.network(library).run([X])
     np.testing.assert_allclose(y, squared(X), rtol=1e-4, atol=1e-3)

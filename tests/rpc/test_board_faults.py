@@ -15,8 +15,8 @@ import pytest
 from tvm.rpc.base import RPC_MAGIC, RPC_TRACKER_MAGIC
 from tvm.script import relax as R
 
-from rpc import client, wire
-from rpc.client import RemoteError
+from rpc import session, wire
+from rpc.session import RemoteError
 from rpc.wire import Address, Tracker
 from tests.rpc.boards import (
     A72,
@@ -45,7 +45,7 @@ def test_a_kernel_that_hangs_or_crashes(
     x = np.ones(64, "float32")
 
     def run(library: Path, limit_s: float) -> None:
-        with client.session(tracker, key, wait_s=60, limit_s=limit_s) as board:
+        with session.session(tracker, key, wait_s=60, limit_s=limit_s) as board:
             board.network(library).run([x])
 
     hanging = export(calling(endless), tmp_path / "endless.so", target)
@@ -62,7 +62,7 @@ def test_instructions_that_the_processor_lacks(
     arm: tuple[Address, str], tmp_path: Path, square: Callable[..., Path]
 ) -> None:
     library = export(unary(lambda x: R.add(x, x), (64,), "float16"), tmp_path / "half.so", A76)
-    with client.session(*arm, wait_s=60, limit_s=60) as board:
+    with session.session(*arm, wait_s=60, limit_s=60) as board:
         network = board.network(library)
         with pytest.raises(RemoteError, match="died of SIGILL: it used an instruction that this processor"):
             network.run([np.ones(64, "float16")])
@@ -79,7 +79,7 @@ def test_what_is_no_library_for_this_board(
     garbage.write_bytes(b"not a library")
     for library in other, garbage:
         with (
-            client.session(tracker, key, wait_s=60, limit_s=60) as board,
+            session.session(tracker, key, wait_s=60, limit_s=60) as board,
             pytest.raises(RemoteError, match=f"loading {library} failed: .+"),
         ):
             board.network(library)
@@ -87,7 +87,7 @@ def test_what_is_no_library_for_this_board(
 
 
 def test_an_upload_that_is_damaged_on_its_way(here: tuple[Address, str], square: Callable[..., Path]) -> None:
-    with client.session(*here, wait_s=60, limit_s=60) as board:
+    with session.session(*here, wait_s=60, limit_s=60) as board:
         send = board.remote.upload
 
         def damage(content: bytearray, name: str) -> None:
@@ -112,7 +112,7 @@ def test_a_full_disk(
     large = tmp_path / "large"
     large.write_bytes(bytes(1 << 21))
     with (
-        client.session(tracker, "small", wait_s=60, limit_s=60) as board,
+        session.session(tracker, "small", wait_s=60, limit_s=60) as board,
         pytest.raises(RemoteError, match="Of the 2097152 bytes of .*, .* kept 1048576: its disk is full"),
     ):
         board.upload(large)
@@ -126,12 +126,12 @@ def test_a_tracker_that_goes_away(start: Callable[..., Command], square: Callabl
     tracker = first.address
     board = start("board", "--tracker", wire.show(tracker), "--key", "here")
     registered(tracker)
-    with client.session(tracker, "here", wait_s=60, limit_s=60) as held:
+    with session.session(tracker, "here", wait_s=60, limit_s=60) as held:
         first.process.kill()
         first.process.wait()
         with (
             pytest.raises(RemoteError, match=f"There is no tracker at 127.0.0.1:{port}: connection refused"),
-            client.session(tracker, "here", wait_s=60, limit_s=60),
+            session.session(tracker, "here", wait_s=60, limit_s=60),
         ):
             pass
         held.network(square(HOST)).run([X])  # who has a board needs no tracker
@@ -148,8 +148,8 @@ def test_nothing_is_left_over(start: Callable[..., Command]) -> None:
     boards = [start(*words, "here"), start(*words, "a72", "--emulate")]
     registered(tracker.address, 2)
     with (
-        client.session(tracker.address, "here", wait_s=60, limit_s=60),
-        client.session(tracker.address, "a72", wait_s=60, limit_s=60),
+        session.session(tracker.address, "here", wait_s=60, limit_s=60),
+        session.session(tracker.address, "a72", wait_s=60, limit_s=60),
     ):
         children = [psutil.Process(board.process.pid).children(recursive=True) for board in boards]
         assert [len(processes) for processes in children] == [1, 1]
@@ -164,7 +164,7 @@ def test_a_board_that_is_killed_takes_its_session_with_it(site: Site, start: Cal
     tracker = site.tracker.address
     board = start("board", "--tracker", wire.show(tracker), "--key", "k")
     registered(tracker, 3)
-    with client.session(tracker, "k", wait_s=60, limit_s=60):
+    with session.session(tracker, "k", wait_s=60, limit_s=60):
         [child] = psutil.Process(board.process.pid).children()
         board.process.kill()
         board.process.wait()

@@ -18,10 +18,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from bibench_tvm.compiling import processors
-from rpc import client, machine, wire
-from rpc.client import RemoteError, list_boards, local_board
-from rpc.emulation import arm64
+from bibench_tvm.artifact import host
+from rpc import emulated, machine, session, wire
+from rpc.session import RemoteError, list_boards, local_board
 from rpc.wire import Address, Tracker, TrackerCode
 from tests.rpc.boards import (
     A72,
@@ -40,7 +39,7 @@ from tests.rpc.boards import (
 
 def test_a_network_on_this_machine(here: tuple[Address, str], square: Callable[..., Path]) -> None:
     tracker, key = here
-    with client.session(tracker, key, wait_s=60, limit_s=60) as board:
+    with session.session(tracker, key, wait_s=60, limit_s=60) as board:
         info = board.info
         assert (info.key, info.emulated, info.machine) == (key, False, os.uname().machine)
         assert info.cores == len(os.sched_getaffinity(0)) and info.memory_bytes > 0 and info.cpu != "unknown"
@@ -61,8 +60,8 @@ def test_a_network_on_this_machine(here: tuple[Address, str], square: Callable[.
 
 
 def test_a_board_names_every_feature_that_an_artifact_may_ask_for() -> None:
-    assert set(machine.LLVM_FEATURES.values()) >= processors._TELLING
-    assert processors.host_features() <= set(machine.describe()["features"])
+    assert set(machine.LLVM_FEATURES.values()) >= host.TELLING
+    assert host.host_features() <= set(machine.describe()["features"])
 
 
 def test_counts_are_exact_on_every_emulated_board(
@@ -74,10 +73,10 @@ def test_counts_are_exact_on_every_emulated_board(
     boards = [board for board in registered(tracker, 3) if board.key == "a72"]
     said = {(board.emulated, board.machine, board.features) for board in boards}
     assert len(boards) == 2 and said == {(True, "aarch64", ("neon",))}
-    local = arm64.run(square(A72), [[X]], timeout_s=60)[0][0]
+    local = emulated.run(square(A72), [[X]], timeout_s=60)[0][0]
 
     def once(number: int) -> tuple[Any, ...]:
-        with client.session(tracker, "a72", wait_s=120, limit_s=60) as board:
+        with session.session(tracker, "a72", wait_s=120, limit_s=60) as board:
             assert "the emulated board 'a72'" in str(board)
             network = board.network(square(A72))
             np.testing.assert_array_equal(network.run([X])[0], local)
@@ -127,7 +126,7 @@ def test_compile_upload_run(site: Site, tmp_path: Path) -> None:
 
     code, said = command("run", artifact, *files, "--board", "a72", "--tracker", address)
     assert (code, said["board"], said["emulated"]) == (0, "a72", True)
-    expected = arm64.run(artifact / "model.so", [[samples[:1]], [samples[1:]]], timeout_s=60)
+    expected = emulated.run(artifact / "model.so", [[samples[:1]], [samples[1:]]], timeout_s=60)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.concatenate([y for [y] in expected]))
 
     code, listed = command("targets", "--tracker", address)
@@ -171,7 +170,7 @@ def test_a_board_that_is_not_ours(site: Site) -> None:
         board.ask([TrackerCode.PUT, "stock", [9, "stock:0.5"], None])
         with (
             pytest.raises(RemoteError, match="The board 'stock' at 127.0.0.1:9 runs TVM's own server"),
-            client.session(address, "stock", wait_s=60, limit_s=60),
+            session.session(address, "stock", wait_s=60, limit_s=60),
         ):
             pass
         info = {"key": "server:stock", "addr": [None, 9], "bibench": {"machine": "aarch64", "cores": "many"}}

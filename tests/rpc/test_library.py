@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bibench_tvm import compile_model
-from rpc import client, library
+from rpc import library, session
 
 
 def compiled(weight: float, out: Path):
@@ -23,8 +23,8 @@ def test_several_networks_in_one_session(tmp_path: Path) -> None:
     x = np.ones((1, 8), np.float32)
     first, second = compiled(1, tmp_path), compiled(5, tmp_path)
     with (
-        client.local_board() as (tracker, key),
-        client.session(tracker, key, wait_s=60, limit_s=60) as board,
+        session.local_board() as (tracker, key),
+        session.session(tracker, key, wait_s=60, limit_s=60) as board,
     ):
         before = first.network_on(board)
         assert [a.run_on(board, x)[0, 0] for a in (first, second, first)] == [8, 40, 8]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpc import client, server
-from rpc.client import Board, RemoteError, local_board
+from rpc import server, session
 from rpc.emulation import qemu
+from rpc.session import Board, RemoteError, local_board
 from rpc.wire import Address, receive
 
 ROOT = Path(__file__).parent.parent.parent
@@ -98,14 +98,14 @@ def test_whoever_is_at_its_limit_is_told(
     here: tuple[Address, str], functions: Path, doing: Callable[[Board, Path], None]
 ) -> None:
     with (
-        client.session(*here, wait_s=60, limit_s=1) as board,
+        session.session(*here, wait_s=60, limit_s=1) as board,
         pytest.raises(RemoteError, match=r"The board ended the session after its limit of 1 s\."),
     ):
         doing(board, functions)
 
 
 def test_whoever_has_a_process_that_died_is_told(here: tuple[Address, str], functions: Path) -> None:
-    with client.session(*here, wait_s=60, limit_s=60) as board:
+    with session.session(*here, wait_s=60, limit_s=60) as board:
         with pytest.raises(RemoteError, match="The board's process died of SIGSEGV"):
             call(board, functions, "crash")
         for again in board.threads, board.conditions, lambda: board.upload(functions):
@@ -123,7 +123,7 @@ def test_what_left_its_group_ends_with_its_session(
 ) -> None:
     with (
         contextlib.suppress(RemoteError),
-        client.session(*here, wait_s=60, limit_s=3 if end == "limit" else 60) as board,
+        session.session(*here, wait_s=60, limit_s=3 if end == "limit" else 60) as board,
     ):
         call(board, functions, "stray")
         assert len(strays()) == 2
@@ -133,7 +133,7 @@ def test_what_left_its_group_ends_with_its_session(
     while strays():
         assert time.monotonic() < until
         time.sleep(0.05)
-    with client.session(*here, wait_s=60, limit_s=60) as board:  # and the tracker, a child too, lives on
+    with session.session(*here, wait_s=60, limit_s=60) as board:  # and the tracker, a child too, lives on
         assert board.threads() > 0
 
 
@@ -192,7 +192,7 @@ def test_a_tracker_that_speaks_nonsense_is_a_sentence(answer: Any) -> None:
     tracker = answering(lambda message: answer if isinstance(answer, bytes) else framed(answer))
     with (
         pytest.raises(RemoteError, match=r"^(What the|The) tracker at 127.0.0.1:\d+ [ -~]{5,200}$"),
-        client.session(tracker, "k", wait_s=1, limit_s=1),
+        session.session(tracker, "k", wait_s=1, limit_s=1),
     ):
         pass
 
@@ -214,20 +214,20 @@ def test_a_board_that_cannot_be_is_a_sentence(place: Any) -> None:
     tracker = answering(lambda message: framed([0, place] if message[0] == 4 else board_at(9)))
     with (
         pytest.raises(RemoteError, match=r"^What the tracker at .* says makes no sense\.$"),
-        client.session(tracker, "k", wait_s=1, limit_s=1),
+        session.session(tracker, "k", wait_s=1, limit_s=1),
     ):
         pass
 
 
 def test_a_board_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_GREETING_S", 0.5)
+    monkeypatch.setattr(session, "_GREETING_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         place = ["127.0.0.1", port, "k:1"]
         tracker = answering(lambda message: framed([0, place] if message[0] == 4 else board_at(port)))
         with (
             pytest.raises(RemoteError, match="does not answer: what is there greets as no board does"),
-            client.session(tracker, "k", wait_s=0.1, limit_s=1),
+            session.session(tracker, "k", wait_s=0.1, limit_s=1),
         ):
             pass
 
@@ -238,12 +238,12 @@ def servers() -> set[int]:
 
 
 def test_a_board_that_stops_answering_is_given_up(functions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_LATE_S", 1.0)
-    monkeypatch.setattr(client, "_CONNECT_S", 0.5)
+    monkeypatch.setattr(session, "_LATE_S", 1.0)
+    monkeypatch.setattr(session, "_CONNECT_S", 0.5)
     before = servers()
     with local_board() as (tracker, key):
         [process] = servers() - before
-        with client.session(tracker, key, wait_s=60, limit_s=1) as board:
+        with session.session(tracker, key, wait_s=60, limit_s=1) as board:
             os.kill(process, signal.SIGSTOP)
             try:
                 with pytest.raises(RemoteError, match=r"calling hang failed: It did not answer within 1 s\."):
@@ -253,7 +253,7 @@ def test_a_board_that_stops_answering_is_given_up(functions: Path, monkeypatch: 
 
 
 def test_numbers_that_a_board_makes_up(here: tuple[Address, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with client.session(*here, wait_s=60, limit_s=60) as board:
+    with session.session(*here, wait_s=60, limit_s=60) as board:
         for said in "5", '{"mhz": "fast"}', '{"governor": 5}', "[", '{"load_average": []}':
             monkeypatch.setattr(board.remote, "get_function", lambda name, said=said: lambda: said)
             with pytest.raises(RemoteError, match="reading its state failed"):
@@ -264,7 +264,7 @@ def test_numbers_that_a_board_makes_up(here: tuple[Address, str], monkeypatch: p
 
 def profiled(runs: list[Any], repeat: int) -> list[tuple[str, list[float]]]:
     """What a network makes of what its board told of each call, in nanoseconds."""
-    network: Any = client.Network.__new__(client.Network)
+    network: Any = session.Network.__new__(session.Network)
     remote = SimpleNamespace(
         get_function=lambda name: lambda *asked: json.dumps(runs), cpu=lambda number: None
     )

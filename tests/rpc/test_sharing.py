@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import tvm
 
-from rpc import client
-from rpc.client import RemoteError
+from rpc import session
+from rpc.session import RemoteError
 from rpc.wire import Address, Tracker, TrackerCode, receive, send
 from tests.rpc.boards import HOST, ROOT, calling, endless, eventually, export, is_free, works
 
@@ -43,7 +43,7 @@ def test_two_hundred_requests_are_served_in_order(here: tuple[Address, str]) -> 
     clients = [Tracker(tracker) for _ in range(8)]
     rng = random.Random(0)
     order = [rng.randrange(8) for _ in range(200)]
-    with client.session(tracker, key, wait_s=60, limit_s=60):
+    with session.session(tracker, key, wait_s=60, limit_s=60):
         for place, client in enumerate(order):
             ask(clients[client], key)
             # The tracker hears the connections in any order.
@@ -65,7 +65,7 @@ def test_eight_clients_at_once(here: tuple[Address, str]) -> None:
 
     def client(number: int) -> int:
         for _ in range(5):
-            with client.session(tracker, key, wait_s=120, limit_s=60) as board:
+            with session.session(tracker, key, wait_s=120, limit_s=60) as board:
                 assert board.remote.get_function("rpc.test.addone")(number) == number + 1
         return number
 
@@ -76,9 +76,9 @@ def test_eight_clients_at_once(here: tuple[Address, str]) -> None:
 def test_a_board_that_is_busy(here: tuple[Address, str]) -> None:
     tracker, key = here
     with (
-        client.session(tracker, key, wait_s=60, limit_s=60),
+        session.session(tracker, key, wait_s=60, limit_s=60),
         pytest.raises(RemoteError, match=r"The only board with the key 'here' had other work for 0\.2 s\."),
-        client.session(tracker, key, wait_s=0.2, limit_s=60),
+        session.session(tracker, key, wait_s=0.2, limit_s=60),
     ):
         pass
 
@@ -92,7 +92,7 @@ def test_a_dead_client_frees_its_board(
     code = f"""
 import numpy as np
 from pathlib import Path
-from rpc.client import session
+from rpc.session import session
 with session({tracker!r}, {key!r}, wait_s=60, limit_s=300) as board:
     network = board.network(Path({str(library)!r}))
     print("running", flush=True)

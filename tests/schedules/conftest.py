@@ -13,8 +13,8 @@ from tvm import relax, tirx
 from tvm.target import codegen
 
 from bibench_tvm.artifact.host import describe_host, processor_features
+from rpc import emulated
 from rpc.emulation import arm32 as emulated32
-from rpc.emulation import arm64 as emulated
 from schedules.codegen import generate_code
 from schedules.targets.choose import executable, kernel_target
 from schedules.targets.kernel_target import KernelTarget

@@ -21,7 +21,7 @@ from schedules.geometry import Convolution
 if TYPE_CHECKING:
     from torch import nn
 
-    from rpc.client import Board
+    from rpc.session import Board
 
 __all__ = [
     "OnnxOnBoard",

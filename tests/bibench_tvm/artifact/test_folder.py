@@ -1,6 +1,6 @@
 """The replacement of an artifact: whenever its writer dies, and whenever a reader looks, one is there, whole.
 
-`pytest tests/bibench_tvm/test_folder.py --kills 200` kills 200 writers at random.
+`pytest tests/bibench_tvm/artifact/test_folder.py --kills 200` kills 200 writers at random.
 """
 
 import hashlib

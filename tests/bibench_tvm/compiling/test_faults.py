@@ -16,7 +16,7 @@ import torch
 import trainers
 from bibench_tvm import compile_model
 from bibench_tvm.compiling import compiler
-from bibench_tvm.importer import Imported, import_model
+from bibench_tvm.importer import Imported, import_model, source
 from relay_passes import find_binary, fold_thresholds, quantize_float_layers
 from relay_passes.kernels import binary_convolution, float_layer
 from schedules.parts import borders, epilogue
@@ -198,7 +198,7 @@ def verified(
     networks: dict[str, Imported], tmp_path: Path, monkeypatch: Patch
 ) -> Callable[..., dict[str, Any]]:
     def run(name: str, **options: Any) -> dict[str, Any]:
-        monkeypatch.setattr(compiler, "import_model", lambda *args, **options: networks[name])
+        monkeypatch.setattr(source, "import_model", lambda *args, **options: networks[name])
         return compile_model(None, out=tmp_path, verify=2, **options).manifest["verification"]
 
     return run

@@ -1,6 +1,6 @@
 """All algorithms, compiled, compute what PyTorch computes: here and on an emulated Arm board.
 
-`pytest tests/bibench_tvm/test_proof.py --images 300` takes all bundled images.
+`pytest tests/bibench_tvm/compiling/test_proof.py --images 300` takes all bundled images.
 """
 
 from collections.abc import Callable

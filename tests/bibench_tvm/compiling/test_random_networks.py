@@ -1,7 +1,7 @@
 """Random networks compute on the host what PyTorch computes: signs in many spellings, rectifiers, paddings,
 pools, concats, sums, scales and convolutions, several to a module.
 
-`pytest tests/bibench_tvm/test_random_networks.py --networks 1000` tries so many.
+`pytest tests/bibench_tvm/compiling/test_random_networks.py --networks 1000` tries so many.
 """
 
 from pathlib import Path

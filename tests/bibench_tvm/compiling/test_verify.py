@@ -11,10 +11,10 @@ import torch
 
 import trainers
 from bibench_tvm import compile_model
-from bibench_tvm.compiling import compiler, verify
+from bibench_tvm.compiling import verify
 from bibench_tvm.compiling.rounding import largest_difference
-from bibench_tvm.importer import Imported, ReferenceRun
-from rpc.emulation import arm64
+from bibench_tvm.importer import Imported, ReferenceRun, source
+from rpc import emulated
 
 
 def test_without_an_emulator(command: Callable, tmp_path: Path) -> None:
@@ -53,14 +53,14 @@ def test_a_crash_is_a_failure(
     invoke: Callable, board: None, small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The artifact is there to be looked at, its manifest says what happened, and the exit code is 1."""
-    run = arm64.run
+    run = emulated.run
 
     def crash(library: Path, samples: list, **options: object) -> list:
         if len(samples) > 1:
-            raise arm64.EmulationFailed("The emulated program died of SIGILL.")
+            raise emulated.EmulationFailed("The emulated program died of SIGILL.")
         return run(library, samples, **options)
 
-    monkeypatch.setattr(arm64, "run", crash)
+    monkeypatch.setattr(emulated, "run", crash)
     options = ["--target", "arm_cpu", "--verify", 4, "--json", "--out", tmp_path]
     done = invoke("compile", small_file, *options)
     assert done.code == 1
@@ -88,13 +88,13 @@ class Another:
 @pytest.fixture
 def another_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def use(change: Callable[[ReferenceRun], ReferenceRun]) -> None:
-        honest = compiler.import_model
+        honest = source.import_model
 
         def changed(*arguments: object, **options: object) -> Imported:
             imported = honest(*arguments, **options)
             return dataclasses.replace(imported, reference=Another(imported.reference, change))
 
-        monkeypatch.setattr(compiler, "import_model", changed)
+        monkeypatch.setattr(source, "import_model", changed)
 
     return use
 

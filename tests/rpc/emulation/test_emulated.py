@@ -12,7 +12,8 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from rpc.emulation import arm32, arm64, qemu, tensor_file
+from rpc import emulated
+from rpc.emulation import arm32, qemu, tensor_file
 
 
 def link(output: str, objects: list[str], options: object = None) -> None:
@@ -40,7 +41,7 @@ def unary(shape: tuple[int, ...], dtype: str, body) -> tvm.IRModule:
 @pytest.fixture(scope="module")
 def board() -> None:
     """An absent emulator is a failure, with the line to type: a skipped test would look like a passed one."""
-    problem = arm64.missing()
+    problem = emulated.missing()
     if problem:
         pytest.fail(problem)
 
@@ -60,7 +61,7 @@ def test_network_with_nested_outputs_of_every_kind(board: None, tmp_path: Path) 
     model = build(builder.get(), tmp_path / "model.so")
 
     samples = [[rng.normal(size=(4, 64)).astype("float32"), np.float32(3 * i)] for i in range(3)]
-    results = arm64.run(model, samples, threads=2, timeout_s=60)
+    results = emulated.run(model, samples, threads=2, timeout_s=60)
 
     assert len(results) == 3
     for (sample, threshold), (hidden_out, bits_out, *casts_out) in zip(samples, results, strict=True):
@@ -76,46 +77,46 @@ def test_a_processor_runs_its_own_instructions_only(board: None, tmp_path: Path)
     """float16 arithmetic is Armv8.2: a Cortex-A76 has it, and on a Cortex-A72 it is a crash."""
     model = build(unary((64,), "float16", lambda x: R.add(x, x)), tmp_path / "model.so", cpu="cortex-a76")
     x = np.arange(64, dtype="float16")
-    [[doubled]] = arm64.run(model, [[x]], cpu="cortex-a76", timeout_s=60)
+    [[doubled]] = emulated.run(model, [[x]], cpu="cortex-a76", timeout_s=60)
     np.testing.assert_array_equal(doubled, 2 * x)
     with pytest.raises(
-        arm64.EmulationFailed, match=r"On cortex-a72, after 0 of 1 samples: .* SIGILL: it used an"
+        emulated.EmulationFailed, match=r"On cortex-a72, after 0 of 1 samples: .* SIGILL: it used an"
     ):
-        arm64.run(model, [[x]], cpu="cortex-a72", timeout_s=60)
+        emulated.run(model, [[x]], cpu="cortex-a72", timeout_s=60)
 
 
 def test_a_hang_is_a_sentence(board: None, tmp_path: Path) -> None:
     model = build(unary((2048, 2048), "float32", lambda x: R.matmul(x, x)), tmp_path / "model.so")
     with pytest.raises(
-        arm64.EmulationFailed, match=r"after 0 of 1 samples: .* did not end within 0\.5 seconds"
+        emulated.EmulationFailed, match=r"after 0 of 1 samples: .* did not end within 0\.5 seconds"
     ):
-        arm64.run(model, [[np.zeros((2048, 2048), "float32")]], timeout_s=0.5)
+        emulated.run(model, [[np.zeros((2048, 2048), "float32")]], timeout_s=0.5)
 
 
 def test_wrong_inputs_and_wrong_files_are_sentences(board: None, tmp_path: Path) -> None:
     model = build(unary((4,), "float32", lambda x: R.add(x, x)), tmp_path / "model.so")
     right = np.ones(4, "float32")
-    with pytest.raises(arm64.EmulationFailed, match="after 1 of 2 samples: Running the network failed"):
-        arm64.run(model, [[right], [np.ones(5, "float32")]], timeout_s=60)
-    with pytest.raises(arm64.EmulationFailed, match="Running the network failed"):
-        arm64.run(model, [[right.astype("int32")]], timeout_s=60)
+    with pytest.raises(emulated.EmulationFailed, match="after 1 of 2 samples: Running the network failed"):
+        emulated.run(model, [[right], [np.ones(5, "float32")]], timeout_s=60)
+    with pytest.raises(emulated.EmulationFailed, match="Running the network failed"):
+        emulated.run(model, [[right.astype("int32")]], timeout_s=60)
     with pytest.raises(TypeError, match="complex64"):
-        arm64.run(model, [[right.astype("complex64")]], timeout_s=60)
-    with pytest.raises(arm64.EmulationFailed, match="no-such-cpu"):
-        arm64.run(model, [[right]], cpu="no-such-cpu", timeout_s=60)
+        emulated.run(model, [[right.astype("complex64")]], timeout_s=60)
+    with pytest.raises(emulated.EmulationFailed, match="no-such-cpu"):
+        emulated.run(model, [[right]], cpu="no-such-cpu", timeout_s=60)
     garbage = tmp_path / "garbage.so"
     garbage.write_bytes(b"not a library")
-    with pytest.raises(arm64.EmulationFailed, match="Loading the model failed"):
-        arm64.run(garbage, [[right]], timeout_s=60)
+    with pytest.raises(emulated.EmulationFailed, match="Loading the model failed"):
+        emulated.run(garbage, [[right]], timeout_s=60)
 
 
 def test_nothing_is_missing_silently(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BIBENCH_SYSROOTS", str(tmp_path))
-    assert "ld-linux-aarch64.so.1 is not installed. Type: apt-get install" in (arm64.missing() or "")
+    assert "ld-linux-aarch64.so.1 is not installed. Type: apt-get install" in (emulated.missing() or "")
     monkeypatch.setenv("PATH", "")
-    assert "qemu-aarch64 is not installed. Type: apt-get install" in (arm64.missing() or "")
-    with pytest.raises(arm64.EmulationUnavailable):
-        arm64.run(tmp_path / "model.so", [], timeout_s=1)
+    assert "qemu-aarch64 is not installed. Type: apt-get install" in (emulated.missing() or "")
+    with pytest.raises(emulated.EmulationUnavailable):
+        emulated.run(tmp_path / "model.so", [], timeout_s=1)
 
 
 @I.ir_module(s_tir=True)

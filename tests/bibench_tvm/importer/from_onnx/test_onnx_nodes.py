@@ -1,4 +1,5 @@
-"""ONNX's own node tests, each compiled for this machine and run: `python tests/importer/test_onnx_nodes.py`.
+"""ONNX's own node tests, each compiled for this machine and run. By hand, with --all for all of them:
+`python tests/bibench_tvm/importer/from_onnx/test_onnx_nodes.py`.
 
 A test is the same, refused in a sentence, wrong, or an internal error; the last two are listed, and there
 are to be none. Each is tried as it is written, where every operand is an input of the graph, and then with
