@@ -128,11 +128,11 @@ def compare(
         layers = []
         with progress(f"{key}: against {', '.join(names)}, {len(kinds)} kinds of layers", len(kinds)) as step:
             for (conv, op, binarized), like in kinds.items():
-                found = bench.layer(Standalone(conv, op == "linear", binarized))
+                contest = bench.layer(Standalone(conv, op == "linear", binarized))
                 about: dict[str, Any] = {"name": like[0], "like": like[1:], "op": op, "binarized": binarized}
                 within = [in_place[name] for name in like if name in in_place]
                 about |= {"macs": conv.macs, "in_place": median(within) if within else None}
-                layers.append({**about, **found})
+                layers.append({**about, **contest})
                 step()
         with progress(f"{key}: against {', '.join(names)}, the network", 1) as step:
             network = bench.network(source)
@@ -142,18 +142,18 @@ def compare(
 
 def _kinds(manifest: Manifest, left_out: list[str]) -> dict[tuple[Convolution, str, bool], list[str]]:
     """The layers that differ in what they compute, each with the names of all that are alike."""
-    found: dict[tuple[Convolution, str, bool], list[str]] = {}
+    kinds: dict[tuple[Convolution, str, bool], list[str]] = {}
     without = []
     for layer in manifest.layers:
         if layer.geometry is None:
             without.append(layer.name)
             continue
-        found.setdefault((layer.geometry, layer.op, layer.binarized), []).append(layer.name)
+        kinds.setdefault((layer.geometry, layer.op, layer.binarized), []).append(layer.name)
     if quantized := _int8(manifest):
         left_out.append(f"{', '.join(quantized)}: int8 in the artifact, and float32 where they stand alone.")
     if without:
         left_out.append(f"{', '.join(without)}: no contestant has such a layer standing alone.")
-    return found
+    return kinds
 
 
 def _int8(manifest: Manifest) -> list[str]:
@@ -194,7 +194,7 @@ class _Bench:
         self.folder, self.left_out = folder, left_out
         self.unit = unit_of(board)
         self.target = resolve_target(artifact.record.target.name)
-        self.made = 0
+        self.files = 0
         self.topi = "topi" in names
         self.onnx_on_board = "onnxruntime" in names and onnx_runtime.is_on(board)
         self.onnx = self.onnx_on_board or ("onnxruntime" in names and onnx_runtime.installed())
@@ -232,8 +232,8 @@ class _Bench:
 
     def _path(self, suffix: str) -> Path:
         """A new name each time."""
-        self.made += 1
-        return self.folder / f"contestant{self.made}{suffix}"
+        self.files += 1
+        return self.folder / f"contestant{self.files}{suffix}"
 
     def _on_board(
         self, network: Any, inputs: list[np.ndarray], expected: np.ndarray | None, tolerance: float
