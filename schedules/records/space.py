@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from schedules.kernels.convolution import rows_together
+from schedules.parts.tiling import rows_together
 from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
 
