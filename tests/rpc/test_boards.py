@@ -30,7 +30,7 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 from typer.testing import CliRunner
 
-from bibench_tvm.compiling import processors
+from bibench_tvm.artifact import host
 from rpc import client, machine, wire
 from rpc.client import RemoteError, list_boards, local_board
 from rpc.emulation import arm64
@@ -249,8 +249,8 @@ def test_a_network_on_this_machine(here: tuple[Address, str], square: Callable[.
 
 
 def test_a_board_names_every_feature_that_an_artifact_may_ask_for() -> None:
-    assert set(machine.LLVM_FEATURES.values()) >= processors._TELLING
-    assert processors.host_features() <= set(machine.describe()["features"])
+    assert set(machine.LLVM_FEATURES.values()) >= host.TELLING
+    assert host.host_features() <= set(machine.describe()["features"])
 
 
 def test_counts_are_exact_on_every_emulated_board(

@@ -23,8 +23,9 @@ from schedules.parts.borders import Ending, border_tables, limit_table
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value, plain
 from schedules.parts.quantizer import Quantizer
 from schedules.parts.weights import lay_out, offsets, pack_int8, pack_weights
+from schedules.targets import x86_avx2, x86_avx512
 from schedules.targets.choose import ALL
-from schedules.targets.dot_products import AVX2_PAIRS, AVX512_PAIRS, AVX512_VNNI, PLAIN
+from schedules.targets.dot_products import PLAIN
 from schedules.targets.kernel_target import DotProduct, KernelTarget, Tile
 
 HALO = st.tuples(*[st.integers(0, 3)] * 4)
@@ -158,7 +159,11 @@ def test_binary(host, kernels, conv, more, zero_one, seed):
     conv=convolutions(),
     vectors=st.integers(1, 14),
     tile=st.builds(
-        Tile, st.integers(1, 5), st.just(0), st.sampled_from([1, 2, 4, 8]), st.sampled_from([2, 4, 8])
+        Tile,
+        pixels=st.integers(1, 5),
+        lanes=st.just(0),
+        quantum=st.sampled_from([1, 2, 4, 8]),
+        depth=st.sampled_from([2, 4, 8]),
     ),
     seed=SEED,
 )
@@ -174,7 +179,7 @@ def test_binary_along_the_channels(host, kernels, conv, vectors, tile, seed):
 @pytest.mark.parametrize(("word", "depth"), [(16, 8), (8, 2)], ids=["half a vector", "bytes"])
 def test_a_depth_that_does_not_fit(word, depth):
     conv = Convolution(1, 4, 4, 64, 32)
-    tile, epilogue = Tile(4, 32, 4, depth), plain(conv.out_shape, "int32")
+    tile, epilogue = Tile(pixels=4, lanes=32, quantum=4, depth=depth), plain(conv.out_shape, "int32")
     with pytest.raises(ValueError, match=f"a depth of {depth} "):
         binary_convolution(conv, Packing(64, word), tile, ALL[0], epilogue, ending="dot")
 
@@ -412,7 +417,7 @@ def test_float_on_arm(arm, conv):
 def dot_products(machine) -> list[DotProduct]:
     """Those whose instructions this machine has."""
     features = {str(feature) for feature in codegen.llvm_get_cpu_features(machine.target)}
-    needed = {"avx2": AVX2_PAIRS, "avx512bw": AVX512_PAIRS, "avx512vnni": AVX512_VNNI}
+    needed = {"avx2": x86_avx2.PAIRS, "avx512bw": x86_avx512.PAIRS, "avx512vnni": x86_avx512.VNNI}
     return [PLAIN, *(dot for feature, dot in needed.items() if feature in features)]
 
 
@@ -459,11 +464,11 @@ def test_int8(host, data, conv, more, seed):
 
 
 def test_a_halo_without_room_for_whole_words_is_refused(host):
-    kernels = replace(host.kernels, dot=AVX512_VNNI)
+    kernels = replace(host.kernels, dot=x86_avx512.VNNI)
     conv = Convolution(1, 4, 4, 3, 16, (3, 3), padding=(1, 1, 1, 1))
     packing = Packing(3, 8, halo=conv.padding, quantizer=Quantizer(0.02, 128))
     with pytest.raises(ValueError, match="leaves less behind the last run"):
-        int8_convolution(conv, packing, AVX512_VNNI.tile(conv), kernels, plain(conv.out_shape, "int32"))
+        int8_convolution(conv, packing, x86_avx512.VNNI.tile(conv), kernels, plain(conv.out_shape, "int32"))
 
 
 def check_int8_depthwise(machine, conv: Convolution, more: tuple, seed: int) -> None:

@@ -26,9 +26,8 @@ from schedules.parts.bits import Packing
 from schedules.parts.borders import Ending
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value, plain
 from schedules.parts.quantizer import Quantizer
-from schedules.targets import KernelTarget, Tile
+from schedules.targets import KernelTarget, Tile, aarch64_neon, x86_avx512
 from schedules.targets.choose import ALL
-from schedules.targets.dot_products import AVX512_VNNI, NEON_SDOT
 
 GOLDEN = Path(__file__).with_name("golden_calls.json")
 
@@ -154,7 +153,7 @@ def floats(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
 
 
 def int8(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
-    others = {"aarch64_neon": [NEON_SDOT], "x86_avx512": [AVX512_VNNI]}
+    others = {"aarch64_neon": [aarch64_neon.SDOT], "x86_avx512": [x86_avx512.VNNI]}
     for i, dot in enumerate([target.dot, *others.get(target.name, [])]):
         with_dot = replace(target, dot=dot)
         for name, conv in {**CONVS, **STEMS}.items():
