@@ -19,15 +19,15 @@ from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting
 if TYPE_CHECKING:
     from bibench_tvm.compiling.processors import CompileTarget
 
-# Bytes of a vector, and as many chains as hide the latency of three operations and leave some registers free.
-VECTORS = {"x86_avx512": (64, 20), "x86_avx2": (32, 8), "aarch64_neon": (16, 20)}
 UNROLLED = 8
 STEPS = 1 << 12
 ROOFS = {"binary": "xor, popcount, add", "float32": "multiply and add"}
 
 
 def vectors(target: CompileTarget) -> tuple[int, int]:
-    return VECTORS.get(target.kernels.name, (16, 8))
+    """Bytes of a vector, and as many chains as hide the latency of three operations and leave some registers
+    free."""
+    return target.kernels.vector_bits // 8, 20 if target.kernels.registers >= 32 else 8
 
 
 def products_a_call(kind: str, target: CompileTarget) -> int:

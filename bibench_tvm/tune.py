@@ -131,7 +131,7 @@ def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tu
         return
     emulate = None
     if not target.is_host:
-        if not target.emulated_cpu or not target.triple.startswith("aarch64"):
+        if not target.emulated_cpu or target.machine != "aarch64":
             raise UsageError(f"{target.name} cannot be emulated here: give --board KEY.")
         emulate = target.emulated_cpu
         stderr.print(f"Without --board, the board is an emulated {emulate}: instructions count, not time.")

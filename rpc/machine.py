@@ -13,6 +13,8 @@ from typing import Any
 import tvm
 import tvm_ffi
 
+from rpc.machine_name import this_machine
+
 # The kernel's names of what a compiled kernel may use on purpose, and LLVM's names, which an artifact has.
 LLVM_FEATURES = {
     "asimd": "neon",
@@ -29,18 +31,16 @@ LLVM_FEATURES = {
     "avx512_vnni": "avx512vnni",
     "avx_vnni": "avxvnni",
 }
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 
 
 def describe() -> dict[str, Any]:
     """What a board tells the tracker of itself; fields as in `rpc.session.BoardInfo`."""
-    machine = platform.machine().lower()
     return {
         "emulated": False,
         "cpu": _cpu_name(),
-        "machine": _MACHINES.get(machine, machine),
+        "machine": this_machine(),
         "cores": processors(),
         "features": _features(),
         "governor": _read(_CPU / "scaling_governor"),
@@ -110,7 +110,7 @@ def settle_threads() -> None:
     two, and all elsewhere. Unsaid it would be as many, but each kernel would wake a pool even for one: 6 us.
     """
     if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
-        x86 = platform.machine() in ("x86_64", "AMD64", "i686")
+        x86 = this_machine() in ("x86_64", "i686")
         os.environ["TVM_NUM_THREADS"] = str(max(1, processors() // 2) if x86 else processors())
 
 

@@ -1,7 +1,8 @@
 """A missing piece: one sentence with one line to type, the same from every command."""
 
 import importlib.util
-import platform
+
+from rpc.machine_name import this_machine
 
 _INSTALL = "./install.sh"
 # What an installation for a board leaves out, and the extra of the project that has it.
@@ -55,7 +56,7 @@ def sentence_of(package: str) -> str | None:
         return f"This needs the package {package}. Type: {line} (on a board: tune on the workstation instead)"
     if package not in _COMPILING:
         return f"This needs the package {package}. Type: {line}"
-    if platform.machine().lower() in ("aarch64", "arm64", "armv7l", "armv8l"):
+    if this_machine() in ("aarch64", "armv7l"):
         return (
             f"This needs the package {package}, which a board does without: compile on the workstation and "
             "copy the artifact here. Type there: bibench compile --target arm_cpu"

@@ -6,6 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# An unsigned lane of 16 bits counts to 65,535, and each of the products of an output, a pair of bits, may be
+# one that differs.
+_MOST_IN_16_BITS = np.iinfo(np.uint16).max
+
+
+def counts_in_16_bits(most: int) -> bool:
+    """Whether a lane of 16 bits holds every count up to this one."""
+    return most <= _MOST_IN_16_BITS
+
+
+def dtype_of_counts(most: int) -> str:
+    """The narrowest that holds every count up to this one, of at least 16 bits."""
+    return "uint16" if counts_in_16_bits(most) else "uint32"
+
 
 @dataclass(frozen=True)
 class Convolution:

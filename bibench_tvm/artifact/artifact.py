@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import platform
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,11 @@ from bibench_tvm.artifact.folder import stored_name
 from bibench_tvm.artifact.manifest import MODEL, Manifest, Tensor, encode, read
 from bibench_tvm.artifact.threads import run_where_threads_are, use_threads
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from rpc.machine_name import machine_name, this_machine
 
 if TYPE_CHECKING:
     from rpc.library import Library
 
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
 _ATTEMPTS = 20  # to read a folder that is being replaced
 _ALIGNMENT = 64  # bytes: kernels read whole vectors
 
@@ -147,8 +146,7 @@ class Artifact:
     def check_processor(self, machine: str, features: Collection[str], where: str) -> None:
         """Raise BibenchError where the artifact is for another processor than that of `where`."""
         target = self.record.target
-        there = target.triple.split("-")[0]
-        there = {"arm64": "aarch64"}.get(there, "armv7l" if there.startswith("arm") else there)
+        there = machine_name(target.triple)
         if machine not in (there, "unknown"):
             raise BibenchError(
                 f"{self.folder} is for {target.name} ({there}), and {where} is {machine}. Run it on "
@@ -191,8 +189,7 @@ def _here() -> tuple[str, frozenset[str]]:
     """(processor, its features): what an artifact is compared with that is to run here."""
     from bibench_tvm.artifact.host import host_features
 
-    machine = platform.machine().lower()
-    return _MACHINES.get(machine, machine), host_features()
+    return this_machine(), host_features()
 
 
 def _parts(arrays: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:

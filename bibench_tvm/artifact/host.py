@@ -7,30 +7,11 @@ import os
 from typing import Any
 
 from bibench_tvm.cli.errors import UsageError
-from schedules.targets.choose import ALL, executable
+from rpc.machine_name import machine_name
+from schedules.targets.choose import ALL, TELLING, families
 from schedules.targets.kernel_target import KernelTarget
 
 VARIABLE = "BIBENCH_HOST"
-# LLVM's names of processors that have what such kernels need; "generic" for those that are not here.
-_LOWERED = {"x86_avx2": "x86-64-v3"}
-_LEAST = {"x86_64": "x86-64"}
-
-# Features that a kernel may use on purpose; the manifest names them and a machine without them is refused.
-TELLING = frozenset(
-    {
-        "neon",
-        "dotprod",
-        "fullfp16",
-        "vfp4",
-        "avx2",
-        "avx512f",
-        "avx512bw",
-        "avx512vl",
-        "avx512vpopcntdq",
-        "avx512bitalg",
-        "avx512vnni",
-    }
-)
 
 
 def lowered_to() -> str:
@@ -46,7 +27,8 @@ def describe_host() -> tuple[dict[str, Any], KernelTarget]:
     from tvm.target import codegen
 
     triple = str(codegen.llvm_get_system_triple())
-    fitting = {kernels.name: kernels for kernels in executable(triple, processor_features())}
+    features = processor_features()
+    fitting = {family.kernels.name: family for family in families(machine_name(triple), features)}
     best = next(iter(fitting))
     asked = lowered_to() or best
     if asked not in fitting:
@@ -56,13 +38,14 @@ def describe_host() -> tuple[dict[str, Any], KernelTarget]:
     if asked == best:
         cpu = str(codegen.llvm_get_system_cpu())
     else:
-        cpu = _LOWERED.get(asked) or _LEAST.get(triple.split("-")[0], "generic")
+        any_machine = not fitting[asked].machine
+        cpu = fitting[best].least_cpu if any_machine else fitting[asked].cpu
     named, has, lacks = _named_features(cpu), *_detected_features()
     differences = [f"-{f}" for f in sorted(named & lacks)]
     if asked == best:
         differences += [f"+{f}" for f in sorted(has - named)]
     description = {"kind": "llvm", "mtriple": triple, "mcpu": cpu}
-    return description | ({"mattr": differences} if differences else {}), fitting[asked]
+    return description | ({"mattr": differences} if differences else {}), fitting[asked].kernels_for(features)
 
 
 def processor_features() -> frozenset[str]:

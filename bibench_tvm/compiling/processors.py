@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bibench_tvm.artifact.host import TELLING, describe_host
+from bibench_tvm.artifact.host import describe_host
 from bibench_tvm.cli.errors import unknown
-from schedules.targets.choose import kernel_target
+from rpc.machine_name import machine_name, this_machine
+from schedules.targets.choose import TELLING, kernel_target
 from schedules.targets.kernel_target import KernelTarget
 
 _LINUX = "aarch64-linux-gnu"
@@ -71,6 +72,11 @@ class CompileTarget:
     emulated_cpu: str
 
     @property
+    def machine(self) -> str:
+        """As a board says it."""
+        return machine_name(self.triple)
+
+    @property
     def is_host(self) -> bool:
         return self.name == "host"
 
@@ -105,7 +111,7 @@ def resolve_target(name: str) -> CompileTarget:
             k: v for k, v in tag.export().items() if k in ("mtriple", "mcpu", "mattr", "mfloat-abi")
         }
         description["kind"] = "llvm"
-        emulated = "max" if str(description.get("mtriple", "")).startswith("aarch64") else ""
+        emulated = "max" if machine_name(str(description.get("mtriple", ""))) == "aarch64" else ""
     else:
         raise unknown("target", name, ["host", *PRESETS])
     target = tvm.target.Target(description)
@@ -117,7 +123,7 @@ def resolve_target(name: str) -> CompileTarget:
         cpu=str(description.get("mcpu", "generic")),
         features=tuple(sorted(features & TELLING)),
         tvm=target,
-        kernels=kernels or kernel_target(triple, features),
+        kernels=kernels or kernel_target(machine_name(triple), features),
         emulated_cpu=emulated,
     )
 
@@ -125,13 +131,11 @@ def resolve_target(name: str) -> CompileTarget:
 def name_of(machine: str, cpu: str) -> str | None:
     """The target for a board that says so of itself; None where no name here fits.
 
-    machine: as `uname -m` says it; cpu: LLVM's name.
+    machine: as `machine_name` gives it; cpu: LLVM's name.
     """
-    import platform
-
     from tvm.target import codegen
 
-    if machine == platform.machine() and cpu == codegen.llvm_get_system_cpu():
+    if machine == this_machine() and cpu == codegen.llvm_get_system_cpu():
         return "host"
     if machine != "aarch64":
         return None

@@ -23,7 +23,7 @@ from tvm.s_tir import Schedule, meta_schedule
 from tvm.s_tir.meta_schedule.cost_model.xgb_model import XGBConfig, XGBModel
 from tvm.s_tir.meta_schedule.runner import RunnerResult
 
-from schedules.kernels.convolution import rows_together, split_row
+from schedules.parts.tiling import rows_together, split_row
 from schedules.parts.weights import blocks_of_group
 from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile

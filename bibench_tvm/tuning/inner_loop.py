@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bibench_tvm.cli.errors import BibenchError
 from rpc.emulation.qemu import apt_line
+from schedules.targets.aarch64_neon import MODELLED_AS
 
 DEBIAN_PACKAGES = "llvm-19"
 _VERSIONS = range(23, 18, -1)  # older ones lack the model of neoverse-n1
@@ -110,14 +111,9 @@ def cycles(body: Sequence[Executed], cpu: str) -> float:
     return report["CodeRegions"][0]["SummaryView"]["TotalCycles"] / _ITERATIONS
 
 
-# LLVM's tables for these are those of a Cortex-A57; this is the nearest core that has its own.
-_MODELLED_AS = dict.fromkeys(("cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1"), "neoverse-n1")
-_MODELLED_AS["generic"] = "cortex-a53"
-
-
 def modelled_cpu(cpu: str) -> str:
     """The core whose model stands for this one."""
-    return _MODELLED_AS.get(cpu, cpu)
+    return MODELLED_AS.get(cpu, cpu)
 
 
 def cycles_per_instruction(compiled: bytes, cpu: str, work: Callable[[Executed], int]) -> float:

@@ -83,7 +83,7 @@ def tune_network(
 def _unit(boards: Sequence[BoardInfo], target: CompileTarget, model_cycles: bool) -> str:
     """What the boards measure. Raises UsageError where they are not what the target is."""
     for board in boards:
-        machine = target.triple.split("-")[0].replace("arm64", "aarch64")
+        machine = target.machine
         if board.machine not in ("unknown", machine):
             raise UsageError(f"The board {board.key!r} is {board.machine}, and {target.name} is {machine}.")
         if board.emulated and target.cpu != "generic" and board.cpu != target.emulated_cpu:

@@ -56,7 +56,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
         def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
             return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]
 
-        task = KernelTask(conv, packing, ending, outputs_of(epilogue))
+        task = KernelTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
         tile = site.tile(Tunable(task, site.target.binary_tile(conv), make))
         name, weights = "binary_convolution", weights_for(tile)
 

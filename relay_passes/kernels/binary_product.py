@@ -20,7 +20,7 @@ def lower_binary_product(site: Site) -> Kernel:
     outer, inner, columns, depth_words = shape_of(right)
     default = site.target.binary_tile(conv)
     # All blocks alike, so that one permutation lays them out.
-    tile = Tile(default.pixels, default.lanes, default.lanes)
+    tile = Tile(pixels=default.pixels, lanes=default.lanes, quantum=default.lanes)
     count = -(-columns // tile.lanes)
     emit, op = site.emit, relax.op
     filled = right

@@ -42,7 +42,7 @@ def lower_float_layer(site: Site) -> Kernel:
             kernel = float_convolution(conv, shape_of(source), tile, target, site.epilogue, planar=planar)
             return kernel, [source, relax.const(lay_out(taps, conv.groups, tile)), *site.operands]
 
-        task = KernelTask(conv, None, "dot", outputs_of(site.epilogue), planar)
+        task = KernelTask(conv=conv, outputs=outputs_of(site.epilogue), planar=planar)
         function, arguments = make(site.tile(Tunable(task, target.float_tile(conv), make)))
     return Kernel(
         name="float_dense" if layer.op == "linear" else "float_convolution",

@@ -8,27 +8,27 @@ or 32 channels of one pixel, and
 
 and, for float layers, `sum += activation * weight`; for int8 layers a word is one to four channels, and the
 processor's `DotProduct` multiplies and adds them up. Weights are laid out at compile time in the order in
-which the kernel reads them (`lay_out`), so the inner loop has no strides to compute.
+which the kernel reads them (`lay_out`), so the inner loop has no strides to compute. What the three share is
+in tiled.py.
 
 A border of zeros is exact: see borders.py.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
+from schedules.kernels.tiled import Arithmetic, Image, Settle, tiled_convolution
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
 from schedules.parts.emit import each, flat, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.planes import Planes, band_of_rows
 from schedules.parts.sums import Runs, across, along, dotted
-from schedules.parts.weights import Block, blocks_of_group
-from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 from schedules.targets.kernel_target import KernelTarget, Tile
 
 
@@ -69,21 +69,6 @@ def binary_convolution_reference(
     return convolution_reference(activations, weights, conv).astype(np.int32)
 
 
-def rows_together(conv: Convolution, pixels: int) -> int:
-    """2 where tiles of two half rows fit an image that whole tiles of one row do not, else 1."""
-    halves = pixels % 2 == 0 and conv.out_height % 2 == 0 and conv.out_width % (pixels // 2) == 0
-    return 2 if halves and conv.out_width % pixels else 1
-
-
-def split_row(width: int, most: int) -> tuple[int, int, int]:
-    """A row in the fewest tiles of at most `most` pixels, nearly alike, as a narrow rest wastes registers:
-    `larger` of them of `pixels`, then `smaller` of one less. Returns (larger, pixels, smaller)."""
-    count = -(-width // most)
-    pixels = -(-width // count)
-    larger = width - count * (pixels - 1)
-    return larger, pixels, count - larger
-
-
 def binary_convolution(
     conv: Convolution,
     packing: Packing,
@@ -101,8 +86,31 @@ def binary_convolution(
     weights_per_row: each row of each image has weights of its own, one set after another (a product of two
     activations, whose rows are its leading extents).
     """
-    shape = packing.shape(conv.batch, conv.height, conv.width)
-    return _tiled(conv, packing, shape, tile, target, epilogue, ending, weights_per_row=weights_per_row)
+    word = tile.word or packing.word
+    words, left_over = divmod(packing.words_per_group * packing.word, word)
+    if left_over:
+        raise ValueError(
+            f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
+        )
+    image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
+    dtype, sum_dtype = f"uint{word}", target.sum_dtype(word, conv.products)
+
+    def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
+        if tile.depth > 1:
+            along(runs, sums, pixels, width, tile)
+        else:
+            across(runs, sums, pixels, width, tile, tile.together or target.together)
+
+    arithmetic = Arithmetic(
+        weights=dtype,
+        sums=sum_dtype,
+        words=image.run,
+        deep=dtype == sum_dtype,
+        read=lambda source: flat(source, dtype),
+        add_up=add_up,
+        settle=lambda: Borders(conv, ending).settle,
+    )
+    return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 
 
 def int8_convolution(
@@ -117,8 +125,24 @@ def int8_convolution(
     spare = (packing.halo[2] - conv.padding[2]) * (conv.width + packing.halo[1] + packing.halo[3])
     if spare * conv.channels < bytes_after(conv, target.dot.word):
         raise ValueError(f"the halo {packing.halo} leaves less behind the last run than is read of it")
-    shape = packing.shape(conv.batch, conv.height, conv.width)
-    return _tiled(conv, packing, shape, tile, target, epilogue, "dot")
+    dot = target.dot
+    image = _packed_image(conv, packing, elements=conv.channels // conv.groups, pitch=conv.channels)
+
+    def settle() -> Settle:
+        if not dot.zero_point:
+            return _as_it_is
+        offsets = T.arg("offsets", T.buffer((conv.out_channels,), "int32"))
+        return lambda count, y, x, channel, lanes: count + vector(offsets, [channel], lanes)
+
+    arithmetic = Arithmetic(
+        weights=f"uint{dot.word}",
+        sums="int32",
+        words=-(-image.run // (dot.word // 8)),
+        read=flat,
+        add_up=lambda runs, sums, pixels, width: dotted(runs, sums, pixels, width, dot),
+        settle=settle,
+    )
+    return tiled_convolution(image, arithmetic, tile, target, epilogue)
 
 
 def bytes_after(conv: Convolution, word: int) -> int:
@@ -141,182 +165,42 @@ def float_convolution(
     planar: the activations are [N, C, H, W], and the weights were laid out from [O, C, KH, KW]; for the few
     channels of a network's input, and without groups or dilation.
     """
-    return _tiled(conv, None, in_shape, tile, target, epilogue, "dot", planar=planar)
-
-
-def _tiled(
-    conv: Convolution,
-    packing: Packing | None,
-    declared: tuple[int, ...],
-    tile: Tile,
-    target: KernelTarget,
-    epilogue: Epilogue,
-    ending: Ending,
-    *,
-    weights_per_row: bool = False,
-    planar: bool = False,
-) -> tirx.PrimFunc:
     planes = conv.channels if planar else 1
-    dot = target.dot if packing and packing.quantizer else None
-    if packing and not dot:
-        word = tile.word or packing.word
-        if packing.words_per_group * packing.word % word:
-            raise ValueError(
-                f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
-            )
-        words = packing.words_per_group * packing.word // word
-        pitch = words * packing.groups
-    else:
-        word = dot.word if dot else 32
-        words, pitch = conv.channels // conv.groups // planes, conv.channels // planes
-    top, left, bottom, right = packing.halo if packing else conv.padding
-    height, row_pitch = conv.height + top + bottom, (conv.width + left + right) * pitch
-    if packing and any(h < p for h, p in zip(packing.halo, conv.padding, strict=True)):
+    image = Image(
+        conv=conv,
+        shape=in_shape,
+        dtype="float32",
+        halo=conv.padding,
+        elements=conv.channels // conv.groups // planes,
+        pitch=conv.channels // planes,
+        planar=planar,
+    )
+    together = tile.together or target.together
+    arithmetic = Arithmetic(
+        weights="float32",
+        sums="float32",
+        words=image.run,
+        read=lambda source: pad_in_kernel(source, conv, planar) if any(conv.padding) else flat(source),
+        add_up=lambda runs, sums, pixels, width: across(runs, sums, pixels, width, tile, together),
+        settle=lambda: _as_it_is,
+    )
+    return tiled_convolution(image, arithmetic, tile, target, epilogue)
+
+
+def _packed_image(conv: Convolution, packing: Packing, *, elements: int, pitch: int) -> Image:
+    """elements, pitch: as of `Image`. Raises ValueError for a halo that is too small."""
+    if any(h < p for h, p in zip(packing.halo, conv.padding, strict=True)):
         raise ValueError(
             f"the halo {packing.halo} of the activations does not cover the padding {conv.padding}"
         )
-    in_dtype = packing.dtype if packing else "float32"
-    out_group = conv.out_channels // conv.groups
-    blocks = blocks_of_group(out_group, tile.lanes, tile.quantum)
-    kh_extent, kw_extent = conv.kernel
-    contiguous = conv.taps_in_a_run == kw_extent
-    run_count = planes * kh_extent * (kw_extent // conv.taps_in_a_run)
-    run_words = conv.taps_in_a_run * words
-    if dot:
-        run_words = -(-run_words // (dot.word // 8))
-    products = run_count * run_words  # words per lane of one block
-    lanes_per_group = sum(b.width for b in blocks)
-    full = [b for b in blocks if b.valid == tile.lanes]
-    tail = [b for b in blocks if b.valid != tile.lanes]
+    shape = packing.shape(conv.batch, conv.height, conv.width)
+    return Image(
+        conv=conv, shape=shape, dtype=packing.dtype, halo=packing.halo, elements=elements, pitch=pitch
+    )
 
-    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr(KERNEL_ATTRIBUTES)
-        source = T.arg("activations", T.buffer(declared, in_dtype))
-        sets = conv.batch * conv.height if weights_per_row else 1
-        set_size = conv.groups * lanes_per_group * products
-        weights = T.arg("weights", T.buffer((sets * set_size,), f"uint{word}" if packing else in_dtype))
-        operands = operand_arguments(epilogue)
-        borders = Borders(conv, ending)
-        if dot and dot.zero_point:
-            offsets = T.arg("offsets", T.buffer((conv.out_channels,), "int32"))
-        outputs = output_arguments(epilogue)
-        with T.sblock("root"):  # TVM's passes look for one in every kernel
-            padded = packing is None and any(conv.padding)
-            read_as = in_dtype if dot else str(weights.dtype)
-            activations = pad_in_kernel(source, conv, planar) if padded else flat(source, read_as)
-            writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
-            writer.clear_halos()
 
-            rows = 1 if weights_per_row else tile.rows or rows_together(conv, tile.pixels)
-
-            sum_dtype = target.sum_dtype(word, conv.products) if packing else "float32"
-            sum_dtype = "int32" if dot else sum_dtype
-            if run_words % tile.depth or tile.depth > 1 and weights.dtype != sum_dtype:
-                raise ValueError(f"a depth of {tile.depth} does not fit a run of {run_words} {weights.dtype}")
-
-            def compute(n, oh, ow, columns: int, group, block_start, block: Block, offset):
-                """One tile: rows x columns outputs from (oh, ow) on, times the lanes of one block."""
-                width, pixels = block.width, rows * columns
-                down, right = conv.strides[0] * row_pitch, conv.strides[1] * pitch
-
-                def starts(i):
-                    kh, kw = (i % kh_extent, 0) if contiguous else (i // kw_extent, i % kw_extent)
-                    row = (
-                        (i // kh_extent * height if planar else 0)
-                        + oh * conv.strides[0]
-                        + kh * conv.dilation[0]
-                        + (top - conv.padding[0])
-                    )
-                    column = ow * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
-                    first = (n * planes * height + row) * row_pitch + column * pitch + group * words
-                    return [first + (m // columns) * down + (m % columns) * right for m in range(pixels)]
-
-                runs = Runs(activations, weights, run_count, run_words, starts, offset, packing is not None)
-                sums = T.alloc_buffer((pixels * width,), sum_dtype, scope="local")
-                if dot:
-                    dotted(runs, sums, pixels, width, dot)
-                elif tile.depth > 1:
-                    along(runs, sums, pixels, width, tile)
-                else:
-                    across(runs, sums, pixels, width, tile, tile.together or target.together)
-
-                def pixel(m):
-                    y, x = oh + m // columns, ow + m % columns
-
-                    def total(lane, channel, lanes):
-                        count = vector(sums, [m * width + lane], lanes)
-                        if dot and dot.zero_point:
-                            return count + vector(offsets, [channel], lanes)
-                        if dot or packing is None:
-                            return count
-                        return borders.settle(count, y, x, channel, lanes)
-
-                    writer.write(n, y, x, block_start, block.valid, total)
-
-                each(pixels, pixel)
-
-            def row_of_block(n, oh, group, block: Block, index):
-                """All tiles of one output row, or of `rows` of them, for one block."""
-                start = group * out_group + block.start + index * tile.lanes
-                offset = (group * lanes_per_group + block.start + index * tile.lanes) * products
-                if weights_per_row:
-                    offset += (n * conv.out_height + oh) * set_size
-                larger, columns, smaller = split_row(conv.out_width, tile.pixels // rows)
-
-                def tiles(count: int, columns: int, first: int):
-                    each(
-                        count,
-                        lambda t: compute(n, oh, first + t * columns, columns, group, start, block, offset),
-                    )
-
-                tiles(larger, columns, 0)
-                tiles(smaller, columns - 1, larger * columns)
-
-            bands = conv.out_height // rows
-
-            def rows_of(n, oh):
-                def of_group(group):
-                    if full:
-                        each(len(full), lambda b: row_of_block(n, oh, group, full[0], b))
-                    for block in tail:
-                        row_of_block(n, oh, group, block, 0)
-
-                each(conv.groups, of_group)
-
-            def all_rows(group, block: Block, index):
-                each(
-                    conv.batch * bands,
-                    lambda r: row_of_block(r // bands, r % bands * rows, group, block, index),
-                )
-
-            def bands_of(block: Block, count: int):
-                """All bands of rows, of `count` blocks alike of each group."""
-                tall = band_of_rows(conv.out_height // rows, conv.out_width * rows) * rows
-                bands = conv.out_height // tall
-                with T.parallel(0, conv.batch * bands * conv.groups * count) as r:
-                    n, band = r // (bands * conv.groups * count), r // (conv.groups * count) % bands
-                    group, index = r // count % conv.groups, r % count
-                    channel, top = group * out_group + block.start + index * tile.lanes, band * tall
-                    written = list(zip(epilogue.outputs, outputs, strict=True))
-                    planes = Planes(written, n, top, tall, channel, block.valid, target.floats)
-                    writer.planes = planes
-                    each(tall // rows, lambda y: row_of_block(n, top + y * rows, group, block, index))
-                    planes.write()
-
-            if any(output.planar for output in epilogue.outputs):
-                for block in [*full[:1], *tail]:
-                    bands_of(block, len(full) if block.valid == tile.lanes else 1)
-            elif tile.blocks_outside:
-                if full:
-                    with T.parallel(0, conv.groups * len(full)) as b:
-                        all_rows(b // len(full), full[0], b % len(full))
-                for block in tail:
-                    with T.parallel(0, conv.groups) as group:
-                        all_rows(group, block, 0)
-            else:
-                with T.parallel(0, conv.batch * bands) as r:
-                    rows_of(r // bands, r % bands * rows)
-    return builder.get()
+def _as_it_is(count: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
+    return count
 
 
 def pad_in_kernel(source: tirx.Buffer, conv: Convolution, planar: bool = False) -> tirx.Buffer:

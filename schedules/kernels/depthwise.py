@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from schedules.geometry import Convolution
+from schedules.geometry import Convolution, dtype_of_counts
 from schedules.kernels.convolution import pad_in_kernel
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
@@ -51,8 +51,7 @@ def depthwise_convolution(
         else (conv.batch, conv.height, conv.width, channels)
     )
     dtype = packing.dtype if packing else "float32"
-    counted = "uint16" if conv.products <= 65535 else "uint32"
-    sum_dtype = "float32" if packing is None else "int32" if int8 else counted
+    sum_dtype = "float32" if packing is None else "int32" if int8 else dtype_of_counts(conv.products)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         source = T.arg("activations", T.buffer(in_shape, dtype))

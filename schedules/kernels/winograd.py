@@ -23,6 +23,7 @@ channels the method is the direct one: a row of the input is transformed once fo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from math import prod
@@ -34,10 +35,10 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
-from schedules.kernels.convolution import split_row
 from schedules.parts.emit import each, flat, load, spread, store
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.weights import Block, blocks_of_group
+from schedules.parts.tiling import split_row
+from schedules.parts.weights import Block, full_and_rest
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 from schedules.targets.kernel_target import KernelTarget, Tile
 
@@ -111,131 +112,250 @@ def winograd_convolution(
 
     tile: of OUTPUTS pixels for each of its columns of values.
     """
-    phases, steps = conv.strides[1], conv.channels * conv.strides[1]
-    output, _, values_of = matrices(taps_of(conv))
-    count, lanes = len(values_of), tile.quantum
-    depth = conv.kernel[0] * steps
-    tiles = -(-conv.out_width // OUTPUTS)
-    pitch = -(-tiles // lanes) * lanes
-    span = OUTPUTS * phases  # columns of the input from one tile to the next
-    reach = pitch + (count - 1) // OUTPUTS  # tiles whose columns are read
-
-    bands = CORES * -(-conv.out_height // (CORES * ROWS_OF_BAND))
-    band = -(-conv.out_height // bands)
-    bands = -(-conv.out_height // band)
-    height = (band - 1) * conv.strides[0] + (conv.kernel[0] - 1) * conv.dilation[0] + 1
-    blocks = blocks_of_group(conv.out_channels, tile.lanes, tile.quantum)
-    full = [b for b in blocks if b.valid == tile.lanes]
-    tail = [b for b in blocks if b.valid != tile.lanes]
-    larger, most, smaller = split_row(tiles, tile.pixels // OUTPUTS)
-
+    plan = _Plan(conv=conv, tile=tile, shuffled=target.together > 1)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         shape = (conv.batch, conv.channels, conv.height, conv.width)
         images = T.arg("activations", T.buffer(shape, "float32"))
-        weights = T.arg("weights", T.buffer((sum(b.width for b in blocks) * count * depth,), "float32"))
+        weights = T.arg("weights", T.buffer((plan.weights,), "float32"))
         operands = operand_arguments(epilogue)
         outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             pixels = flat(images)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
-
-            with T.parallel(0, conv.batch * bands) as r:
-                n, first = r // bands, r % bands * band
-                columns = T.alloc_buffer((span * reach,), "float32")
-                # A vector that begins in the last row may end beyond it.
-                values = T.alloc_buffer((count * height * steps * pitch + lanes,), "float32")
-                products = T.alloc_buffer((count * most * tile.lanes,), "float32")
-
-                def transform(y, c):
-                    """Row y of the band, channel c: its values at the points."""
-                    row = first * conv.strides[0] + y - conv.padding[0]
-                    _clear(columns, lanes)
-                    with T.If(tirx.all(row >= 0, row < conv.height)), T.Then():
-                        start = ((n * conv.channels + c) * conv.height + row) * conv.width
-                        _sort_columns(pixels, start, columns, conv, span)
-
-                    def of_vector(phase: int, v):
-                        first_of = [
-                            k % span * reach + k // span for k in range(phase, phase + phases * count, phases)
-                        ]
-                        read = [T.Bind(load(columns, k + v * lanes, lanes)) for k in first_of]
-                        step = (y * conv.channels + c) * phases + phase
-                        for p, value in enumerate(_values(values_of, read, lanes)):
-                            store(values, (p * height * steps + step) * pitch + v * lanes, lanes, value)
-
-                    for phase in range(phases):
-                        each(pitch // lanes, partial(of_vector, phase))
-
-                def multiply(p, oh, block: Block, offset, first_tile, width_in_tiles: int):
-                    """The sums at point p for some tiles and the lanes of one block."""
-                    width = block.width
-                    sums = T.alloc_buffer((width_in_tiles * width,), "float32", scope="local")
-                    for t in range(width_in_tiles):
-                        store(sums, t * width, width, spread(tirx.const(0, "float32"), width))
-
-                    def row_of_kernel(kh):
-                        row = (oh - first) * conv.strides[0] + kh * conv.dilation[0]
-                        a_start = (p * height + row) * steps * pitch + first_tile
-                        w_start = offset + (p * depth + kh * steps) * width
-                        for k in range(steps):
-                            w = T.Bind(load(weights, w_start + k * width, width))
-                            for t in range(width_in_tiles):
-                                a = a_start + k * pitch + t
-                                if target.together == 1:
-                                    value = values[a]
-                                else:
-                                    if t % lanes == 0:
-                                        read = T.Bind(load(values, a, lanes))
-                                    value = tirx.Shuffle([read], [t % lanes])
-                                new = load(sums, t * width, width) + spread(value, width) * w
-                                store(sums, t * width, width, new)
-
-                    each(conv.kernel[0], row_of_kernel)
-                    for t in range(width_in_tiles):
-                        store(products, (p * most + t) * tile.lanes, width, load(sums, t * width, width))
-
-                def write(oh, ow, block: Block, start, t):
-                    """The outputs of tile t of `products`, which begin at column ow."""
-                    # The epilogue reads them from memory, so that its loops need not be unrolled.
-                    settled = T.alloc_buffer((OUTPUTS * block.width,), "float32", scope="local")
-
-                    def of_vector(v):
-                        where = [(p * most + t) * tile.lanes + v * lanes for p in range(count)]
-                        read = [T.Bind(load(products, w, lanes)) for w in where]
-                        for j, value in enumerate(_outputs(output, read, lanes)):
-                            store(settled, j * block.width + v * lanes, lanes, value)
-
-                    each(block.width // lanes, of_vector)
-                    with T.serial(0, tirx.min(OUTPUTS, conv.out_width - ow)) as j:
-
-                        def total(lane, channel, extent):
-                            return load(settled, j * block.width + lane, extent)
-
-                        writer.write(n, oh, ow + j, start, block.valid, total)
-
-                def row_of_block(oh, block: Block, start):
-                    def groups(number: int, extent: int, first_tile: int):
-                        """`number` times `extent` tiles."""
-
-                        def group(g):
-                            tile = first_tile + g * extent
-                            each(count, lambda p: multiply(p, oh, block, start * count * depth, tile, extent))
-                            each(extent, lambda t: write(oh, (tile + t) * OUTPUTS, block, start, t))
-
-                        each(number, group)
-
-                    groups(larger, most, 0)
-                    groups(smaller, most - 1, larger * most)
-
-                each(height, lambda y: each(conv.channels, lambda c: transform(y, c)))
-                with T.serial(first, tirx.min(first + band, conv.out_height)) as oh:
+            with T.parallel(0, conv.batch * plan.bands) as r:
+                n, first = r // plan.bands, r % plan.bands * plan.band
+                band = _Band.begun(plan, pixels, weights, writer, n, first)
+                each(plan.height, lambda y: each(conv.channels, lambda c: band.transform(y, c)))
+                with T.serial(first, tirx.min(first + plan.band, conv.out_height)) as y:
+                    full, rest = plan.blocks
                     if full:
-                        each(len(full), lambda b: row_of_block(oh, full[0], b * tile.lanes))
-                    for block in tail:
-                        row_of_block(oh, block, block.start)
+                        each(
+                            len(full),
+                            lambda b: band.compute(_Row(y=y, block=full[0], channel=b * tile.lanes)),
+                        )
+                    for block in rest:
+                        band.compute(_Row(y=y, block=block, channel=block.start))
     return builder.get()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Sizes of a kernel, all known when it is made."""
+
+    conv: Convolution
+    tile: Tile
+    shuffled: bool  # whether values are broadcast from a register, and not from memory
+
+    @property
+    def phases(self) -> int:
+        return self.conv.strides[1]
+
+    @property
+    def steps(self) -> int:
+        """Products at a point for each row of the kernel."""
+        return self.conv.channels * self.phases
+
+    @property
+    def depth(self) -> int:
+        """Products of a sum at a point."""
+        return self.conv.kernel[0] * self.steps
+
+    @property
+    def points(self) -> int:
+        return OUTPUTS + taps_of(self.conv) - 1
+
+    @property
+    def lanes(self) -> int:
+        """Of a vector."""
+        return self.tile.quantum
+
+    @property
+    def tiles(self) -> int:
+        """Of an output row."""
+        return -(-self.conv.out_width // OUTPUTS)
+
+    @property
+    def pitch(self) -> int:
+        """Values at one point of a row, in whole vectors."""
+        return -(-self.tiles // self.lanes) * self.lanes
+
+    @property
+    def span(self) -> int:
+        """Columns of the input from one tile to the next."""
+        return OUTPUTS * self.phases
+
+    @property
+    def reach(self) -> int:
+        """Tiles whose columns are read."""
+        return self.pitch + (self.points - 1) // OUTPUTS
+
+    @property
+    def band(self) -> int:
+        """Output rows of a band."""
+        return -(-self.conv.out_height // (CORES * -(-self.conv.out_height // (CORES * ROWS_OF_BAND))))
+
+    @property
+    def bands(self) -> int:
+        return -(-self.conv.out_height // self.band)
+
+    @property
+    def height(self) -> int:
+        """Rows of the input that a band reads."""
+        conv = self.conv
+        return (self.band - 1) * conv.strides[0] + (conv.kernel[0] - 1) * conv.dilation[0] + 1
+
+    @property
+    def together(self) -> tuple[int, int, int]:
+        """How many tiles of a row are computed at once, as `split_row` has it."""
+        return split_row(self.tiles, self.tile.pixels // OUTPUTS)
+
+    @property
+    def blocks(self) -> tuple[list[Block], list[Block]]:
+        return full_and_rest(self.conv.out_channels, self.tile.lanes, self.tile.quantum)
+
+    @property
+    def weights(self) -> int:
+        full, rest = self.blocks
+        return sum(block.width for block in full + rest) * self.points * self.depth
+
+    def row_of_values(self, point: Any, step: Any) -> Any:
+        """Where the values at a point begin; step: row of the band, channel, phase."""
+        return (point * self.height * self.steps + step) * self.pitch
+
+    def products_at(self, point: Any, t: Any) -> Any:
+        """Where the sums of tile t begin."""
+        _, most, _ = self.together
+        return (point * most + t) * self.tile.lanes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """Output row y of the channels of a block, which begin at `channel`."""
+
+    y: Any
+    block: Block
+    channel: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Band:
+    """Output rows from `first` on of image n, which one thread computes."""
+
+    plan: _Plan
+    pixels: tirx.Buffer  # of the input, flat
+    weights: tirx.Buffer
+    writer: Writer
+    n: Any
+    first: Any
+    # Its memory, float32:
+    columns: tirx.Buffer  # a row of the input: [span, reach]
+    values: tirx.Buffer  # B^T x: [points, height * steps, pitch]
+    products: tirx.Buffer  # the sums at the points: [points, most tiles, lanes of a block]
+
+    @classmethod
+    def begun(
+        cls, plan: _Plan, pixels: tirx.Buffer, weights: tirx.Buffer, writer: Writer, n: Any, first: Any
+    ) -> _Band:
+        return cls(
+            plan=plan,
+            pixels=pixels,
+            weights=weights,
+            writer=writer,
+            n=n,
+            first=first,
+            columns=T.alloc_buffer((plan.span * plan.reach,), "float32"),
+            # A vector that begins in the last row may end beyond it.
+            values=T.alloc_buffer((plan.row_of_values(plan.points, 0) + plan.lanes,), "float32"),
+            products=T.alloc_buffer((plan.products_at(plan.points, 0),), "float32"),
+        )
+
+    def transform(self, y: Any, c: Any) -> None:
+        """Row y of what the band reads, channel c: its values at the points."""
+        plan, conv, lanes = self.plan, self.plan.conv, self.plan.lanes
+        _, _, values_of = matrices(taps_of(conv))
+        row = self.first * conv.strides[0] + y - conv.padding[0]
+        _clear(self.columns, lanes)
+        with T.If(tirx.all(row >= 0, row < conv.height)), T.Then():
+            start = ((self.n * conv.channels + c) * conv.height + row) * conv.width
+            _sort_columns(self.pixels, start, self.columns, conv, plan.span)
+
+        def of_vector(phase: int, v: Any) -> None:
+            taps = range(phase, phase + plan.phases * plan.points, plan.phases)
+            first_of = [k % plan.span * plan.reach + k // plan.span for k in taps]
+            read = [T.Bind(load(self.columns, k + v * lanes, lanes)) for k in first_of]
+            step = (y * conv.channels + c) * plan.phases + phase
+            for p, value in enumerate(_values(values_of, read, lanes)):
+                store(self.values, plan.row_of_values(p, step) + v * lanes, lanes, value)
+
+        for phase in range(plan.phases):
+            each(plan.pitch // lanes, partial(of_vector, phase))
+
+    def compute(self, row: _Row) -> None:
+        def groups(number: int, extent: int, first_tile: int) -> None:
+            """`number` times `extent` tiles."""
+
+            def group(g: Any) -> None:
+                tile = first_tile + g * extent
+                each(self.plan.points, lambda p: self._multiply(row, p, tile, extent))
+                each(extent, lambda t: self._write(row, t, (tile + t) * OUTPUTS))
+
+            each(number, group)
+
+        larger, most, smaller = self.plan.together
+        groups(larger, most, 0)
+        groups(smaller, most - 1, larger * most)
+
+    def _multiply(self, row: _Row, p: Any, first_tile: Any, tiles: int) -> None:
+        """The sums at point p for some tiles of a row."""
+        plan, conv, width = self.plan, self.plan.conv, row.block.width
+        offset = row.channel * plan.points * plan.depth
+        sums = T.alloc_buffer((tiles * width,), "float32", scope="local")
+        for t in range(tiles):
+            store(sums, t * width, width, spread(tirx.const(0, "float32"), width))
+
+        def row_of_kernel(kh: Any) -> None:
+            y = (row.y - self.first) * conv.strides[0] + kh * conv.dilation[0]
+            a_start = (p * plan.height + y) * plan.steps * plan.pitch + first_tile
+            w_start = offset + (p * plan.depth + kh * plan.steps) * width
+            for k in range(plan.steps):
+                w = T.Bind(load(self.weights, w_start + k * width, width))
+                for t in range(tiles):
+                    a = a_start + k * plan.pitch + t
+                    if not plan.shuffled:
+                        value = self.values[a]
+                    else:
+                        if t % plan.lanes == 0:
+                            read = T.Bind(load(self.values, a, plan.lanes))
+                        value = tirx.Shuffle([read], [t % plan.lanes])
+                    new = load(sums, t * width, width) + spread(value, width) * w
+                    store(sums, t * width, width, new)
+
+        each(conv.kernel[0], row_of_kernel)
+        for t in range(tiles):
+            store(self.products, plan.products_at(p, t), width, load(sums, t * width, width))
+
+    def _write(self, row: _Row, t: Any, x: Any) -> None:
+        """The outputs of tile t of `products`, which begin at column x."""
+        plan, lanes, width = self.plan, self.plan.lanes, row.block.width
+        output, _, _ = matrices(taps_of(plan.conv))
+        # The epilogue reads them from memory, so that its loops need not be unrolled.
+        settled = T.alloc_buffer((OUTPUTS * width,), "float32", scope="local")
+
+        def of_vector(v: Any) -> None:
+            where = [plan.products_at(p, t) + v * lanes for p in range(plan.points)]
+            read = [T.Bind(load(self.products, w, lanes)) for w in where]
+            for j, value in enumerate(_outputs(output, read, lanes)):
+                store(settled, j * width + v * lanes, lanes, value)
+
+        each(width // lanes, of_vector)
+        with T.serial(0, tirx.min(OUTPUTS, plan.conv.out_width - x)) as j:
+
+            def total(lane: Any, channel: Any, extent: int) -> Any:
+                return load(settled, j * width + lane, extent)
+
+            self.writer.write(self.n, row.y, x + j, row.channel, row.block.valid, total)
 
 
 def _clear(buffer: tirx.Buffer, lanes: int) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from schedules.geometry import Convolution
+from schedules.geometry import Convolution, dtype_of_counts
 from schedules.parts.emit import spread, vector
 
 # What the epilogue gets for a count: `products - 2 * count` (no padding), `base - 2 * count` by the three
@@ -84,7 +84,7 @@ def limit_table(base: np.ndarray, thresholds: np.ndarray, conv: Convolution) -> 
 
 def count_dtype(conv: Convolution) -> str:
     """Of counts, which reach the number of products, and of their limits, which reach one more."""
-    return "uint16" if conv.products < np.iinfo(np.uint16).max else "uint32"
+    return dtype_of_counts(conv.products + 1)
 
 
 class Borders:

@@ -26,20 +26,21 @@ from schedules.targets.kernel_target import DotProduct, Tile
 CHAINS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Runs:
-    """What a tile reads: `count` runs of `words` words that are neighbours in memory, for each pixel.
-
-    starts(i): where run i of each pixel begins; offset: where the weights of the block begin; binary: words
-    of bits, float32 otherwise."""
+    """What a tile reads: `count` runs of `words` words that are neighbours in memory, for each pixel."""
 
     activations: tirx.Buffer
     weights: tirx.Buffer
     count: int
     words: int
-    starts: Callable[[Any], list[Any]]
-    offset: Any
-    binary: bool
+    starts: Callable[[Any], list[Any]]  # (i): where run i of each pixel begins
+    offset: Any  # where the weights of the block begin
+
+    @property
+    def binary(self) -> bool:
+        """Words of bits; float32 otherwise."""
+        return str(self.weights.dtype) != "float32"
 
 
 def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, together: int) -> None:

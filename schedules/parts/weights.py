@@ -50,6 +50,12 @@ def blocks_of_group(out_channels: int, lanes: int, quantum: int) -> list[Block]:
     return blocks
 
 
+def full_and_rest(out_channels: int, lanes: int, quantum: int) -> tuple[list[Block], list[Block]]:
+    """Those of `blocks_of_group`: the full ones, which are alike, and one or none for the rest."""
+    blocks, full = blocks_of_group(out_channels, lanes, quantum), out_channels // lanes
+    return blocks[:full], blocks[full:]
+
+
 def lay_out(weights: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
     """[O, KH, KW, C] -> flat, in the kernel's order: group, block, kh, kw, c, lane; missing lanes are 0.
 

@@ -11,21 +11,18 @@ from schedules.parts.borders import Ending
 from schedules.parts.epilogue import Epilogue
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KernelTask:
-    """packing: of the activations, None where they are float; planar: they are [N, C, H, W].
-
-    outputs: of each tensor that the kernel writes, its dtype, after `planar` where it is [N, C, H, W], and
-    how its bits are packed where it holds bits. The element-wise steps before that cost the same in every
-    tile and are not part of the key, so that networks share records which differ in a scaling factor or an
-    activation.
-    """
+    """The element-wise steps before the outputs cost the same in every tile and are not part of the key, so
+    that networks share records which differ in a scaling factor or an activation."""
 
     conv: Convolution
-    packing: Packing | None
-    ending: Ending
+    packing: Packing | None = None  # of the activations, None where they are float
+    ending: Ending = "dot"  # what the epilogue gets for a sum
+    # Of each tensor that the kernel writes, its dtype, after `planar` where it is [N, C, H, W], and how its
+    # bits are packed where it holds bits.
     outputs: tuple[tuple[str, Packing | None], ...]
-    planar: bool = False
+    planar: bool = False  # the activations are [N, C, H, W]
 
     @property
     def kind(self) -> str:

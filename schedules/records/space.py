@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from schedules.kernels.convolution import rows_together
+from schedules.geometry import counts_in_16_bits
+from schedules.parts.tiling import rows_together
 from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
 
@@ -38,7 +39,7 @@ def refusal(task: KernelTask, tile: Tile) -> str | None:
         run = conv.taps_in_a_run * task.packing.words_per_group * task.packing.word // word
         if tile.depth & (tile.depth - 1) or run % tile.depth:
             return f"a depth of {tile.depth} words does not divide a run of {run}"
-    if word == 16 and conv.products > 65535:
+    if word == 16 and not counts_in_16_bits(conv.products):
         return f"lanes of 16 bits cannot count {conv.products} products"
     for _, packing in task.outputs:
         if packing and group > tile.lanes and tile.lanes % packing.per_word:
@@ -77,7 +78,7 @@ def _of_word(task: KernelTask, target: KernelTarget, word: int | None) -> list[T
             held = pixels * vectors + vectors + (pixels if at_once > 1 else 1)
             if not target.registers // 4 <= held <= target.registers + 2:
                 continue
-            tile = Tile(pixels, lanes, quantum, 1, rows, at_once, word)
+            tile = Tile(pixels=pixels, lanes=lanes, quantum=quantum, rows=rows, together=at_once, word=word)
             orders = (False, True) if group > lanes else (False,)
             tiles += [replace(tile, unroll=u, blocks_outside=o) for u, o in product(_UNROLLS, orders)]
     return along + tiles
@@ -94,8 +95,9 @@ def _along(task: KernelTask, target: KernelTarget, word: int) -> list[Tile]:
             continue
         rows = [r for r in (1, 2) if not (conv.out_height % r or pixels % r)]
         orders = (False, True) if group > lanes else (False,)
+        tile = Tile(pixels=pixels, lanes=lanes, quantum=quantum, depth=depth, word=word)
         tiles += [
-            Tile(pixels, lanes, quantum, depth, r, None, word, u, o)
+            replace(tile, rows=r, unroll=u, blocks_outside=o)
             for r, u, o in product(rows, (1, 3, 4, 6, 12), orders)
         ]
     return tiles

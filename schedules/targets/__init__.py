@@ -1,4 +1,4 @@
-"""One file per kind of processor; `choose.py` picks."""
+"""One file for each family of processors, with all that is known of it; `choose.py` lists them and picks."""
 
 from schedules.targets.kernel_target import KernelTarget, Tile
 

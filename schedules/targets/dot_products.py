@@ -1,4 +1,4 @@
-"""The instructions of each processor that multiply 8-bit integers and add up the products.
+"""Ways to multiply 8-bit integers and add up the products, of which families of processors make theirs.
 
 Words hold consecutive channels: a word of an activation is broadcast, and meets the word of each output
 channel.
@@ -6,6 +6,7 @@ channel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
@@ -14,75 +15,39 @@ from tvm.script.ir_builder import tirx as T
 from schedules.geometry import Convolution
 from schedules.targets.kernel_target import DotProduct, Tile, lanes_for
 
+Add = Callable[[Any, list[Any], list[Any]], Any]
+"""As `DotProduct.add`."""
 
-def _as(dtype: str, value: Any) -> Any:
+
+def reinterpreted(dtype: str, value: Any) -> Any:
     return tirx.call_intrin(dtype, "tirx.reinterpret", value)
 
 
-def _wide(word: Any, count: int) -> Any:
-    """Words of signed bytes as int16."""
-    return _as(f"int8x{count}", word).astype(f"int16x{count}")
+def fixed_tile(pixels: int, most: int, quantum: int) -> Callable[[Convolution], Tile]:
+    """The same for every layer, of at most so many lanes."""
 
-
-def _tile(pixels: int, most: int, quantum: int) -> Any:
     def tile(conv: Convolution) -> Tile:
-        return Tile(pixels, lanes_for(conv.out_channels // conv.groups, most, quantum), quantum)
+        lanes = lanes_for(conv.out_channels // conv.groups, most, quantum)
+        return Tile(pixels=pixels, lanes=lanes, quantum=quantum)
 
     return tile
 
 
-def _one_by_one(sums: Any, activations: list[Any], weights: list[Any]) -> Any:
-    (a,), (w,) = activations, weights
-    lanes = 4
-    return sums + _as(f"int8x{lanes}", a).astype(f"int32x{lanes}") * _as(f"int8x{lanes}", w).astype(
-        f"int32x{lanes}"
-    )
+def pairs(name: str, lanes: int) -> Add:
+    """By an instruction of x86 that adds two products of int16 to a sum."""
 
-
-PLAIN = DotProduct(8, 0, 4, 1, 1, _tile(2, 8, 4), _one_by_one)
-"""Nothing but a multiplication."""
-
-
-def _pairs(name: str, lanes: int) -> Any:
     def add(sums: Any, activations: list[Any], weights: list[Any]) -> Any:
         (a,), (w,) = activations, weights
-        pairs = _wide(a, 2 * lanes), _wide(w, 2 * lanes)
-        return sums + T.call_llvm_pure_intrin(f"int32x{lanes}", name, *pairs)
+        both = _wide(a, 2 * lanes), _wide(w, 2 * lanes)
+        return sums + T.call_llvm_pure_intrin(f"int32x{lanes}", name, *both)
 
     return add
 
 
-AVX2_PAIRS = DotProduct(16, 0, 8, 1, 1, _tile(4, 16, 8), _pairs("llvm.x86.avx2.pmadd.wd", 8))
-"""`vpmaddwd`: two products of int16 to a sum. (`vpmaddubsw` has four of bytes, and saturates.)"""
-AVX512_PAIRS = DotProduct(16, 0, 16, 1, 1, _tile(4, 64, 16), _pairs("llvm.x86.avx512.pmaddw.d.512", 16))
+def long_products(pairwise: Callable[[Any, Any], Any]) -> Add:
+    """`smull`, `smlal`, `sadalp`: two products of bytes fit into 16 bits, 2 * 127 * 127 < 2**15.
 
-
-def _vnni(sums: Any, activations: list[Any], weights: list[Any]) -> Any:
-    a, w = (_as("int8x64", word) for (word,) in (activations, weights))
-    return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", sums, a, w)
-
-
-def _vnni_tile(conv: Convolution) -> Tile:
-    # Rows of 7 leave no rest; one pixel wants many channels, which hide the latency of a sum.
-    pixels, most = (7, 32) if 4 < conv.out_width <= 7 else (4, 64)
-    return Tile(pixels, lanes_for(conv.out_channels // conv.groups, most, 16), 16)
-
-
-AVX512_VNNI = DotProduct(32, 128, 16, 1, 1, _vnni_tile, _vnni)
-"""`vpdpbusd`: four products of an unsigned byte and a signed one to a sum."""
-
-
-def _sdot(sums: Any, activations: list[Any], weights: list[Any]) -> Any:
-    a, w = (_as("int8x16", word) for (word,) in (activations, weights))
-    return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", sums, w, a)
-
-
-NEON_SDOT = DotProduct(32, 0, 4, 4, 1, _tile(4, 16, 4), _sdot)
-"""`sdot` by element: four products to a sum, the activations read from a lane of a register."""
-
-
-def _long(pairwise: Any) -> Any:
-    """`smull`, `smlal`, `sadalp`: two products of bytes fit into 16 bits, 2 * 127 * 127 < 2**15."""
+    pairwise(sums, products): int32 and int16, of which it adds neighbours to each sum."""
 
     def add(sums: Any, activations: list[Any], weights: list[Any]) -> Any:
         products: Any = None
@@ -97,13 +62,17 @@ def _long(pairwise: Any) -> Any:
     return add
 
 
-def _sadalp(sums: Any, products: Any) -> Any:
-    return sums + T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", products)
+def _wide(word: Any, count: int) -> Any:
+    """Words of signed bytes as int16."""
+    return reinterpreted(f"int8x{count}", word).astype(f"int16x{count}")
 
 
-def _vpadal(sums: Any, products: Any) -> Any:
-    return T.call_llvm_pure_intrin("int32x4", "llvm.arm.neon.vpadals.v4i32.v8i16", sums, products)
+def _one_by_one(sums: Any, activations: list[Any], weights: list[Any]) -> Any:
+    (a,), (w,) = (
+        [reinterpreted("int8x4", word).astype("int32x4") for word in s] for s in (activations, weights)
+    )
+    return sums + a * w
 
 
-NEON_LONG = DotProduct(16, 0, 8, 2, 2, _tile(4, 16, 8), _long(_sadalp))
-ARM32_LONG = DotProduct(16, 0, 8, 2, 2, _tile(2, 16, 8), _long(_vpadal))
+PLAIN = DotProduct(word=8, lanes=4, tile=fixed_tile(2, 8, 4), add=_one_by_one)
+"""Nothing but a multiplication."""

@@ -4,76 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from schedules.geometry import Convolution
+from schedules.geometry import Convolution, counts_in_16_bits, dtype_of_counts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tile:
-    """At most pixels x lanes outputs are computed at a time; lanes come in whole vectors of `quantum`.
+    """At most pixels x lanes outputs are computed at a time."""
 
-    depth: where it is not 1, a vector holds so many words of one output and not one of so many outputs;
-    its sums are added up at the end, and `quantum` outputs share the activations that were read.
-
-    The rest is for tuning (schedules/records/space.py); None is what kernel and target do by themselves.
-
-    rows: over how many output rows a tile lies, a divisor of their number. together: how many activations of
-    a pixel are read at a time. word: bits of a lane, which is the form of its sums: 8 are added as bytes and
-    widened at times, 16 and 32 are wide at once. unroll: steps of the inner loop that are written out.
-    blocks_outside: all rows of one block of channels before the next block, else all blocks of one row; it is
-    also what threads share out.
-    """
-
-    pixels: int
-    lanes: int
-    quantum: int
+    pixels: int  # neighbours of an output row, or as many of each of `rows`
+    lanes: int  # output channels
+    quantum: int  # lanes come in whole vectors of so many; with a depth, outputs that share what was read
+    # Where it is not 1, a vector holds so many words of one output and not one of so many outputs; its sums
+    # are added up at the end.
     depth: int = 1
-    rows: int | None = None
-    together: int | None = None
+    # The rest is for tuning (schedules/records/space.py); None is what kernel and target do by themselves.
+    rows: int | None = None  # over how many output rows a tile lies, a divisor of their number
+    together: int | None = None  # activations of a pixel that are read at a time
+    # Bits of a lane, which is the form of its sums: 8 are added as bytes and widened at times, 16 and 32 are
+    # wide at once.
     word: int | None = None
-    unroll: int = 1
+    unroll: int = 1  # steps of the inner loop that are written out
+    # All rows of one block of channels before the next block, else all blocks of one row; it is also what
+    # threads share out.
     blocks_outside: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DotProduct:
-    """How a processor multiplies 8-bit integers and adds them up in 32 bits.
+    """How a processor multiplies 8-bit integers and adds them up in 32 bits."""
 
-    word: bits of activations that are broadcast at a time; zero_point: what they are stored with, see
-    schedules/parts/quantizer.py; lanes: sums of one instruction; together: as of `KernelTarget`; tile: for a
-    layer of this geometry.
-    add(sums, activations, weights) -> sums: vectors of `lanes`, int32 and words; of the words there are
-    `at_once`, or fewer at the end of a run.
-    """
-
-    word: int
-    zero_point: int
-    lanes: int
-    together: int
-    at_once: int
-    tile: Callable[[Convolution], Tile]
+    word: int  # bits of activations that are broadcast at a time
+    zero_point: int = 0  # what activations are stored with, see schedules/parts/quantizer.py
+    lanes: int  # sums of one instruction
+    together: int = 1  # as of `KernelTarget`
+    at_once: int = 1  # words of a pixel that `add` takes; fewer at the end of a run
+    tile: Callable[[Convolution], Tile]  # for a layer of this geometry
+    # (sums, activations, weights) -> sums: vectors of `lanes`, int32 and words, a vector for each at once.
     add: Callable[[Any, list[Any], list[Any]], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KernelTarget:
-    """word: bits of an activation that are broadcast at a time, and the width of a lane as well: 8, 16 or 32.
-    together: how many activations of a pixel are read at a time, to be broadcast from a register; 1 where a
-    broadcast from memory is as good. binary_tile, float_tile: the tile for a layer of this geometry, where
-    no record of a tuning has a better one; winograd_tile: the same for winograd.py, or None where the
-    direct kernel is faster. dot: for int8 layers. vector_bits, registers: of the vector registers."""
+    """The kernels of a family of processors."""
 
     name: str
-    word: int
-    together: int
+    word: int  # bits of an activation that are broadcast at a time, and of a lane as well: 8, 16 or 32
+    # Activations of a pixel that are read at a time, to be broadcast from a register; 1 where a broadcast
+    # from memory is as good.
+    together: int = 1
+    # The tile for a layer of this geometry, where no record of a tuning has a better one.
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
-    winograd_tile: Callable[[Convolution], Tile | None]
-    dot: DotProduct
-    vector_bits: int = 128
-    registers: int = 16
+    winograd_tile: Callable[[Convolution], Tile | None]  # None where the direct kernel is faster
+    dot: DotProduct  # for int8 layers
+    vector_bits: int = 128  # of a vector register
+    registers: int = 16  # of vectors
 
     @property
     def floats(self) -> int:
@@ -81,14 +68,14 @@ class KernelTarget:
         return self.vector_bits // 32
 
     def word_for(self, conv: Convolution) -> int:
-        """Few channels in a group leave most of a wide word empty; a lane of 16 bits counts up to 65535."""
+        """Few channels in a group leave most of a wide word empty, and a lane has to hold the count."""
         if conv.channels // conv.groups <= 8:
             return 8
-        return 32 if self.word == 16 and conv.products > 65535 else self.word
+        return 32 if self.word == 16 and not counts_in_16_bits(conv.products) else self.word
 
     def sum_dtype(self, word: int, products: int) -> str:
         """Wide enough for a count of all products."""
-        return "uint16" if word < 32 and products <= 65535 else "uint32"
+        return dtype_of_counts(products) if word < 32 else "uint32"
 
 
 def lanes_for(out_channels: int, most: int, quantum: int) -> int:

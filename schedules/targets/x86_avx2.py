@@ -1,20 +1,41 @@
 """AVX2: 16 registers of 32 bytes; LLVM makes two table look-ups (`vpshufb`) of the popcount of a byte."""
 
 from schedules.geometry import Convolution
-from schedules.targets.dot_products import AVX2_PAIRS
-from schedules.targets.kernel_target import KernelTarget, Tile, lanes_for
+from schedules.targets.dot_products import fixed_tile, pairs
+from schedules.targets.family import Family
+from schedules.targets.kernel_target import DotProduct, KernelTarget, Tile, lanes_for
 
 
 def binary_tile(conv: Convolution) -> Tile:
-    return Tile(2, lanes_for(conv.out_channels // conv.groups, 64, 32), 32)
+    return Tile(pixels=2, lanes=lanes_for(conv.out_channels // conv.groups, 64, 32), quantum=32)
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(4, lanes_for(conv.out_channels // conv.groups, 16, 8), 8)
+    return Tile(pixels=4, lanes=lanes_for(conv.out_channels // conv.groups, 16, 8), quantum=8)
 
 
 def winograd_tile(conv: Convolution) -> Tile:
-    return Tile(24, lanes_for(conv.out_channels, 16, 8), 8)
+    return Tile(pixels=24, lanes=lanes_for(conv.out_channels, 16, 8), quantum=8)
 
 
-X86_AVX2 = KernelTarget("x86_avx2", 8, 1, binary_tile, float_tile, winograd_tile, AVX2_PAIRS, vector_bits=256)
+PAIRS = DotProduct(word=16, lanes=8, tile=fixed_tile(4, 16, 8), add=pairs("llvm.x86.avx2.pmadd.wd", 8))
+"""`vpmaddwd`: two products of int16 to a sum. (`vpmaddubsw` has four of bytes, and saturates.)"""
+
+X86_AVX2 = KernelTarget(
+    name="x86_avx2",
+    word=8,
+    binary_tile=binary_tile,
+    float_tile=float_tile,
+    winograd_tile=winograd_tile,
+    dot=PAIRS,
+    vector_bits=256,
+)
+
+FAMILY = Family(
+    kernels=X86_AVX2,
+    machine="x86_64",
+    needs=frozenset({"avx2"}),
+    telling=frozenset({"avx2"}),
+    cpu="x86-64-v3",
+    least_cpu="x86-64",
+)

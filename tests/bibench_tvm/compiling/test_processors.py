@@ -5,7 +5,9 @@ import platform
 import pytest
 from tvm.target import codegen
 
-from bibench_tvm.compiling.processors import name_of
+from bibench_tvm.compiling.processors import name_of, resolve_target
+from bibench_tvm.tuning.tuner import _unit
+from rpc.session import BoardInfo
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,19 @@ from bibench_tvm.compiling.processors import name_of
 )
 def test_the_name_of_a_board(machine: str, cpu: str, name: str | None) -> None:
     assert name_of(machine, cpu) == name
+
+
+@pytest.mark.parametrize(
+    ("target", "machine", "kernels"),
+    [
+        ("armv7", "armv7l", "arm32_neon"),
+        ("rpi4b", "aarch64", "aarch64_neon"),
+        ("arm/pixel2", "aarch64", "aarch64_neon"),  # TVM says arm64
+        ("arm/rasp4b", "armv7l", "arm32_neon"),  # and armv8l
+    ],
+)
+def test_a_target_is_for_the_machine_that_its_boards_say(target: str, machine: str, kernels: str) -> None:
+    found = resolve_target(target)
+    board = BoardInfo("key", ("localhost", 1), machine=machine, cpu=found.cpu)
+    assert (found.machine, found.kernels.name) == (machine, kernels)
+    assert _unit([board], found, model_cycles=False) == "seconds"

@@ -18,8 +18,10 @@ from schedules.targets.aarch64_neon import AARCH64_NEON
 
 NEON = AARCH64_NEON  # 32 registers of 128 bits, 8 activations at a time
 CONV = Convolution(1, 14, 14, 256, 77, (3, 3), padding=(1, 1, 1, 1))
-PACKED = KernelTask(CONV, Packing(256, 16, halo=(1, 1, 1, 1)), "truth", (("bool", None),))
-FLOAT = KernelTask(Convolution(1, 7, 7, 8, 16), None, "dot", (("float32", None),))
+PACKED = KernelTask(
+    conv=CONV, packing=Packing(256, 16, halo=(1, 1, 1, 1)), ending="truth", outputs=(("bool", None),)
+)
+FLOAT = KernelTask(conv=Convolution(1, 7, 7, 8, 16), outputs=(("float32", None),))
 
 
 @pytest.mark.parametrize(
@@ -27,21 +29,31 @@ FLOAT = KernelTask(Convolution(1, 7, 7, 8, 16), None, "dot", (("float32", None),
     [
         (  # a row of 14 as 5 + 5 + 4; 77 outputs as 32 + 32 + 16; a lane is 16 bits, so 4 vectors
             PACKED,
-            Tile(5, 32, 8, unroll=2),
+            Tile(pixels=5, lanes=32, quantum=8, unroll=2),
             [1, log2(2304), log2(14), log2(77), 1]
             + [5, 5, 1, 4, 20, 20 + 4 + 5, 0, 16, 1, 8, 2, 0]
             + [3, 80 / 77, 14 / 15, 1 / 3, 9 / 20, 48, 0, log2(80 * 2304 * 2 / 3 / 32 + 1)],
         ),
         (  # along the channels, each of 4 outputs of a pixel has a vector; rows of 14 as 7 times 2
             PACKED,
-            Tile(4, 32, 4, depth=8, rows=2, together=1, word=32, unroll=5, blocks_outside=True),
+            Tile(
+                pixels=4,
+                lanes=32,
+                quantum=4,
+                depth=8,
+                rows=2,
+                together=1,
+                word=32,
+                unroll=5,
+                blocks_outside=True,
+            ),
             [1, log2(2304), log2(14), log2(77), 1]
             + [4, 2, 2, 4, 16, 16 + 4 + 1, 0, 32, 8, 1, 5, 1]
             + [3, 80 / 77, 1, 0, 8 / 16, 24, 0.8, log2(80 * 2304 * 4 / 3 / 32 + 1)],
         ),
         (  # 8 pixels by 16 floats do not fit the registers: 32 sums, 4 weights and an activation
             FLOAT,
-            Tile(8, 16, 4, rows=2, together=1),
+            Tile(pixels=8, lanes=16, quantum=4, rows=2, together=1),
             [0, 3, log2(7), 4, 1]
             + [8, 4, 2, 4, 32, 32 + 4 + 1, 5, 32, 1, 1, 1, 0]
             + [1, 1, 7 / 8, 1 / 2, 12 / 32, 0.25, 0.25, log2(16 * 8 * 4 / 32 + 1)],
@@ -56,14 +68,17 @@ def test_the_features_of_a_tile(task: KernelTask, tile: Tile, features: list[flo
 def candidates() -> list[Candidate]:
     """One kernel with tiles of 1 to 14 pixels."""
     conv = Convolution(1, 14, 14, 32, 32)
-    task = KernelTask(conv, Packing(32, 16), "dot", (("int32", None),))
+    task = KernelTask(conv=conv, packing=Packing(32, 16), outputs=(("int32", None),))
 
     def kernel(tile: Tile) -> tirx.PrimFunc:
         return binary_convolution(
             conv, Packing(32, 16), tile, NEON, plain(conv.out_shape, "int32"), ending="dot"
         )
 
-    return [Candidate(task, tile, kernel(tile)) for tile in (Tile(n, 16, 8) for n in range(1, 15))]
+    return [
+        Candidate(task, tile, kernel(tile))
+        for tile in (Tile(pixels=n, lanes=16, quantum=8) for n in range(1, 15))
+    ]
 
 
 def test_what_was_slow_or_failed_is_ranked_behind_what_was_fast(candidates: list[Candidate]) -> None:

@@ -14,10 +14,10 @@ from schedules.records.kernel_task import KernelTask
 from schedules.records.records import Processor, Record, Records
 from schedules.targets import Tile
 
-TASK = KernelTask(Convolution(1, 8, 8, 32, 64), Packing(32, 16), "dot", (("float32", None),))
-OTHER = KernelTask(Convolution(1, 8, 8, 32, 32), Packing(32, 16), "dot", (("float32", None),))
+TASK = KernelTask(conv=Convolution(1, 8, 8, 32, 64), packing=Packing(32, 16), outputs=(("float32", None),))
+OTHER = KernelTask(conv=Convolution(1, 8, 8, 32, 32), packing=Packing(32, 16), outputs=(("float32", None),))
 PROCESSOR = Processor("aarch64_neon", "cortex-a72")
-TILE = Tile(3, 16, 8, rows=1, word=8, blocks_outside=True)
+TILE = Tile(pixels=3, lanes=16, quantum=8, rows=1, word=8, blocks_outside=True)
 RECORDS = Records(PROCESSOR, "instructions", "By hand.", {TASK.key: Record(TILE, 2.0, 3.0)})
 
 

@@ -1,5 +1,7 @@
 """Every candidate is the same function as the default, and what is no candidate is refused in words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,7 +61,10 @@ def test_binary(host, data, kernels, conv, seed):
     output = Output(SUM, shape, written.dtype if written else "bool", written)
     epilogue = Epilogue((), (), (output,))
     tile = some(
-        data, KernelTask(conv, packing, "truth", outputs_of(epilogue)), kernels, kernels.binary_tile(conv)
+        data,
+        KernelTask(conv=conv, packing=packing, ending="truth", outputs=outputs_of(epilogue)),
+        kernels,
+        kernels.binary_tile(conv),
     )
     kernel = binary_convolution(conv, packing, tile, kernels, epilogue, ending="truth")
     base, *classes = border_tables(conv, weights, False)
@@ -78,7 +83,7 @@ def test_float(host, data, kernels, conv, seed):
     x = rng.integers(-8, 9, (conv.batch, conv.height, conv.width, conv.channels)).astype("float32")
     weights = rng.integers(-8, 9, (conv.out_channels, *conv.kernel, conv.channels)).astype("float32")
     epilogue = plain(conv.out_shape, "float32")
-    tile = some(data, KernelTask(conv, None, "dot", outputs_of(epilogue)), kernels, kernels.float_tile(conv))
+    tile = some(data, KernelTask(conv=conv, outputs=outputs_of(epilogue)), kernels, kernels.float_tile(conv))
     kernel = float_convolution(conv, x.shape, tile, kernels, epilogue)
     [sums] = host.of(kernels).call(kernel, [x, lay_out(weights, 1, tile)], [(conv.out_shape, "float32")])
     np.testing.assert_array_equal(sums, binary_convolution_reference(x, weights, conv))
@@ -88,7 +93,9 @@ def test_the_first_candidate_is_the_default_and_no_kernel_comes_twice() -> None:
     conv = Convolution(1, 14, 14, 256, 256, (3, 3), padding=(1, 1, 1, 1))
     for kernels in ALL:
         packing = Packing(256, kernels.word, halo=(1, 1, 1, 1))
-        task = KernelTask(conv, packing, "truth", (("uint16", Packing(256, kernels.word)),))
+        task = KernelTask(
+            conv=conv, packing=packing, ending="truth", outputs=(("uint16", Packing(256, kernels.word)),)
+        )
         found = candidates(task, kernels, kernels.binary_tile(conv))
         default = kernels.binary_tile(conv)
         assert (found[0].pixels, found[0].lanes) == (default.pixels, default.lanes)
@@ -98,22 +105,27 @@ def test_the_first_candidate_is_the_default_and_no_kernel_comes_twice() -> None:
 
 
 CONV = Convolution(1, 9, 9, 40, 64, (3, 3), padding=(1, 1, 1, 1))
-TASK = KernelTask(CONV, Packing(40, 8, halo=(1, 1, 1, 1)), "truth", (("uint32", Packing(64, 32)),))
-FLOAT = KernelTask(CONV, None, "dot", (("float32", None),))
+TASK = KernelTask(
+    conv=CONV,
+    packing=Packing(40, 8, halo=(1, 1, 1, 1)),
+    ending="truth",
+    outputs=(("uint32", Packing(64, 32)),),
+)
+FLOAT = KernelTask(conv=CONV, outputs=(("float32", None),))
 
 
 @pytest.mark.parametrize(
     ("task", "tile", "words"),
     [
-        (TASK, Tile(4, 30, 16), "whole vectors"),
-        (TASK, Tile(0, 32, 16), "whole vectors"),
-        (TASK, Tile(4000, 32, 16), "larger"),
-        (TASK, Tile(4, 32, 16, rows=2), "2 rows"),
-        (TASK, Tile(4, 32, 16, rows=3), "3 rows"),
-        (TASK, Tile(4, 32, 16, together=3), "3 activations"),
-        (TASK, Tile(4, 32, 16, word=16), "words of 16 bits"),
-        (TASK, Tile(4, 16, 16), "16 lanes do not fill"),
-        (FLOAT, Tile(4, 16, 16, word=8), "not packed"),
+        (TASK, Tile(pixels=4, lanes=30, quantum=16), "whole vectors"),
+        (TASK, Tile(pixels=0, lanes=32, quantum=16), "whole vectors"),
+        (TASK, Tile(pixels=4000, lanes=32, quantum=16), "larger"),
+        (TASK, Tile(pixels=4, lanes=32, quantum=16, rows=2), "2 rows"),
+        (TASK, Tile(pixels=4, lanes=32, quantum=16, rows=3), "3 rows"),
+        (TASK, Tile(pixels=4, lanes=32, quantum=16, together=3), "3 activations"),
+        (TASK, Tile(pixels=4, lanes=32, quantum=16, word=16), "words of 16 bits"),
+        (TASK, Tile(pixels=4, lanes=16, quantum=16), "16 lanes do not fill"),
+        (FLOAT, Tile(pixels=4, lanes=16, quantum=16, word=8), "not packed"),
     ],
 )
 def test_what_cannot_be_is_refused(task: KernelTask, tile: Tile, words: str) -> None:
@@ -123,27 +135,31 @@ def test_what_cannot_be_is_refused(task: KernelTask, tile: Tile, words: str) -> 
 def alone(channels: int, word: int) -> KernelTask:
     """One pixel of so many channels: as many products."""
     conv = Convolution(1, 1, 1, channels, 8)
-    return KernelTask(conv, Packing(channels, word), "dot", (("int32", None),))
+    return KernelTask(conv=conv, packing=Packing(channels, word), outputs=(("int32", None),))
+
+
+TILE = Tile(pixels=4, lanes=32, quantum=16)
+NARROW = Tile(pixels=1, lanes=8, quantum=8)
 
 
 @pytest.mark.parametrize(
     ("task", "right", "wrong"),
     [
-        (TASK, Tile(4, 1024, 16), Tile(4, 1040, 16)),  # 64 vectors of 64 lanes
-        (TASK, Tile(4, 32, 16, unroll=16), Tile(4, 32, 16, unroll=17)),
-        (TASK, Tile(4, 32, 16, unroll=1), Tile(4, 32, 16, unroll=0)),
-        (TASK, Tile(9, 32, 16, rows=9), Tile(9, 32, 16, rows=0)),
-        (TASK, Tile(9, 32, 16, rows=3), Tile(8, 32, 16, rows=3)),
-        (TASK, Tile(4, 32, 16, together=16), Tile(4, 32, 16, together=32)),
-        (TASK, Tile(4, 32, 16), Tile(4, 48, 16)),  # two words of 32 bits, or one and a half
+        (TASK, replace(TILE, lanes=1024), replace(TILE, lanes=1040)),  # 64 vectors of 64 lanes
+        (TASK, replace(TILE, unroll=16), replace(TILE, unroll=17)),
+        (TASK, replace(TILE, unroll=1), replace(TILE, unroll=0)),
+        (TASK, replace(TILE, pixels=9, rows=9), replace(TILE, pixels=9, rows=0)),
+        (TASK, replace(TILE, pixels=9, rows=3), replace(TILE, pixels=8, rows=3)),
+        (TASK, replace(TILE, together=16), replace(TILE, together=32)),
+        (TASK, TILE, replace(TILE, lanes=48)),  # two words of 32 bits, or one and a half
         # A run is three taps of 64 bits: 12 words of 16, of which 4 at a time and not 8, nor 3.
-        (alone(64, 16), Tile(1, 8, 8, 4), Tile(1, 8, 8, 8)),
-        (alone(96, 16), Tile(1, 8, 8, 2), Tile(1, 8, 8, 3)),
-        (alone(64, 16), Tile(1, 8, 8, 2, word=32), Tile(1, 8, 8, 2, word=8)),
+        (alone(64, 16), replace(NARROW, depth=4), replace(NARROW, depth=8)),
+        (alone(96, 16), replace(NARROW, depth=2), replace(NARROW, depth=3)),
+        (alone(64, 16), replace(NARROW, depth=2, word=32), replace(NARROW, depth=2, word=8)),
         # A count in 16 bits, and one that might not fit.
-        (alone(65535, 16), Tile(1, 8, 8), None),
-        (alone(65536, 32), Tile(1, 8, 8), Tile(1, 8, 8, word=16)),
-        (alone(65536, 8), Tile(1, 8, 8), Tile(1, 8, 8, word=16)),
+        (alone(65535, 16), NARROW, None),
+        (alone(65536, 32), NARROW, replace(NARROW, word=16)),
+        (alone(65536, 8), NARROW, replace(NARROW, word=16)),
     ],
 )
 def test_the_last_tile_that_can_be_and_the_first_that_cannot(
@@ -157,7 +173,7 @@ def test_the_last_tile_that_can_be_and_the_first_that_cannot(
 def test_as_many_products_as_a_lane_of_16_bits_can_count(host, products: int) -> None:
     """All of them differ, so that the count is the largest there is; one more is not counted in 16 bits."""
     task = alone(products, 32)
-    tiles = [Tile(1, 8, 8, word=word) for word in (8, 16, 32)]
+    tiles = [Tile(pixels=1, lanes=8, quantum=8, word=word) for word in (8, 16, 32)]
     assert [refusal(task, tile) is None for tile in tiles] == [True, products == 65535, True]
     for tile in tiles:
         if refusal(task, tile) is None:

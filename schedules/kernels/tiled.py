@@ -1,0 +1,157 @@
+"""A convolution in register tiles, whatever its numbers are: what binary, int8 and float kernels share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from schedules.geometry import Convolution
+from schedules.parts.emit import each, vector
+from schedules.parts.epilogue import Epilogue
+from schedules.parts.planes import Planes
+from schedules.parts.sums import Runs
+from schedules.parts.tiling import Place, Tiling
+from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
+from schedules.targets.kernel_target import KernelTarget, Tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """The activations of a layer as its kernel reads them. An element is what an address counts: a word of
+    bits, a byte, or a float."""
+
+    conv: Convolution
+    shape: tuple[int, ...]  # of the kernel's parameter
+    dtype: str
+    halo: tuple[int, int, int, int]  # what stands around it; it covers the padding
+    elements: int  # of a pixel, in one group and one plane
+    pitch: int  # elements from one pixel to the next
+    planar: bool = False  # [N, C, H, W]
+
+    @property
+    def planes(self) -> int:
+        return self.conv.channels if self.planar else 1
+
+    @property
+    def runs(self) -> int:
+        """How many pieces of neighbouring elements an output reads."""
+        return self.planes * self.conv.kernel[0] * (self.conv.kernel[1] // self.conv.taps_in_a_run)
+
+    @property
+    def run(self) -> int:
+        """Elements of such a piece."""
+        return self.conv.taps_in_a_run * self.elements
+
+    def starts(self, place: Place, i: Any) -> list[Any]:
+        """Where run i begins, of each pixel of a tile."""
+        conv, (rows, columns) = self.conv, self.conv.kernel
+        top, left, bottom, right = self.halo
+        height, row_pitch = conv.height + top + bottom, (conv.width + left + right) * self.pitch
+        contiguous = conv.taps_in_a_run == columns
+        kh, kw = (i % rows, 0) if contiguous else (i // columns, i % columns)
+        row = (
+            (i // rows * height if self.planar else 0)
+            + place.y * conv.strides[0]
+            + kh * conv.dilation[0]
+            + (top - conv.padding[0])
+        )
+        column = place.x * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
+        first = (
+            (place.n * self.planes * height + row) * row_pitch
+            + column * self.pitch
+            + place.group * self.elements
+        )
+        down, across = conv.strides[0] * row_pitch, conv.strides[1] * self.pitch
+        return [
+            first + (m // place.columns) * down + (m % place.columns) * across for m in range(place.pixels)
+        ]
+
+
+# settle(sums, y, x, channel, lanes): what the epilogue gets for the sums of `lanes` channels from this one
+# on, at one pixel.
+Settle = Callable[[Any, Any, Any, Any, int], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """What a kernel does with its numbers."""
+
+    weights: str  # their dtype
+    sums: str  # their dtype
+    words: int  # of weights that meet one run of activations
+    deep: bool = False  # whether `add_up` knows a tile with a depth
+    read: Callable[[tirx.Buffer], tirx.Buffer]  # the kernel's parameter -> the elements of an `Image`, flat
+    add_up: Callable[[Runs, tirx.Buffer, int, int], None]  # (runs, sums, pixels, width): writes a tile's sums
+    settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
+
+
+def tiled_convolution(
+    image: Image,
+    arithmetic: Arithmetic,
+    tile: Tile,
+    target: KernelTarget,
+    epilogue: Epilogue,
+    *,
+    weights_per_row: bool = False,
+) -> tirx.PrimFunc:
+    """Parameters of the kernel: activations, weights, the epilogue's operands, the tables of `settle`, and
+    the outputs. Raises ValueError for a depth that its runs do not have."""
+    conv = image.conv
+    if arithmetic.words % tile.depth or tile.depth > 1 and not arithmetic.deep:
+        run = f"a run of {arithmetic.words} {arithmetic.weights}"
+        raise ValueError(f"a depth of {tile.depth} does not fit {run}")
+    products = image.runs * arithmetic.words
+    tiling = Tiling(conv=conv, tile=tile, products=products, weights_per_row=weights_per_row)
+
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr(KERNEL_ATTRIBUTES)
+        source = T.arg("activations", T.buffer(image.shape, image.dtype))
+        weights = T.arg("weights", T.buffer((tiling.weights,), arithmetic.weights))
+        operands = operand_arguments(epilogue)
+        settle = arithmetic.settle()
+        outputs = output_arguments(epilogue)
+        with T.sblock("root"):  # TVM's passes look for one in every kernel
+            activations = arithmetic.read(source)
+            writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
+            writer.clear_halos()
+
+            def compute(place: Place) -> None:
+                width = place.block.width
+                runs = Runs(
+                    activations=activations,
+                    weights=weights,
+                    count=image.runs,
+                    words=arithmetic.words,
+                    starts=lambda i: image.starts(place, i),
+                    offset=place.weights,
+                )
+                sums = T.alloc_buffer((place.pixels * width,), arithmetic.sums, scope="local")
+                arithmetic.add_up(runs, sums, place.pixels, width)
+
+                def pixel(m: Any) -> None:
+                    y, x = place.pixel(m)
+
+                    def total(lane: Any, channel: Any, lanes: int) -> Any:
+                        return settle(vector(sums, [m * width + lane], lanes), y, x, channel, lanes)
+
+                    writer.write(place.n, y, x, place.channel, place.block.valid, total)
+
+                each(place.pixels, pixel)
+
+            def planes(n: Any, top: Any, rows: int, channel: Any, valid: int) -> Planes:
+                written = list(zip(epilogue.outputs, outputs, strict=True))
+                writer.planes = Planes(written, n, top, rows, channel, valid, target.floats)
+                return writer.planes
+
+            if any(output.planar for output in epilogue.outputs):
+                tiling.by_bands(compute, planes)
+            elif tile.blocks_outside:
+                tiling.by_blocks(compute)
+            else:
+                tiling.by_rows(compute)
+    return builder.get()

@@ -1,0 +1,33 @@
+"""A family of processors: those that get the same kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from schedules.targets.kernel_target import DotProduct, KernelTarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Features go by LLVM's names, without a sign in front."""
+
+    kernels: KernelTarget
+    machine: str  # what a triple begins with; empty for any
+    needs: frozenset[str] = frozenset()  # features that the kernels cannot do without
+    # Features that code for this family may use on purpose: an artifact names those that it was compiled
+    # with, and a machine without them is refused.
+    telling: frozenset[str] = frozenset()
+    dots: Mapping[str, DotProduct] = field(default_factory=dict)  # better than that of `kernels`, by feature
+    # LLVM's names of processors for what a better one is taken for: one that has what these kernels need and
+    # little more, and one with no more than every such machine.
+    cpu: str = "generic"
+    least_cpu: str = "generic"
+
+    def has(self, triple: str, features: Collection[str]) -> bool:
+        """Whether such a processor can execute the kernels."""
+        return triple.startswith(self.machine) and self.needs <= set(features)
+
+    def kernels_for(self, features: Collection[str]) -> KernelTarget:
+        dot = next((dot for feature, dot in self.dots.items() if feature in features), self.kernels.dot)
+        return replace(self.kernels, dot=dot)

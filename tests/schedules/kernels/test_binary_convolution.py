@@ -1,0 +1,170 @@
+"""Binary convolution against its plain reference."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from schedules.geometry import Convolution
+from schedules.kernels.convolution import (
+    binary_convolution,
+)
+from schedules.parts.bits import Packing, pack
+from schedules.parts.borders import Ending, border_tables, limit_table
+from schedules.parts.epilogue import plain
+from schedules.parts.weights import lay_out, pack_weights
+from schedules.targets.choose import ALL
+from schedules.targets.kernel_target import KernelTarget, Tile
+from tests.schedules.kernels.convolutions import (
+    CHANNELS,
+    FIXED,
+    HALO,
+    SEED,
+    TARGETS,
+    binary_kernel,
+    convolutions,
+    depthwise_convolutions,
+    expected_sums,
+    random_bits,
+)
+
+
+def check_sums(
+    machine, kernels: KernelTarget, conv: Convolution, more: tuple, zero_one: bool, seed: int
+) -> None:
+    """`more`: halo beyond the padding, as another reader of the same activations might need it."""
+    bits, weights = random_bits(seed, conv)
+    halo = tuple(p + m for p, m in zip(conv.padding, more, strict=True))
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, halo)
+    ending: Ending = "bordered dot" if zero_one or any(conv.padding) else "dot"
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain(conv.out_shape, "int32"), ending)
+    tables = border_tables(conv, weights, zero_one) if ending == "bordered dot" else ()
+    [sums] = machine.call(kernel, [pack(bits, packing), laid_out, *tables], [(conv.out_shape, "int32")])
+    np.testing.assert_array_equal(sums, expected_sums(bits, weights, conv, zero_one))
+
+
+@given(kernels=st.sampled_from(ALL), conv=convolutions(), zero_one=st.booleans(), seed=SEED)
+@settings(deadline=None, max_examples=60)
+def test_binary_truth(host, kernels, conv, zero_one, seed):
+    """Counts against limits, for thresholds in, at the ends of, and beyond the range of the sums."""
+    bits, weights = random_bits(seed, conv)
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
+    sums = expected_sums(bits, weights, conv, zero_one)
+    reach = 2 * conv.products + 1
+    rng = np.random.default_rng(seed)
+    ends = np.asarray([-reach, reach, sums.min(), sums.max(), sums.max() + 1, 0])
+    thresholds = np.where(
+        rng.random(conv.out_channels) < 0.5,
+        rng.choice(ends, conv.out_channels),
+        rng.integers(-reach, reach + 1, conv.out_channels),
+    )
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain(conv.out_shape, "bool"), "truth")
+    base, *classes = border_tables(conv, weights, zero_one)
+    limits = limit_table(base, thresholds, conv)
+    [truth] = host.of(kernels).call(
+        kernel, [pack(bits, packing), laid_out, limits, *classes], [(conv.out_shape, "bool")]
+    )
+    np.testing.assert_array_equal(truth, sums >= thresholds)
+
+
+PER_GROUP = st.sampled_from([1, 1, 2, 3, 8])
+
+
+@given(kernels=TARGETS, conv=convolutions(), more=HALO, zero_one=st.booleans(), seed=SEED)
+@example(ALL[0], Convolution(1, 1, 1, 64, 64, (3, 3), padding=(1, 1, 1, 1)), (0, 0, 0, 0), False, 0)
+@example(ALL[0], Convolution(1, 7, 7, 512, 512, (3, 3), padding=(1, 1, 1, 1)), (0, 0, 0, 0), False, 0)
+@settings(deadline=None, max_examples=70)
+def test_binary(host, kernels, conv, more, zero_one, seed):
+    check_sums(host.of(kernels), kernels, conv, more, zero_one, seed)
+
+
+@given(
+    kernels=st.sampled_from([k for k in ALL if k.word > 8]),
+    conv=convolutions(),
+    vectors=st.integers(1, 14),
+    tile=st.builds(
+        Tile,
+        pixels=st.integers(1, 5),
+        lanes=st.just(0),
+        quantum=st.sampled_from([1, 2, 4, 8]),
+        depth=st.sampled_from([2, 4, 8]),
+    ),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=40)
+def test_binary_along_the_channels(host, kernels, conv, vectors, tile, seed):
+    """A run of words fills `vectors` vectors, or as many for each tap."""
+    conv = replace(conv, channels=conv.groups * vectors * tile.depth * kernels.word)
+    lanes = tile.quantum * (1 + seed % 5)
+    kernels = replace(kernels, binary_tile=lambda _: replace(tile, lanes=lanes))
+    check_sums(host.of(kernels), kernels, conv, (0, 0, 0, 0), False, seed)
+
+
+@pytest.mark.parametrize(("word", "depth"), [(16, 8), (8, 2)], ids=["half a vector", "bytes"])
+def test_a_depth_that_does_not_fit(word, depth):
+    conv = Convolution(1, 4, 4, 64, 32)
+    tile, epilogue = Tile(pixels=4, lanes=32, quantum=4, depth=depth), plain(conv.out_shape, "int32")
+    with pytest.raises(ValueError, match=f"a depth of {depth} "):
+        binary_convolution(conv, Packing(64, word), tile, ALL[0], epilogue, ending="dot")
+
+
+@given(kernels=TARGETS, conv=depthwise_convolutions(PER_GROUP), more=HALO, zero_one=st.booleans(), seed=SEED)
+@settings(deadline=None, max_examples=40)
+def test_binary_depthwise(host, kernels, conv, more, zero_one, seed):
+    check_sums(host.of(kernels), kernels, conv, more, zero_one, seed)
+
+
+@pytest.mark.parametrize("channels", [65535, 65536])
+@pytest.mark.parametrize("kernels", ALL, ids=lambda k: k.name)
+def test_sums_that_16_bits_hold_just_or_just_not(host, kernels, channels):
+    conv = Convolution(1, 1, 1, channels, 2)
+    packing = Packing(channels, kernels.word_for(conv))
+    weights = np.stack([np.ones((1, 1, channels), bool), np.zeros((1, 1, channels), bool)])
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain((2,), "int32"), "dot")
+    bits = np.ones((1, 1, 1, channels), bool)
+    [sums] = host.of(kernels).call(kernel, [pack(bits, packing), laid_out], [((2,), "int32")])
+    assert sums.tolist() == [channels, -channels]
+
+
+@pytest.mark.parametrize("zero_one", [False, True], ids=["signs", "zero_one"])
+@pytest.mark.parametrize("conv", FIXED, ids=str)
+def test_binary_on_arm(arm, conv, zero_one):
+    check_sums(arm, arm.kernels, conv, (0, 1, 0, 2), zero_one, seed=0)
+
+
+@given(
+    kernels=TARGETS,
+    leading=st.tuples(*[st.integers(1, 3)] * 2),
+    rows=st.integers(1, 9),
+    depth=st.sampled_from(CHANNELS),
+    columns=st.sampled_from(CHANNELS),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=30)
+def test_weights_per_row(host, kernels, leading, rows, depth, columns, seed):
+    """A product of two activations: [a, b, rows, depth] @ [a, b, depth, columns]."""
+    rng = np.random.default_rng(seed)
+    left = rng.random((*leading, rows, depth)) < 0.5
+    right = rng.random((*leading, columns, depth)) < 0.5
+    conv = Convolution(*leading, rows, depth, columns)
+    packing, tile = Packing(depth, kernels.word), kernels.binary_tile(conv)
+    sets = pack_weights(right.reshape(-1, 1, 1, depth), packing.word).reshape(
+        -1, columns, 1, 1, packing.words
+    )
+    kernel = binary_convolution(
+        conv, packing, tile, kernels, plain(conv.out_shape, "int32"), ending="dot", weights_per_row=True
+    )
+    laid_out = np.concatenate([lay_out(one, 1, tile) for one in sets])
+    [product] = host.of(kernels).call(kernel, [pack(left, packing), laid_out], [(conv.out_shape, "int32")])
+    signs = [2 * side.astype(int) - 1 for side in (left, right)]
+    np.testing.assert_array_equal(product, signs[0] @ signs[1].swapaxes(2, 3))
+
+
+def test_a_halo_that_does_not_cover_the_padding_is_refused():
+    conv = Convolution(1, 3, 3, 8, 8, (3, 3), padding=(1, 1, 1, 1))
+    packing = Packing(8, 8, halo=(1, 1, 0, 1))
+    tile = ALL[0].binary_tile(conv)
+    with pytest.raises(ValueError, match="does not cover the padding"):
+        binary_convolution(conv, packing, tile, ALL[0], plain(conv.out_shape, "int32"), ending="bordered dot")
