@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bibench_tvm.cli.errors import BibenchError, first_line
-from bibench_tvm.importer.imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
+from bibench_tvm.importer.imported import Imported, ImportFailed, TensorSpec
 from bibench_tvm.importer.reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
+from bibench_tvm.importer.shapes import InputShapes, parse_input_shape
 from rpc.missing import sentence_of
 
 __all__ = [
