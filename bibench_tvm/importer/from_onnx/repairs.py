@@ -3,8 +3,8 @@
 A repair takes the operands (None where one is left out), the attributes and the opset. It returns an
 expression or a tuple of them, or None where TVM's own converter is right. Its errors say what is not taken.
 
-Those of Clip, Pad and Tile stand for loop nests, in which no pass can see a hardtanh or a padding; those of
-Max, Min and Sum for a stack of the operands that is reduced. The others stand for what TVM computes wrongly.
+The table at the end has the reason of each: what TVM 0.27 makes of the operator. tests/bibench_tvm/importer/
+from_onnx/test_repairs.py tries TVM's own, and fails where that has become right, so that the repair can go.
 """
 
 from __future__ import annotations
@@ -128,36 +128,57 @@ def _refused(reason: str) -> Repair:
 
 
 REPAIRS: dict[str, Repair] = {
+    # Right, but a loop nest, in which no pass of ours sees a hardtanh or a padding.
     "Clip": _clip,
     "Pad": _pad,
     "Tile": _tile,
-    "Pow": power,
+    # Right, but the operands are stacked in memory, and the stack is reduced.
     "Max": _pairwise(relax.op.maximum),
     "Min": _pairwise(relax.op.minimum),
     "Sum": _pairwise(relax.op.add),
+    # The base and the exponent have to be of one type, and none of integers.
+    "Pow": power,
+    # Only the last axes of three to five, with neither `antialias` nor `axes`, by a scale that is made of the
+    # rounded sizes, and not to one element; Upsample only with scales as an attribute.
     "Resize": resize,
     "Upsample": resize,
+    # `detect_negative` and `detect_positive` are ignored.
     "IsInf": is_inf,
+    # `mode` is ignored: the channels of CRD are in the order of DCR.
     "SpaceToDepth": _space_to_depth,
+    # The mask is of floats, and `training_mode` is ignored.
     "Dropout": dropout,
+    # Right; but a network in training mode depends on its batch, and is not what somebody deploys.
     "BatchNormalization": batch_norm,
+    # A scale that is broadcast is refused; the mean and the deviation are 0; over all axes there is no code.
     "LayerNormalization": layer_norm,
     "RMSNormalization": rms_norm,
+    # `max` is another one than ONNX's; half_pixel is shifted before it is scaled.
     "RoiAlign": _roi_align,
+    # A rest by infinity is NaN.
     "Mod": mod,
+    # A shift by all bits or more is what the processor makes of it.
     "BitShift": bit_shift,
+    # There is no least and no greatest truth.
     "ReduceMax": functools.partial(of_truths, reduce=relax.op.max),
     "ReduceMin": functools.partial(of_truths, reduce=relax.op.min),
+    # A part without elements is refused.
     "Split": _split,
+    # log(1 + e^x) loses the digits of small e^x.
     "Mish": mish,
     "Softplus": softplus,
+    # The code generator has no sinh and cosh of vectors, which our schedules make.
     "Sinh": lambda inputs, attrs, opset: hyperbolic(inputs[0], sine=True),
     "Cosh": lambda inputs, attrs, opset: hyperbolic(inputs[0], sine=False),
+    # Right, but by an operator for which we have no schedule; Scatter crashes for a part of the rows.
     "ScatterElements": _scatter_elements,
     "Scatter": _scatter_elements,
-    "LpPool": _lp_pool,
-    "MatMulInteger": integer_product,
     "MaxUnpool": _refused("it puts values where the input says."),
+    # Right as ONNX's own reference has it; but runtimes differ in the window that hangs over the edge.
+    "LpPool": _lp_pool,
+    # Right, but a product of int32, of which our kernels are not.
+    "MatMulInteger": integer_product,
+    # An output whose shape depends on the values of the input.
     "NonMaxSuppression": _refused(
         "how many boxes it keeps depends on the values of the input; do that behind it."
     ),

@@ -1,4 +1,4 @@
-"""Operators of PyTorch that take indices, which TVM's converters read wrongly."""
+"""Operators of PyTorch that take indices, which TVM's converters read wrongly. See `repairs.py`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ class Indexing(ExportedProgramImporter):
         return self.block_builder.emit(taken)
 
     def _embedding(self, node: Any) -> relax.Expr:
+        """TVM's own cuts ids to 32 bits: of those outside, others than the nearest inside would be taken."""
         return self._emitted(relax.op.take(self._arg(node), self._arg(node, 1), axis=0))
 
     def _take(self, node: Any) -> relax.Expr:
+        """TVM's own reads outside for negative indices."""
         count = math.prod(node.args[0].meta["val"].shape)
         return self._emitted(relax.op.take(self._arg(node), from_the_end(self._arg(node, 1), count)))
 
     def _scatter(self, node: Any) -> relax.Expr:
+        """TVM refuses updates that are more than the indices, and we have no schedule for its operator."""
         x, axis, index, source = node.args
         shape = index.meta["val"].shape
         updates = self.env[source]
@@ -50,6 +53,7 @@ class Indexing(ExportedProgramImporter):
         return self._emitted(scatter(self.env[x], self.env[index], self._emitted(updates), axis))
 
     def _scatter_value(self, node: Any) -> relax.Expr:
+        """Right in TVM; but we have no schedule for its operator."""
         x, axis, index, value = node.args
         dtype = self._convert_data_type(x.meta["val"].dtype)
         updates = relax.op.full(tuple(index.meta["val"].shape), relax.const(value, dtype), dtype)
@@ -106,6 +110,7 @@ class Indexing(ExportedProgramImporter):
         return self._emitted(relax.op.permute_dims(taken, order))
 
     def _index_put(self, node: Any) -> relax.Expr:
+        """TVM refuses a mask, and indices of some of the axes."""
         x, indices, values, accumulate = (*node.args, False)[:4]
         shape = tuple(x.meta["val"].shape)
         mask = indices[0].meta["val"] if len(indices) == 1 and indices[0] is not None else None

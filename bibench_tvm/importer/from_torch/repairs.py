@@ -31,6 +31,7 @@ class Repairs(Indexing):
         self.convert_map.update({f"{op}.default": product for op in ("matmul", "mm", "bmm")})
         self.convert_map["cumsum.default"] = self._cumulative_sum
         self.convert_map["div.Tensor_mode"] = self._rounded_quotient
+        # These TVM does not have.
         self.convert_map["amax.default"] = self._extremum(relax.op.max)
         self.convert_map["amin.default"] = self._extremum(relax.op.min)
         self.convert_map["adaptive_max_pool2d.default"] = self._adaptive_max_pool2d
@@ -38,8 +39,10 @@ class Repairs(Indexing):
             self.convert_map[f"upsample_{name}"] = self._upsample
         for name in ("bilinear2d_aa", "bicubic2d_aa"):
             self.convert_map[f"_upsample_{name}.default"] = self._upsample
+        # TVM's own lose the digits of small numbers: log(1 + x), exp(x) - 1.
         self.convert_map["log1p.default"] = lambda node: self._emitted(log1p(self._arg(node)))
         self.convert_map["expm1.default"] = lambda node: self._emitted(expm1(self._arg(node)))
+        # TVM generates no code for these of vectors, which our schedules make.
         self.convert_map["sinh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=True))
         self.convert_map["cosh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=False))
 
@@ -79,6 +82,7 @@ class Repairs(Indexing):
     _clamp_min = _clamp_max = _clamp
 
     def _max_pool2d_impl(self, *args: Any, **kwargs: Any) -> relax.Expr:
+        """TVM's own begins with the last finite number, and so never finds that all are infinite."""
         pooled = super()._max_pool2d_impl(*args, **kwargs)
         return self._emitted(with_infinities(pooled, greatest=True)) if self.infinite else pooled
 
@@ -97,7 +101,10 @@ class Repairs(Indexing):
         )
 
     def _upsample(self, node: Any) -> relax.Expr:
-        """TVM's own by whole factors without corners, else each axis by the weights that PyTorch gives it."""
+        """TVM's own by whole factors without corners, else each axis by the weights that PyTorch gives it.
+
+        TVM has another nearest one, takes a scale from the rounded sizes, and does not smooth.
+        """
         names = [argument.name for argument in node.target._schema.arguments]
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
         x = self.env[node.args[0]]
@@ -124,7 +131,8 @@ class Repairs(Indexing):
         """Arithmetic with PyTorch's type promotion and `alpha`.
 
         TVM turns a number into the type of the tensor beside it, so that `(x >= 0) * 2` multiplies by `True`
-        and `int_tensor * 0.5` by 0; and it drops the `alpha` of `add` and `sub`.
+        and `int_tensor * 0.5` by 0; and it drops the `alpha` of `add` and `sub`. It refuses to divide by 0,
+        and has no code for sums and products of truths.
         """
 
         def convert(node: Any) -> relax.Expr:
@@ -164,7 +172,7 @@ class Repairs(Indexing):
         return convert
 
     def _cumulative_sum(self, node: Any) -> relax.Expr:
-        """TVM's own sums in the type of the operand, truths among them."""
+        """TVM's own sums in the type of the operand, truths among them; PyTorch sums integers in 64 bits."""
         dtype = self._convert_data_type(node.meta["val"].dtype)
         x = self.block_builder.emit(relax.op.astype(self.env[node.args[0]], dtype))
         return self.block_builder.emit(relax.op.cumsum(x, node.args[1]))
@@ -179,6 +187,8 @@ class Repairs(Indexing):
         return self.block_builder.emit(relax.op.trunc(quotient))
 
     def _extremum(self, relax_op: Any) -> Any:
+        """See `_max_pool2d_impl`."""
+
         def convert(node: Any) -> relax.Expr:
             x, axes, keepdims = (
                 (*node.args, None, False)[:3] if len(node.args) == 1 else (*node.args, False)[:3]
@@ -219,6 +229,7 @@ class Repairs(Indexing):
         return self.block_builder.emit(relax.op.multiply(pooled, relax.const(factor)))
 
     def _convolution(self, node: Any) -> relax.Expr:
+        """TVM refuses a transposed convolution of volumes."""
         x, weight, bias, strides, padding, dilation, transposed, output_padding, groups = node.args
         if not transposed or len(strides) < 3:
             return super()._convolution(node)
@@ -234,5 +245,6 @@ class Repairs(Indexing):
         )
 
     def _linear(self, node: Any) -> relax.Expr:
+        """TVM's own is of float32, whatever its operands are."""
         x, weight, *bias = (self.env[arg] if arg is not None else None for arg in node.args)
         return self.block_builder.emit(relax.op.linear(x, weight, bias[0] if bias else None))
