@@ -1,4 +1,9 @@
-"""What of an ONNX graph depends on initializers and shapes alone, computed by ONNX's own reference."""
+"""What of an ONNX graph depends on initializers and shapes alone, computed by ONNX's own reference.
+
+The folder of onnxscript 0.7 does not replace this. It leaves nodes of several outputs as they are, so that
+the halves of split weights are not constants; and it makes a tensor before it compares that with its limit of
+sizes: a Tile of one number takes the memory of the whole.
+"""
 
 from __future__ import annotations
 

@@ -116,8 +116,6 @@ def _scatter_elements(inputs: list[Any], attrs: dict[str, Any], opset: int) -> r
 def _lp_pool(inputs: list[Any], attrs: dict[str, Any], opset: int) -> None:
     if attrs.get("ceil_mode", 0):
         raise NotImplementedError("ceil_mode=1.")
-    if any(size != 1 for size in attrs.get("dilations", ())):
-        raise NotImplementedError("dilations.")
 
 
 def _refused(reason: str) -> Repair:

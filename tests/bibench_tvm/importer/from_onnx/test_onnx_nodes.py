@@ -1,4 +1,5 @@
-"""ONNX's own node tests, each compiled for this machine and run: `python tests/importer/test_onnx_nodes.py`.
+"""ONNX's own node tests, each compiled for this machine and run; all of them with
+`python tests/bibench_tvm/importer/from_onnx/test_onnx_nodes.py`.
 
 A test is the same, refused in a sentence, wrong, or an internal error; the last two are listed, and there
 are to be none. Each is tried as it is written, where every operand is an input of the graph, and then with
@@ -200,6 +201,7 @@ MENDED = (
     "gather_elements_negative_indices",
     "gathernd_example_int32_batch_dim1",
     "matmulinteger",
+    "lppool_2d_dilations",
     "rotary_embedding_interleaved",
     "attention_4d",
     "attention_23_boolmask_fullymasked_row_nan_robustness_expanded",

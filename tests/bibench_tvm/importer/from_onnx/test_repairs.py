@@ -12,6 +12,7 @@ import tvm
 from onnx import compose, helper, numpy_helper
 from onnx import parser as onnx_parser
 from onnx.reference import ReferenceEvaluator
+from onnxscript import optimizer
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 
@@ -179,3 +180,11 @@ def test_form(case):
     assert form in [value.op.name for value in values if isinstance(value, relax.Call)], (
         f"TVM {tvm.__version__} makes something else of it: see whether our repair can go."
     )
+
+
+def test_the_folder_of_onnxscript_leaves_split_weights():
+    """Were this folded, and its limit of sizes kept before a tensor is made, ours could go."""
+    body = "a, b = Split<axis=1, num_outputs=2>(w) t = Concat<axis=1>(b, a) y = MatMul(x, t)"
+    model = model_of(body, X, dict(w=np.ones((6, 4), F4)))
+    optimizer.fold_constants(model, should_fold=lambda node: True)
+    assert [node.op_type for node in model.graph.node] == ["Split", "Concat", "MatMul"]
