@@ -1,4 +1,16 @@
-"""From a trained network to one Relax module: live PyTorch modules, `.pt2`, checkpoints and ONNX files."""
+"""From a trained network to one Relax module: live PyTorch modules, `.pt2`, checkpoints and ONNX files.
+
+There are two importers, and neither goes by way of the other. PyTorch written out as ONNX would need a single
+one, but an artifact is compared with what the user trained: PyTorch itself is the reference of a PyTorch
+network, down to the layer. PyTorch also computes the weights of such a network, `sign(w) * alpha` with the
+alpha of its own algorithm, to the last bit, where an exporter may fold and fuse. And its layers are called by
+the paths of their modules, which a user knows, and not by names of nodes. ONNX in turn comes from other
+frameworks too, and is read without PyTorch.
+
+What they have alike is here: the names of layers (`naming.py`), what they say (`sentences.py`), the shapes of
+inputs (`shapes.py`), the reference that a verification runs (`reference.py`), the limits of files
+(`limits.py`), and operators and indices that TVM has wrongly (`operators.py`, `indices.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from bibench_tvm.cli.errors import BibenchError, first_line
-from bibench_tvm.importer.imported import Imported, ImportFailed, InputShapes, TensorSpec, parse_input_shape
+from bibench_tvm.importer.imported import Imported, ImportFailed, TensorSpec
 from bibench_tvm.importer.reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
+from bibench_tvm.importer.shapes import InputShapes, parse_input_shape
 from rpc.missing import sentence_of
 
 __all__ = [

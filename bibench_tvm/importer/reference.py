@@ -1,17 +1,18 @@
 """The source network as a verification needs it: run as it was written, or from integers given to it.
 
-One protocol for PyTorch and ONNX; `torch_reference.py` and `onnx_reference.py` have the two.
+One protocol for PyTorch and ONNX; `from_torch/reference.py` and `from_onnx/reference.py` have the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 Interior = tuple[slice, ...]
+Place = TypeVar("Place")
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,19 @@ class Reference(Protocol):
 
     def output_decisions(self, output: int) -> list[Decision]:
         """The same before an output of the network."""
+
+
+def nearest(
+    place: Place,
+    decision_of: Callable[[Place], Decision | None],
+    sources_of: Callable[[Place], Iterable[Place]],
+) -> list[Decision]:
+    """The nearest decisions at or before a tensor or operator of the source: the first level that has any."""
+    level = [place]
+    seen: set[Place] = set()
+    while level:
+        seen.update(level)
+        if found := [decision for at in level if (decision := decision_of(at))]:
+            return found
+        level = [s for s in dict.fromkeys(s for at in level for s in sources_of(at)) if s not in seen]
+    return []

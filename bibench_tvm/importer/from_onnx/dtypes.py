@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from bibench_tvm.importer.imported import COMPUTED_IN_FLOAT32, NOT_ASKED, ImportFailed, note_on_dtype
+from bibench_tvm.importer.sentences import note_on_dtype, of_another_type, of_bfloat16, of_float64
 
 _FLOAT32 = TensorProto.FLOAT
 _NAMES = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
@@ -35,13 +35,13 @@ def in_float32(model: onnx.ModelProto, path: Path, *, asked: bool) -> tuple[onnx
         if types.get(name) != TensorProto.DOUBLE or name not in exact:
             found.setdefault(types.get(name, _FLOAT32), name)
     if TensorProto.DOUBLE in found and not asked:
-        raise ImportFailed(NOT_ASKED.format(tensor=repr(found[TensorProto.DOUBLE]), where=path))
+        raise of_float64(repr(found[TensorProto.DOUBLE]), path)
     replaced = {dtype for dtype in found if dtype in _NAMES}
     if not replaced:
         return model, []
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type == TensorProto.BFLOAT16 and not asked:
-            raise ImportFailed(COMPUTED_IN_FLOAT32.format(tensor=repr(value.name), where=path))
+            raise of_bfloat16(repr(value.name), path)
     widened = onnx.ModelProto()
     widened.CopyFrom(model)
     _widen(widened.graph, replaced)
@@ -71,11 +71,8 @@ def refuse_other_types(model: onnx.ModelProto, path: Path, *, asked: bool) -> No
             (name in boundary or name in exact) and dtype in (TensorProto.FLOAT16, TensorProto.DOUBLE)
         ):
             if dtype == TensorProto.DOUBLE:
-                raise ImportFailed(NOT_ASKED.format(tensor=repr(name), where=path))
-            raise ImportFailed(
-                f"The tensor {name!r} of {path} is {_spelled(dtype)}, which is not compiled; numbers have to "
-                "be float32, float16, bool or integers of 8 to 64 bits, so cast it in the model."
-            )
+                raise of_float64(repr(name), path)
+            raise of_another_type(repr(name), path, _spelled(dtype))
 
 
 def _spelled(dtype: int) -> str:

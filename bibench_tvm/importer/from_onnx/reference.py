@@ -14,8 +14,9 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from bibench_tvm.importer.imported import TensorSpec, as_input_array, check_input_count
-from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer
+from bibench_tvm.importer.imported import TensorSpec
+from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer, nearest
+from bibench_tvm.importer.shapes import as_input_array, check_input_count
 
 Run = Callable[[list[str], dict[str, np.ndarray]], list[Any]]
 
@@ -221,17 +222,18 @@ class OnnxReference:
         return self._nearest(self.output_names[output])
 
     def _nearest(self, tensor: str) -> list[Decision]:
-        level = [tensor]
-        seen: set[str] = set()
         stops = {node.output[0] for node in self.nodes.values()}
-        while level:
-            seen.update(level)
-            nodes = [self.producers[tensor] for tensor in level if tensor in self.producers]
-            if found := [decision for node in nodes if (decision := self._decision(node))]:
-                return found
-            sources = [s for node in nodes if node.output[0] not in stops for s in node.input]
-            level = [s for s in dict.fromkeys(sources) if s and s not in self.constants and s not in seen]
-        return []
+
+        def decision(name: str) -> Decision | None:
+            return self._decision(self.producers[name]) if name in self.producers else None
+
+        def sources(name: str) -> list[str]:
+            node = self.producers.get(name)
+            if node is None or node.output[0] in stops:
+                return []
+            return [source for source in node.input if source and source not in self.constants]
+
+        return nearest(tensor, decision, sources)
 
     def _decision(self, node: NodeProto) -> Decision | None:
         kind = _DECISIONS.get(node.op_type)

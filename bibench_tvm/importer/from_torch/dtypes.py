@@ -17,13 +17,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from bibench_tvm.importer.imported import (
-    COMPUTED_IN_FLOAT32,
-    NOT_ASKED,
-    ImportFailed,
-    first_line,
-    note_on_dtype,
-)
+from bibench_tvm.cli.errors import first_line
+from bibench_tvm.importer.imported import ImportFailed
+from bibench_tvm.importer.sentences import note_on_dtype, of_another_type, of_bfloat16, of_float64
 
 aten = torch.ops.aten
 
@@ -45,12 +41,9 @@ def in_float32(program: ExportedProgram, name: str, *, asked: bool) -> tuple[Exp
         found.setdefault(dtype, tensor)
     for dtype, tensor in found.items():
         if dtype not in (*_COMPILED, *_HALVES, torch.float64):
-            raise ImportFailed(
-                f"The tensor {tensor} of {name} is {_spelled(dtype)}, which is not compiled; numbers have to "
-                "be float32, float16, bool or integers of 8 to 64 bits, so cast it in the model."
-            )
+            raise of_another_type(tensor, name, _spelled(dtype))
     if torch.float64 in found and not asked:
-        raise ImportFailed(NOT_ASKED.format(tensor=found[torch.float64], where=name))
+        raise of_float64(found[torch.float64], name)
     replaced = {dtype for dtype in found if dtype in (*_HALVES, torch.float64)}
     modes = any(node.target in _REGIONS for node in program.graph.nodes)
     if not replaced and not modes:
@@ -60,7 +53,7 @@ def in_float32(program: ExportedProgram, name: str, *, asked: bool) -> tuple[Exp
     for key in (*signature.user_inputs, *signature.user_outputs):
         value = nodes[key].meta["val"] if key in nodes else None
         if isinstance(value, torch.Tensor) and value.dtype is torch.bfloat16 and not asked:
-            raise ImportFailed(COMPUTED_IN_FLOAT32.format(tensor=repr(key), where=name))
+            raise of_bfloat16(repr(key), name)
     notes = [note_on_dtype(sorted(map(_spelled, replaced)))] if replaced else []
     return _exported(_widened(program, replaced), program, name), notes
 

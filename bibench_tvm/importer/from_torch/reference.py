@@ -11,8 +11,9 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from bibench_tvm.importer.imported import TensorSpec, as_input_array, check_input_count
-from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer
+from bibench_tvm.importer.imported import TensorSpec
+from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer, nearest
+from bibench_tvm.importer.shapes import as_input_array, check_input_count
 
 aten = torch.ops.aten
 
@@ -147,16 +148,12 @@ class TorchReference:
         return self._nearest(names[self.core.graph_signature.user_outputs[output]])
 
     def _nearest(self, node: Any) -> list[Decision]:
-        level = [node]
-        seen: set[fx.Node] = set()
         stops = set(self.nodes.values())
-        while level:
-            seen.update(level)
-            if found := [decision for x in level if (decision := self._decision(x))]:
-                return found
-            sources = [s for x in level if x not in stops for s in x.all_input_nodes]
-            level = [s for s in dict.fromkeys(sources) if s in self.activations and s not in seen]
-        return []
+
+        def sources(x: Any) -> list[fx.Node]:
+            return [s for s in x.all_input_nodes if s in self.activations] if x not in stops else []
+
+        return nearest(node, self._decision, sources)
 
     def _decision(self, node: Any) -> Decision | None:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):

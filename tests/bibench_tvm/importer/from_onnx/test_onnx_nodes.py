@@ -1,4 +1,4 @@
-"""ONNX's own node tests, each compiled for this machine and run. By hand, with --all for all of them:
+"""ONNX's own node tests, each compiled for this machine and run; all of them with
 `python tests/bibench_tvm/importer/from_onnx/test_onnx_nodes.py`.
 
 A test is the same, refused in a sentence, wrong, or an internal error; the last two are listed, and there
@@ -201,6 +201,7 @@ MENDED = (
     "gather_elements_negative_indices",
     "gathernd_example_int32_batch_dim1",
     "matmulinteger",
+    "lppool_2d_dilations",
     "rotary_embedding_interleaved",
     "attention_4d",
     "attention_23_boolmask_fullymasked_row_nan_robustness_expanded",

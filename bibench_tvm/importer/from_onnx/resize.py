@@ -1,0 +1,103 @@
+"""Resize and Upsample of ONNX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from tvm import relax
+
+from bibench_tvm.importer.from_onnx.expressions import constant, shape_of
+from bibench_tvm.importer.operators import weighed
+
+
+def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr | None:
+    """TVM's own where it is right, else each axis by the weights that ONNX's reference gives it."""
+    if opset < 11:  # (x, scales), also of Upsample
+        inputs = [
+            inputs[0],
+            None,
+            relax.const(np.array(attrs["scales"], "f4")) if "scales" in attrs else inputs[1],
+        ]
+        how = {"coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
+        attrs = {"mode": attrs.get("mode", b"nearest"), **how}
+    x, _, scales, sizes = (*inputs, None, None, None)[:4]
+    modes = (
+        "coordinate_transformation_mode",
+        "mode",
+        "nearest_mode",
+        "cubic_coeff_a",
+        "antialias",
+        "exclude_outside",
+    )
+    given = {name: attrs[name] for name in modes if name in attrs}
+    coordinates = given.get("coordinate_transformation_mode", b"half_pixel")
+    shape = shape_of(x)
+    axes = [int(axis) % len(shape) for axis in attrs.get("axes", range(len(shape)))]
+    policy = attrs.get("keep_aspect_ratio_policy", b"stretch").decode()
+    wanted = [
+        values for values in (scales, sizes) if values is not None and constant(values, "the size").size
+    ]
+    if policy != "stretch":
+        raise NotImplementedError(f"keep_aspect_ratio_policy={policy!r}; write the sizes that come of it.")
+    if len(wanted) != 1:
+        raise NotImplementedError("either scales or sizes have to be given.")
+    numbers = dict(zip(axes, constant(wanted[0], "the size").tolist(), strict=True))
+    exact = all(
+        wanted[0] is sizes or float(shape[axis] * number).is_integer() for axis, number in numbers.items()
+    )
+    if coordinates == b"align_corners" and not exact:
+        raise NotImplementedError(
+            "align_corners with scales that make no whole sizes, in which runtimes differ; write the sizes."
+        )
+    if coordinates == b"tf_crop_and_resize":
+        if not exact or given.get("antialias") or given.get("exclude_outside") or "axes" in attrs:
+            raise NotImplementedError(
+                "tf_crop_and_resize with axes, antialias, exclude_outside or a broken size."
+            )
+        return None
+    plain = given.get("mode", b"nearest") != b"cubic" and not given.get("antialias")
+    turned = coordinates in (b"half_pixel", b"asymmetric", b"align_corners")
+    spatial = [axis for axis in axes if axis > 1]
+    outside = [
+        axis for axis in axes if axis < 2 and numbers[axis] != (shape[axis] if wanted[0] is sizes else 1)
+    ]
+    if (
+        plain
+        and turned
+        and exact
+        and opset >= 11
+        and not outside
+        and "axes" not in attrs
+        and len(shape) in (3, 4, 5)
+    ):
+        outs = [numbers[axis] if wanted[0] is sizes else shape[axis] * numbers[axis] for axis in spatial]
+        if min(outs) > 1:
+            return None
+    for axis in axes:
+        size = shape[axis]
+        if numbers[axis] == (size if wanted[0] is sizes else 1):
+            continue
+        x = weighed(x, len(shape), axis, _resized_axis(size, numbers[axis], wanted[0] is sizes, given))
+    return x
+
+
+def _resized_axis(size: int, number: float, is_size: bool, attrs: dict[str, Any]) -> np.ndarray:
+    """float32 [size, out]: the weight of each input in each output. number: of the outputs, or a scale."""
+    values = np.array([size, number], np.int64) if is_size else np.array([1, number], np.float32)
+    node = helper.make_node("Resize", ["x", "", "", "v"] if is_size else ["x", "", "v"], ["y"], **attrs)
+    graph = helper.make_graph(
+        [node],
+        "axis",
+        [
+            helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [size, size]),
+            helper.make_tensor_value_info("v", helper.np_dtype_to_tensor_dtype(values.dtype), [2]),
+        ],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+    [matrix] = ReferenceEvaluator(model).run(None, {"x": np.eye(size, dtype=np.float32), "v": values})
+    return np.asarray(matrix, np.float32)
