@@ -15,6 +15,7 @@ from benchmarks.workers import Failed, Worker
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.measuring.turns import Turns
+from schedules.targets.choose import ALL
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_products_of_one_call_of_a_roof() -> None:
         ("x86_avx2", 4096 * 8 * 8 * 256, 4096 * 8 * 8 * 8),
         ("generic", 4096 * 8 * 8 * 128, 4096 * 8 * 8 * 4),
     ):
-        target: Any = SimpleNamespace(kernels=SimpleNamespace(name=name))
+        target: Any = SimpleNamespace(kernels=next(kernels for kernels in ALL if kernels.name == name))
         assert limit.products_a_call("binary", target) == binary
         assert limit.products_a_call("float32", target) == floats
 
