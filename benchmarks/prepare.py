@@ -38,7 +38,7 @@ def _prepare(case: Path, binary: Any, floats: Any, x: Any) -> None:
     case.mkdir(parents=True)
     np.save(case / "input.npy", x.numpy())
     for name, network in {"binary": binary, "float": floats}.items():
-        expected = onnx_runtime.export(network, x.numpy(), case / f"{name}.onnx")
+        expected = onnx_runtime.export(network, [x.numpy()], case / f"{name}.onnx")
         np.save(case / f"expected {name}.npy", expected)
     torch.save(floats, case / "float.pt")
     _quantize(case, x.numpy())

@@ -1,5 +1,6 @@
 """The layers that are measured, what one call of a roof counts, and the errors of the commands."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,12 +9,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import arm, limit, peers, shapes, tune_shipped
+from benchmarks import arm, limit, peers, prepare, shapes, tune_shipped
 from benchmarks.kernels import Kernel
 from benchmarks.shapes import Shape
 from benchmarks.workers import Failed, Worker
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.compiling.processors import resolve_target
+from bibench_tvm.measuring.peers.onnx_runtime import OnnxRuntime
 from bibench_tvm.measuring.turns import Turns
 from schedules.targets.choose import ALL
 
@@ -54,6 +56,15 @@ def test_a_binary_layer_is_the_sign_and_weights_of_one_magnitude(shape: Shape) -
         chain = shapes.chain(shape)(x)
         assert chain.shape == ((3, 32) if shape.rows else (1, 32, 3, 4))
         torch.testing.assert_close(shapes.chain(shape)(x), chain, rtol=0, atol=0)
+
+
+def test_the_files_of_a_case_are_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "_compile", lambda *_: None)
+    shape, case = Shape(12, 20, 5, 7, 3, 2), tmp_path / "case"
+    prepare._prepare(case, shapes.binary_layer(shape), shapes.float_layer(shape), shapes.example(shape))
+    [output] = OnnxRuntime(case / "float.onnx", 1).run([np.load(case / "input.npy")])
+    np.testing.assert_allclose(output, np.load(case / "expected float.npy"), rtol=1e-4, atol=1e-4)
+    assert (case / "int8.onnx").exists()
 
 
 def test_products_of_one_call_of_a_roof() -> None:
