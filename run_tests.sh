@@ -10,7 +10,7 @@ export BIBENCH_VENV
 # cores; one test reads the whole of Fashion-MNIST.
 packages=$("$BIBENCH_VENV/bin/python" -c '
 from bibench_tvm.tuning import inner_loop
-from rpc import qemu
+from rpc.emulation import qemu
 print(qemu.DEBIAN_PACKAGES, inner_loop.DEBIAN_PACKAGES, "dataset-fashion-mnist")')
 missing=
 for package in $packages; do

@@ -1,6 +1,8 @@
 """What the pages say is where they say it: every path in README, CONTRIBUTING and docs exists."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,11 @@ def test_rows_are_whole() -> None:
     kinds = {row.split("|")[1].strip() for row in rows}
     assert {"algorithm", "network", "task", "processor", "pass", "kernel", "command"} <= kinds
     assert all(len(re.findall(r"`[^`]+`", row)) >= 2 for row in rows)
+
+
+def test_the_packages_that_run_tests_asks_for() -> None:
+    """Its line of Python names modules, and runs before any test does."""
+    [line] = re.findall(r"-c '\n(.*?)'\)", (ROOT / "run_tests.sh").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "qemu-user" in done.stdout
