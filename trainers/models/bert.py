@@ -1,10 +1,10 @@
-"""BERT for classes of sentences (Devlin et al., 2019, "BERT: Pre-training of Deep Bidirectional Transformers for
-Language Understanding", NAACL, arXiv:1810.04805), in the sizes of TinyBERT (Jiao et al., 2020, "TinyBERT:
-Distilling BERT for Natural Language Understanding", EMNLP Findings, arXiv:1909.10351, table 1).
+"""BERT for classes of sentences (Devlin et al., 2019, "BERT: Pre-training of Deep Bidirectional Transformers
+for Language Understanding", NAACL, arXiv:1810.04805), and smaller ones in the sizes of TinyBERT (Jiao et al.,
+2020, "TinyBERT: Distilling BERT for Natural Language Understanding", EMNLP Findings, arXiv:1909.10351).
 
 The float network computes what the published ones do. Once its layers are binary, it has bi-attention (Qin et
-al., 2022, "BiBERT: Accurate Fully Binarized BERT", ICLR, arXiv:2203.06390, section 3.3), as section 4 of the
-BiBench paper says, and Hardtanh in the place of GELU, which is uniformly its activation:
+al., 2022, "BiBERT: Accurate Fully Binarized BERT", ICLR, arXiv:2203.06390), as appendix A.3 of the BiBench
+paper says, and Hardtanh in the place of GELU, which is the activation throughout that paper:
 
     A = sign(Q) sign(K)' / sqrt(d)      context = bool(A) sign(V)      bool(a) = 1 where a >= 0, else 0
 
@@ -23,7 +23,7 @@ from trainers.models import models, register_model
 from trainers.operator import BinaryLayer, clip, sign
 
 # What load_transformers cannot do without; the pooler is in not every file.
-NEEDED = re.compile(r"(_embeddings|LayerNorm|query|key|value|(attention|intermediate|output)\.dense)\.(weight|bias)$")
+NEEDED = re.compile(r"(_embeddings|LayerNorm|query|key|value|(intermediate|output)\.dense)\.(weight|bias)$")
 MASKED = -1e4  # the score of a token that is not there; below it float16 would not reach
 
 

@@ -4,7 +4,7 @@ FSMN (Zhang et al., 2015, arXiv:1512.08301) has, behind a layer, a memory block:
 for each channel. This is its compact form (Zhang et al., 2016, "Compact Feedforward Sequential Memory
 Networks for Large Vocabulary Continuous Speech Recognition", Interspeech), whose memory is on a narrow
 projection. Deep-FSMN (Zhang et al., 2018, "Deep-FSMN for Large Vocabulary Continuous Speech Recognition",
-ICASSP, arXiv:1803.05030, equations 8-10) adds shortcuts from memory block to memory block:
+ICASSP, arXiv:1803.05030) adds shortcuts from memory block to memory block:
 
     h = f(W m' + b)      p = V h + v      m = [m' +] p + sum_{i=-2..2} a_i * p(t + i)
 

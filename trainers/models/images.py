@@ -1,4 +1,4 @@
-"""What the networks for images share: their example input is one square image, and their stem fits its size."""
+"""What the networks for images share: their example input is one square image, and their stem fits it."""
 
 import torch
 from torch import Tensor, nn

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainers.models import models, register_model
 from trainers.models.images import ImageNetwork, is_cifar
 
-# Of the paper's table 2: how much wider inside (t), channels (c), blocks (n), stride of the first of them (s).
+# Of table 2: how much wider inside (t), channels (c), blocks (n), stride of the first of them (s).
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -62,7 +62,7 @@ class MobileNetV2(ImageNetwork):
     Args:
         stages: as `STAGES`.
         stem, last: channels of the first and of the last convolution.
-        cifar: for images of 32x32, whose extent the stem and the first strided stage leave as it is.
+        extent: of the image; stride: of the stem.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class MobileNetV2(ImageNetwork):
         stages: Sequence[tuple[int, int, int, int]],
         stem: int,
         last: int,
-        cifar: bool,
+        extent: int,
+        stride: int,
         num_classes: int,
         in_channels: int,
     ) -> None:
-        super().__init__(in_channels, 32 if cifar else 224)
-        self.features = nn.Sequential(convolution(in_channels, stem, 3, 1 if cifar else 2))
+        super().__init__(in_channels, extent)
+        self.features = nn.Sequential(convolution(in_channels, stem, 3, stride))
         channels = stem
-        for index, (wider, width, count, stride) in enumerate(stages):
+        for wider, width, count, first in stages:
             for block in range(count):
-                first = 1 if block or (cifar and index == 1) else stride
-                self.features.append(InvertedResidual(channels, width, first, wider))
+                self.features.append(InvertedResidual(channels, width, 1 if block else first, wider))
                 channels = width
         self.features.append(convolution(channels, last, 1))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -95,12 +95,16 @@ class MobileNetV2(ImageNetwork):
 
 @register_model
 def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet") -> nn.Module:
-    """MobileNetV2: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
-    return MobileNetV2(STAGES, 32, 1280, is_cifar(stem), num_classes, in_channels)
+    """MobileNetV2: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32),
+    whose extent the stem and the first strided stage leave as it is."""
+    if is_cifar(stem):
+        stages = [STAGES[0], (*STAGES[1][:3], 1), *STAGES[2:]]
+        return MobileNetV2(stages, 32, 1280, 32, 1, num_classes, in_channels)
+    return MobileNetV2(STAGES, 32, 1280, 224, 2, num_classes, in_channels)
 
 
 @models.register("mobilenet_v2@small")
 def mobilenet_v2_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """(N, 3, 32, 32) -> (N, 10): half the width, at most two blocks of a stage, four stages, stem of CIFAR."""
+    """(N, 3, 32, 32) -> (N, 10): four stages of at most two blocks, half the width."""
     stages = [(t, c // 2, min(n, 2), s) for t, c, n, s in STAGES[:4]]
-    return MobileNetV2(stages, 16, 128, True, num_classes, in_channels)
+    return MobileNetV2(stages, 16, 128, 32, 2, num_classes, in_channels)

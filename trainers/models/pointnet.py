@@ -17,16 +17,14 @@ from trainers.registry import unknown_name
 
 
 def layer(in_channels: int, out_channels: int, active: bool = True) -> nn.Sequential:
-    """One linear map of every point, batch normalisation and Hardtanh: (N, in, points) -> (N, out, points)."""
+    """A linear map of every point, batch normalisation, Hardtanh: (N, in, points) -> (N, out, points)."""
     parts = [nn.Conv1d(in_channels, out_channels, 1), nn.BatchNorm1d(out_channels)]
     return nn.Sequential(*parts, *[nn.Hardtanh()] * active)
 
 
 def dense(in_channels: int, out_channels: int) -> nn.Sequential:
     """The same of what all points have together: (N, in) -> (N, out)."""
-    return nn.Sequential(
-        nn.Linear(in_channels, out_channels), nn.BatchNorm1d(out_channels), nn.Hardtanh()
-    )
+    return nn.Sequential(nn.Linear(in_channels, out_channels), nn.BatchNorm1d(out_channels), nn.Hardtanh())
 
 
 class Aggregator(nn.Module):

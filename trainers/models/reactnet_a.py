@@ -1,6 +1,6 @@
 """ReActNet-A (Liu et al., 2020, "ReActNet: Towards Precise Binary Neural Network with Generalized Activation
 Functions", ECCV, arXiv:2003.03488): MobileNetV1 (Howard et al., 2017, arXiv:1704.04861, table 1) with a
-shortcut around every convolution and RPReLU behind it, figures 5 and 6. Not of the BiBench paper.
+shortcut around every convolution and RPReLU behind it. Not of the BiBench paper.
 
 The convolutions are float here; the thresholds before their signs (RSign) belong to the algorithm "reactnet",
 with which `binarize` gives the network of the paper."""
@@ -16,7 +16,7 @@ BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)]
 
 
 class RPReLU(nn.Module):
-    """prelu(x - gamma) + zeta with learned shifts and slope for each channel, equation 5; (N, C, H, W)."""
+    """prelu(x - gamma) + zeta with learned shifts and slope for each channel; (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,9 +42,7 @@ class Block(nn.Module):
         self.shortcut = nn.AvgPool2d(2) if stride == 2 else nn.Identity()
         self.activation3 = RPReLU(in_channels)
         copies = out_channels // in_channels
-        self.conv1 = nn.ModuleList(
-            nn.Conv2d(in_channels, in_channels, 1, bias=False) for _ in range(copies)
-        )
+        self.conv1 = nn.ModuleList(nn.Conv2d(in_channels, in_channels, 1, bias=False) for _ in range(copies))
         self.bn1 = nn.ModuleList(nn.BatchNorm2d(in_channels) for _ in range(copies))
         self.activation1 = RPReLU(out_channels)
 
@@ -59,22 +57,25 @@ class ReActNet(ImageNetwork):
 
     Args:
         blocks: as `BLOCKS`, each of as many channels as the one before or of twice as many.
-        width: channels of the stem.
-        cifar: for images of 32x32, whose extent the stem and the first strided block leave as it is.
+        width: channels of the stem; stride: of the stem; extent: of the image.
     """
 
     def __init__(
-        self, blocks: list[tuple[int, int]], width: int, cifar: bool, num_classes: int, in_channels: int
+        self,
+        blocks: list[tuple[int, int]],
+        width: int,
+        extent: int,
+        stride: int,
+        num_classes: int,
+        in_channels: int,
     ) -> None:
-        super().__init__(in_channels, 32 if cifar else 224)
+        super().__init__(in_channels, extent)
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, 1 if cifar else 2, 1, bias=False), nn.BatchNorm2d(width)
+            nn.Conv2d(in_channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
         )
         self.blocks = nn.Sequential()
-        channels, keep = width, cifar
+        channels = width
         for wider, stride in blocks:
-            if stride == 2 and keep:
-                stride, keep = 1, False
             self.blocks.append(Block(channels, wider, stride))
             channels = wider
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -86,11 +87,15 @@ class ReActNet(ImageNetwork):
 
 @register_model
 def reactnet_a(num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet") -> nn.Module:
-    """ReActNet-A: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
-    return ReActNet(BLOCKS, 32, is_cifar(stem), num_classes, in_channels)
+    """ReActNet-A: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32), whose
+    extent the stem and the first strided block leave as it is."""
+    if is_cifar(stem):
+        return ReActNet([BLOCKS[0], (128, 1), *BLOCKS[2:]], 32, 32, 1, num_classes, in_channels)
+    return ReActNet(BLOCKS, 32, 224, 2, num_classes, in_channels)
 
 
 @models.register("reactnet_a@small")
 def reactnet_a_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """(N, 3, 32, 32) -> (N, 10): the first six blocks with a quarter of the width, the stem of CIFAR."""
-    return ReActNet([(width // 4, stride) for width, stride in BLOCKS[:6]], 8, True, num_classes, in_channels)
+    """(N, 3, 32, 32) -> (N, 10): the first six blocks, a quarter of the width."""
+    blocks = [(width // 4, stride) for width, stride in BLOCKS[:6]]
+    return ReActNet(blocks, 8, 32, 1, num_classes, in_channels)

@@ -82,7 +82,7 @@ class ResNet(ImageNetwork):
 
 @register_model
 def resnet18(num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet") -> nn.Module:
-    """ResNet-18, table 1 of the paper: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
+    """ResNet-18 of table 1: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
     return ResNet([2, 2, 2, 2], 64, stem, num_classes, in_channels)
 
 
@@ -94,7 +94,7 @@ def resnet18_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
 
 @register_model
 def resnet20(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """ResNet-20 for CIFAR-10, section 4.2 of the paper: (N, 3, 32, 32) -> (N, 10)."""
+    """ResNet-20 for CIFAR-10, of section 4.2: (N, 3, 32, 32) -> (N, 10)."""
     return ResNet([3, 3, 3], 16, "cifar", num_classes, in_channels)
 
 
@@ -106,11 +106,11 @@ def resnet20_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
 
 @register_model
 def resnet34(num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet") -> nn.Module:
-    """ResNet-34, table 1 of the paper: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
+    """ResNet-34 of table 1: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
     return ResNet([3, 4, 6, 3], 64, stem, num_classes, in_channels)
 
 
 @models.register("resnet34@small")
 def resnet34_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """(N, 3, 32, 32) -> (N, 10): half of the blocks, a quarter of the width, the stem of CIFAR."""
-    return ResNet([1, 2, 3, 1], 16, "cifar", num_classes, in_channels)
+    """(N, 3, 32, 32) -> (N, 10): six blocks, a quarter of the width, the stem of CIFAR."""
+    return ResNet([1, 2, 2, 1], 16, "cifar", num_classes, in_channels)
