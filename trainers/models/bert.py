@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.models import models, register_model
-from trainers.operator import BinaryLayer, clip, sign
+from trainers.operator import BinaryLayer, clip, identity, sign
 
 # What load_transformers cannot do without; the pooler is in not every file.
 NEEDED = re.compile(r"(_embeddings|LayerNorm|query|key|value|(intermediate|output)\.dense)\.(weight|bias)$")
@@ -60,7 +60,9 @@ class SelfAttention(nn.Module):
         )
         binary = isinstance(self.query, BinaryLayer)
         if binary:
-            query, key, value = (sign(part, clip, training=self.training) for part in (query, key, value))
+            # Without scales these are integers about as large as the root of the width: eq. 12 would leave
+            # hardly one of them a gradient. The scores are divided by the root of theirs.
+            query, key, value = (sign(part, identity, training=self.training) for part in (query, key, value))
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         scores = scores.masked_fill(absent, MASKED)
         if binary:

@@ -105,6 +105,6 @@ def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, stem: str = "ima
 
 @models.register("mobilenet_v2@small")
 def mobilenet_v2_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """(N, 3, 32, 32) -> (N, 10): four stages of at most two blocks, half the width."""
-    stages = [(t, c // 2, min(n, 2), s) for t, c, n, s in STAGES[:4]]
+    """(N, 3, 32, 32) -> (N, 10): five blocks, half the width."""
+    stages = [(t, c // 2, 1 + (c == 32), s) for t, c, _, s in STAGES[:4]]
     return MobileNetV2(stages, 16, 128, 32, 2, num_classes, in_channels)
