@@ -1,5 +1,7 @@
 """PointNet's order of points, its matrices and its maximum."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -44,3 +46,13 @@ def test_a_matrix_starts_from_the_identity() -> None:
     assert torch.equal(net(torch.randn(2, 3, 9)), torch.eye(3).expand(2, 3, 3))
     names = dict(trainers.create_model("pointnet_vanilla@small").named_modules())
     assert not [name for name in names if "transform." in name]
+
+
+def test_no_parts_are_the_default_and_a_state_dict_has_none(tmp_path: Path) -> None:
+    sizes = trainers.default_sizes("pointnet_vanilla@small")
+    assert sizes["parts"] == 0
+    model = trainers.create_model("pointnet_vanilla@small", **sizes)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    assert trainers.load_checkpoint(tmp_path / "plain.pt", arch="pointnet_vanilla@small")[1]["sizes"] == sizes
+    with pytest.raises(ValueError, match="parts has to be a whole number from 1 on, but is -1"):
+        trainers.create_model("pointnet_vanilla@small", parts=-1)

@@ -2,8 +2,8 @@
 
 The function takes the network's sizes as keywords, each with a default: `num_classes` and `in_channels` of an
 image network, `num_classes`, `vocabulary` and `length` of one for text, `num_classes`, `parts`, `points` and
-`in_channels` of one for point clouds, `num_classes`, `features` and `frames` of one for speech. A size that is
-a text chooses between ways to build it: the `stem`, the `aggregator`. A smaller or larger version is another
+`in_channels` of one for point clouds, `num_classes`, `features` and `frames` of one for speech. A text among
+them chooses between ways to build it: the `stem`, the `aggregator`. A smaller or larger version is another
 name: each network has one for quick runs, `@models.register("resnet20@small")`. What it returns is a module
 with
 
