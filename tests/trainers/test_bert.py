@@ -28,6 +28,9 @@ def batch() -> dict[str, torch.Tensor]:
 def test_the_float_network_is_an_encoder_of_pytorch() -> None:
     model, inputs = small(), batch()
     own = model.state_dict()
+    for name, value in own.items():
+        if name.endswith(("query.weight", "key.weight")):
+            value *= 20  # else all tokens weigh alike
     x = model.bert.embeddings(inputs["input_ids"], inputs["token_type_ids"])
     for index in range(2):
         layer = nn.TransformerEncoderLayer(64, 2, 128, 0, "gelu", 1e-12, batch_first=True)

@@ -11,6 +11,10 @@ import trainers
 from tests.trainers.toy_text import HasMark, toy_text
 from trainers.inputs import call, describe
 from trainers.models import models, sizes_by_shapes, sizes_by_weights
+from trainers.models.mobilenet import InvertedResidual
+from trainers.models.reactnet_a import Block as ReActBlock
+from trainers.models.reactnet_a import RPReLU
+from trainers.models.resnet import BasicBlock
 from trainers.operator import BinaryLayer
 
 FLOAT = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -221,6 +225,35 @@ def test_stems(name: str) -> None:
     assert shapes == [(7, 7), (4, 4)]
     with pytest.raises(ValueError, match="no stem 'image'; did you mean 'imagenet'"):
         trainers.create_model(name, stem="image")
+
+
+def test_shortcuts() -> None:
+    x = torch.randn(2, 4, 8, 8).clamp(-1, 1)
+    for block, expected in (
+        (InvertedResidual(4, 4, 1, 6), x),
+        (InvertedResidual(4, 4, 2, 6), torch.zeros(2, 4, 4, 4)),
+        (InvertedResidual(4, 8, 1, 1), torch.zeros(2, 8, 8, 8)),
+        (BasicBlock(4, 4, 1), x),
+        (ReActBlock(4, 4, 1), prelu(prelu(x))),
+        (ReActBlock(4, 8, 1), prelu(prelu(x)).repeat(1, 2, 1, 1)),
+        (ReActBlock(4, 4, 2), prelu(prelu(nn.functional.avg_pool2d(x, 2)))),
+    ):
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.zeros_(module.weight)
+        torch.testing.assert_close(block(x), expected)
+
+
+def prelu(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x > 0, x, x / 4)
+
+
+def test_rprelu_shifts_before_and_after() -> None:
+    layer = RPReLU(1)
+    nn.init.constant_(layer.gamma, 2)
+    nn.init.constant_(layer.zeta, 3)
+    found = layer(torch.tensor([0.0, 2.0, 4.0]).reshape(1, 1, 1, 3)).flatten()
+    assert found.tolist() == [-2 / 4 + 3, 3, 5]
 
 
 def test_mobilenet_has_the_names_of_torchvision() -> None:
