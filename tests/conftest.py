@@ -22,6 +22,7 @@ NOT_QUICK = (
     "relay_passes/test_schedule_rest.py",
     "trainers/test_checkpoint.py",
     "trainers/test_export.py",
+    "trainers/test_models.py",
     "trainers/test_ninth.py",
     "trainers/test_train_command.py",
 )

@@ -8,6 +8,7 @@ from trainers.convert import (
     list_hyperparameters,
     set_progress,
 )
+from trainers.initialise import initialise
 from trainers.inputs import example_inputs_of
 from trainers.models import create_model, default_sizes, list_models
 
@@ -18,6 +19,7 @@ __all__ = [
     "create_model",
     "default_sizes",
     "example_inputs_of",
+    "initialise",
     "list_algorithms",
     "list_hyperparameters",
     "list_models",

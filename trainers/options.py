@@ -15,7 +15,7 @@ def check_options(
     Args:
         owner: what takes them, such as "resnet20"; `kind`: what they are called, such as "size".
         defaults: all that `owner` takes, with a plain value of the type that each has.
-        least: what whole numbers are not to be below.
+        least: what whole numbers are not to be below, unless that is the default.
 
     Raises:
         ValueError: a name that `owner` does not take, or a value of another type.
@@ -26,7 +26,8 @@ def check_options(
             known = f"it takes {', '.join(defaults)}" if defaults else "it takes none"
             raise ValueError(f"{owner} has no {kind} {_shown(name)}; {known}.")
         if value is not None:
-            checked[name] = _in_type(name, value, type(defaults[name]), least)
+            lowest = None if defaults[name] == value else least
+            checked[name] = _in_type(name, value, type(defaults[name]), lowest)
     return checked
 
 

@@ -1,8 +1,11 @@
 """One file per family of networks. A new one is a file here with a function under `@register_model`.
 
 The function takes the network's sizes as keywords, each with a default: `num_classes` and `in_channels` of an
-image network, `num_classes`, `vocabulary` and `length` of one for text. A smaller or larger version is
-another name, `@models.register("resnet20@small")`. What it returns is a module with
+image network, `num_classes`, `vocabulary` and `length` of one for text, `num_classes`, `parts`, `points` and
+`in_channels` of one for point clouds, `num_classes`, `features` and `frames` of one for speech. A text among
+them chooses between ways to build it: the `stem`, the `aggregator`. A smaller or larger version is another
+name: each network has one for quick runs, `@models.register("resnet20@small")`. What it returns is a module
+with
 
 - `example_inputs`, a batch of one of what the forward takes: a tuple of its arguments, a dictionary of them
   by name, or one argument alone. A property, so that it is made when it is asked for. The values have to be
@@ -44,7 +47,7 @@ def create_model(name: str, **sizes: Any) -> nn.Module:
 
     Raises:
         ValueError: an unknown name, a size that the network does not take, or one that is no whole number
-            from 1 on.
+            from 1 on, or not among the texts that it can be.
     """
     return models[name](**check_options(name, "size", sizes, default_sizes(name), least=1))
 

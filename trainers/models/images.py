@@ -1,7 +1,9 @@
-"""What the networks for images share: their example input is one square image."""
+"""What the networks for images share: their example input is one square image, and their stem fits it."""
 
 import torch
 from torch import Tensor, nn
+
+from trainers.registry import unknown_name
 
 
 class ImageNetwork(nn.Module):
@@ -14,3 +16,14 @@ class ImageNetwork(nn.Module):
     @property
     def example_inputs(self) -> tuple[Tensor]:
         return (torch.zeros(1, *self.input_shape),)
+
+
+def is_cifar(stem: str) -> bool:
+    """Whether the first layers are for the images of CIFAR, 32x32, and not for those of ImageNet, 224x224.
+
+    Raises:
+        ValueError: neither.
+    """
+    if stem not in ("imagenet", "cifar"):
+        raise unknown_name("stem", stem, ["imagenet", "cifar"])
+    return stem == "cifar"

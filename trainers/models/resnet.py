@@ -8,8 +8,8 @@ Parameters are named as in torchvision, whose pretrained weights of resnet18 and
 
 from torch import Tensor, nn
 
-from trainers.models import register_model
-from trainers.models.images import ImageNetwork
+from trainers.models import models, register_model
+from trainers.models.images import ImageNetwork, is_cifar
 
 
 class BasicBlock(nn.Module):
@@ -44,10 +44,13 @@ class ResNet(ImageNetwork):
         blocks: basic blocks of each stage.
         width: channels of the stem and of the first stage.
         stem: "imagenet" (7x7 convolution with stride 2, then max-pooling) or "cifar" (3x3 with stride 1).
+
+    Raises:
+        ValueError: another stem.
     """
 
     def __init__(self, blocks: list[int], width: int, stem: str, num_classes: int, in_channels: int) -> None:
-        imagenet = stem == "imagenet"
+        imagenet = not is_cifar(stem)
         super().__init__(in_channels, 224 if imagenet else 32)
         kernel, stride = (7, 2) if imagenet else (3, 1)
         self.conv1 = nn.Conv2d(in_channels, width, kernel, stride, kernel // 2, bias=False)
@@ -78,18 +81,36 @@ class ResNet(ImageNetwork):
 
 
 @register_model
-def resnet18(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """ResNet-18 for ImageNet: (N, 3, 224, 224) -> (N, 1000)."""
-    return ResNet([2, 2, 2, 2], 64, "imagenet", num_classes, in_channels)
+def resnet18(num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet") -> nn.Module:
+    """ResNet-18 of table 1: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
+    return ResNet([2, 2, 2, 2], 64, stem, num_classes, in_channels)
+
+
+@models.register("resnet18@small")
+def resnet18_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """(N, 3, 32, 32) -> (N, 10): one block of each stage, a quarter of the width, the stem of CIFAR."""
+    return ResNet([1, 1, 1, 1], 16, "cifar", num_classes, in_channels)
 
 
 @register_model
 def resnet20(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """ResNet-20 for CIFAR-10: (N, 3, 32, 32) -> (N, 10)."""
+    """ResNet-20 for CIFAR-10, of section 4.2: (N, 3, 32, 32) -> (N, 10)."""
     return ResNet([3, 3, 3], 16, "cifar", num_classes, in_channels)
 
 
+@models.register("resnet20@small")
+def resnet20_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """(N, 3, 32, 32) -> (N, 10): one block of each stage, half the width."""
+    return ResNet([1, 1, 1], 8, "cifar", num_classes, in_channels)
+
+
 @register_model
-def resnet34(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """ResNet-34 for ImageNet: (N, 3, 224, 224) -> (N, 1000)."""
-    return ResNet([3, 4, 6, 3], 64, "imagenet", num_classes, in_channels)
+def resnet34(num_classes: int = 1000, in_channels: int = 3, stem: str = "imagenet") -> nn.Module:
+    """ResNet-34 of table 1: (N, 3, 224, 224) -> (N, 1000); with the stem "cifar" of (N, 3, 32, 32)."""
+    return ResNet([3, 4, 6, 3], 64, stem, num_classes, in_channels)
+
+
+@models.register("resnet34@small")
+def resnet34_small(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """(N, 3, 32, 32) -> (N, 10): six blocks, a quarter of the width, the stem of CIFAR."""
+    return ResNet([1, 2, 2, 1], 16, "cifar", num_classes, in_channels)
