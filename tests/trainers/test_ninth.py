@@ -14,7 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NINTH = Path(__file__).parent / "ninth"
-GENERIC = ["trainers", "importer/test_torch_files.py", "bibench_tvm/test_rounding.py"]
+GENERIC = [
+    "trainers",
+    "bibench_tvm/importer/from_torch/test_torch_files.py",
+    "bibench_tvm/compiling/test_rounding.py",
+]
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def copy(tmp_path: Path) -> Path:
     leave_out = shutil.ignore_patterns("__pycache__", "ninth", "test_ninth.py")
     for folder in ("trainers", "tests/trainers"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=leave_out)
-    conftests = [f"tests/{folder}conftest.py" for folder in ("", "importer/", "bibench_tvm/")]
+    conftests = [f"tests/{folder}conftest.py" for folder in ("", "bibench_tvm/", "bibench_tvm/importer/")]
     for other in ("pyproject.toml", *conftests, *(f"tests/{path}" for path in GENERIC[1:])):
         (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / other, tmp_path / other)
