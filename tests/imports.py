@@ -22,16 +22,23 @@ def modules() -> dict[str, Path]:
     return {".".join(n[:-1] if n[-1] == "__init__" else n): f for n, f in zip(names, files, strict=True)}
 
 
-def imports(file: Path, known: dict[str, Path]) -> set[str]:
-    """The modules among those known that a file imports anywhere."""
-    found: set[str] = set()
+def imported_names(file: Path) -> set[tuple[str, str]]:
+    """(module, name taken from it, or nothing) of everything that a file imports anywhere."""
+    found: set[tuple[str, str]] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {(alias.name, "") for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in known else node.module for name in whole}
-    return found & known.keys()
+            found |= {(node.module, alias.name) for alias in node.names}
+    return found
+
+
+def imports(file: Path, known: dict[str, Path]) -> set[str]:
+    """The modules among those known that a file imports anywhere."""
+    names = imported_names(file)
+    return {
+        whole if (whole := f"{module}.{name}") in known else module for module, name in names
+    } & known.keys()
 
 
 def room_of(module: str, known: dict[str, Path]) -> str:

@@ -1,13 +1,12 @@
 """One direction: what knows what, as the design says."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.imports import circle, circles, graph, modules
+from tests.imports import circle, circles, graph, imported_names, modules
 
 ROOT = Path(__file__).parent.parent
 TRAINING = {"torch", "torchvision", "onnx", "onnxscript", "onnxruntime"}
@@ -22,13 +21,7 @@ FORBIDDEN = {
 
 def imported(file: Path) -> set[str]:
     """The top-level packages that a file imports anywhere, functions included."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
+    return {module.split(".")[0] for module, _ in imported_names(file)}
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

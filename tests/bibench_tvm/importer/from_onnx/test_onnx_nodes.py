@@ -71,13 +71,10 @@ def _attempt(test: TestCase, *, constants: bool) -> Outcome:
         model.CopyFrom(test.model)
         if constants:
             names = [value.name for value in model.graph.input]
-            try:
-                tensors = [
-                    numpy_helper.from_array(np.asarray(v), n)
-                    for n, v in zip(names[1:], inputs[1:], strict=True)
-                ]
-            except Exception:
+            if not all(isinstance(value, (np.ndarray, np.generic)) for value in inputs[1:]):
                 return "refused", "an operand is not a tensor"
+            pairs = zip(names[1:], inputs[1:], strict=True)
+            tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in pairs]
             model.graph.initializer.extend(tensors)
             del model.graph.input[1:]
             inputs = inputs[:1]
