@@ -4,7 +4,7 @@
 # board is for a board, which then gets no PyTorch. Runs again without harm.
 set -eu
 cd "$(dirname "$0")"
-extras=${1-bench,tune}
+extras=${1-bench,train,tune}
 venv=${BIBENCH_VENV:-.venv}
 python=${PYTHON:-python3}
 

@@ -1,69 +1,89 @@
 """One file per task: its data, loss, metrics and splits. A new one is a file here with a class under
-`@tasks.register("name")` that has what `Task` asks for."""
+`@tasks.register("name")` that has what `Task` asks for. A stand-in's name begins with "standin_"."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from trainers.registry import Registry
+
+HASHED = 256 << 20  # bytes; of larger sets the names and sizes of the files are the identity
 
 
 class Task(Protocol):
     """What a training is told of a task, which it need not know: images or text, classes or boxes.
 
     The inputs of a batch are what a network's forward takes: a tuple of its arguments, a dictionary of them
-    by name, or one argument alone. Targets are whatever `loss` and `metrics` understand. The attributes are
-    there before the data is opened, so that a network can be made first.
+    by name, or one argument alone. Targets are whatever `loss` and `metrics` understand. Large sets are read
+    by `batch`, sample by sample; worker processes call it, each with a copy of the task.
 
     Attributes:
-        sizes: what `create_model` is given for a network that fits the task.
+        sizes: what `create_model` is given for a network that fits the task; a network that has no such
+            choice is not given its "stem".
         example_inputs: a batch of one.
         metric: the one of the metrics that decides; more is better.
-        licence: of the data; published: the address that has it.
+        licence: of the data; published: where it can be had.
+        identity: a digest of the data, as of `identity_of`, with which a training goes on or refuses to.
+        splits: split -> its number of samples. "train" is trained on, "test" judged by; "validation", if
+            there is one, chooses the best weights. A task without "train" is there for evaluation only; one
+            without "test" is judged by all its splits but "train", one by one.
     """
 
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int | str]
     example_inputs: Any
     metric: str
     licence: str
     published: str
+    identity: str
 
     def __init__(self, data: Path | None = None) -> None:
         """Open the data in the folder `data`, or where its package puts it. Raises DataError."""
 
     @property
-    def splits(self) -> Mapping[str, int]:
-        """Split -> its number of samples. There is one to train on, "train", and one to judge by, "test"."""
+    def splits(self) -> Mapping[str, int]: ...
 
-    def batches(
-        self, split: str, batch_size: int, generator: torch.Generator | None = None, limit: int | None = None
-    ) -> Iterator[tuple[Any, Any]]:
-        """One pass over the first `limit` samples: (inputs, targets) of `batch_size`, fewer in the last.
+    def batch(
+        self, split: str, indices: Sequence[int], generator: torch.Generator | None = None
+    ) -> tuple[Any, Any]:
+        """(inputs, targets) of the samples at `indices`; augmented by the generator, if one is given.
 
-        With a generator they are shuffled and augmented by it, without one they come in order, as they are.
+        A sample whose file turns out to be broken is left out, and named in a warning.
         """
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         """Of one batch: a scalar with a gradient."""
 
-    def metrics(self, results: Iterable[tuple[Any, Any]]) -> dict[str, float]:
-        """By name, of the (outputs, targets) of all batches of a split, which are iterated over once."""
+    def metrics(self) -> MetricCollection:
+        """New ones, from 0 to 1 where they have bounds; `update(outputs, targets)` is called a batch."""
 
 
 class DataError(ValueError):
     """A data set is missing or damaged; the message says what would be right."""
 
 
-def accuracy(results: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """The share, 0 to 1, of samples whose largest output, of (N, classes), is at their target, int64 (N)."""
-    right = total = 0
-    for outputs, targets in results:
-        right += int((outputs.argmax(1) == targets).sum())
-        total += len(targets)
-    return right / total
+def identity_of(files: Iterable[Path], root: Path) -> str:
+    """A hexadecimal digest of the files' names under `root`, their sizes and, up to 256 MiB, what they hold.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        found = [(path.relative_to(root).as_posix(), path.stat().st_size, path) for path in sorted(files)]
+        small = sum(size for _, size, _ in found) <= HASHED
+        for name, size, path in found:
+            digest.update(f"{name} {size}\n".encode())
+            if small:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    return digest.hexdigest()
 
 
 tasks: Registry[type[Task]] = Registry("task")

@@ -12,7 +12,7 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
-from trainers.tasks import DataError, accuracy, tasks
+from trainers.tasks import DataError, identity_of, tasks
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 MEAN, STD = 0.2860, 0.3530  # of the unpadded training images in [0, 1]
@@ -60,26 +62,23 @@ class FashionMnist:
     def __init__(self, data: Path | None = None) -> None:
         folder = Path(data) if data else FOLDER
         self.data = {"train": _read_pair(folder, "train"), "test": _read_pair(folder, "t10k")}
+        self.identity = identity_of(folder.glob("*-ubyte.gz"), folder)
 
     @property
     def splits(self) -> Mapping[str, int]:
         return {split: len(labels) for split, (_, labels) in self.data.items()}
 
-    def batches(
-        self, split: str, batch_size: int, generator: torch.Generator | None = None, limit: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = (values[:limit] for values in self.data[split])
-        count = len(labels)
-        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        for chosen in order.split(batch_size):
-            batch = images[chosen] if generator is None else augment(images[chosen], generator)
-            yield normalise(batch), labels[chosen]
+    def batch(
+        self, split: str, indices: Sequence[int], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        images, labels = (values[torch.as_tensor(indices)] for values in self.data[split])
+        return normalise(images if generator is None else augment(images, generator)), labels
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)
 
-    def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        return {"accuracy": accuracy(results)}
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"accuracy": MulticlassAccuracy(num_classes=10, average="micro")})
 
 
 def normalise(images: Tensor) -> Tensor:
