@@ -53,7 +53,7 @@ SHIFT = 2  # pixels, in training
 class FashionMnist:
     """The whole data set, in memory as uint8 (N, 1, 32, 32): 60,000 training and 10,000 test images."""
 
-    sizes: Mapping[str, int] = {"num_classes": 10, "in_channels": 1}
+    sizes: Mapping[str, int | str] = {"num_classes": 10, "in_channels": 1}
     example_inputs: Any = (torch.zeros(1, 1, 32, 32),)
     metric = "accuracy"
     licence = LICENCE
