@@ -11,16 +11,19 @@ from typing import Annotated
 import typer
 
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
-from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.errors import BibenchError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and for the state to go on from.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoint.pt, the log and the state to go on from. Default: in runs/."),
+    ] = None,
     task: Annotated[str, typer.Option(help="What to train on.")] = "fashion_mnist",
-    arch: Annotated[str, typer.Option(help="The network.")] = "resnet20",
+    arch: Annotated[str, typer.Option(help="The network, such as resnet20 or resnet20@small.")] = "resnet20",
     algorithm: Annotated[
         str, typer.Option(help="The binarization algorithm, or fp32 for none.")
     ] = "reactnet",
@@ -29,15 +32,31 @@ def train(
         list[str] | None,
         typer.Option(help="A module that stays float; may be repeated. Default: first conv., last linear."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 8,
-    batch_size: Annotated[int, typer.Option(min=2)] = 64,
-    lr: Annotated[
-        float, typer.Option(min=0.0, help="The learning rate that the cosine schedule starts with.")
-    ] = 1e-3,
+    recipe: Annotated[str, typer.Option(help="How to train: a recipe's name.")] = "paper",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="KEY=VALUE of the recipe, or ALGORITHM.KEY=VALUE of its numbers; may be repeated."
+        ),
+    ] = None,
+    show_recipe: Annotated[
+        bool, typer.Option("--show-recipe", help="Print the recipe as YAML, and do no more.")
+    ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint to start from. Default: the float network, trained first."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="As --set epochs=N. Default: the task's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="As --set batch_size=N.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0, help="As --set lr=X.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read the data.")] = 0,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on a CPU.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     limit_train: Annotated[
-        int | None, typer.Option(min=2, help="Use only the first so many samples.")
+        int | None, typer.Option(min=2, help="Use only so many samples, chosen at random once and for all.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data set, if it is not at its usual place.")
@@ -47,64 +66,52 @@ def train(
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
     with reporting(as_json=as_json, debug=debug):
-        import torch
-
-        from trainers import binarize, create_model, example_inputs_of
-        from trainers.fit import CHECKPOINT, STATE, fit
-        from trainers.inputs import describe
         from trainers.tasks import DataError, tasks
+        from trainers.training.fit import CHECKPOINT
+        from trainers.training.recipe import as_yaml, find_recipe, split_setting
+        from trainers.training.run import Machine, Run, perform
 
-        task_class = tasks[task]
-        torch.manual_seed(seed)  # the fresh weights
-        model = create_model(arch, **task_class.sizes)
-        taken, given = describe(example_inputs_of(model)), describe(task_class.example_inputs)
-        if taken != given:
-            raise UsageError(
-                f"{arch} is for inputs {taken}, but {task} has {given}; name a network for these."
-            )
-        model = binarize(model, algorithm, variant, keep or None)
-        metadata = {
-            "arch": arch,
-            "sizes": dict(task_class.sizes),
-            "algorithm": algorithm,
-            "variant": variant,
-            "keep": keep or None,
-            "extra": {"task": task, "command": "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])},
-        }
+        prefix = f"{algorithm}."
+        numbers = [text.removeprefix(prefix) for text in settings or [] if text.startswith(prefix)]
+        shortcuts = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+        given = [text for text in settings or [] if not text.startswith(prefix)]
+        given += [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+        run = Run(
+            task=task,
+            arch=arch,
+            algorithm=algorithm,
+            variant=variant,
+            hyperparameters=dict(map(split_setting, numbers)),
+            keep=keep or None,
+            recipe=find_recipe(recipe, given),
+            seed=seed,
+            init=str(init) if init else None,
+            limit_train=limit_train,
+            data=str(data) if data else None,
+        )
+        if show_recipe:
+            print(as_yaml(run.recipe), end="")
+            return
+        machine = Machine(
+            threads=threads, workers=workers, devices=devices, accelerator=accelerator, precision=precision
+        )
+        folder = out or Path("runs") / "-".join([task.replace("/", "_"), arch, algorithm, str(seed)])
         try:
-            metrics = fit(
-                model,
-                task_class(data),
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                seed=seed,
-                threads=threads,
-                limit_train=limit_train,
-                out=out,
-                metadata=metadata,
-            )
+            command = "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])
+            metrics = perform(run, folder, machine, command)
         except DataError as error:
             raise BibenchError(str(error)) from error
         except KeyboardInterrupt:
-            whole = (out / STATE).exists()
-            stderr.print(
-                "The same command goes on after the last whole epoch."
-                if whole
-                else "No epoch was whole yet, so nothing was saved."
-            )
+            stderr.print("The same command goes on where this one was stopped.")
             raise
-        decisive = f"{task_class.metric} {metrics[task_class.metric]:.2%}"
-        results(as_json).print(f"{out / CHECKPOINT}: {decisive} on the {task} test set")
+        if not metrics:  # one of several processes, of which the first reports
+            return
+        decisive = tasks[task].metric
+        results(as_json).print(f"{folder / CHECKPOINT}: {decisive} {metrics[decisive]:.2%} on {task}")
         if as_json:
-            result: dict[str, object] = {
-                "arch": arch,
-                "algorithm": algorithm,
-                "variant": variant,
-                "task": task,
-            }
-            result |= {f"test_{name}": value for name, value in metrics.items()}
-            print_json({**result, "checkpoint": str(out / CHECKPOINT)})
+            names = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
+            judged = {f"test_{name}": value for name, value in metrics.items()}
+            print_json({**names, **judged, "checkpoint": str(folder / CHECKPOINT)})
 
 
 if __name__ == "__main__":
