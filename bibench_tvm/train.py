@@ -55,6 +55,9 @@ def train(
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on a CPU.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    save_every: Annotated[
+        float, typer.Option(min=0, help="Seconds between two states to go on from; each epoch has one too.")
+    ] = 60.0,
     limit_train: Annotated[
         int | None, typer.Option(min=2, help="Use only so many samples, chosen at random once and for all.")
     ] = None,
@@ -93,7 +96,12 @@ def train(
             print(as_yaml(run.recipe), end="")
             return
         machine = Machine(
-            threads=threads, workers=workers, devices=devices, accelerator=accelerator, precision=precision
+            threads=threads,
+            workers=workers,
+            devices=devices,
+            accelerator=accelerator,
+            precision=precision,
+            save_every=save_every,
         )
         folder = out or Path("runs") / "-".join([task.replace("/", "_"), arch, algorithm, str(seed)])
         try:

@@ -41,12 +41,13 @@ def fit(
     devices: int = 1,
     accelerator: str = "auto",
     precision: str = "32-true",
+    save_every: float = 60.0,
 ) -> dict[str, float]:
     """Train `model` in place, write `out`/checkpoint.pt, and return the metrics on the judged splits;
     none in all but the first of several processes.
 
-    Progress goes to standard error, a log to `out`/log.jsonl. Every minute, after each epoch and when it is
-    asked to stop (SIGINT, SIGTERM), the training writes `out`/state.pt; a call with the same arguments goes
+    Progress goes to standard error, a log to `out`/log.jsonl. Every minute or so, after each epoch and when it
+    is asked to stop (SIGINT, SIGTERM), the training writes `out`/state.pt; a call with the same arguments goes
     on from there, and gives on a CPU with the same number of threads the very weights of a training that
     was not interrupted. One that is finished only judges again, or goes on if it is given more epochs.
 
@@ -57,6 +58,7 @@ def fit(
         threads: of each process; workers: processes that read the data, for each.
         devices: processes, each with its own GPU or, on a CPU, its own threads; each takes other batches.
         accelerator, precision: of Lightning's Trainer, such as "cpu", "bf16-mixed".
+        save_every: seconds between two states.
 
     Raises:
         ValueError: `out` cannot be written, or holds the state of another training; or the loss, a gradient
@@ -113,6 +115,7 @@ def fit(
         teacher=teacher,
         seed=seed,
         workers=workers,
+        save_every=save_every,
         out=out,
         metadata=dict(metadata),
         arguments=arguments,
@@ -152,7 +155,9 @@ def fit(
     if not finite(result.state_dict()):
         raise ValueError("The weights have values that are not numbers after the last step.")
     metrics = judge_all(result, task, workers)
-    report(f"test {task.metric} {metrics[task.metric]:.2%} after {training.seconds:.0f} s of training")
+    report(
+        f"{metadata['arch']} {metadata['algorithm']}: test {task.metric} {metrics[task.metric]:.2%} after {training.seconds:.0f} s of training"
+    )
     extra = {**metadata.get("extra", {}), **{f"test_{name}": value for name, value in metrics.items()}}
     extra |= {"recipe": settings | {"epochs": epochs}, "seed": seed, "data": task.identity}
     save_checkpoint(

@@ -54,6 +54,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     devices: int = 1
     accelerator: str = "auto"
     precision: str = "32-true"
+    save_every: float = 60.0
 
 
 def perform(run: Run, out: Path, machine: Machine, command: str = "") -> dict[str, float]:
