@@ -3,6 +3,7 @@
 The bundled network was written by the command in its checkpoint's extra["command"].
 """
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import typer
 
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.cli.errors import BibenchError
+
+# Threads wait for each other without spinning: beside another program they would do little else.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,7 +54,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=2, help="As --set batch_size=N.")] = None,
     lr: Annotated[float | None, typer.Option(min=0.0, help="As --set lr=X.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each process. Default: all cores, shared out.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read the data.")] = 0,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on a CPU.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
@@ -69,8 +75,8 @@ def train(
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
     with reporting(as_json=as_json, debug=debug):
+        from trainers.checkpoint import CHECKPOINT
         from trainers.tasks import DataError, tasks
-        from trainers.training.fit import CHECKPOINT
         from trainers.training.recipe import as_yaml, find_recipe, split_setting
         from trainers.training.run import Machine, Run, perform
 
@@ -96,7 +102,7 @@ def train(
             print(as_yaml(run.recipe), end="")
             return
         machine = Machine(
-            threads=threads,
+            threads=threads or max(1, len(os.sched_getaffinity(0)) // devices),
             workers=workers,
             devices=devices,
             accelerator=accelerator,

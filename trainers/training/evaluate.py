@@ -39,6 +39,8 @@ def evaluate(
     if not chosen:
         raise DataError(f"The split {split} has no samples.")
     metrics = task.metrics()
+    for metric in metrics.values():
+        metric.distributed_available_fn = lambda: False  # each process that judges has seen all samples
     for index, (inputs, targets) in enumerate(evaluation_batches(task, split, chosen, batch_size, workers)):
         metrics.update(forward(inputs), targets)
         advance(min(batch_size, len(chosen) - index * batch_size))

@@ -5,24 +5,27 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from trainers.tasks import DataError, Task
 from trainers.training.evaluate import judge_all
 from trainers.training.loader import Order, split_samples
+from trainers.training.module import BEST, Training
 from trainers.training.nan import finite
+from trainers.training.progress import Report, report
 from trainers.training.recipe import Recipe
 from trainers.training.state import load_state
-
-CHECKPOINT = "checkpoint.pt"
+from trainers.training.stop import SIGNALS, Stop
 
 
 def fit(
@@ -46,10 +49,10 @@ def fit(
     """Train `model` in place, write `out`/checkpoint.pt, and return the metrics on the judged splits;
     none in all but the first of several processes.
 
-    Progress goes to standard error, a log to `out`/log.jsonl. Every minute or so, after each epoch and when it
-    is asked to stop (SIGINT, SIGTERM), the training writes `out`/state.pt; a call with the same arguments goes
-    on from there, and gives on a CPU with the same number of threads the very weights of a training that
-    was not interrupted. One that is finished only judges again, or goes on if it is given more epochs.
+    Progress goes to standard error, a log to `out`/log.jsonl. Every minute or so, after each epoch and when
+    it is asked to stop (SIGINT, SIGTERM), the training writes `out`/state.pt; a call with the same arguments
+    goes on from there, and gives on a CPU with the same number of threads the very weights of a training
+    that was not interrupted. One that is finished only judges again, or goes on if it is given more epochs.
 
     Args:
         metadata: the keyword arguments of `save_checkpoint`; the metrics join its "extra" ("test_accuracy").
@@ -66,12 +69,6 @@ def fit(
         DataError: the task is for evaluation only, or too small for one batch.
         KeyboardInterrupt: it was asked to stop, and the state is written.
     """
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.strategies import DDPStrategy
-
-    from trainers.training.module import BEST, Training
-    from trainers.training.progress import Report, report
-
     torch.set_num_threads(threads)
     out = Path(out)
     _refuse_unwritable(out)  # before the first epoch rather than after it
@@ -127,7 +124,7 @@ def fit(
         elif state.batches < training.batches:
             report(f"going on after {state.batches} of {training.batches} steps")
     if not training.done:
-        with _quiet(), _asked_to_stop(lambda: setattr(training, "stop_asked", True)):
+        with _quiet(), _signals():
             trainer = Trainer(
                 accelerator=accelerator,
                 devices=devices,
@@ -141,7 +138,7 @@ def fit(
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                callbacks=[Report()],
+                callbacks=[Report(), Stop()],
             )
             order.rank = trainer.global_rank
             trainer.fit(training)
@@ -155,9 +152,8 @@ def fit(
     if not finite(result.state_dict()):
         raise ValueError("The weights have values that are not numbers after the last step.")
     metrics = judge_all(result, task, workers)
-    report(
-        f"{metadata['arch']} {metadata['algorithm']}: test {task.metric} {metrics[task.metric]:.2%} after {training.seconds:.0f} s of training"
-    )
+    name = f"{metadata['arch']} {metadata['algorithm']}"
+    report(f"{name}: {task.metric} {metrics[task.metric]:.2%} after {training.seconds:.0f} s of training")
     extra = {**metadata.get("extra", {}), **{f"test_{name}": value for name, value in metrics.items()}}
     extra |= {"recipe": settings | {"epochs": epochs}, "seed": seed, "data": task.identity}
     save_checkpoint(
@@ -176,20 +172,12 @@ def _refuse_unwritable(folder: Path) -> None:
 
 
 @contextmanager
-def _asked_to_stop(ask: Callable[[], None]) -> Iterator[None]:
-    """Have the first Ctrl-C or SIGTERM end the training after the step that runs, the second at once."""
+def _signals() -> Iterator[None]:
+    """Whatever a training sets, leave the handlers of signals as they were."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: object) -> None:
-        for known, handler in before.items():
-            signal.signal(known, handler)
-        ask()
-
-    for number in before:
-        signal.signal(number, stop)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:
@@ -199,7 +187,7 @@ def _asked_to_stop(ask: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what Lightning says of itself and of worker processes to itself."""
+    """Keep to themselves what Lightning and PyTorch say of their own workings."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -207,6 +195,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -26,13 +26,15 @@ class Report(Callback):
         self.started = self.reported = time.monotonic()
         self.first = training.batches_done
         console = Console(stderr=True)
-        if console.is_terminal:
+        if console.is_terminal and trainer.is_global_zero:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
             self.bar.start()
             self.line = self.bar.add_task("", total=training.order.per_epoch * training.epochs)
 
     def on_train_batch_end(self, trainer: Any, training: Any, outputs: Any, *rest: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         done, per_epoch = training.batches_done + 1, training.order.per_epoch
         now = time.monotonic()
         last = done % per_epoch == 0

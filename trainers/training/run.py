@@ -14,7 +14,6 @@ from trainers.inputs import describe, example_inputs_of
 from trainers.models import create_model, default_sizes
 from trainers.options import check_options
 from trainers.tasks import Task, tasks
-from trainers.training.fit import fit
 from trainers.training.recipe import RECIPES, Recipe
 
 FLOAT = "float"  # the folder of the float network beside the binarized one that starts from it
@@ -118,6 +117,8 @@ def _fit(
     command: str,
     teacher: nn.Module | None = None,
 ) -> dict[str, float]:
+    from trainers.training.fit import fit  # Lightning takes seconds to import
+
     metadata = {
         "arch": run.arch,
         "sizes": sizes,
