@@ -3,16 +3,30 @@
 The bundled network was written by the command in its checkpoint's extra["command"].
 """
 
+import contextlib
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
-from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.cli.console import (
+    AsJson,
+    Debug,
+    Tracker,
+    Wait,
+    phase,
+    print_json,
+    refuse_tracker_alone,
+    reporting,
+    results,
+    run_command,
+    stderr,
+)
+from bibench_tvm.cli.errors import BibenchError, UsageError
 
 # Threads wait for each other without spinning: beside another program they would do little else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -67,6 +81,22 @@ def train(
     limit_train: Annotated[
         int | None, typer.Option(min=2, help="Use only so many samples, chosen at random once and for all.")
     ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(
+            "--evaluate", help="A checkpoint or an artifact's folder: judge it on the task, train nothing."
+        ),
+    ] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of tasks, networks, algorithms, seeds and settings: train them all."),
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Of a sweep: trainings at a time. Default: all cores.")
+    ] = None,
+    board: Annotated[str, typer.Option(help="With --evaluate: the key of a board, at --tracker.")] = "",
+    tracker: Tracker = "",
+    wait: Wait = 60,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data set, if it is not at its usual place.")
     ] = None,
@@ -75,6 +105,16 @@ def train(
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
     with reporting(as_json=as_json, debug=debug):
+        everywhere = len(os.sched_getaffinity(0))
+        if judged is not None:
+            refuse_tracker_alone(tracker, board)
+            _judge(judged, task, data, board, tracker, wait, as_json=as_json)
+            return
+        if sweep is not None:
+            _sweep(sweep, out or Path("runs") / sweep.stem, cores or everywhere, as_json=as_json)
+            return
+        if board or tracker:
+            raise UsageError("--board and --tracker go with --evaluate.")
         from trainers.checkpoint import CHECKPOINT
         from trainers.tasks import DataError, tasks
         from trainers.training.recipe import as_yaml, find_recipe, split_setting
@@ -102,7 +142,7 @@ def train(
             print(as_yaml(run.recipe), end="")
             return
         machine = Machine(
-            threads=threads or max(1, len(os.sched_getaffinity(0)) // devices),
+            threads=threads or max(1, everywhere // devices),
             workers=workers,
             devices=devices,
             accelerator=accelerator,
@@ -126,6 +166,68 @@ def train(
             names = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
             judged = {f"test_{name}": value for name, value in metrics.items()}
             print_json({**names, **judged, "checkpoint": str(folder / CHECKPOINT)})
+
+
+def _judge(
+    path: Path, task: str, data: Path | None, board: str, tracker: str, wait: float, *, as_json: bool
+) -> None:
+    from bibench_tvm.artifact.artifact import load
+    from bibench_tvm.measuring.accuracy import (
+        batches_of,
+        forward_of_artifact,
+        forward_of_checkpoint,
+        judge,
+    )
+    from rpc.session import session, tracker_address
+    from trainers.tasks import DataError, tasks
+
+    if board and not path.is_dir():
+        raise UsageError(f"{path} is no artifact's folder, and a board runs artifacts.")
+    try:
+        opened = tasks[task](data)
+    except DataError as error:
+        raise BibenchError(str(error)) from error
+    where: dict[str, object] = {}
+    with contextlib.ExitStack() as stack:
+        if not path.is_dir():
+            forward = forward_of_checkpoint(path)
+        elif board:
+            ours = stack.enter_context(session(tracker_address(tracker), board, wait_s=wait, limit_s=3600))
+            where = {"board": ours.info.key, "emulated": ours.info.emulated}
+            forward = forward_of_artifact(load(path), ours)
+        else:
+            forward = forward_of_artifact(load(path))
+        advance = stack.enter_context(phase(f"judging {path} on {task}", batches_of(opened)))
+        metrics = judge(forward, opened, advance)
+    table = Table("metric", task)
+    for name, value in metrics.items():
+        table.add_row(name, f"{100 * value:.2f}")
+    results(as_json).print(table)
+    if as_json:
+        print_json({"evaluated": str(path), "task": task, **where, "metrics": metrics})
+
+
+def _sweep(path: Path, out: Path, cores: int, *, as_json: bool) -> None:
+    from bibench_tvm.jobs.engine import run_jobs
+    from bibench_tvm.jobs.sweep import jobs_of, read_sweep, rows_of, table_of
+
+    points = read_sweep(path)
+    jobs = jobs_of(points, out)
+    with phase(f"{len(jobs)} trainings", len(jobs)) as advance:
+
+        def say(outcome: Any) -> None:
+            advance()
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            stderr.print(f"{outcome.name} {outcome.state}{reason}", soft_wrap=True)
+
+        outcomes = run_jobs(jobs, out, cores=cores, advance=say)
+    results(as_json).print(table_of(points, outcomes))
+    if as_json:
+        print_json({"sweep": str(path), "folder": str(out), "rows": rows_of(points, outcomes)})
+    if any(outcome.state == "stopped" for outcome in outcomes):
+        stderr.print("The same command goes on where this one was stopped.")
+    if any(outcome.state != "done" for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ def evaluate(
     samples: Sequence[int] | None = None,
     batch_size: int = BATCH,
     workers: int = 0,
-    advance: Callable[[int], None] = lambda samples: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """The metrics of what `forward` makes of the inputs of `samples`, of all of the split if None.
 
-    `advance` is called after each batch with the number of its samples.
+    `advance` is called after each batch.
 
     Raises:
         DataError: there is not one sample.
@@ -41,9 +41,9 @@ def evaluate(
     metrics = task.metrics()
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: False  # each process that judges has seen all samples
-    for index, (inputs, targets) in enumerate(evaluation_batches(task, split, chosen, batch_size, workers)):
+    for inputs, targets in evaluation_batches(task, split, chosen, batch_size, workers):
         metrics.update(forward(inputs), targets)
-        advance(min(batch_size, len(chosen) - index * batch_size))
+        advance()
     return {name: float(value) for name, value in metrics.compute().items()}
 
 
