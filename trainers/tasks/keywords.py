@@ -74,8 +74,8 @@ class Keywords:
         if empty := [split for split, files in self.files.items() if not files]:
             raise DataError(f"{folder} has no clips for {empty[0]}.")
         self.noises = read_noises(folder / NOISE, remedy)
-        lists = [folder / file for file in LISTS.values()]
-        self.identity = identity_of([*(folder / name for name in present), *lists], folder)
+        others = [*(folder / file for file in LISTS.values()), *(folder / NOISE).glob("*.wav")]
+        self.identity = identity_of([*(folder / name for name in present), *others], folder)
 
     @property
     def splits(self) -> Mapping[str, int]:

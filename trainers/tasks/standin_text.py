@@ -116,10 +116,11 @@ def extract(sdist: Path, folder: Path) -> None:
         raise DataError(
             f"{sdist} is not the source package of vaderSentiment 3.3.2: its sha256 should be {SDIST}."
         )
-    contents = {}
-    with tarfile.open(sdist) as outer, tarfile.open(fileobj=_member(outer, ARCHIVE)) as inner:
-        for name, member in FILES.items():
-            contents[name] = _member(inner, member).read()
+    try:
+        with tarfile.open(sdist) as outer, tarfile.open(fileobj=_member(outer, ARCHIVE)) as inner:
+            contents = {name: _member(inner, member).read() for name, member in FILES.items()}
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{sdist}, or {ARCHIVE} in it, is not an archive.") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         whole = Path(temporary) / folder.name
@@ -130,11 +131,12 @@ def extract(sdist: Path, folder: Path) -> None:
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    """The file `name` of an archive, opened; it is neither a link nor large."""
     try:
         found = archive.getmember(name)
-        file = archive.extractfile(found) if found.isreg() and found.size <= MOST else None
-    except (KeyError, OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{archive.name!s} should hold {name}, and does not.") from error
+    except KeyError as error:
+        raise DataError(f"The source package should hold {name}, and does not.") from error
+    file = archive.extractfile(found) if found.isreg() and found.size <= MOST else None
     if file is None:
-        raise DataError(f"{name} in {archive.name!s} should be a file of less than {MOST >> 20} MiB.")
+        raise DataError(f"{name} in the source package should be a file of less than {MOST >> 20} MiB.")
     return file
