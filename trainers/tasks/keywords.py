@@ -26,7 +26,7 @@ from trainers.tasks import DataError, identity_of, read_text
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 RATE = 16000  # Hz, and samples of a clip
 FEATURES = FRAMES = 32
-WINDOW, HOP = 2048, 512  # samples: one second gives 32 frames
+WINDOW, HOP = 1024, 512  # samples: one second gives 32 frames
 NOISE = "_background_noise_"
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 SHIFT = RATE // 10  # samples, in training
