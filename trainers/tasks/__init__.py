@@ -104,7 +104,7 @@ def identity_of(files: Iterable[Path], root: Path) -> str:
         found = [(path.relative_to(root).as_posix(), path.stat().st_size, path) for path in sorted(files)]
         small = sum(size for _, size, _ in found) <= HASHED
         for name, size, path in found:
-            digest.update(f"{name} {size}\n".encode())
+            digest.update(os.fsencode(f"{name} {size}\n"))
             if small:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

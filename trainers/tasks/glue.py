@@ -70,6 +70,8 @@ class Table:
                 columns = layout.columns
                 for number, line in enumerate(file, start=1):
                     start, position = position, position + len(line)
+                    if not line.strip():
+                        continue
                     fields = _fields(line, path, number)
                     if not columns:
                         columns = tuple(fields)
@@ -133,7 +135,7 @@ class Glue:
     published = PUBLISHED
 
     def __init__(self, data: Path | None = None) -> None:
-        folder = Path(data) if data else data_folder("glue")
+        folder = (Path(data) if data else data_folder("glue")).resolve()
         if not (folder / "train.tsv").exists():
             folder /= self.layout.folder
         files = {"train": folder / "train.tsv", "test": folder / self.layout.dev}

@@ -7,6 +7,7 @@ as much silence, as it has of the ten words. Which other words follows from thei
 noise: its first 80 % for training, and 10 % each for validation and test."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from torch import Tensor
@@ -31,7 +32,7 @@ class SpeechCommands(Keywords):
         for split, found in self.found.items():
             count = -(-len(self.files[split]) // 10)
             others = [name for word, names in found.items() if word not in WORDS for name in names]
-            others.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+            others.sort(key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
             self.files[split] += [(name, len(WORDS)) for name in others[:count]]
             self.files[split] += [(f"{NOISE}/{number}", len(WORDS) + 1) for number in range(count)]
 

@@ -129,7 +129,7 @@ def _noise(count: int, slope: float, generator: np.random.Generator) -> np.ndarr
 
 def _write(path: Path, samples: np.ndarray) -> None:
     """Write a wav file, whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(".part")  # always the same, so that what a killed call left is used up
     with wave.open(str(temporary), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

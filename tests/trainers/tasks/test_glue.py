@@ -1,5 +1,6 @@
 """The nine of GLUE on tiny files that are laid out as the published ones, and on broken twins of them."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,24 @@ def test_lines_of_qqp_that_are_cut_are_left_out(tmp_path: Path) -> None:
     ):
         task = tasks["glue/qqp"](tmp_path)
     assert task.splits["train"] == 2
+
+
+def test_how_the_folder_is_named_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path, "rte")
+    before = tasks["glue/rte"](tmp_path)
+    (folder / "dev.tsv").open("ab").write(b"\r\n\n")
+    after = tasks["glue/rte"](tmp_path)
+    assert after.splits == before.splits, "an empty line is none"
+    for place, data in ((folder, "."), (folder, ".."), (tmp_path, "RTE")):
+        monkeypatch.chdir(place)
+        task = tasks["glue/rte"](Path(data))
+        assert (task.identity, task.sizes) == (after.identity, before.sizes), "with the vocabulary above it"
+    copied = pickle.loads(pickle.dumps(task))
+    monkeypatch.chdir("/")
+    assert (
+        copied.batch("test", [1])[0]["input_ids"].tolist()
+        == after.batch("test", [1])[0]["input_ids"].tolist()
+    )
 
 
 def test_without_a_vocabulary_one_is_made(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Speech Commands in its folders and formats, and broken twins of them; log-mel energies by their formula."""
 
 import math
+import os
 import struct
 import wave
 from collections.abc import Callable
@@ -160,6 +161,14 @@ def test_lists_that_name_other_files(folder: Path, name: str) -> None:
     (folder / "validation_list.txt").write_text(f"{name}\n")
     with pytest.raises(DataError, match="validation_list.txt should name clips such as .*, and not"):
         tasks["speech_commands"](folder)
+
+
+def test_any_name_of_a_file(folder: Path) -> None:
+    for name in (b"\xff_nohash_0.wav", b"._x_nohash_0.wav", b"a b.wav"):
+        target = os.fsencode(folder / "up") + b"/" + name
+        os.rename(os.fsencode(folder / "bed" / f"{SPEAKERS[0]}_nohash_0.wav"), target)
+        write_wav(folder / "bed" / f"{SPEAKERS[0]}_nohash_0.wav", tone(50))
+    assert tasks["speech_commands"](folder).splits["train"] == 23 + 2 * 3
 
 
 def test_missing_and_damaged_files(folder: Path, tmp_path: Path) -> None:
