@@ -23,14 +23,16 @@ install_debian() { # packages: installs them as root, or says the line to type
 }
 
 fetch_data() { # Fashion-MNIST, and what the stand-ins for text and speech are made of; what is there stays
-    "$venv/bin/python" -c 'import tokenizers, torchmetrics' 2>/dev/null ||
+    data=${BIBENCH_DATA:-$HOME/.cache/bibench_tvm/data}
+    "$venv/bin/python" -c 'from importlib.util import find_spec as f; f("tokenizers") and f("torchmetrics") or exit(1)' \
+        2>/dev/null ||
         fail "The data are made with what training needs, and $venv lacks it. Type: ./install.sh"
     packages=
     [ -d /usr/share/datasets/fashion-mnist ] || packages=dataset-fashion-mnist
     command -v espeak-ng >/dev/null || packages="$packages espeak-ng"
     # shellcheck disable=SC2086
     [ -z "$packages" ] || install_debian $packages
-    if [ ! -d "${BIBENCH_DATA:-$HOME/.cache/bibench_tvm/data}/standin_text" ]; then
+    if [ ! -d "$data/standin_text" ]; then
         folder=$(mktemp -d)
         trap 'rm -rf "$folder"' EXIT
         # The sentences are in no wheel. Who fetches a source package runs its setup.py: hence the digest.
@@ -41,8 +43,8 @@ fetch_data() { # Fashion-MNIST, and what the stand-ins for text and speech are m
             fail "pip could not fetch vaderSentiment 3.3.2; its own words are above."
         "$venv/bin/python" -m trainers.fetch text "$folder"/*.tar.gz
     fi
-    "$venv/bin/python" -m trainers.fetch speech
-    echo "The data are in ${BIBENCH_DATA:-$HOME/.cache/bibench_tvm/data} and /usr/share/datasets." >&2
+    [ -d "$data/standin_speech" ] || "$venv/bin/python" -m trainers.fetch speech
+    echo "The data are in $data and /usr/share/datasets." >&2
 }
 
 if [ "$extras" = data ]; then
