@@ -164,8 +164,8 @@ def train(
         results(as_json).print(f"{folder / CHECKPOINT}: {decisive} {metrics[decisive]:.2%} on {task}")
         if as_json:
             names = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
-            judged = {f"test_{name}": value for name, value in metrics.items()}
-            print_json({**names, **judged, "checkpoint": str(folder / CHECKPOINT)})
+            named = {f"test_{name}": value for name, value in metrics.items()}
+            print_json({**names, **named, "checkpoint": str(folder / CHECKPOINT)})
 
 
 def _judge(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import yaml
 from msgspec import Meta
+from rich.box import SIMPLE
 from rich.table import Table
 
 from bibench_tvm.cli.errors import UsageError
@@ -176,16 +177,20 @@ def _command(point: Training, folder: Path) -> list[str]:
 
 
 def table_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> Table:
-    """A row for each point but for its seed: the deciding metric, mean and standard deviation over seeds; and
-    how many failed or are missing, with a reason."""
-    table = Table("task", "network", "algorithm", "settings", "metric", "mean", "std", "seeds", "missing")
-    for row in rows_of(points, outcomes):
+    """A row for each point but for its seed: the deciding metric, mean and standard deviation over seeds; how
+    many failed or are missing, with a reason. Settings that are the same everywhere are left out."""
+    rows = rows_of(points, outcomes)
+    shared = set.intersection(*(set(row["settings"]) for row in rows))
+    table = Table(
+        "task", "network", "algorithm", "settings", "metric", "mean", "std", "seeds", "missing", box=SIMPLE
+    )
+    for row in rows:
         values = row["values"]
         table.add_row(
             row["task"],
             row["arch"],
             row["algorithm"],
-            row["settings"],
+            ", ".join(setting for setting in row["settings"] if setting not in shared),
             row["metric"],
             f"{100 * statistics.fmean(values):.2f}" if values else "?",
             f"{100 * statistics.stdev(values):.2f}" if len(values) > 1 else "",
@@ -208,7 +213,7 @@ def rows_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> list[dic
                 "task": point.task,
                 "arch": point.arch,
                 "algorithm": algorithm,
-                "settings": ", ".join([point.recipe, *point.settings]),
+                "settings": [point.recipe, *point.settings],
                 "metric": metric,
                 "values": [],
                 "missing": [],

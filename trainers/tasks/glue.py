@@ -128,6 +128,7 @@ class Glue:
     """One of the nine: a network has as many outputs as there are classes, and one for a score."""
 
     layout: ClassVar[Layout]
+    epochs = 3  # as Devlin et al., 2019, appendix A.3
     metric = "accuracy"
     licence = (
         "The sets of GLUE have licences of their own, most for research only: see where they are published."

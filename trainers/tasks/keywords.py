@@ -42,6 +42,7 @@ class Keywords:
 
     example_inputs: Any = (torch.zeros(1, 1, FEATURES, FRAMES),)
     metric = "accuracy"
+    epochs: int
     licence: str
     published: str
 

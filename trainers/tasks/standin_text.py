@@ -40,6 +40,7 @@ class StandinText:
     """Tokens of all sentences, int32 (N, 32), in memory: 80 % for training, 10 % each for the rest."""
 
     example_inputs: Any = example(LENGTH)
+    epochs = 4
     metric = "accuracy"
     licence = (
         "A stand-in of the project's own making. The package vaderSentiment is under the MIT licence; the "

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainers.inputs import call
+from trainers.inputs import call, samples_of
 from trainers.tasks import DataError, Task
 from trainers.training.loader import evaluation_batches
 
@@ -42,7 +42,8 @@ def evaluate(
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: False  # each process that judges has seen all samples
     for inputs, targets in evaluation_batches(task, split, chosen, batch_size, workers):
-        metrics.update(forward(inputs), targets)
+        if samples_of(inputs):  # none where all files of a batch are broken
+            metrics.update(forward(inputs), targets)
         advance()
     return {name: float(value) for name, value in metrics.compute().items()}
 

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from trainers.checkpoint import save_checkpoint
 from trainers.convert import set_progress
-from trainers.inputs import call
+from trainers.inputs import call, samples_of
 from trainers.operator import BinaryLayer
 from trainers.tasks import Task
 from trainers.training.evaluate import judge
@@ -129,8 +129,10 @@ class Training(LightningModule):
         self.started = self.saved = time.monotonic()
         self.log_file = Log(self.out, self.log_bytes) if self.trainer.is_global_zero else None
 
-    def training_step(self, batch: tuple[Any, Any], index: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Any], index: int) -> Tensor | None:
         inputs, targets = batch
+        if samples_of(inputs) < 2:  # of broken files; the others of the step count
+            return None
         if self.batches_done % self.recipe.accumulate == 0:
             self._prepare_step()
         # What is random in a step follows from where it is, so that nothing random has to be kept.
