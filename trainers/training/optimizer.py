@@ -15,8 +15,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe, stage: int) -> torch.optim.
     """Of the parameters in three kinds, each with its weight decay; the last stage of two has none."""
     binary = {id(m.latent) for m in model.modules() if isinstance(m, BinaryLayer)}
     kinds: dict[str, list[nn.Parameter]] = {"binary": [], "float": [], "other": []}
-    for parameter in model.parameters():
-        kind = "binary" if id(parameter) in binary else "float" if parameter.dim() > 1 else "other"
+    for name, parameter in model.named_parameters():
+        matrix = name.endswith("weight") and parameter.dim() > 1
+        kind = "binary" if id(parameter) in binary else "float" if matrix else "other"
         kinds[kind].append(parameter)
     decayed = stage == 0 or recipe.stages == 1
     groups = [

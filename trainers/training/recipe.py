@@ -45,7 +45,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     epochs: Count | None = None
     batch_size: Annotated[int, Meta(ge=2)] = 64
     accumulate: Count = 1
-    lr: Annotated[float, Meta(gt=0)] = 1e-3
+    lr: Annotated[float, Meta(gt=0, le=1e6)] = 1e-3
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: Share = 0.9
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
