@@ -221,9 +221,12 @@ def _sweep(path: Path, out: Path, cores: int, *, as_json: bool) -> None:
             stderr.print(f"{outcome.name} {outcome.state}{reason}", soft_wrap=True)
 
         outcomes = run_jobs(jobs, out, cores=cores, advance=say)
-    results(as_json).print(table_of(points, outcomes))
+    rows = rows_of(points, outcomes)
+    results(as_json).print(table_of(rows))
+    for sentence in [sentence for row in rows for sentence in row["missing"]]:
+        results(as_json).print(sentence, soft_wrap=True)
     if as_json:
-        print_json({"sweep": str(path), "folder": str(out), "rows": rows_of(points, outcomes)})
+        print_json({"sweep": str(path), "folder": str(out), "rows": rows})
     if any(outcome.state == "stopped" for outcome in outcomes):
         stderr.print("The same command goes on where this one was stopped.")
     if any(outcome.state != "done" for outcome in outcomes):

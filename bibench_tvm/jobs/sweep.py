@@ -176,16 +176,15 @@ def _command(point: Training, folder: Path) -> list[str]:
     return command
 
 
-def table_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> Table:
-    """A row for each point but for its seed: the deciding metric, mean and standard deviation over seeds; how
-    many failed or are missing, with a reason. Settings that are the same everywhere are left out."""
-    rows = rows_of(points, outcomes)
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row for each of `rows_of`: the deciding metric, in percent, mean and standard deviation over seeds.
+    Settings that are the same everywhere are left out."""
     shared = set.intersection(*(set(row["settings"]) for row in rows))
-    table = Table(
-        "task", "network", "algorithm", "settings", "metric", "mean", "std", "seeds", "missing", box=SIMPLE
-    )
+    table = Table(box=SIMPLE)
+    for column in ("task", "network", "algorithm", "settings", "metric", "mean", "std", "seeds"):
+        table.add_column(column, overflow="fold")
     for row in rows:
-        values = row["values"]
+        values, missing = row["values"], row["missing"]
         table.add_row(
             row["task"],
             row["arch"],
@@ -194,14 +193,13 @@ def table_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> Table:
             row["metric"],
             f"{100 * statistics.fmean(values):.2f}" if values else "?",
             f"{100 * statistics.stdev(values):.2f}" if len(values) > 1 else "",
-            str(len(values)),
-            "; ".join(row["missing"]),
+            f"{len(values)} of {len(values) + len(missing)}" if missing else str(len(values)),
         )
     return table
 
 
 def rows_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """What the table shows, by name: `values` of the metric over seeds, and the reasons of those missing."""
+    """A row for each point but for its seed: `values` of the metric over seeds, and why others are missing."""
     by_name = {outcome.name: outcome for outcome in outcomes}
     rows: dict[Training, dict[str, Any]] = {}
     for point in points:
@@ -224,5 +222,7 @@ def rows_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> list[dic
         if outcome.state == "done" and isinstance(value, float):
             row["values"].append(value)
         else:
-            row["missing"].append(f"seed {point.seed} {outcome.state}: {outcome.reason or 'no value'}")
+            row["missing"].append(
+                f"{point.name} {outcome.state}: {outcome.reason or 'it has no such metric'}"
+            )
     return list(rows.values())

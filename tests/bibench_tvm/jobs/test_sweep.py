@@ -100,11 +100,11 @@ def test_the_table(tmp_path: Path) -> None:
     rows = rows_of(points, outcomes)
     assert len(rows) == 6
     assert rows[0]["values"] == [0.6]
-    assert rows[0]["missing"] == ["seed 0 failed: The loss is nan."]
+    assert rows[0]["missing"] == [f"{points[0].name} failed: The loss is nan."]
     assert rows[1]["values"] == [0.5, 0.6]
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(table_of(points, outcomes))
+        console.print(table_of(rows))
     lines = capture.get().splitlines()
     assert any("55.00" in line and "7.07" in line and "lr=0.01" in line for line in lines)
     assert not any("epochs" in line for line in lines)
