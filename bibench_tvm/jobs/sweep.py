@@ -199,7 +199,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def rows_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """A row for each point but for its seed: `values` of the metric over seeds, and why others are missing."""
+    """A row for each point but for its seed: `values` of the metric over seeds, and why some are missing."""
     by_name = {outcome.name: outcome for outcome in outcomes}
     rows: dict[Training, dict[str, Any]] = {}
     for point in points:

@@ -204,7 +204,7 @@ def test_a_sweep(data: Path, tmp_path: Path) -> None:
     finally:
         (data / "kept").rename(data / "t10k-labels-idx1-ubyte.gz")
     assert result.exit_code == 1
-    name = "fashion_mnist/resnet20@small/bnn/paper,epochs=1,batch_size=5,seed=0"
+    name = "fashion_mnist/resnet20@small/bnn/paper,batch_size=5,epochs=1,seed=0"
     assert f"{name} blocked: it needs" in result.stdout
     assert "There is no" in result.stderr
     assert np.isfinite([value for row in rows for value in row["values"]]).all()
