@@ -15,7 +15,7 @@ Random = np.random.Generator
 Piece = tuple[float, Callable[[Random, int], np.ndarray]]  # its surface, and so many points (n, 3) on it
 Parts = dict[str, list[Piece]]
 
-NOISE = 0.2
+NOISE = 0.15
 
 
 def box(x: float, y: float, z: float, length: float, height: float, width: float) -> Piece:
