@@ -23,10 +23,6 @@ def python_batch(pixels: np.ndarray, labels: list[int], kind: bytes = b"u1") -> 
     empty = b"cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85U\x01b\x87R"
     none = b"NNN" + 2 * b"J\xff\xff\xff\xff" + b"K\x00"
     dtype = b"cnumpy\ndtype\n" + text(kind) + b"K\x00K\x01\x87R(K\x03U\x01|" + none + b"tb"
-        b"cnumpy\ndtype\n"
-        + text(kind)
-        + b"K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    )
     values = b"T" + struct.pack("<I", pixels.size) + pixels.tobytes()
     data = empty + b"(K\x01" + shape + dtype + b"\x89" + values + b"tb"
     numbers = b"](" + b"".join(b"J" + struct.pack("<i", label) for label in labels) + b"e"

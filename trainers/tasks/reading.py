@@ -1,0 +1,45 @@
+"""How the files of a large set are read, one by one as they are asked for: the broken ones are left out."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from trainers.tasks import DataError
+
+T = TypeVar("T")
+
+
+class Broken(Exception):
+    """What a file lacks, to follow "because"."""
+
+
+def read_each(paths: Sequence[Path], read: Callable[[int], T]) -> tuple[list[T], list[int]]:
+    """What `read` makes of the files, given their places in `paths`, and the places of those it could read.
+
+    The others are named in a warning with the reason that `read` raised: `Broken`, or whatever a damaged file
+    can lead to.
+
+    Raises:
+        DataError: it could read none.
+    """
+    found, places, reasons = [], [], []
+    for place, path in enumerate(paths):
+        try:
+            found.append(read(place))
+            places.append(place)
+        except Exception as error:
+            reasons.append(f"{path} is left out, because {_reason(error)}.")
+            warnings.warn(reasons[-1], stacklevel=2)
+    if not found:
+        names = " ".join(reasons[:8]) + (f" So are {len(reasons) - 8} more." if len(reasons) > 8 else "")
+        raise DataError(f"A whole batch cannot be read. {names}")
+    return found, places
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Broken):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"it cannot be read: {error.strerror}"
+    return "it is damaged"
