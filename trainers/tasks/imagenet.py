@@ -47,6 +47,8 @@ class ImageNet(Classification):
                 f"published at {self.published}."
             )
         self.classes = sorted(found["train"] or found["test"])
+        if len(self.classes) < 2:
+            raise DataError(f"{data} has images of one class, {self.classes[0]}, and should of two or more.")
         self.files: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # names as bytes, labels
         for split, folders in found.items():
             if folders is not None:

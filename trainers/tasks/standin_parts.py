@@ -15,6 +15,7 @@ from trainers.tasks.standin_points import POINTS, StandinClouds
 class StandinParts(StandinClouds, Segmentation):
     """Clouds float32 (N, 3, 128) and each point's part, int64 (N, 128); turned and jittered in training."""
 
+    noise = 0.08
     parts = PARTS
     sizes: Mapping[str, int | str] = {"num_classes": len(CATEGORIES), "parts": sum(PARTS), "points": POINTS}
 

@@ -11,14 +11,19 @@ from torch import Tensor
 from trainers.tasks import DataError, tasks
 from trainers.tasks.classes import Classification
 from trainers.tasks.clouds import jitter, turn
-from trainers.tasks.parametric_clouds import CATEGORIES, make_clouds
+from trainers.tasks.parametric_clouds import CATEGORIES, NOISE, make_clouds
 
 POINTS = 128
 COUNTS = {"train": 2000, "validation": 500, "test": 500}
 
 
 class StandinClouds:
-    """All the clouds, in memory: 5 MB. The folder `data` has to be left out, since nothing is read."""
+    """All the clouds, in memory: 5 MB. The folder `data` has to be left out, since nothing is read.
+
+    Their noise is such that a small float PointNet is right about 95 % of the categories.
+    """
+
+    noise = NOISE
 
     example_inputs: Any = (torch.zeros(1, 3, POINTS),)
     licence = "Apache-2.0, as the program that makes them: a stand-in, whose figures compare with no paper's."
@@ -31,7 +36,7 @@ class StandinClouds:
             raise DataError(f"A stand-in of point clouds is made and not read; leave the folder {data} out.")
         digest, self.data = hashlib.sha256(), {}
         for seed, (split, count) in enumerate(COUNTS.items()):
-            arrays = make_clouds(count, POINTS, seed)
+            arrays = make_clouds(count, POINTS, seed, self.noise)
             for array in arrays:
                 digest.update(array.tobytes())
             self.data[split] = tuple(torch.from_numpy(array) for array in arrays)

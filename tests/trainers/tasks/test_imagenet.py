@@ -143,6 +143,9 @@ def test_what_is_not_the_set(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "other" / "val" / "n01440764").mkdir(parents=True)
     with pytest.raises(DataError, match="val should hold a folder for each class"):
         ImageNet(tmp_path / "other")
+    (tmp_path / "other" / "val" / "n01440764" / "a.JPEG").write_bytes(b"")
+    with pytest.raises(DataError, match="other has images of one class, n01440764"):
+        ImageNet(tmp_path / "other")
 
 
 def test_evaluation_only(folder: Path) -> None:

@@ -43,8 +43,8 @@ def test_batches_of_clouds(points: StandinPoints) -> None:
 
 def test_batches_of_parts(parts: StandinParts, points: StandinPoints) -> None:
     clouds, labels = parts.batch("test", range(20))
-    assert torch.equal(clouds, points.batch("test", range(20))[0])
-    assert (labels.shape, labels.dtype) == ((20, 128), torch.int64)
+    assert (clouds.shape, labels.shape, labels.dtype) == ((20, 3, 128), (20, 128), torch.int64)
+    assert not torch.equal(clouds, points.batch("test", range(20))[0])  # which have more noise
     first = np.cumsum([0, *PARTS])
     for index, row in enumerate(labels.tolist()):
         assert set(row) <= set(range(first[index % 10], first[index % 10 + 1]))
