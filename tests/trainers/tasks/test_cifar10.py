@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainers.tasks.cifar_files import python_batch, tiny, write_binary, write_python
+from tests.trainers.tasks.cifar_files import python_batch, text, tiny, write_binary, write_python
 from trainers.models import create_model
 from trainers.tasks import DataError, tasks
 from trainers.tasks.cifar10 import MEAN, SHIFT, STD, Cifar10
@@ -93,7 +93,7 @@ class Trap:
 
 PIXELS, LABELS = tiny(4, 0)
 WHOLE = python_batch(PIXELS, LABELS.tolist())
-HUGE = b"\x96" + struct.pack("<Q", 2**40)  # BYTEARRAY8
+BUFFER = b"\x96" + struct.pack("<Q", 1) + b"x"  # BYTEARRAY8, which takes memory before it reads
 DAMAGED = {
     "empty": (b"", "it is damaged"),
     "truncated": (WHOLE[:9000], "it is damaged"),
@@ -104,7 +104,8 @@ DAMAGED = {
     "hostile": (pickle.dumps({"labels": [0], "data": Trap()}, 2), "it asks for posix.system"),
     "hostile in a class": (b"\x80\x02cnumpy\nload\nU\x01x\x85R.", "it asks for numpy.load"),
     "builtins": (b"\x80\x02c__builtin__\neval\nU\x011\x85R.", "it asks for __builtin__.eval"),
-    "a buffer of a terabyte": (b"\x80\x05" + HUGE + b".", "it is damaged"),
+    "a buffer": (WHOLE[:-2] + text(b"more") + BUFFER + b"u.", "it is damaged"),
+    "in columns": (WHOLE.replace(b"\x89T", b"\x88T"), "its pixels are no bytes in rows"),
     "far in the memo": (b"\x80\x02}r\xff\xff\xff\xff.", "it is damaged"),
     "too few labels": (python_batch(PIXELS, [1, 2]), "it has 2 labels for 4 images"),
     "label 10": (python_batch(PIXELS, [1, 2, 10, 3]), "should have labels from 0 to 9"),

@@ -60,6 +60,18 @@ def test_every_severity(name: str) -> None:
 
 
 def test_the_tables() -> None:
+    """Those of one number as the authors' make_cifar_c.py has them, and all in their order and lengths."""
+    of_one = {name: [row[0] for row in rows] for name, rows in CIFAR10_C.items() if len(rows[0]) == 1}
+    assert of_one == {
+        "gaussian_noise": [0.04, 0.06, 0.08, 0.09, 0.1],
+        "shot_noise": [500, 250, 100, 75, 50],
+        "impulse_noise": [0.01, 0.02, 0.03, 0.05, 0.07],
+        "brightness": [0.05, 0.1, 0.15, 0.2, 0.3],
+        "contrast": [0.75, 0.5, 0.4, 0.3, 0.15],
+        "jpeg_compression": [80, 65, 58, 50, 40],
+        "speckle_noise": [0.06, 0.1, 0.12, 0.16, 0.2],
+        "gaussian_blur": [0.4, 0.6, 0.7, 0.8, 1],
+    }
     assert [*CIFAR10_C] == [*IMAGENET_C] == [*CORRUPTIONS] and len(CIFAR10_C) == 19
     for table in (CIFAR10_C, IMAGENET_C):
         assert all(len(rows) == 5 and len({len(row) for row in rows}) == 1 for rows in table.values())

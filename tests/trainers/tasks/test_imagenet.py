@@ -1,7 +1,9 @@
 """The loader on tiny folders, on broken images, and its crops against Pillow's and against a count."""
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +92,12 @@ def test_crops_at_random() -> None:
     assert crop_at_random(Image.new("RGB", (1, 5000)), [0.5] * 41).size == (224, 224)
 
 
-def bomb() -> bytes:
-    """A PNG of 20000 x 20000 pixels in a few kilobytes, cut after its beginning."""
+def bomb(extent: int) -> bytes:
+    """The beginning of a PNG with so many pixels a side."""
     content = io.BytesIO()
-    Image.new("1", (20000, 20000)).save(content, "PNG")
-    return content.getvalue()[:5000]
+    Image.new("L", (8, 8)).save(content, "PNG")
+    header = b"IHDR" + struct.pack(">II", extent, extent) + content.getvalue()[24:29]
+    return content.getvalue()[:12] + header + struct.pack(">I", zlib.crc32(header)) + content.getvalue()[33:]
 
 
 def broken_files() -> dict[str, tuple[bytes, str]]:
@@ -108,7 +111,8 @@ def broken_files() -> dict[str, tuple[bytes, str]]:
         "empty": (b"", "it is neither a JPEG nor a PNG image"),
         "text": (b"<html>404</html>", "it is neither"),
         "a GIF": (content.getvalue(), "it is neither"),
-        "a bomb": (bomb(), "it would take more than [0-9]+ pixels"),
+        "a bomb": (bomb(11000), "it would take more than [0-9]+ pixels"),
+        "a larger bomb": (bomb(60000), "it would take more than [0-9]+ pixels"),
         "gone": (b"", "it cannot be read: No such file or directory"),
     }
 
