@@ -319,7 +319,14 @@ def spatter(
     return np.clip(x + water * [175 / 255, 238 / 255, 238 / 255], 0, 1) * 255
 
 
-CORRUPTIONS: Mapping[str, Callable[..., np.ndarray]] = {name: globals()[name] for name in CIFAR10_C}
+CORRUPTIONS: Mapping[str, Callable[..., np.ndarray]] = {
+    function.__name__: function
+    for function in (
+        *(gaussian_noise, shot_noise, impulse_noise, defocus_blur, glass_blur, motion_blur, zoom_blur),
+        *(snow, frost, fog, brightness, contrast, elastic_transform, pixelate, jpeg_compression),
+        *(speckle_noise, gaussian_blur, spatter, saturate),
+    )
+}
 
 
 def _blur(x: np.ndarray, sigma: float) -> np.ndarray:

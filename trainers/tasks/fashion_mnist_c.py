@@ -32,7 +32,7 @@ class FashionMnistC(Classification):
 
     def __init__(self, data: Path | None = None) -> None:
         whole = FashionMnist(data)
-        self.images, self.labels = (values[:COUNT] for values in whole.data["test"])
+        self.images, self.labels = (values[:COUNT].clone() for values in whole.data["test"])
         made_with = f"{whole.identity} {COUNT} {CIFAR10_C}"
         self.identity = hashlib.sha256(made_with.encode()).hexdigest()
 

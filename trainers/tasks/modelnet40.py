@@ -17,7 +17,7 @@ from torch import Tensor
 from trainers.tasks import DataError, identity_of, tasks
 from trainers.tasks.classes import Classification
 from trainers.tasks.clouds import jitter, to_unit_sphere, turn
-from trainers.tasks.reading import Broken, read_each
+from trainers.tasks.reading import Broken, read_each, read_numbers
 
 CLASSES = (
     "airplane", "bathtub", "bed", "bench", "bookshelf", "bottle", "bowl", "car", "chair", "cone", "cup",
@@ -171,11 +171,15 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise Broken("it does not say how many vertices and faces it has") from error
     if vertex_count < 3 or face_count < 1 or len(lines) < 1 + vertex_count + face_count:
         raise Broken(f"it should have {vertex_count} vertices and {face_count} faces, and is shorter")
-    rows = [line.split() for line in lines[1 : 1 + vertex_count + face_count]]
-    if any(len(row) != 3 for row in rows[:vertex_count]):
+    vertices = read_numbers(lines[1 : 1 + vertex_count], np.float64)
+    if vertices is None or vertices.shape[1] != 3:
         raise Broken("not every vertex has three coordinates")
-    vertices = np.array(rows[:vertex_count]).astype(np.float64)
-    triangles = np.array(list(_triangles(rows[vertex_count:])), np.int64)
+    faces = lines[1 + vertex_count : 1 + vertex_count + face_count]
+    numbers = read_numbers(faces, np.int64)
+    if numbers is not None and numbers.shape[1] == 4 and (numbers[:, 0] == 3).all():
+        triangles = numbers[:, 1:]
+    else:
+        triangles = np.array(list(_triangles(line.split() for line in faces)), np.int64)
     if not np.isfinite(vertices).all():
         raise Broken("it has coordinates that are no numbers")
     if not len(triangles) or triangles.min() < 0 or triangles.max() >= vertex_count:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from trainers.tasks import DataError
 
 T = TypeVar("T")
@@ -35,6 +37,14 @@ def read_each(paths: Sequence[Path], read: Callable[[int], T]) -> tuple[list[T],
         names = " ".join(reasons[:8]) + (f" So are {len(reasons) - 8} more." if len(reasons) > 8 else "")
         raise DataError(f"A whole batch cannot be read. {names}")
     return found, places
+
+
+def read_numbers(lines: Sequence[bytes], kind: type[np.generic]) -> np.ndarray | None:
+    """The table in lines with numbers between spaces; None where they are none, or not as many in each."""
+    try:
+        return np.loadtxt(lines, kind, comments=None, encoding="latin-1", ndmin=2) if lines else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainers.tasks import DataError, identity_of, tasks
 from trainers.tasks.clouds import jitter, to_unit_sphere
 from trainers.tasks.part_iou import Segmentation
-from trainers.tasks.reading import Broken, read_each
+from trainers.tasks.reading import Broken, read_each, read_numbers
 
 CATEGORIES = {  # name -> its parts, numbered on from category to category
     "Airplane": 4, "Bag": 2, "Cap": 2, "Car": 4, "Chair": 4, "Earphone": 3, "Guitar": 3, "Knife": 2,
@@ -119,13 +119,9 @@ class ShapeNet(Segmentation):
 def read_shape(path: Path, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
     """Points float64 (P, 3) and their parts int64 (P,), from `first` to less than `end`, of lines with x, y,
     z, the normal and the part. Raises Broken, ValueError or OSError."""
-    rows = [line.split() for line in path.read_bytes().split(b"\n") if line.strip()]
-    if not rows or any(len(row) != 7 for row in rows):
+    values = read_numbers([line for line in path.read_bytes().split(b"\n") if line.strip()], np.float64)
+    if values is None or values.shape[1] != 7:
         raise Broken("not every line has seven numbers, coordinates, normal and part")
-    try:
-        values = np.array(rows).astype(np.float64)
-    except ValueError as error:
-        raise Broken("not every line has seven numbers, coordinates, normal and part") from error
     points, parts = values[:, :3], values[:, 6]
     if not np.isfinite(points).all():
         raise Broken("it has coordinates that are no numbers")

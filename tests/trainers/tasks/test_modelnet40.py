@@ -129,7 +129,7 @@ DAMAGED_MESHES = {
     "a billion": (b"OFF\n1000000000 1 0\n0 0 0\n", "it should have 1000000000 vertices"),
     "negative": (b"OFF\n-4 -4 0\n0 0 0\n", "it should have -4 vertices"),
     "nan": (TETRAHEDRON.replace("0 0 2", "0 0 nan").encode(), "it has coordinates that are no numbers"),
-    "words": (TETRAHEDRON.replace("0 0 2", "0 0 two").encode(), "it is damaged"),
+    "words": (TETRAHEDRON.replace("0 0 2", "0 0 two").encode(), "not every vertex has three"),
     "two coordinates": (TETRAHEDRON.replace("0 0 2", "0 0").encode(), "not every vertex has three"),
     "corner 9": (TETRAHEDRON.replace("3 1 2 3", "3 1 2 9").encode(), "its faces are not of its 4 vertices"),
     "few corners": (TETRAHEDRON.replace("3 1 2 3", "4 1 2 3").encode(), "a face has fewer corners"),
