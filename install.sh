@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes the virtual environment .venv, or $BIBENCH_VENV, and installs the project there with the versions that are
-# known to work. Usage: ./install.sh [EXTRAS]. Left out, every command works but those of the tests; ./install.sh
-# board is for a board, which then gets no PyTorch. Runs again without harm.
+# known to work. Usage: ./install.sh [EXTRAS | data]. Left out, every command works but those of the tests;
+# ./install.sh board is for a board, which then gets no PyTorch; ./install.sh data installs no package of Python, but
+# brings the data that can be had without an account. Runs again without harm.
 set -eu
 cd "$(dirname "$0")"
 extras=${1-bench,train,tune}
@@ -21,6 +22,35 @@ install_debian() { # packages: installs them as root, or says the line to type
     { apt-get update -q && DEBIAN_FRONTEND=noninteractive $line; } >&2 || fail "apt-get failed. Type: $line"
 }
 
+fetch_data() { # Fashion-MNIST, and what the stand-ins for text and speech are made of; what is there stays
+    data=${BIBENCH_DATA:-$HOME/.cache/bibench_tvm/data}
+    "$venv/bin/python" -c 'from importlib.util import find_spec as f; f("tokenizers") and f("torchmetrics") or exit(1)' \
+        2>/dev/null ||
+        fail "The data are made with what training needs, and $venv lacks it. Type: ./install.sh"
+    packages=
+    [ -d /usr/share/datasets/fashion-mnist ] || packages=dataset-fashion-mnist
+    command -v espeak-ng >/dev/null || packages="$packages espeak-ng"
+    # shellcheck disable=SC2086
+    [ -z "$packages" ] || install_debian $packages
+    if [ ! -d "$data/standin_text" ]; then
+        folder=$(mktemp -d)
+        trap 'rm -rf "$folder"' EXIT
+        # The sentences are in no wheel. Who fetches a source package runs its setup.py: hence the digest.
+        echo "vaderSentiment==3.3.2 \
+            --hash=sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9" >"$folder/requirements.txt"
+        "$venv/bin/python" -m pip download -qq --disable-pip-version-check --no-deps --no-binary vaderSentiment \
+            --dest "$folder" --requirement "$folder/requirements.txt" ||
+            fail "pip could not fetch vaderSentiment 3.3.2; its own words are above."
+        "$venv/bin/python" -m trainers.fetch text "$folder"/*.tar.gz
+    fi
+    [ -d "$data/standin_speech" ] || "$venv/bin/python" -m trainers.fetch speech
+    echo "The data are in $data and /usr/share/datasets." >&2
+}
+
+if [ "$extras" = data ]; then
+    fetch_data
+    exit
+fi
 command -v "$python" >/dev/null || install_debian python3 python3-venv
 # What pip would say in many words, of packages that nobody here asked for by name.
 "$python" - "$python" <<'END' || exit 1

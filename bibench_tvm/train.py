@@ -3,24 +3,45 @@
 The bundled network was written by the command in its checkpoint's extra["command"].
 """
 
+import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
+from bibench_tvm.cli.console import (
+    AsJson,
+    Debug,
+    Tracker,
+    Wait,
+    phase,
+    print_json,
+    refuse_tracker_alone,
+    reporting,
+    results,
+    run_command,
+    stderr,
+)
 from bibench_tvm.cli.errors import BibenchError, UsageError
+
+# Threads wait for each other without spinning: beside another program they would do little else.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and for the state to go on from.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoint.pt, the log and the state to go on from. Default: in runs/."),
+    ] = None,
     task: Annotated[str, typer.Option(help="What to train on.")] = "fashion_mnist",
-    arch: Annotated[str, typer.Option(help="The network.")] = "resnet20",
+    arch: Annotated[str, typer.Option(help="The network, such as resnet20 or resnet20@small.")] = "resnet20",
     algorithm: Annotated[
         str, typer.Option(help="The binarization algorithm, or fp32 for none.")
     ] = "reactnet",
@@ -29,16 +50,53 @@ def train(
         list[str] | None,
         typer.Option(help="A module that stays float; may be repeated. Default: first conv., last linear."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 8,
-    batch_size: Annotated[int, typer.Option(min=2)] = 64,
-    lr: Annotated[
-        float, typer.Option(min=0.0, help="The learning rate that the cosine schedule starts with.")
-    ] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    limit_train: Annotated[
-        int | None, typer.Option(min=2, help="Use only the first so many samples.")
+    recipe: Annotated[str, typer.Option(help="How to train: a recipe's name.")] = "paper",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="KEY=VALUE of the recipe, or ALGORITHM.KEY=VALUE of its numbers; may be repeated."
+        ),
     ] = None,
+    show_recipe: Annotated[
+        bool, typer.Option("--show-recipe", help="Print the recipe as YAML, and do no more.")
+    ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint to start from. Default: the float network, trained first."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="As --set epochs=N. Default: the task's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="As --set batch_size=N.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0, help="As --set lr=X.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each process. Default: all cores, shared out.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read the data.")] = 0,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on a CPU.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    save_every: Annotated[
+        float, typer.Option(min=0, help="Seconds between two states to go on from; each epoch has one too.")
+    ] = 60.0,
+    limit_train: Annotated[
+        int | None, typer.Option(min=2, help="Use only so many samples, chosen at random once and for all.")
+    ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(
+            "--evaluate", help="A checkpoint or an artifact's folder: judge it on the task, train nothing."
+        ),
+    ] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of tasks, networks, algorithms, seeds and settings: train them all."),
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Of a sweep: trainings at a time. Default: all cores.")
+    ] = None,
+    board: Annotated[str, typer.Option(help="With --evaluate: the key of a board, at --tracker.")] = "",
+    tracker: Tracker = "",
+    wait: Wait = 60,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data set, if it is not at its usual place.")
     ] = None,
@@ -47,64 +105,132 @@ def train(
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
     with reporting(as_json=as_json, debug=debug):
-        import torch
-
-        from trainers import binarize, create_model, example_inputs_of
-        from trainers.fit import CHECKPOINT, STATE, fit
-        from trainers.inputs import describe
+        everywhere = len(os.sched_getaffinity(0))
+        if judged is not None:
+            refuse_tracker_alone(tracker, board)
+            _judge(judged, task, data, board, tracker, wait, as_json=as_json)
+            return
+        if sweep is not None:
+            _sweep(sweep, out or Path("runs") / sweep.stem, cores or everywhere, as_json=as_json)
+            return
+        if board or tracker:
+            raise UsageError("--board and --tracker go with --evaluate.")
+        from trainers.checkpoint import CHECKPOINT
         from trainers.tasks import DataError, tasks
+        from trainers.training.recipe import as_yaml, find_recipe, split_setting
+        from trainers.training.run import Machine, Run, perform
 
-        task_class = tasks[task]
-        torch.manual_seed(seed)  # the fresh weights
-        model = create_model(arch, **task_class.sizes)
-        taken, given = describe(example_inputs_of(model)), describe(task_class.example_inputs)
-        if taken != given:
-            raise UsageError(
-                f"{arch} is for inputs {taken}, but {task} has {given}; name a network for these."
-            )
-        model = binarize(model, algorithm, variant, keep or None)
-        metadata = {
-            "arch": arch,
-            "sizes": dict(task_class.sizes),
-            "algorithm": algorithm,
-            "variant": variant,
-            "keep": keep or None,
-            "extra": {"task": task, "command": "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])},
-        }
+        prefix = f"{algorithm}."
+        numbers = [text.removeprefix(prefix) for text in settings or [] if text.startswith(prefix)]
+        shortcuts = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+        given = [text for text in settings or [] if not text.startswith(prefix)]
+        given += [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+        run = Run(
+            task=task,
+            arch=arch,
+            algorithm=algorithm,
+            variant=variant,
+            hyperparameters=dict(map(split_setting, numbers)),
+            keep=keep or None,
+            recipe=find_recipe(recipe, given),
+            seed=seed,
+            init=str(init) if init else None,
+            limit_train=limit_train,
+            data=str(data) if data else None,
+        )
+        if show_recipe:
+            print(as_yaml(run.recipe), end="")
+            return
+        machine = Machine(
+            threads=threads or max(1, everywhere // devices),
+            workers=workers,
+            devices=devices,
+            accelerator=accelerator,
+            precision=precision,
+            save_every=save_every,
+        )
+        folder = out or Path("runs") / "-".join([task.replace("/", "_"), arch, algorithm, str(seed)])
         try:
-            metrics = fit(
-                model,
-                task_class(data),
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                seed=seed,
-                threads=threads,
-                limit_train=limit_train,
-                out=out,
-                metadata=metadata,
-            )
+            command = "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])
+            metrics = perform(run, folder, machine, command)
         except DataError as error:
             raise BibenchError(str(error)) from error
         except KeyboardInterrupt:
-            whole = (out / STATE).exists()
-            stderr.print(
-                "The same command goes on after the last whole epoch."
-                if whole
-                else "No epoch was whole yet, so nothing was saved."
-            )
+            stderr.print("The same command goes on where this one was stopped.")
             raise
-        decisive = f"{task_class.metric} {metrics[task_class.metric]:.2%}"
-        results(as_json).print(f"{out / CHECKPOINT}: {decisive} on the {task} test set")
+        if not metrics:  # one of several processes, of which the first reports
+            return
+        decisive = tasks[task].metric
+        results(as_json).print(f"{folder / CHECKPOINT}: {decisive} {metrics[decisive]:.2%} on {task}")
         if as_json:
-            result: dict[str, object] = {
-                "arch": arch,
-                "algorithm": algorithm,
-                "variant": variant,
-                "task": task,
-            }
-            result |= {f"test_{name}": value for name, value in metrics.items()}
-            print_json({**result, "checkpoint": str(out / CHECKPOINT)})
+            names = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
+            named = {f"test_{name}": value for name, value in metrics.items()}
+            print_json({**names, **named, "checkpoint": str(folder / CHECKPOINT)})
+
+
+def _judge(
+    path: Path, task: str, data: Path | None, board: str, tracker: str, wait: float, *, as_json: bool
+) -> None:
+    from bibench_tvm.artifact.artifact import load
+    from bibench_tvm.measuring.accuracy import (
+        batches_of,
+        forward_of_artifact,
+        forward_of_checkpoint,
+        judge,
+    )
+    from rpc.session import session, tracker_address
+    from trainers.tasks import DataError, tasks
+
+    if board and not path.is_dir():
+        raise UsageError(f"{path} is no artifact's folder, and a board runs artifacts.")
+    try:
+        opened = tasks[task](data)
+    except DataError as error:
+        raise BibenchError(str(error)) from error
+    where: dict[str, object] = {}
+    with contextlib.ExitStack() as stack:
+        if not path.is_dir():
+            forward = forward_of_checkpoint(path)
+        elif board:
+            ours = stack.enter_context(session(tracker_address(tracker), board, wait_s=wait, limit_s=3600))
+            where = {"board": ours.info.key, "emulated": ours.info.emulated}
+            forward = forward_of_artifact(load(path), ours)
+        else:
+            forward = forward_of_artifact(load(path))
+        advance = stack.enter_context(phase(f"judging {path} on {task}", batches_of(opened)))
+        metrics = judge(forward, opened, advance)
+    table = Table("metric", task)
+    for name, value in metrics.items():
+        table.add_row(name, f"{100 * value:.2f}")
+    results(as_json).print(table)
+    if as_json:
+        print_json({"evaluated": str(path), "task": task, **where, "metrics": metrics})
+
+
+def _sweep(path: Path, out: Path, cores: int, *, as_json: bool) -> None:
+    from bibench_tvm.jobs.engine import run_jobs
+    from bibench_tvm.jobs.sweep import jobs_of, read_sweep, rows_of, table_of
+
+    points = read_sweep(path)
+    jobs = jobs_of(points, out)
+    with phase(f"{len(jobs)} trainings", len(jobs)) as advance:
+
+        def say(outcome: Any) -> None:
+            advance()
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            stderr.print(f"{outcome.name} {outcome.state}{reason}", soft_wrap=True)
+
+        outcomes = run_jobs(jobs, out, cores=cores, advance=say)
+    rows = rows_of(points, outcomes)
+    results(as_json).print(table_of(rows))
+    for sentence in [sentence for row in rows for sentence in row["missing"]]:
+        results(as_json).print(sentence, soft_wrap=True)
+    if as_json:
+        print_json({"sweep": str(path), "folder": str(out), "rows": rows})
+    if any(outcome.state == "stopped" for outcome in outcomes):
+        stderr.print("The same command goes on where this one was stopped.")
+    if any(outcome.state != "done" for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ NOT_QUICK = (
     "trainers/test_export.py",
     "trainers/test_models.py",
     "trainers/test_ninth.py",
-    "trainers/test_train_command.py",
+    "trainers/training/test_fit.py",
+    "trainers/training/test_resume.py",
 )
 
 # Read when the libraries are loaded, here and in the commands that tests start.

@@ -1,6 +1,7 @@
 """What install.sh refuses before pip is asked, and that the pinned versions fit every promised Python."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -40,6 +41,66 @@ def test_install_refuses_before_pip_does(pretence: str, sentence: str, tmp_path:
     assert done.returncode == 1
     assert sentence in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("here", "importable", "sentence"),
+    [
+        (("espeak-ng",), False, "and {venv} lacks it. Type: ./install.sh"),
+        ((), True, "This machine lacks {dataset}espeak-ng. Type: sudo apt-get install -y"),
+        (("espeak-ng",), True, None),
+    ],
+    ids=["no packages of Python", "no packages of Debian", "all"],
+)
+def test_the_data(here: tuple[str, ...], importable: bool, sentence: str | None, tmp_path: Path) -> None:
+    """With programs that only note how they are called, and a user who is not root."""
+    bin, venv, data = tmp_path / "bin", tmp_path / "venv", tmp_path / "data"
+    for path in (bin, venv / "bin", data):
+        path.mkdir(parents=True)
+    for name in ("dirname", "mktemp", "rm"):
+        (bin / name).symlink_to(shutil.which(name) or "")
+    for name, content in {"id": "echo 1000", **dict.fromkeys(here, "")}.items():
+        (bin / name).write_text(f"#!/bin/sh\n{content}\n")
+        (bin / name).chmod(0o755)
+    python = venv / "bin" / "python"
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1" = -c ] && exit {int(not importable)}
+echo "$@" >>{tmp_path}/calls
+while [ $# -gt 1 ]; do [ "$1" = --dest ] && echo >"$2/vaderSentiment-3.3.2.tar.gz"; shift; done
+"""
+    )
+    python.chmod(0o755)
+    dataset = Path("/usr/share/datasets/fashion-mnist").is_dir()
+    if not dataset and sentence is None:
+        sentence = "This machine lacks dataset-fashion-mnist. Type: sudo apt-get install -y"
+    environment = {
+        "PATH": str(bin),
+        "BIBENCH_VENV": str(venv),
+        "BIBENCH_DATA": str(data),
+        "HOME": str(tmp_path),
+    }
+
+    def call() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", ROOT / "install.sh", "data"], env=environment, capture_output=True, text=True
+        )
+
+    done = call()
+    if sentence:
+        wanted = sentence.format(venv=venv, dataset="" if dataset else "dataset-fashion-mnist ")
+        assert done.returncode == 1 and wanted in done.stderr and len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "calls").exists()
+        return
+    assert done.returncode == 0, done.stderr
+    pip, text, speech = (tmp_path / "calls").read_text().splitlines()
+    assert pip.startswith("-m pip download") and "--no-deps --no-binary vaderSentiment --dest" in pip
+    assert text.startswith("-m trainers.fetch text /") and text.endswith("/vaderSentiment-3.3.2.tar.gz")
+    assert speech == "-m trainers.fetch speech"
+    assert not Path(text.split()[-1]).parent.exists(), "nothing is left behind"
+    (data / "standin_text").mkdir()
+    assert call().returncode == 0
+    assert len((tmp_path / "calls").read_text().splitlines()) == 4, "what is there stays"
 
 
 def pins() -> dict[str, str]:

@@ -28,6 +28,7 @@ from trainers.convert import binarize, floats_of
 from trainers.inputs import example_inputs_of
 from trainers.models import create_model, sizes_by_weights
 
+CHECKPOINT = "checkpoint.pt"  # what a training calls its result
 FORMAT = "bibench_tvm.checkpoint"
 VERSION = 2
 METADATA = {

@@ -21,6 +21,11 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(*args, **kwargs)
 
 
+def samples_of(inputs: Any) -> int:
+    """How many samples a batch has."""
+    return next(len(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
+
+
 def example_inputs_of(model: nn.Module) -> Any:
     """A batch of one as `model.example_inputs` has it, where the parameters are and floats in their type.
 

@@ -149,6 +149,8 @@ class BinaryLayer(nn.Module):
         spatial: number of spatial dimensions, 2, 1 or (Linear) 0.
         channel_dim: the dimension of the channels, counted from the end.
         sample_dims: all dimensions of one sample.
+        float_weights: whether the weights are multiplied as they are, without a scale, as in the first of
+            two stages of training.
     """
 
     input_derivative: Derivative = staticmethod(clip)
@@ -183,6 +185,7 @@ class BinaryLayer(nn.Module):
             self._read_padding(layer)
             self.declared = (layer.stride, layer.padding, layer.dilation, layer.groups)
         self.looked_at_input = False
+        self.float_weights = False
         self.train(layer.training)
 
     def __getattr__(self, name: str) -> Any:
@@ -274,7 +277,10 @@ class BinaryLayer(nn.Module):
         a = self.sign_input(x)
         if not torch.compiler.is_compiling() and not self.looked_at_input:
             self._look_at_input(a)
-        y = self.scale(self.operate(a, self.sign_weight(weight)), x, weight)
+        if self.float_weights:
+            y = self.operate(a, self.latent)
+        else:
+            y = self.scale(self.operate(a, self.sign_weight(weight)), x, weight)
         return y if bias is None else y + self.offset(bias)
 
     def _look_at_input(self, a: Tensor) -> None:

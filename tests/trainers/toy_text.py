@@ -1,14 +1,14 @@
 """A network for text, as small as it can be, and a task for it: neither images nor their classes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from trainers.tasks import accuracy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
 LENGTH = 8
 MARK = 3  # the token that the task is about
@@ -56,8 +56,10 @@ class HasMark:
         "input_ids": torch.zeros(1, LENGTH, dtype=torch.int64),
         "attention_mask": torch.ones(1, LENGTH, dtype=torch.int64),
     }
+    epochs = 4
     metric = "accuracy"
     licence = published = "of this file"
+    identity = "0"
 
     def __init__(self, data: Path | None = None) -> None:
         self.data = {split: self._make(count, count) for split, count in self.splits.items()}
@@ -78,17 +80,21 @@ class HasMark:
         labels = ((ids == MARK) & (mask == 1)).any(1).long()
         return ids, mask, labels
 
-    def batches(
-        self, split: str, batch_size: int, generator: torch.Generator | None = None, limit: int | None = None
-    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        ids, mask, labels = (values[:limit] for values in self.data[split])
-        count = len(labels)
-        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        for chosen in order.split(batch_size):
-            yield {"input_ids": ids[chosen], "attention_mask": mask[chosen]}, {"has": labels[chosen]}
+    def batch(
+        self, split: str, indices: Sequence[int], generator: torch.Generator | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        ids, mask, labels = (values[list(indices)] for values in self.data[split])
+        return {"input_ids": ids, "attention_mask": mask}, {"has": labels}
 
     def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
         return F.cross_entropy(outputs, targets["has"])
 
-    def metrics(self, results: Iterable[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
-        return {"accuracy": accuracy((outputs, targets["has"]) for outputs, targets in results)}
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"accuracy": HasAccuracy(num_classes=2, average="micro")})
+
+
+class HasAccuracy(MulticlassAccuracy):
+    """Of targets that are a dictionary."""
+
+    def update(self, outputs: Tensor, targets: dict[str, Tensor]) -> None:
+        super().update(outputs, targets["has"])

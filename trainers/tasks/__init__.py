@@ -2,6 +2,7 @@
 `@tasks.register("name")` that has what `Task` asks for. A stand-in's name begins with "standin_"."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ class Task(Protocol):
         sizes: what `create_model` is given for a network that fits the task; a network that has no such
             choice is not given its "stem".
         example_inputs: a batch of one.
+        epochs: passes over the training split, unless a recipe or the user says how many.
         metric: the one of the metrics that decides; more is better.
         licence: of the data; published: where it can be had.
         identity: a digest of the data, as of `identity_of`, with which a training goes on or refuses to.
@@ -36,6 +38,7 @@ class Task(Protocol):
 
     sizes: Mapping[str, int | str]
     example_inputs: Any
+    epochs: int
     metric: str
     licence: str
     published: str
@@ -68,6 +71,32 @@ class DataError(ValueError):
     """A data set is missing or damaged; the message says what would be right."""
 
 
+def data_folder(name: str) -> Path:
+    """Where `install.sh data` puts the stand-in `name`: below $BIBENCH_DATA, or else in the user's cache."""
+    return Path(os.environ.get("BIBENCH_DATA") or Path.home() / ".cache" / "bibench_tvm" / "data") / name
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """What the file holds, which is UTF-8.
+
+    Raises:
+        DataError: it cannot be read, is not UTF-8, or is empty; `remedy` is a sentence that says where a
+            missing one is to be had.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"There is no {path}. {remedy}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path} should be UTF-8 text, but its line {line} is not.") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty.")
+    return text
+
+
 def identity_of(files: Iterable[Path], root: Path) -> str:
     """A hexadecimal digest of the files' names under `root`, their sizes and, up to 256 MiB, what they hold.
 
@@ -79,7 +108,7 @@ def identity_of(files: Iterable[Path], root: Path) -> str:
         found = [(path.relative_to(root).as_posix(), path.stat().st_size, path) for path in sorted(files)]
         small = sum(size for _, size, _ in found) <= HASHED
         for name, size, path in found:
-            digest.update(f"{name} {size}\n".encode())
+            digest.update(os.fsencode(f"{name} {size}\n"))
             if small:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

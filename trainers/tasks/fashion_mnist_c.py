@@ -27,6 +27,7 @@ class FashionMnistC(Classification):
 
     sizes: Mapping[str, int | str] = FashionMnist.sizes
     example_inputs: Any = FashionMnist.example_inputs
+    epochs = 0
     licence = FashionMnist.licence
     published = f"Nowhere: a stand-in for CIFAR-10-C, made of {FashionMnist.published}"
 

@@ -33,6 +33,7 @@ class ImageNet(Classification):
 
     sizes: Mapping[str, int | str] = {"num_classes": 1000, "in_channels": 3}
     example_inputs: Any = (torch.zeros(1, 3, EXTENT, EXTENT),)
+    epochs = 90
     licence = "For non-commercial research and education, by the terms of access of image-net.org."
     published = "https://www.image-net.org/download.php"
 
@@ -80,9 +81,10 @@ class ImageNet(Classification):
             draws = torch.rand(len(indices), 4 * TRIES + 1, generator=generator).tolist()
             resizes = [partial(crop_at_random, draws=own) for own in draws]
         paths = [self._path(split, index) for index in indices]
-        images, places = read_each(paths, lambda place: read_image(paths[place], resizes[place]))
+        found, places = read_each(paths, lambda place: read_image(paths[place], resizes[place]))
+        images = np.array(found, np.uint8).reshape(len(found), EXTENT, EXTENT, 3)
         labels = torch.from_numpy(self.files[split][1][[indices[place] for place in places]])
-        return normalise(torch.from_numpy(np.stack(images)).movedim(3, 1), MEAN, STD), labels
+        return normalise(torch.from_numpy(images).movedim(3, 1), MEAN, STD), labels
 
     def _path(self, split: str, index: int) -> Path:
         return self.folder / FOLDERS[split] / os.fsdecode(self.files[split][0][index].item())

@@ -40,6 +40,7 @@ class ModelNet40(Classification):
 
     sizes: Mapping[str, int | str] = {"num_classes": len(CLASSES), "points": POINTS}
     example_inputs: Any = (torch.zeros(1, 3, POINTS),)
+    epochs = 200
     licence = "For research; the meshes belong to their authors (modelnet.cs.princeton.edu)."
     published = (
         "https://modelnet.cs.princeton.edu (ModelNet40.zip) or "
@@ -93,7 +94,7 @@ class ModelNet40(Classification):
             found, places = read_each(paths, lambda place: self._points_of(paths[place]))
         else:
             found = [to_unit_sphere(self.clouds[split][index]) for index in indices]
-        clouds = torch.from_numpy(np.stack(found).astype(np.float32)).movedim(2, 1)
+        clouds = torch.from_numpy(np.array(found, np.float32).reshape(len(found), POINTS, 3)).movedim(2, 1)
         if generator is not None:
             clouds = jitter(turn(clouds, generator), generator)
         return clouds, torch.from_numpy(self.labels[split][[indices[place] for place in places]])

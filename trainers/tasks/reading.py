@@ -7,8 +7,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from trainers.tasks import DataError
-
 T = TypeVar("T")
 
 
@@ -21,21 +19,14 @@ def read_each(paths: Sequence[Path], read: Callable[[int], T]) -> tuple[list[T],
 
     The others are named in a warning with the reason that `read` raised: `Broken`, or whatever a damaged file
     can lead to.
-
-    Raises:
-        DataError: it could read none.
     """
-    found, places, reasons = [], [], []
+    found, places = [], []
     for place, path in enumerate(paths):
         try:
             found.append(read(place))
             places.append(place)
         except Exception as error:
-            reasons.append(f"{path} is left out, because {_reason(error)}.")
-            warnings.warn(reasons[-1], stacklevel=2)
-    if not found:
-        names = " ".join(reasons[:8]) + (f" So are {len(reasons) - 8} more." if len(reasons) > 8 else "")
-        raise DataError(f"A whole batch cannot be read. {names}")
+            warnings.warn(f"{path} is left out, because {_reason(error)}.", stacklevel=2)
     return found, places
 
 

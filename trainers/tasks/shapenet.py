@@ -38,6 +38,7 @@ class ShapeNet(Segmentation):
     parts = tuple(CATEGORIES.values())
     sizes: Mapping[str, int | str] = {"num_classes": len(CATEGORIES), "parts": sum(parts), "points": POINTS}
     example_inputs: Any = (torch.zeros(1, 3, POINTS),)
+    epochs = 200
     licence = "For non-commercial research and education, by the terms of use of shapenet.org."
     published = f"https://shapenet.cs.stanford.edu/media/{NAME}.zip"
 
@@ -74,8 +75,9 @@ class ShapeNet(Segmentation):
         if generator is not None:
             seeds = torch.randint(2**62, (len(indices),), generator=generator).tolist()
         found, _ = read_each(paths, lambda place: self._read(paths[place], seeds[place]))
-        clouds, parts = (torch.from_numpy(np.stack(values)) for values in zip(*found, strict=True))
-        clouds = clouds.float().movedim(2, 1)
+        points = np.array([cloud for cloud, _ in found], np.float32).reshape(len(found), POINTS, 3)
+        labels = np.array([parts for _, parts in found], np.int64).reshape(len(found), POINTS)
+        clouds, parts = torch.from_numpy(points).movedim(2, 1), torch.from_numpy(labels)
         return clouds if generator is None else jitter(clouds, generator), parts
 
     def _read(self, path: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:

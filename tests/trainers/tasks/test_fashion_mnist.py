@@ -2,7 +2,6 @@
 
 import gzip
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from bibench_tvm.cli.images import load_images
+from tests.trainers.idx import idx
 from trainers.tasks import DataError, tasks
 from trainers.tasks.fashion_mnist import (
     FOLDER,
@@ -55,7 +55,7 @@ def test_the_generator_augments(fashion_mnist: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_identity_is_of_the_content(fashion_mnist: Path, idx: Callable[[np.ndarray], bytes]) -> None:
+def test_the_identity_is_of_the_content(fashion_mnist: Path) -> None:
     before = tasks["fashion_mnist"](fashion_mnist).identity
     assert tasks["fashion_mnist"](fashion_mnist).identity == before
     labels = fashion_mnist / "train-labels-idx1-ubyte.gz"
@@ -109,7 +109,7 @@ def test_damaged_files(tmp_path: Path, content: bytes, sentence: str) -> None:
         read_idx(tmp_path / "f.gz")
 
 
-def test_files_that_do_not_belong_together(fashion_mnist: Path, idx: Callable[[np.ndarray], bytes]) -> None:
+def test_files_that_do_not_belong_together(fashion_mnist: Path) -> None:
     (fashion_mnist / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(3))))
     with pytest.raises(DataError, match="as many labels"):
         tasks["fashion_mnist"](fashion_mnist)

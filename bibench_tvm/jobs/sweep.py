@@ -1,0 +1,228 @@
+"""A sweep: trainings over all combinations of tasks, networks, algorithms, seeds and settings."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+from msgspec import Meta
+from rich.box import SIMPLE
+from rich.table import Table
+
+from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.jobs.engine import Job, Outcome, folder_of
+from trainers.checkpoint import CHECKPOINT
+from trainers.convert import list_algorithms
+from trainers.models import default_sizes
+from trainers.registry import unknown_name
+from trainers.tasks import tasks
+from trainers.training.recipe import find_recipe
+
+Value = int | float | str | bool | None
+
+
+class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a block of a sweep's file says; a list of them is a sweep too. Each field takes one or a list.
+
+    Attributes:
+        task, arch, algorithm: names; "all" algorithms are the float network and all that there are.
+        variant: "paper" or "released"; seed: whole numbers; recipe: names.
+        settings: in the file "set": setting of the recipe, or ALGORITHM.NUMBER -> its value or values.
+        limit_train: samples; data: the folder of the data set.
+    """
+
+    task: str | list[str]
+    arch: str | list[str]
+    algorithm: str | list[str] = "all"
+    variant: str | list[str] = "paper"
+    seed: int | list[int] = 0
+    recipe: str | list[str] = "paper"
+    settings: Annotated[dict[str, Value | list[Value]], Meta(description="KEY: VALUE or VALUES")] = (
+        msgspec.field(default_factory=dict, name="set")
+    )
+    limit_train: int | None = None
+    data: str | None = None
+
+
+class Training(msgspec.Struct, frozen=True):
+    """One point of a sweep; `settings` as the command takes them."""
+
+    task: str
+    arch: str
+    algorithm: str
+    variant: str
+    seed: int
+    recipe: str
+    settings: tuple[str, ...]
+    limit_train: int | None
+    data: str | None
+
+    @property
+    def name(self) -> str:
+        """The folder of its job."""
+        parts = [self.recipe, *self.settings, f"seed={self.seed}"]
+        if self.limit_train:
+            parts.insert(1, f"limit={self.limit_train}")
+        algorithm = self.algorithm if self.variant == "paper" else f"{self.algorithm}+{self.variant}"
+        return "/".join([self.task.replace("/", "_"), self.arch, algorithm, ",".join(parts)])
+
+    @property
+    def float_twin(self) -> Training:
+        """The float network that it starts from: without the numbers of the algorithm, and what only a
+        binarized network has."""
+        own = ("stages=", "distillation=", "temperature=", "decay_binary=")
+        kept = tuple(s for s in self.settings if "." not in s.split("=")[0] and not s.startswith(own))
+        return msgspec.structs.replace(self, algorithm="fp32", variant="paper", settings=kept)
+
+
+def read_sweep(path: Path) -> list[Training]:
+    """All points of the sweep in a YAML file, each once.
+
+    Raises:
+        UsageError: the file is missing, is no YAML, or names what there is not.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {getattr(error, 'strerror', '') or 'it is no text'}."
+        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{path} is not YAML{where}.") from error
+    try:
+        grids = msgspec.convert(content if isinstance(content, list) else [content], list[Grid])
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path} is no sweep: {error}.") from error
+    points = dict.fromkeys(point for grid in grids for point in _points(grid))
+    for point in points:
+        _check(point)
+    return list(points)
+
+
+def _points(grid: Grid) -> Iterator[Training]:
+    algorithms = list_algorithms() if grid.algorithm == "all" else _several(grid.algorithm)
+    axes = [[(key, value) for value in _several(values)] for key, values in grid.settings.items()]
+    fields = (grid.task, grid.arch, algorithms, grid.variant, grid.seed, grid.recipe)
+    for task, arch, algorithm, variant, seed, recipe in itertools.product(*map(_several, fields)):
+        for chosen in itertools.product(*axes):
+            # The numbers of another algorithm are not for this one.
+            settings = [
+                f"{key}={_text(value)}"
+                for key, value in chosen
+                if "." not in key or key.split(".")[0] == algorithm
+            ]
+            yield Training(
+                task,
+                arch,
+                algorithm,
+                variant if algorithm != "fp32" else "paper",
+                seed,
+                recipe,
+                tuple(settings),
+                grid.limit_train,
+                grid.data,
+            )
+
+
+def _several(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
+
+
+def _text(value: Value) -> str:
+    return yaml.safe_dump(value).removesuffix("\n").removesuffix("\n...")
+
+
+def _check(point: Training) -> None:
+    _, _ = tasks[point.task], default_sizes(point.arch)
+    if point.algorithm not in list_algorithms():
+        raise unknown_name("algorithm", point.algorithm, list_algorithms())
+    find_recipe(point.recipe, [s for s in point.settings if "." not in s.split("=")[0]])
+
+
+def jobs_of(points: Sequence[Training], folder: Path) -> list[Job]:
+    """A job for each point, and one for each float network that a binarized one starts from.
+
+    Paths are absolute, so that the jobs are the same from wherever they are run.
+    """
+    folder = folder.absolute()
+    jobs: dict[str, Job] = {}
+    for point in points:
+        recipe = find_recipe(point.recipe, [s for s in point.settings if "." not in s.split("=")[0]])
+        twin = point.float_twin
+        if point.algorithm != "fp32" and recipe.from_float:
+            jobs.setdefault(twin.name, Job(name=twin.name, command=_command(twin, folder)))
+            start = ["--init", str(folder_of(folder, twin.name) / CHECKPOINT)]
+            command = _command(point, folder) + start
+            jobs[point.name] = Job(name=point.name, command=command, needs=[twin.name])
+        else:
+            jobs.setdefault(point.name, Job(name=point.name, command=_command(point, folder)))
+    return list(jobs.values())
+
+
+def _command(point: Training, folder: Path) -> list[str]:
+    command = ["bibench_tvm.train", "--json", "--threads", "1", "--out", str(folder_of(folder, point.name))]
+    for option in ("task", "arch", "algorithm", "variant", "recipe", "seed", "limit_train", "data"):
+        if (value := getattr(point, option)) is not None:
+            command += [f"--{option.replace('_', '-')}", str(value)]
+    for setting in point.settings:
+        command += ["--set", setting]
+    return command
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row for each of `rows_of`: the deciding metric, in percent, mean and standard deviation over seeds.
+    Settings that are the same everywhere are left out."""
+    shared = set.intersection(*(set(row["settings"]) for row in rows))
+    table = Table(box=SIMPLE)
+    for column in ("task", "network", "algorithm", "settings", "metric", "mean", "std", "seeds"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        values, missing = row["values"], row["missing"]
+        table.add_row(
+            row["task"],
+            row["arch"],
+            row["algorithm"],
+            ", ".join(setting for setting in row["settings"] if setting not in shared),
+            row["metric"],
+            f"{100 * statistics.fmean(values):.2f}" if values else "?",
+            f"{100 * statistics.stdev(values):.2f}" if len(values) > 1 else "",
+            f"{len(values)} of {len(values) + len(missing)}" if missing else str(len(values)),
+        )
+    return table
+
+
+def rows_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """A row for each point but for its seed: `values` of the metric over seeds, and why some are missing."""
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    rows: dict[Training, dict[str, Any]] = {}
+    for point in points:
+        metric = tasks[point.task].metric
+        algorithm = point.algorithm if point.variant == "paper" else f"{point.algorithm} ({point.variant})"
+        row = rows.setdefault(
+            msgspec.structs.replace(point, seed=0),
+            {
+                "task": point.task,
+                "arch": point.arch,
+                "algorithm": algorithm,
+                "settings": [point.recipe, *point.settings],
+                "metric": metric,
+                "values": [],
+                "missing": [],
+            },
+        )
+        outcome = by_name[point.name]
+        value = outcome.result.get(f"test_{metric}")
+        if outcome.state == "done" and isinstance(value, float):
+            row["values"].append(value)
+        else:
+            row["missing"].append(
+                f"{point.name} {outcome.state}: {outcome.reason or 'it has no such metric'}"
+            )
+    return list(rows.values())

@@ -1,0 +1,82 @@
+"""Judging an artifact on a task: the loader and the metrics that judged the network it was compiled from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bibench_tvm.artifact.artifact import Artifact
+from bibench_tvm.cli.errors import UsageError
+from trainers.checkpoint import load_checkpoint
+from trainers.inputs import call
+from trainers.tasks import Task
+from trainers.training.evaluate import evaluate, judged_splits, mean_of
+
+BATCH = 64  # samples; a board gets so many at a time
+
+
+def judge(
+    forward: Callable[[Any], Any], task: Task, advance: Callable[[], None] = lambda: None, batch: int = BATCH
+) -> dict[str, float]:
+    """The metrics over the judged splits of what `forward` makes of inputs; `advance` after each batch."""
+    with torch.inference_mode():
+        return mean_of(
+            {
+                split: evaluate(forward, task, split, batch_size=batch, advance=advance)
+                for split in judged_splits(task)
+            }
+        )
+
+
+def batches_of(task: Task, batch: int = BATCH) -> int:
+    """How often `judge` calls `advance`."""
+    return sum(-(-task.splits[split] // batch) for split in judged_splits(task))
+
+
+def forward_of_checkpoint(path: Path) -> Callable[[Any], Any]:
+    model, _ = load_checkpoint(path)
+    return lambda inputs: call(model, inputs)
+
+
+def forward_of_artifact(artifact: Artifact, board: Any = None) -> Callable[[Any], Any]:
+    """From the inputs of a batch, whatever its size, to outputs, computed here or on a board.
+
+    Raises:
+        UsageError: while it runs, at inputs that are not the artifact's.
+    """
+    specs = artifact.manifest["inputs"]
+    size = specs[0]["shape"][0] if specs[0]["shape"] else 1
+
+    def forward(inputs: Any) -> Any:
+        arrays = [_fill(x, size).numpy() for x in _in_order(inputs, specs)]
+        found = artifact.run(*arrays) if board is None else artifact.run_on(board, *arrays)
+        count = len(_in_order(inputs, specs)[0])
+        several = isinstance(found, tuple)
+        outputs = tuple(torch.from_numpy(x)[:count] for x in (found if several else (found,)))
+        return outputs if several else outputs[0]
+
+    return forward
+
+
+def _in_order(inputs: Any, specs: list[dict[str, Any]]) -> list[Tensor]:
+    if isinstance(inputs, dict):
+        names = [spec["name"] for spec in specs]
+        if sorted(names) != sorted(inputs):
+            raise UsageError(
+                f"The artifact's inputs are {', '.join(names)}, but the task has {', '.join(inputs)}."
+            )
+        return [inputs[name] for name in names]
+    values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+    if len(values) != len(specs):
+        raise UsageError(f"The artifact has {len(specs)} inputs, but the task {len(values)}.")
+    return values
+
+
+def _fill(x: Tensor, size: int) -> Tensor:
+    """Repeat the last sample until there is a multiple of the artifact's batch."""
+    lacking = -len(x) % size
+    return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]) if lacking else x

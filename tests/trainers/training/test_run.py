@@ -1,0 +1,112 @@
+"""A run: the float network first, distillation, stages; and networks that are not for the task."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+import torch.nn.functional as F
+
+import trainers
+from tests.trainers.toy_image import Brighter, Tiny
+from trainers.operator import BinaryLayer
+from trainers.training.module import Training
+from trainers.training.recipe import Recipe
+from trainers.training.run import Machine, Run, perform
+
+RUN = Run(task="brighter", arch="tiny", algorithm="bnn", recipe=Recipe(epochs=2, batch_size=16, lr=0.01))
+MACHINE = Machine()
+
+
+def change(**fields: Any) -> Run:
+    recipe = {key: fields.pop(key) for key in list(fields) if key in Recipe.__struct_fields__}
+    return msgspec.structs.replace(RUN, recipe=msgspec.structs.replace(RUN.recipe, **recipe), **fields)
+
+
+def test_the_float_network_comes_first_and_is_kept(tmp_path: Path) -> None:
+    perform(change(lr=1e-30), tmp_path / "a", MACHINE)
+    network, metadata = trainers.load_checkpoint(tmp_path / "a/float/checkpoint.pt")
+    assert metadata["algorithm"] == "fp32"
+    binary, _ = trainers.load_checkpoint(tmp_path / "a/checkpoint.pt")
+    for name, value in network.state_dict().items():
+        if name.endswith("weight"):
+            assert torch.equal(value, binary.state_dict()[name])
+    perform(change(init=str(tmp_path / "a/float/checkpoint.pt"), lr=1e-30), tmp_path / "b", MACHINE)
+    assert not (tmp_path / "b/float").exists()
+    again, _ = trainers.load_checkpoint(tmp_path / "b/checkpoint.pt")
+    assert torch.equal(again.state_dict()["2.weight"], binary.state_dict()["2.weight"])
+    perform(change(from_float=False), tmp_path / "c", MACHINE)
+    assert not (tmp_path / "c/float").exists()
+
+
+def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
+    perform(change(from_float=False), tmp_path / "a", MACHINE)
+    perform(change(init=str(tmp_path / "a/checkpoint.pt"), lr=1e-30), tmp_path / "b", MACHINE)
+    one, other = (trainers.load_checkpoint(tmp_path / name / "checkpoint.pt")[0] for name in "ab")
+    assert torch.equal(one.state_dict()["2.weight"], other.state_dict()["2.weight"])
+
+
+def test_hyperparameters_reach_the_layers(tmp_path: Path) -> None:
+    perform(change(algorithm="recu", hyperparameters={"tau_end": 0.9}), tmp_path, MACHINE)
+    network, metadata = trainers.load_checkpoint(tmp_path / "checkpoint.pt")
+    assert metadata["hyperparameters"] == {"tau_end": 0.9}
+    assert network.get_buffer("2.tau").item() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"task": "brightest"}, "There is no task 'brightest'; did you mean 'brighter'"),
+        ({"arch": "tinny"}, "There is no model 'tinny'"),
+        ({"arch": "resnet20"}, r"resnet20 is for inputs \(1, 32, 32\), but brighter has \(1, 8, 8\)"),
+        ({"algorithm": "bn"}, "There is no algorithm 'bn'"),
+        ({"hyperparameters": {"tau": 1}}, "bnn has no hyper-parameter 'tau'"),
+        ({"init": "/nowhere.pt"}, "There is no file /nowhere.pt"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        perform(change(**changes), tmp_path, MACHINE)
+
+
+def test_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first computes with float weights, the second with signs; each has the whole schedule."""
+    seen: list[tuple[bool, float, float]] = []
+    step = Training.training_step
+
+    def spy(training: Training, batch: Any, index: int) -> Any:
+        loss = step(training, batch, index)
+        group = training.trainer.optimizers[0].param_groups[0]
+        (layer,) = (module for module in training.model.modules() if isinstance(module, BinaryLayer))
+        seen.append((layer.float_weights, group["lr"], group["weight_decay"]))
+        return loss
+
+    monkeypatch.setattr(Training, "training_step", spy)
+    settings: Any = {"stages": 2, "epochs": 4, "schedule": "linear", "lr": 0.8, "decay_binary": 0.1}
+    perform(change(from_float=False, batch_size=64, **settings), tmp_path, MACHINE)
+    assert seen == [(True, 0.8, 0.1), (True, 0.4, 0.1), (False, 0.8, 0.0), (False, 0.4, 0.0)]
+
+
+def test_float_weights_are_multiplied_as_they_are() -> None:
+    for algorithm in trainers.list_algorithms()[1:]:
+        layer = torch.nn.Linear(8, 4)
+        expected = torch.nn.Linear(8, 4)
+        expected.load_state_dict(layer.state_dict())
+        binary: Any = trainers.binarize(layer, algorithm)
+        binary.float_weights = True
+        x = torch.randn(3, 8)
+        torch.testing.assert_close(binary(x), expected(torch.where(x >= 0, 1.0, -1.0)))
+
+
+def test_distillation_is_the_distance_to_the_float_network(tmp_path: Path) -> None:
+    task, inputs = Brighter(), torch.randn(5, 1, 8, 8)
+    teacher = Tiny().eval()
+    training = Training.__new__(Training)
+    torch.nn.Module.__init__(training)
+    training.teacher, training.recipe = teacher, Recipe(distillation=1.0, temperature=2.0)
+    outputs = torch.randn(5, 2)
+    wanted, found = (F.softmax(x / 2, 1) for x in (teacher(inputs), outputs))
+    expected = 4 * (wanted * (wanted / found).log()).sum(1).mean()
+    torch.testing.assert_close(training._distance(outputs, inputs), expected.detach())
+    assert task.metric in perform(change(distillation=0.5), tmp_path, MACHINE)

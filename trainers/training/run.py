@@ -1,0 +1,142 @@
+"""What is to be trained and how, as one value, and doing it: a task, a network, an algorithm, a recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from trainers.checkpoint import load_checkpoint
+from trainers.convert import binarize, list_hyperparameters
+from trainers.initialise import initialise
+from trainers.inputs import describe, example_inputs_of
+from trainers.models import create_model, default_sizes
+from trainers.options import check_options
+from trainers.tasks import Task, tasks
+from trainers.training.recipe import RECIPES, Recipe
+
+FLOAT = "float"  # the folder of the float network beside the binarized one that starts from it
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be trained.
+
+    Attributes:
+        task, arch, algorithm, variant: names; hyperparameters: of the algorithm, those that are not default.
+        keep: modules that stay float, None for the default.
+        recipe: how; seed: of the fresh weights, the order and all that is random.
+        init: a checkpoint to start from, of the float network or of this one; without it the float network
+            is trained first, if the recipe starts from it.
+        limit_train: how many of the training samples are used, None for all.
+        data: the folder of the data set, None for its usual place.
+    """
+
+    task: str
+    arch: str
+    algorithm: str = "fp32"
+    variant: str = "paper"
+    hyperparameters: dict[str, Any] = {}
+    keep: list[str] | None = None
+    recipe: Recipe = RECIPES["paper"]
+    seed: int = 0
+    init: str | None = None
+    limit_train: int | None = None
+    data: str | None = None
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run has to compute with, as `fit` takes it."""
+
+    threads: int = 1
+    workers: int = 0
+    devices: int = 1
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    save_every: float = 60.0
+
+
+def perform(run: Run, out: Path, machine: Machine, command: str = "") -> dict[str, float]:
+    """Train as `run` says and write `out`/checkpoint.pt; the metrics on the judged splits.
+
+    `command` is what was typed, for the checkpoint.
+
+    Raises:
+        ValueError: a name, a size or a setting that does not exist, a network that is not for the task, or
+            what `fit` raises.
+        DataError: the data is missing or damaged.
+    """
+    check_options(run.algorithm, "hyper-parameter", run.hyperparameters, list_hyperparameters(run.algorithm))
+    task_class, _ = tasks[run.task], default_sizes(run.arch)  # unknown names before the data is read
+    task = task_class(Path(run.data) if run.data else None)
+    binary = run.algorithm != "fp32"
+    model, sizes = network_for(run, task)
+    start: nn.Module | None = load_checkpoint(run.init)[0] if run.init else None
+    if start is None and binary and run.recipe.from_float:
+        float_run = msgspec.structs.replace(
+            run,
+            algorithm="fp32",
+            variant="paper",
+            hyperparameters={},
+            keep=None,
+            recipe=msgspec.structs.replace(run.recipe, stages=1, distillation=0.0),
+        )
+        start, _ = network_for(float_run, task)
+        _fit(start, float_run, task, sizes, out / FLOAT, machine, command)
+    if start is not None:
+        initialise(model, start)
+    teacher = start if run.recipe.distillation and start is not None else None
+    return _fit(model, run, task, sizes, out, machine, command, teacher)
+
+
+def network_for(run: Run, task: Task) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of the run with fresh weights, and the sizes with which it fits the task.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    torch.manual_seed(run.seed)
+    known = default_sizes(run.arch)
+    sizes = {key: value for key, value in task.sizes.items() if key != "stem" or key in known}
+    model = create_model(run.arch, **sizes)
+    taken, given = describe(example_inputs_of(model)), describe(task.example_inputs)
+    if taken != given:
+        raise ValueError(
+            f"{run.arch} is for inputs {taken}, but {run.task} has {given}; name a network for these."
+        )
+    return binarize(model, run.algorithm, run.variant, run.keep, hyperparameters=run.hyperparameters), sizes
+
+
+def _fit(
+    model: nn.Module,
+    run: Run,
+    task: Task,
+    sizes: dict[str, Any],
+    out: Path,
+    machine: Machine,
+    command: str,
+    teacher: nn.Module | None = None,
+) -> dict[str, float]:
+    from trainers.training.fit import fit  # Lightning takes seconds to import
+
+    metadata = {
+        "arch": run.arch,
+        "sizes": sizes,
+        "algorithm": run.algorithm,
+        "variant": run.variant,
+        "hyperparameters": run.hyperparameters,
+        "keep": run.keep,
+        "extra": {"task": run.task, "command": command},
+    }
+    return fit(
+        model,
+        task,
+        run.recipe,
+        out=out,
+        metadata=metadata,
+        epochs=run.recipe.epochs or task.epochs,
+        seed=run.seed,
+        teacher=teacher,
+        limit_train=run.limit_train,
+        **msgspec.structs.asdict(machine),
+    )
