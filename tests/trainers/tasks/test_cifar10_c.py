@@ -15,7 +15,7 @@ from trainers.tasks import DataError, tasks
 from trainers.tasks.cifar10 import Cifar10
 from trainers.tasks.cifar10_c import Cifar10C
 from trainers.tasks.corruptions import CIFAR10_C, corrupt
-from trainers.tasks.fashion_mnist_c import FashionMnistC
+from trainers.tasks.standin_corruptions import StandinCorruptions
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_what_is_not_the_set(tmp_path: Path) -> None:
 
 
 def test_the_stand_in(fashion_mnist: Path) -> None:
-    task = tasks["fashion_mnist_c"](fashion_mnist)
+    task = tasks["standin_corruptions"](fashion_mnist)
     plain = tasks["fashion_mnist"](fashion_mnist).batch("test", [4, 2])
     assert len(task.splits) == 95 and set(task.splits.values()) == {10}
     for split in task.splits:
@@ -145,4 +145,4 @@ def test_the_stand_in(fashion_mnist: Path) -> None:
         assert (images.shape, images.dtype) == (plain[0].shape, torch.float32)
         assert torch.equal(labels, plain[1])
         assert not torch.equal(images, plain[0]) or split.startswith("saturate/")  # a grey has no colour
-    assert "stand-in" in FashionMnistC.published
+    assert "stand-in" in StandinCorruptions.published

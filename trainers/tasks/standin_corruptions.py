@@ -18,8 +18,8 @@ from trainers.tasks.fashion_mnist import FashionMnist, normalise
 COUNT = 1000
 
 
-@tasks.register("fashion_mnist_c")
-class FashionMnistC(Classification):
+@tasks.register("standin_corruptions")
+class StandinCorruptions(Classification):
     """For evaluation only: a split is a corruption and its severity, "fog/3"; images of (1, 32, 32).
 
     The first three severities of "saturate" leave an image without colours as it is.
