@@ -9,6 +9,9 @@ schedules/parts/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the
 A sign that is 0 as a matter of course, {-h, 0, +h}, is two planes of {0, 1}: h / 2 * alpha times the
 difference of the integer parts over "x is above 0" and "x is below 0".
 
+A product of two activations is the same, with what the bits of {0, 1} want added at run time, see
+`BinaryProduct`.
+
 Requires: layers as `mark_layers` leaves them, channels last.
 Ensures: every layer with two-valued operands is a binary operator with a halo of 0; no `bibench.named` or
 `bibench.product` is left.
@@ -28,6 +31,7 @@ from relay_passes.ir.operators import (
     Contraction,
     Named,
     Pack,
+    SignSums,
     attributes_of,
     call,
     image,
@@ -149,12 +153,15 @@ class _Search:
             if isinstance(values, ThreeValued):
                 bits = (values.above if plane > 0 else values.below)(source)
             else:
-                bits = truth(builder, source, values, self.numbers)
-                if values.high == 0.0:  # the bit stands for the value that is not 0
-                    bits = builder.emit(relax.op.logical_not(bits))
+                bits = self._bits(builder, source, values)
             pack = Pack(packing=Packing(channels, word, groups), planar=planes is not None)
             self.packed[key] = builder.emit(call("bibench.pack", bits, attributes=pack))
         return self.packed[key]
+
+    def _bits(self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued) -> relax.Expr:
+        """Truths, where x has the higher of two values, or of 0 and another the other."""
+        bits = truth(builder, x, values, self.numbers)
+        return builder.emit(relax.op.logical_not(bits)) if values.high == 0.0 else bits
 
     def _binary(self, builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
         x, w = value.args
@@ -219,10 +226,8 @@ class _Search:
         macs = int(np.prod(shape)) * shape_of(x)[-1]
         left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))
-        for v in (left, right):
-            if not reason and (isinstance(v, ThreeValued) or (isinstance(v, TwoValued) and v.low != -v.high)):
-                taken = "-a, 0 and a" if isinstance(v, ThreeValued) else "0 and a"
-                reason = f"a product of two activations has a kernel for -a and a only, not for {taken}"
+        if not reason and (isinstance(left, ThreeValued) or isinstance(right, ThreeValued)):
+            reason = "a product of two activations has a kernel for two values only, not for -a, 0 and a"
         if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
             reason = "a binary product of activations needs equal leading extents on both sides, two at most"
         if reason or not isinstance(left, TwoValued) or not isinstance(right, TwoValued):
@@ -234,13 +239,23 @@ class _Search:
         word = self.target.word_for(Convolution(1, 1, rows, depth, columns))
         packing = Packing(depth, word)
         a = self._pack(builder, x, left, 1, word)
-        bits = relax.op.permute_dims(
-            truth(builder, y, right, self.numbers), [*range(rank - 2), rank - 1, rank - 2]
-        )
+        bits = relax.op.permute_dims(self._bits(builder, y, right), [*range(rank - 2), rank - 1, rank - 2])
         b = builder.emit(call("bibench.pack", builder.emit(bits), attributes=Pack(packing=packing)))
-        layer = BinaryProduct(name=_name(value), op="matmul", conv=conv, rank=rank, packing=packing)
-        dot = call("bibench.binary_product", a, b, attributes=layer)
-        scale = np.float32(left.high) * np.float32(right.high)
+        zero_one = left.low != -left.high, right.low != -right.high
+        sums = []
+        for other, of_zero_one, extents in ((b, zero_one[0], (1, columns)), (a, zero_one[1], (rows, 1))):
+            if of_zero_one:
+                counted = call("bibench.sign_sums", other, attributes=SignSums(packing=packing))
+                placed = relax.op.reshape(builder.emit(counted), (*shape[:-2], *extents))
+                sums.append(builder.emit(placed))
+        layer = BinaryProduct(
+            name=_name(value), op="matmul", conv=conv, rank=rank, packing=packing, zero_one=zero_one
+        )
+        dot = call("bibench.binary_product", a, b, *sums, attributes=layer)
+        scale = np.float32(1)
+        for values in (left, right):
+            scale *= np.float32(values.high or values.low)
+        scale *= np.float32(0.5) ** np.float32(sum(zero_one))
         result = relax.op.astype(builder.emit(dot), "float32")
         notes = SIGN_NOTE if left.accident or right.accident else ""
         self.table.append(

@@ -24,6 +24,7 @@ from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
 from relay_passes.kernels.pack import lower_pack
 from relay_passes.kernels.pool import lower_pool
+from relay_passes.kernels.sign_sums import summing_kernel
 from relay_passes.kernels.transpose import turning_kernel
 from schedules.parts.epilogue import Epilogue, plain
 from schedules.records.kernel_task import KernelTask
@@ -124,9 +125,10 @@ class _Lowering:
             self._lower(group)
             return
         value = substitute(self.definition[var].value, self.env)
-        if turning := turning_kernel(value, self.target):
-            function, out_type = turning
-            gvar = self.builder.add_func(function, "transpose")
+        turning, summing = turning_kernel(value, self.target), summing_kernel(value)
+        if lone := turning or summing:
+            function, out_type = lone
+            gvar = self.builder.add_func(function, "transpose" if turning else "sign_sums")
             value = relax.call_tir(gvar, [value.args[0]], out_type)
         self.env[var] = self.builder.emit(value)
 

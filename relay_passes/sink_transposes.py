@@ -29,7 +29,7 @@ from schedules.parts.epilogue import OPERATORS
 Order = tuple[int, ...]
 
 _ALSO_ELEMENT_WISE = {  # in no kernel of ours
-    "relax.sign", "relax.equal", "relax.not_equal", "relax.logical_and", "relax.logical_or", "relax.round",
+    "relax.sign", "relax.equal", "relax.not_equal", "relax.round",
     "relax.floor", "relax.ceil", "relax.erf", "relax.log", "relax.square", "relax.power", "relax.nn.gelu",
     "relax.nn.silu", "relax.nn.softplus",
 }  # fmt: skip

@@ -11,7 +11,8 @@ read as an image with leading extents of 1.
     bibench.pack(x)                       bool, or float32 with a quantizer -> words (schedules/parts/bits.py)
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
     bibench.int8_convolution(words, w)    words of bytes, int8 -> int32 dot products
-    bibench.binary_product(words, words)  [.., M, K], [.., N, K] -> int32 [.., M, N]
+    bibench.sign_sums(words)              what each pixel's -1 and +1 add up to, int32 [N, H, W, 1]
+    bibench.binary_product(words, words, *sums)  [.., M, K], [.., N, K] -> int32 [.., M, N]; see BinaryProduct
 
 `call` is the one way from attributes to a call, `attributes_of` the one way back.
 """
@@ -72,7 +73,13 @@ class Int8Convolution(PackedContraction):
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryProduct(PackedContraction):
-    """conv: batch and height are the leading extents, pixels the rows, channels what is summed."""
+    """conv: batch and height are the leading extents, pixels the rows, channels what is summed.
+
+    zero_one: of each side, whether its bits stand for 0 and 1. The result is then doubled for each that does:
+    with a = (s + 1) / 2, 2 sum(a t) = sum(s t) + sum(t), whose second term is a further argument, [.., 1, N]
+    where the left side is of 0 and 1, [.., M, 1] where the right one is, in this order where both are."""
+
+    zero_one: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +88,13 @@ class Pack:
 
     packing: Packing
     planar: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignSums:
+    """packing: of the words."""
+
+    packing: Packing
 
 
 ATTRIBUTES: dict[str, type] = {
@@ -93,6 +107,7 @@ ATTRIBUTES: dict[str, type] = {
     "bibench.binary_convolution": BinaryConvolution,
     "bibench.int8_convolution": Int8Convolution,
     "bibench.binary_product": BinaryProduct,
+    "bibench.sign_sums": SignSums,
 }
 
 Attributes = TypeVar("Attributes")
@@ -171,6 +186,11 @@ def _pack_type(c: relax.Call, _: Any) -> relax.TensorType:
     return relax.TensorType(packing.shape(*packed_image(c)[:3]), packing.dtype)
 
 
+def _sums_type(c: relax.Call, _: Any) -> relax.TensorType:
+    n, h, w, _ = (int(extent) for extent in c.args[0].ty.shape)
+    return relax.TensorType((n, h, w, 1), "int32")
+
+
 for _name, _infer in {
     "bibench.convolution": _layer_type,
     "bibench.matmul": _layer_type,
@@ -181,6 +201,7 @@ for _name, _infer in {
     "bibench.binary_convolution": _layer_type,
     "bibench.int8_convolution": _layer_type,
     "bibench.binary_product": _layer_type,
+    "bibench.sign_sums": _sums_type,
 }.items():
     tvm.ir.register_op_attr(_name, "FInferType", _infer)
     tvm.ir.register_op_attr(_name, "FPurity", True)

@@ -76,6 +76,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "relax.less_equal": lambda m, a, b: a <= b,
     "relax.less": lambda m, a, b: a < b,
     "relax.logical_xor": lambda m, a, b: m.where(b, m.logical_not(a), a),
+    "relax.logical_and": lambda m, a, b: m.where(b, a, b),
+    "relax.logical_or": lambda m, a, b: m.where(b, b, a),
     "relax.logical_not": lambda m, a: m.logical_not(a),
     "relax.where": lambda m, c, a, b: m.where(c, a, b),
     "relax.negative": lambda m, a: -a,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import tvm
 from torch import fx
 from tvm import relax
 
@@ -99,6 +100,21 @@ class Repairs(Indexing):
                 align_corners=align_corners,
             )
         )
+
+    def _where(self, node: Any) -> relax.Expr:
+        """TVM takes branches of one type only; PyTorch promotes, numbers of no dimension among them."""
+        condition, *branches = (self.env[arg] for arg in node.args)
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        return self._emitted(relax.op.where(condition, *(self._typed(branch, dtype) for branch in branches)))
+
+    def _typed(self, x: relax.Expr, dtype: str) -> relax.Expr:
+        """A number that TVM made a cast of stays a number: which two values are taken is to be seen."""
+        made, between = self.block_builder.lookup_binding(x) if isinstance(x, relax.Var) else x, dtype
+        if isinstance(made, relax.Call) and made.op == tvm.ir.Op.get("relax.astype"):
+            made, between = made.args[0], str(made.attrs.dtype)
+        if isinstance(made, tvm.ir.GenericConst) and not made.ty.ndim:
+            return relax.const(made.value.numpy().astype(between).astype(dtype))
+        return x if str(x.ty.dtype.dtype) == dtype else self._emitted(relax.op.astype(x, dtype))
 
     def _upsample(self, node: Any) -> relax.Expr:
         """TVM's own by whole factors without corners, else each axis by the weights that PyTorch gives it.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from relay_passes.ir.operators import BinaryConvolution, Contraction, attributes_of
+from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, Contraction, attributes_of
 from relay_passes.ir.rewrite import constant_value
 from relay_passes.ir.transfers.operands import (
     INF,
@@ -124,7 +124,11 @@ def _int8_convolution(o: Operands) -> ValueRange:
 
 
 def _binary_product(o: Operands) -> ValueRange:
-    depth = attributes_of(o.call, Contraction).conv.channels
+    layer = attributes_of(o.call, BinaryProduct)
+    depth = layer.conv.channels
+    if any(layer.zero_one):  # a whole number, doubled for each
+        step = 2 ** sum(layer.zero_one)
+        return lattice(0 if all(layer.zero_one) else -step * depth, step * depth, step, 0, SUM)
     return lattice(-depth, depth, 2, depth, SUM)
 
 

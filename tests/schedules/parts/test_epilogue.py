@@ -11,10 +11,11 @@ from schedules.targets.generic import GENERIC
 
 X, Y, A, B = (Value("operand", i) for i in range(4))
 COMPARISONS = [f"relax.{name}" for name in ("greater_equal", "greater", "less_equal", "less")]
+LOGICAL = [f"relax.logical_{name}" for name in ("and", "or", "xor")]
 INPUTS = {
     **{f"relax.{name}": (X, Y) for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")},
     **dict.fromkeys(COMPARISONS, (X, Y)),
-    "relax.logical_xor": (A, B),
+    **dict.fromkeys(LOGICAL, (A, B)),
     "relax.logical_not": (A,),
     "relax.where": (A, X, Y),
     "relax.clip": (X, Value("number", number=-1.0), Value("number", number=1.0)),
@@ -22,7 +23,7 @@ INPUTS = {
 ATTRIBUTES = {"relax.astype": {"dtype": "int32"}, "relax.nn.leakyrelu": {"alpha": 0.1}}
 DTYPES = {
     "relax.astype": "int32",
-    **dict.fromkeys([*COMPARISONS, "relax.logical_xor", "relax.logical_not"], "bool"),
+    **dict.fromkeys([*COMPARISONS, *LOGICAL, "relax.logical_not"], "bool"),
 }
 # What each is, by other means than the table of operators.
 MEANING = {
