@@ -30,6 +30,7 @@ from bibench_tvm.compiling.sampling import sample_inputs
 from bibench_tvm.importer import Imported, Injection, ReferenceRun, SourceLayer
 from relay_passes import Layer
 from relay_passes.find_binary import SIGN_NOTE
+from relay_passes.ir.operators import Phase
 from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.parts.bits import unpack
@@ -233,6 +234,8 @@ class Comparison:
         expected = self.reference.sums(call.layer.name, tuple(read.codes for read in reads), weights)
         if self.reference.layers[call.layer.name].convolution:
             expected = np.moveaxis(expected, 1, -1)
+        if call.phase:
+            expected, sums = _of_phase(expected, sums, call.phase)
         if expected.size != sums.size:
             return sums.size
         expected = expected.reshape(sums.shape) * call.factor
@@ -397,8 +400,20 @@ def _joined(parts: Sequence[tuple[KernelCall, list[_Read]]]) -> list[_Read]:
     """The operands of a layer from what its calls read: planes are what is above 0 less what is below."""
     if not parts[0][0].plane:
         return parts[0][1]
-    codes = sum((call.plane * read.codes for call, [read] in parts), np.zeros((), np.int8))
+    planes = {call.plane: read.codes for call, [read] in parts}
+    codes = sum((plane * codes for plane, codes in planes.items()), np.zeros((), np.int8))
     return [_Read(codes, parts[0][1][0].inside)]
+
+
+def _of_phase(expected: np.ndarray, sums: np.ndarray, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
+    """Of a layer's outputs those that a part of it computes, and of the part those that are of the layer."""
+    expected = expected.reshape(len(sums), *(1,) * (4 - expected.ndim), *expected.shape[1:])
+    for axis in (1, 2):
+        places = phase.start[axis - 1] + phase.step[axis - 1] * np.arange(sums.shape[axis])
+        inside = (places >= 0) & (places < expected.shape[axis])
+        expected = np.take(expected, places[inside], axis)
+        sums = np.compress(inside, sums, axis)
+    return expected, sums
 
 
 def _signs(theirs: np.ndarray, call: KernelCall, position: int, value: float) -> np.ndarray:

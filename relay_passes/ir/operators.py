@@ -6,6 +6,7 @@ read as an image with leading extents of 1.
     bibench.convolution(x, w)             float32 -> float32
     bibench.matmul(x, w)                  float32 [.., M, K], [N, K] constant -> float32
     bibench.product(x, y)                 float32, two activations
+    bibench.transposed_convolution(x, w)  the same, as PyTorch's transposed convolutions; w [O, KH, KW, C]
     bibench.named(y)                      y, which a layer without an operator of ours computed
     bibench.pool(x)                       the maximum or average of windows
     bibench.pack(x)                       bool, or float32 with a quantizer -> words (schedules/parts/bits.py)
@@ -52,6 +53,38 @@ class Contraction(Named):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transposed(Named):
+    """A transposed convolution without groups and dilation.
+
+    padding: rows and columns that are cut off, top, left, bottom, right; below 0 where some are put there."""
+
+    op: str  # conv2d_transpose or conv1d_transpose
+    batch: int
+    height: int
+    width: int
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        top, left, bottom, right = self.padding
+        height = (self.height - 1) * self.strides[0] + self.kernel[0] - top - bottom
+        width = (self.width - 1) * self.strides[1] + self.kernel[1] - left - right
+        return self.batch, height, width, self.out_channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Which pixels of a layer's output these are: start + i * step, some of them outside it."""
+
+    start: tuple[int, int]
+    step: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackedContraction(Contraction):
     packing: Packing  # of the activations; of both sides where both are activations
 
@@ -61,6 +94,7 @@ class BinaryConvolution(PackedContraction):
     """Of bits, whose values are -1 and +1, or 0 and 1."""
 
     zero_one: bool = False
+    phase: Phase | None = None  # of a transposed convolution, of which this is a part
     plane: int = 0  # of an operand of three values, what is above 0 (1) or below (-1)
 
 
@@ -100,6 +134,7 @@ class SignSums:
 ATTRIBUTES: dict[str, type] = {
     "bibench.convolution": Contraction,
     "bibench.matmul": Contraction,
+    "bibench.transposed_convolution": Transposed,
     "bibench.product": Named,
     "bibench.named": Named,
     "bibench.pool": Pooling,
@@ -168,6 +203,10 @@ def _layer_type(c: relax.Call, _: Any) -> relax.TensorType:
     return relax.TensorType(attributes_of(c, Contraction).out_shape, dtype)
 
 
+def _transposed_type(c: relax.Call, _: Any) -> relax.TensorType:
+    return relax.TensorType(attributes_of(c, Transposed).out_shape, "float32")
+
+
 def _product_type(c: relax.Call, _: Any) -> relax.TensorType:
     return relax.BlockBuilder().normalize(relax.op.matmul(*c.args)).ty
 
@@ -194,6 +233,7 @@ def _sums_type(c: relax.Call, _: Any) -> relax.TensorType:
 for _name, _infer in {
     "bibench.convolution": _layer_type,
     "bibench.matmul": _layer_type,
+    "bibench.transposed_convolution": _transposed_type,
     "bibench.product": _product_type,
     "bibench.named": _named_type,
     "bibench.pool": _pool_type,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax, tirx
 
-from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, PackedContraction
+from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, PackedContraction, Phase
 from schedules.kernels.convolution import binary_convolution_reference
 from schedules.parts.bits import unpack
 from schedules.parts.epilogue import Epilogue
@@ -95,6 +95,11 @@ class KernelCall:
     def plane(self) -> int:
         """0, or for an operand of three values, which has a call for each, 1 for above 0 and -1 for below."""
         return self.layer.plane if isinstance(self.layer, BinaryConvolution) else 0
+
+    @property
+    def phase(self) -> Phase | None:
+        """Which of the layer's outputs it computes; None for all."""
+        return self.layer.phase if isinstance(self.layer, BinaryConvolution) else None
 
     def activations(self, words: np.ndarray, position: int = 0) -> np.ndarray:
         """What a packed operand stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
