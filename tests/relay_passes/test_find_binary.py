@@ -292,8 +292,13 @@ def test_other_weights_have_a_reason(build):
 
 def test_layers_without_a_kernel_have_a_reason(build):
     weights = relax.const(signs(20, 3, 2, 2))
-    _, [layer] = find(build(lambda emit, x: emit(op.nn.conv2d_transpose(bit(emit, x), weights)), SHAPE))
-    assert (layer.op, layer.reason) == ("conv2d_transpose", "conv2d_transpose has no binary kernel")
+    _, [layer] = find(
+        build(lambda emit, x: emit(op.nn.conv2d_transpose(bit(emit, x), weights, groups=2)), SHAPE)
+    )
+    assert (layer.op, layer.reason) == (
+        "conv2d_transpose",
+        "conv2d_transpose with groups has no binary kernel",
+    )
     assert layer.macs == 2 * 20 * 5 * 6 * 3 * 4
     _, [layer] = find(build(lambda emit, x, w: emit(op.nn.conv2d(bit(emit, x), w)), SHAPE, (7, 20, 3, 3)))
     assert layer.reason == "its weights are computed at run time"
