@@ -18,6 +18,7 @@ from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_consta
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
 from relay_passes.kernels.binary_product import lower_binary_product
 from relay_passes.kernels.epilogue import epilogue_of, in_order
+from relay_passes.kernels.extremum import extremum_of
 from relay_passes.kernels.float_layer import lower_float_layer
 from relay_passes.kernels.group_kernels import Group, group_kernels, read_vars
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
@@ -125,11 +126,14 @@ class _Lowering:
             self._lower(group)
             return
         value = substitute(self.definition[var].value, self.env)
-        turning, summing = turning_kernel(value, self.target), summing_kernel(value)
-        if lone := turning or summing:
-            function, out_type = lone
-            gvar = self.builder.add_func(function, "transpose" if turning else "sign_sums")
-            value = relax.call_tir(gvar, [value.args[0]], out_type)
+        for name, kernel in (
+            ("transpose", turning_kernel(value, self.target)),
+            ("sign_sums", summing_kernel(value)),
+            ("extremum", extremum_of(value)),
+        ):
+            if kernel:
+                gvar = self.builder.add_func(kernel[0], name)
+                value = relax.call_tir(gvar, [value.args[0]], kernel[1])
         self.env[var] = self.builder.emit(value)
 
     def _lower(self, group: Group) -> None:
