@@ -155,6 +155,16 @@ def attention(emit, x):
     return emit(op.matmul(sign(emit, scores), sign(emit, keys)))
 
 
+def attention_of_truths(emit, x):
+    """Bits of 0 and 1 on the left, on the right, and on both sides; read by a convolution besides."""
+    bits = emit(op.astype(emit(op.greater(x, number(0))), "float32"))
+    right = emit(op.permute_dims(sign(emit, x), [0, 1, 3, 2]))
+    truths = emit(op.astype(emit(op.less(emit(op.permute_dims(x, [0, 1, 3, 2])), number(1))), "float32"))
+    scores = emit(op.multiply(emit(op.matmul(bits, right)), number(0.25)))
+    total = emit(op.add(scores, emit(op.matmul(sign(emit, x), truths))))
+    return emit(op.add(total, emit(op.matmul(bits, truths)))), binary(emit, bits, 3)
+
+
 def zero_one(emit, x):
     """DoReFa's activations, padded with a 0 that they do have."""
     bits = emit(op.astype(emit(op.greater(x, number(0))), "float32"))
@@ -165,7 +175,7 @@ def zero_one(emit, x):
 NETWORKS = [
     lone, on_a_line, of_two_layouts, residual_block, straight, downsample, scaled_by_position, pooled,
     pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results,
-    only_the_input, one_pixel, classifier, attention, zero_one,
+    only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
