@@ -132,8 +132,8 @@ def read_idx(path: Path) -> np.ndarray:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(
-            f"There is no {path}. Type ./install.sh data, which installs Debian's dataset-fashion-mnist, or name "
-            "the folder with its four .gz files."
+            f"There is no {path}. Type ./install.sh data, which installs Debian's dataset-fashion-mnist, or "
+            "name the folder with its four .gz files."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file.") from error
