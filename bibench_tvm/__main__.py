@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS = {
     "compile": "a network in, an artifact out",
@@ -12,6 +16,8 @@ COMMANDS = {
     "board": "offer this machine, or an emulated one, to others",
     "tracker": "where boards register",
     "targets": "the names that --target takes, or the boards at a tracker",
+    "summary": "a network's parameters, bits and operations, without training it",
+    "tracks": "the overall metrics of BiBench, and the paper's own figures",
     "train": "train a network on a task",
     "tune": "better schedules for a network's kernels, found by trial on boards",
 }
@@ -30,7 +36,7 @@ def main() -> None:
             sys.argv = [f"bibench {name}", *arguments]
             from bibench_tvm.cli.console import run_command
 
-            run_command(importlib.import_module(f"bibench_tvm.{name}").app, sys.argv[0])
+            run_command(app_of(name), sys.argv[0])
         case [name, *_]:
             from bibench_tvm.cli.console import print_json
             from bibench_tvm.cli.errors import unknown
@@ -39,6 +45,14 @@ def main() -> None:
             if "--json" in sys.argv:
                 print_json({"error": sentence})
             _refuse(f"Error: {sentence}")
+
+
+def app_of(name: str) -> typer.Typer:
+    """The command of that name: a module, or a package that has it in its `__main__`."""
+    module = importlib.import_module(f"bibench_tvm.{name}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"bibench_tvm.{name}.__main__")
+    return module.app
 
 
 def _refuse(words: str) -> None:

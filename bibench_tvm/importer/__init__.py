@@ -70,7 +70,7 @@ def import_model(
         )
     path = Path(source)
     with _damage_named(path):
-        kind = _kind_of(path)
+        kind = kind_of(path)
     if kind != "checkpoint":
         _refuse_description(described, str(path))
     with _damage_named(path):
@@ -128,7 +128,7 @@ def _named_if_missing(what: str) -> Iterator[None]:
         raise BibenchError(f"{what} cannot be read without the package {error.name!r}.") from error
 
 
-def _kind_of(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """`pt2`, `checkpoint` or `onnx`, from the content of the file."""
     try:
         with path.open("rb") as file:

@@ -1,6 +1,5 @@
 """What these tests share: images, networks, commands as a user types them."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 import trainers
+from bibench_tvm.__main__ import app_of
 from bibench_tvm.artifact.artifact import Artifact, load
 from bibench_tvm.cli.images import load_images
 from bibench_tvm.compiling.compiler import compile_model
@@ -110,8 +110,7 @@ def invoke() -> Callable[..., Result]:
     """The same within this process, which is faster."""
 
     def run(name: str, *arguments: object) -> Result:
-        app = importlib.import_module(f"bibench_tvm.{name}").app
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        done = CliRunner().invoke(app_of(name), [str(argument) for argument in arguments])
         return Result(done.exit_code, done.stdout, done.stderr)
 
     return run

@@ -1,6 +1,5 @@
 """The README tells the truth: its Python runs, and its commands are there with the options that it uses."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+
+from bibench_tvm.__main__ import app_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 COMMANDS = re.findall(r"^    (?:bibench |.*python -m bibench_tvm\.)(.*?)(?: +#.*)?$", README, re.MULTILINE)
@@ -30,7 +31,7 @@ def test_its_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_commands(line: str) -> None:
     """What is not an option is refused before --help is."""
     name, *arguments = shlex.split(line)
-    done = CliRunner().invoke(importlib.import_module(f"bibench_tvm.{name}").app, [*arguments, "--help"])
+    done = CliRunner().invoke(app_of(name), [*arguments, "--help"])
     known = set(re.findall(r"--[\w-]+", done.stdout))
     assert {argument for argument in arguments if argument.startswith("--")} <= known
 

@@ -26,7 +26,7 @@ def exported(
 ) -> ExportedProgram:
     """A module in eval mode. See `import_torch`. Raises ImportFailed."""
     if example_inputs is None:
-        example_inputs = _own_inputs(model, input_shapes or {}, name)
+        example_inputs = own_inputs(model, input_shapes or {}, name)
     if example_inputs is None:
         raise ImportFailed(
             f"{name} is a live PyTorch module, whose shapes are known only when it runs; pass "
@@ -115,7 +115,7 @@ def _as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}
 
 
-def _own_inputs(model: torch.nn.Module, input_shapes: InputShapes, name: str) -> Any:
+def own_inputs(model: torch.nn.Module, input_shapes: InputShapes, name: str) -> Any:
     """What the module says that it takes, in these shapes; None where it does not say, and there are none."""
     import trainers
 

@@ -1,0 +1,103 @@
+"""`python -m bibench_tvm.tracks table --paper`: the paper's overall metrics beside those of our functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command
+from bibench_tvm.cli.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bibench_tvm.tracks.recompute import Comparison, Count
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def tracks() -> None:
+    """The six tracks of BiBench. Every command takes --json and --debug."""
+
+
+@app.command()
+def table(
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Tables 2 and 3 of the BiBench paper, printed and recomputed.")
+    ] = False,
+    reading: Annotated[
+        str, typer.Option(help="paper: as its numbers come out; equation: as the equations say.")
+    ] = "paper",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Recompute the overall metrics of the paper from its detailed tables, and name what differs."""
+    with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.tracks.metrics import READINGS
+
+        if not paper:
+            raise UsageError("There are only the paper's figures to be shown: give --paper.")
+        chosen = {name: name for name in READINGS}.get(reading)  # type: ignore[call-overload]
+        if chosen is None:
+            raise unknown("reading", reading, READINGS)
+        from bibench_tvm.tracks.recompute import count, recompute
+
+        compared = recompute(chosen)
+        counts = count(compared)
+        _show(results(as_json), compared, counts)
+        if as_json:
+            import msgspec
+
+            numbers = [{**msgspec.to_builtins(one), "difference": one.difference} for one in compared]
+            print_json({"reading": chosen, "counts": msgspec.to_builtins(counts), "numbers": numbers})
+
+
+def _show(found: Console, compared: tuple[Comparison, ...], counts: tuple[Count, ...]) -> None:
+    from rich.table import Table
+
+    from bibench_tvm.tracks.paper import ALGORITHMS
+
+    by_track: dict[str, dict[str, list[Comparison]]] = {}
+    for one in compared:
+        by_track.setdefault(one.track, {}).setdefault(one.metric, []).append(one)
+    for track, metrics in by_track.items():
+        shown = Table(
+            title=track.replace("_", " "),
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        shown.add_column("", min_width=12)
+        for algorithm in ALGORITHMS:
+            shown.add_column(algorithm, justify="right", min_width=7)
+        for metric, row in metrics.items():
+            shown.add_row(metric, *(_number(one.printed) + " " for one in row))
+            shown.add_row("", *(_number(one.recomputed) + _mark(one) for one in row))
+        found.print(shown)
+    found.print("The upper number is printed, the lower recomputed: * differs, = taken as printed.")
+    for group in counts:
+        what = f"{group.track} {group.metric}".strip().replace("_", " ")
+        found.print(f"Equation {group.equation}, {what}: {group.equal} of {group.of} as printed.")
+    notes: dict[str, dict[str, None]] = {}
+    for one in compared:
+        if one.note:
+            notes.setdefault(one.note, {})[f"{one.track} {one.metric}".replace("_", " ")] = None
+    for note, columns in notes.items():
+        found.print(f"{', '.join(columns)}: {note}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _mark(one: Comparison) -> str:
+    if one.equal is None:
+        return "=" if one.recomputed is not None else " "
+    return " " if one.equal else "*"
+
+
+if __name__ == "__main__":
+    run_command(app, "python -m bibench_tvm.tracks")
