@@ -14,9 +14,11 @@ from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting,
 from bibench_tvm.cli.errors import unknown
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from bibench_tvm.tracks.overall import Row
+    from bibench_tvm.tracks.results import Result
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the results.")]
 Several = list[str] | None
@@ -108,9 +110,10 @@ def check(
     """Read every result, and name what is no result, or stands in a place that is not its own."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.cli.errors import BibenchError
-        from bibench_tvm.tracks.results import FOLDER, path_of, read, read_all
+        from bibench_tvm.tracks.results import FOLDER, path_of, read
 
-        read_all(folder / "nowhere") if not folder.is_dir() else None
+        if not folder.is_dir():
+            raise BibenchError(f"There is no folder {folder}.")
         sentences, whole = [], []
         for path in sorted((folder / FOLDER).rglob("*.json")):
             try:
@@ -151,44 +154,45 @@ def export(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> Non
             writer.writerows(found)
 
 
-def show_own(folder: Path, as_json: bool) -> None:
-    """The overall metrics of each profile that has results."""
+def show_own(folder: Path, console: Console) -> dict[str, Any]:
+    """The overall metrics of each profile that has results, as tables and as what --json prints of them."""
     import msgspec
 
     from bibench_tvm.tracks.results import read_all
 
-    by_profile: dict[str, Any] = {}
+    by_profile: dict[str, list[Result]] = {}
     for result in read_all(folder):
         by_profile.setdefault(result.key.profile, []).append(result)
     shown = {}
     for profile, own in by_profile.items():
         shown[profile] = _rows(own)
         stand_in = any(figure.kind == "stand-in" for result in own for figure in result.figures)
-        results(as_json).print(_table(profile, shown[profile], stand_in))
+        console.print(
+            f"Profile {profile}{', with stand-ins' if stand_in else ''}: percent of the float network, "
+            "factors in complexity and inference.",
+            soft_wrap=True,
+        )
+        console.print(_table(shown[profile]))
         for row in shown[profile]:
             if row.overall.missing:
                 count = len(row.overall.missing)
                 first = ", ".join(row.overall.missing[:3]) + (" …" if count > 3 else "")
-                results(as_json).print(
-                    f"{row.track}, {row.algorithm}: {count} missing: {first}", soft_wrap=True
-                )
-    if as_json:
-        print_json({"folder": str(folder), "profiles": msgspec.to_builtins(shown)})
+                console.print(f"{row.track}, {row.algorithm}: {count} missing: {first}", soft_wrap=True)
+    return {"folder": str(folder), "profiles": msgspec.to_builtins(shown)}
 
 
-def _rows(own: list[Any]) -> list[Row]:
+def _rows(own: list[Result]) -> list[Row]:
     from bibench_tvm.tracks.overall import overall
 
     return overall(own)
 
 
-def _table(profile: str, rows: list[Row], stand_in: bool) -> Table:
+def _table(rows: list[Row]) -> Table:
     """A row for each part of a track, a column for each algorithm."""
     from rich.box import SIMPLE
     from rich.table import Table
 
-    title = f"{profile}: percent of the float network, or a factor in complexity and inference"
-    table = Table(title=title + ("; with stand-ins" if stand_in else ""), box=SIMPLE)
+    table = Table(box=SIMPLE)
     algorithms = list(dict.fromkeys(row.algorithm for row in rows))
     table.add_column("")
     for algorithm in algorithms:
