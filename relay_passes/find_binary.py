@@ -358,12 +358,8 @@ def _name(value: relax.Call) -> str:
 
 def _planes(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
     """The tensor [N, C, H, W], or [N, C, L], that was turned to the image x, if that is how x was made."""
-    shape, made = shape_of(x), made_by(builder, x)
-    if len(shape) != 4:
-        return None
-    if is_call(made, "relax.reshape") and shape_of(made.args[0]) == (shape[0], *shape[2:]) and shape[1] == 1:
-        made = made_by(builder, made.args[0])
-    if not is_call(made, "relax.permute_dims"):
+    made = made_by(builder, x)
+    if len(shape_of(x)) not in (3, 4) or not is_call(made, "relax.permute_dims"):
         return None
     source = made.args[0]
     turned = [0, *range(2, len(shape_of(source))), 1]

@@ -1,7 +1,7 @@
 """Give every convolution and matrix product its name, and turn it to channels last.
 
     conv2d(x: NCHW, w: OIHW)  ->  permute(bibench.convolution(permute(x), w'), back)    with w': O, KH, KW, I
-    conv1d(x: NCW, w: OIW)    ->  the same with a height of 1
+    conv1d(x: NCW, w: OIW)    ->  the same on [N, W, C], an image whose rows are the batch
     matmul(x, w: [K, N])      ->  bibench.matmul(x, w') where w is a constant            with w': N, K
     matmul(x, y)              ->  bibench.product(x, y) where both are activations
 
@@ -171,8 +171,8 @@ def _conv1d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.E
     n, channels, length = shape_of(x)
     out, _, kernel = shape_of(w)
     geometry = Convolution(
-        n,
         1,
+        n,
         length,
         channels,
         out,
@@ -182,13 +182,10 @@ def _conv1d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.E
         dilation=(1, int(conv.attrs.dilation[0])),
         groups=int(conv.attrs.groups),
     )
-    rows = builder.emit(relax.op.permute_dims(x, [0, 2, 1]))
     marked = call(
         "bibench.convolution",
-        builder.emit(relax.op.reshape(rows, (n, 1, length, channels))),
+        builder.emit(relax.op.permute_dims(x, [0, 2, 1])),
         relax.const(_channels_last(w, (0, 2, 1))[:, None]),
-        attributes=Contraction(name=name, op="conv1d", conv=geometry),
+        attributes=Contraction(name=name, op="conv1d", conv=geometry, rank=3),
     )
-    image = builder.emit(marked)
-    flat = builder.emit(relax.op.reshape(image, (n, shape_of(image)[2], out)))
-    return relax.op.permute_dims(flat, [0, 2, 1])
+    return relax.op.permute_dims(builder.emit(marked), [0, 2, 1])

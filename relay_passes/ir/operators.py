@@ -194,7 +194,10 @@ def packed_image(pack: relax.Call) -> tuple[int, int, int, int]:
     shape = tuple(int(extent) for extent in pack.args[0].ty.shape)
     if not attributes_of(pack, Pack).planar:
         return image(shape)
-    n, c, h, w = (*shape[:2], *((1, *shape[2:])[-2:]))
+    if len(shape) == 3:  # turned it has rank 3, and is read as any such
+        n, c, w = shape
+        return 1, n, w, c
+    n, c, h, w = shape
     return n, h, w, c
 
 

@@ -59,6 +59,16 @@ def on_a_line(emit, x):
     return emit(op.nn.conv1d(sign(emit, x), weights, padding=1))
 
 
+def line_of_layers(emit, x):
+    """Batch norm and a sign between them; the last has a group for each channel, as a memory block has."""
+    hidden = on_a_line(emit, x)
+    channels = RNG.integers(-4, 5, (2, 33, 1)).astype("float32")
+    hidden = emit(op.add(emit(op.multiply(hidden, relax.const(channels[0]))), relax.const(channels[1])))
+    dense, own = (relax.const(RNG.choice(np.float32([-1, 1]), shape)) for shape in ((33, 33, 5), (33, 1, 5)))
+    hidden = emit(op.nn.conv1d(sign(emit, hidden), dense, padding=2))
+    return emit(op.nn.conv1d(sign(emit, hidden), own, padding=(3, 1), groups=33))
+
+
 def of_two_layouts(emit, x):
     """What the second convolution takes for channels are the columns of the first one's result."""
     x = binary(emit, sign(emit, x), 6)
@@ -173,9 +183,9 @@ def zero_one(emit, x):
 
 
 NETWORKS = [
-    lone, on_a_line, of_two_layouts, residual_block, straight, downsample, scaled_by_position, pooled,
-    pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results,
-    only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
+    lone, on_a_line, line_of_layers, of_two_layouts, residual_block, straight, downsample, scaled_by_position,
+    pooled, pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise,
+    several_results, only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
@@ -205,6 +215,14 @@ KERNELS = {
     # The packing reads the network's input as it is, plane by plane.
     lone: ["pack", "binary_convolution"],
     on_a_line: ["pack", "binary_convolution"],
+    # The sums of the first meet their limits, and are bits at once. A byte a channel is packed by itself.
+    line_of_layers: [
+        "pack",
+        "binary_convolution",
+        "binary_convolution",
+        "pack",
+        "binary_depthwise_convolution",
+    ],
     straight: ["float_convolution", "binary_convolution", "binary_convolution"],
     # Each convolution writes the float that the residual needs and the bits that the next one reads.
     residual_block: ["float_convolution", "binary_convolution", "binary_convolution"],
