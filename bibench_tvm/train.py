@@ -18,6 +18,7 @@ from bibench_tvm.cli.console import (
     Debug,
     Tracker,
     Wait,
+    notes,
     phase,
     print_json,
     refuse_tracker_alone,
@@ -104,7 +105,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
-    with reporting(as_json=as_json, debug=debug):
+    with reporting(as_json=as_json, debug=debug), notes():
         everywhere = len(os.sched_getaffinity(0))
         if judged is not None:
             refuse_tracker_alone(tracker, board)
