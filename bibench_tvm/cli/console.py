@@ -84,7 +84,7 @@ def notes() -> Iterator[None]:
     """Show the warnings of the packages below as sentences, each once."""
     with warnings.catch_warnings():
         warnings.simplefilter("once", UserWarning)
-        warnings.showwarning = _note
+        warnings.showwarning = _note  # type: ignore[assignment]
         yield
 
 
