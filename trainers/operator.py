@@ -263,6 +263,11 @@ class BinaryLayer(nn.Module):
         """The integers `y` times the scaling factors; `x` is the layer's input, `weight` redistributed."""
         return y
 
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int] | None:
+        """How many numbers the scales of weights are, and how many products with a scale each element of the
+        output takes; `extents` are those of its spatial dimensions. None where the algorithm does not say."""
+        return (0, 0) if type(self).scale is BinaryLayer.scale else None
+
     def set_progress(self, progress: float, epochs: int | None = None) -> None:
         """Advance what follows a schedule to `progress`, 0 at the start of the training and 1 at its end.
 

@@ -82,8 +82,8 @@ def complexity_of(model: nn.Module, inputs: Any, reading: Reading = "equation") 
         model: on any device; it is copied without its numbers, and stays as it is.
         inputs: what its forward takes: see `trainers.example_inputs_of`.
         reading: "equation" counts what the network has. "paper" counts as the BiBench paper seems to: a scale
-            for each output channel, for DoReFa too; no thresholds; XNOR-Net, XNOR-Net++ and ReActNet take two
-            products for each element of the output, BNN none and the others one.
+            for each output channel at least, for DoReFa too; no thresholds among the parameters; ReActNet's
+            as a product for each element of the output.
 
     Raises whatever its forward does where the inputs do not fit, or where it looks at numbers.
     """
@@ -267,28 +267,17 @@ def _sum(values: Sequence[int | None]) -> int | None:
 
 
 def _extras(layer: BinaryLayer, outputs: Sequence[tuple[int, ...]], reading: Reading) -> Extras | None:
-    """None for an algorithm that is not among the eight, which may have anything."""
-    names = {algorithms[name]: name for name in algorithms.names()}
-    channels = layer.out_channels
+    """outputs: of each call the shape. None where the algorithm does not say what its scales are."""
+    spatial = [shape[len(shape) - layer.spatial :] for shape in outputs]
+    counted = layer.count_scales([max(extents) for extents in zip(*spatial, strict=True)])
+    if counted is None:
+        return None
+    floats, scales = counted
     threshold = getattr(layer, "threshold", None)
-    thresholds = threshold.numel() if isinstance(threshold, Tensor) else 0
-    paper = reading == "paper"
-    match names.get(type(layer)):
-        case "bnn":
-            return Extras(0, 0)
-        case "dorefa":
-            return Extras(1 if layer.variant == "paper" and not paper else channels, 1)
-        case "bireal" | "recu" | "fda":
-            return Extras(channels + (0 if paper else thresholds), 1)
-        case "reactnet":
-            return Extras(channels, 2) if paper else Extras(channels + thresholds, 1)
-        case "xnor":
-            return Extras(channels, 2)
-        case "xnorpp" if outputs:
-            # One scale for the channel, and the product of the others for the position.
-            extents = [max(sizes) for sizes in zip(*outputs, strict=True)][len(outputs[0]) - layer.spatial :]
-            return Extras(channels + sum(extents), 2 if paper or layer.spatial else 1)
-    return None
+    if reading == "equation":
+        return Extras(floats + (threshold.numel() if isinstance(threshold, Tensor) else 0), scales)
+    shifted = isinstance(layer, algorithms["reactnet"])
+    return Extras(max(floats, layer.out_channels) if floats else 0, scales + shifted)
 
 
 def _reasons(model: nn.Module) -> dict[str, str]:

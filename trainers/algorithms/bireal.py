@@ -2,6 +2,8 @@
 Representational Capability and Advanced Training Algorithm", ECCV, arXiv:1808.00278); equation 16 and Table
 6 of the BiBench paper."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from trainers.operator import BinaryLayer, algorithms, clip, divide_gradient, poly
@@ -35,3 +37,6 @@ class BiReal(BinaryLayer):
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.channel_alpha(weight)
+
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int]:
+        return self.out_channels, 1

@@ -1,6 +1,8 @@
 """DoReFa-Net (Zhou et al., 2016, "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low
 Bitwidth Gradients", arXiv:1606.06160); equation 15 and Table 6 of the BiBench paper."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from trainers.operator import BinaryLayer, algorithms, clip, divide_gradient
@@ -33,3 +35,6 @@ class DoReFa(BinaryLayer):
         if self.variant == "paper":
             return y * weight.detach().abs().mean()
         return y * self.channel_alpha(weight)
+
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int]:
+        return (1 if self.variant == "paper" else self.out_channels), 1

@@ -2,6 +2,7 @@
 arXiv:2103.00841); equations 30-32 and Table 6 of the BiBench paper."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -135,6 +136,9 @@ class FDA(BinaryLayer):
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.channel_alpha(weight)
+
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int]:
+        return self.out_channels, 1
 
 
 def _renew_schedule(layer: FDA, incompatible_keys: object) -> None:

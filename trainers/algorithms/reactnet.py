@@ -1,6 +1,8 @@
 """ReActNet (Liu et al., 2020, "ReActNet: Towards Precise Binary Neural Network with Generalized Activation
 Functions", ECCV, arXiv:2003.03488); equations 19-24 and Table 6 of the BiBench paper."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from trainers.operator import BinaryLayer, FloatLayer, algorithms, clip, divide_gradient, poly, sign
@@ -44,3 +46,6 @@ class ReActNet(BinaryLayer):
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.channel_alpha(weight)
+
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int]:
+        return self.out_channels, 1

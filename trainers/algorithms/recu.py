@@ -2,6 +2,7 @@
 arXiv:2103.12369); equations 25-29 and Table 6 of the BiBench paper."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +125,9 @@ class ReCU(BinaryLayer):
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * (self.channel_alpha(weight) if self.alpha is None else self.alpha)
+
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int]:
+        return self.out_channels, 1
 
 
 def _renew_limits(layer: ReCU, incompatible_keys: object) -> None:

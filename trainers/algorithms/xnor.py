@@ -2,6 +2,7 @@
 Networks", ECCV, arXiv:1603.05279); equation 14 and Table 6 of the BiBench paper."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,9 @@ class XnorNet(BinaryLayer):
 
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         return y * self.activation_scale(x.detach()) * self.channel_alpha(weight)
+
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int]:
+        return self.out_channels, 2  # alpha and K, which is no number of its own
 
     def activation_scale(self, x: Tensor) -> Tensor:
         """K, shaped so that it broadcasts over the layer's output."""

@@ -1,6 +1,8 @@
 """XNOR-Net++ (Bulat and Tzimiropoulos, 2019, "XNOR-Net++: Improved Binary Neural Networks", BMVC,
 arXiv:1909.13863); equations 17-18 and Table 6 of the BiBench paper."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from trainers.operator import BinaryLayer, FloatLayer, algorithms, clip
@@ -43,3 +45,6 @@ class XnorNetPlusPlus(BinaryLayer):
                 )
             y = y * factors[:size].reshape(-1, *(1,) * (-1 - dim))
         return y
+
+    def count_scales(self, extents: Sequence[int]) -> tuple[int, int]:
+        return self.out_channels + sum(extents), 1 + (self.spatial > 0)  # beta gamma is one number a position
