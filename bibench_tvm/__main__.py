@@ -17,7 +17,7 @@ COMMANDS = {
     "tracker": "where boards register",
     "targets": "the names that --target takes, or the boards at a tracker",
     "summary": "a network's parameters, bits and operations, without training it",
-    "tracks": "the overall metrics of BiBench, and the paper's own figures",
+    "tracks": "the six tracks of BiBench: run, compared, beside the paper's own figures",
     "train": "train a network on a task",
     "tune": "better schedules for a network's kernels, found by trial on boards",
 }
