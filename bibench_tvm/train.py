@@ -18,6 +18,7 @@ from bibench_tvm.cli.console import (
     Debug,
     Tracker,
     Wait,
+    notes,
     phase,
     print_json,
     refuse_tracker_alone,
@@ -104,7 +105,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
-    with reporting(as_json=as_json, debug=debug):
+    with reporting(as_json=as_json, debug=debug), notes():
         everywhere = len(os.sched_getaffinity(0))
         if judged is not None:
             refuse_tracker_alone(tracker, board)
@@ -115,7 +116,7 @@ def train(
             return
         if board or tracker:
             raise UsageError("--board and --tracker go with --evaluate.")
-        from trainers.checkpoint import CHECKPOINT
+        from trainers.checkpoint import CHECKPOINT, load_untrusted
         from trainers.tasks import DataError, tasks
         from trainers.training.recipe import as_yaml, find_recipe, split_setting
         from trainers.training.run import Machine, Run, perform
@@ -165,7 +166,9 @@ def train(
         if as_json:
             names = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
             named = {f"test_{name}": value for name, value in metrics.items()}
-            print_json({**names, **named, "checkpoint": str(folder / CHECKPOINT)})
+            extra = load_untrusted(folder / CHECKPOINT)["extra"]
+            about = {name: extra[name] for name in ("train_seconds", "data")}
+            print_json({**names, **named, **about, "checkpoint": str(folder / CHECKPOINT)})
 
 
 def _judge(

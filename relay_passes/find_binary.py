@@ -9,6 +9,11 @@ schedules/parts/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the
 A sign that is 0 as a matter of course, {-h, 0, +h}, is two planes of {0, 1}: h / 2 * alpha times the
 difference of the integer parts over "x is above 0" and "x is below 0".
 
+A transposed convolution is several ordinary ones (`ir/transposed.py`), whose sums lie side by side.
+
+A product of two activations is the same, with what the bits of {0, 1} want added at run time, see
+`BinaryProduct`.
+
 Requires: layers as `mark_layers` leaves them, channels last.
 Ensures: every layer with two-valued operands is a binary operator with a halo of 0; no `bibench.named` or
 `bibench.product` is left.
@@ -28,13 +33,18 @@ from relay_passes.ir.operators import (
     Contraction,
     Named,
     Pack,
+    Phase,
+    SignSums,
+    Transposed,
     attributes_of,
     call,
     image,
 )
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
+from relay_passes.ir.transposed import as_it_was, parts, shuffled
 from relay_passes.ir.two_valued import (
     MOVES,
+    BinaryWeights,
     ThreeValued,
     TwoValued,
     binary_weights,
@@ -42,6 +52,7 @@ from relay_passes.ir.two_valued import (
     truth,
     two_values,
 )
+from relay_passes.mark_layers import out_channels_first, why_not_in_parts
 from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
 from schedules.targets import KernelTarget
@@ -72,16 +83,20 @@ class _Search:
     def visit(self, builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
         if is_call(value, "bibench.convolution", "bibench.matmul"):
             return self._binary(builder, value)
+        if is_call(value, "bibench.transposed_convolution"):
+            return self._transposed(builder, value)
         if is_call(value, "bibench.product"):
             return self._product(builder, value, shape_of(var))
         if is_call(value, "bibench.named"):
             inner = builder.lookup_binding(value.args[0])
             kind, weights = inner.op.name.removeprefix("relax.nn."), inner.args[1]
-            reason = (
-                f"{kind} has no binary kernel"
-                if is_constant(weights)
-                else "its weights are computed at run time"
-            )
+            if not is_constant(weights):
+                reason = "its weights are computed at run time"
+            elif "transpose" in kind and "3d" not in kind:
+                found = self._activation(builder, inner.args[0]), binary_weights(out_channels_first(inner))
+                reason = why_not_in_parts(inner) or "; ".join(r for r in found if isinstance(r, str))
+            else:
+                reason = f"{kind} has no binary kernel"
             # Each input element (transposed) or each output element (else) meets the weights of one channel.
             extents = shape_of(inner.args[0]) if "transpose" in kind else shape_of(value.args[0])
             macs = int(np.prod(extents)) * int(np.prod(shape_of(weights)[1:]))
@@ -149,12 +164,15 @@ class _Search:
             if isinstance(values, ThreeValued):
                 bits = (values.above if plane > 0 else values.below)(source)
             else:
-                bits = truth(builder, source, values, self.numbers)
-                if values.high == 0.0:  # the bit stands for the value that is not 0
-                    bits = builder.emit(relax.op.logical_not(bits))
+                bits = self._bits(builder, source, values)
             pack = Pack(packing=Packing(channels, word, groups), planar=planes is not None)
             self.packed[key] = builder.emit(call("bibench.pack", bits, attributes=pack))
         return self.packed[key]
+
+    def _bits(self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued) -> relax.Expr:
+        """Truths, where x has the higher of two values, or of 0 and another the other."""
+        bits = truth(builder, x, values, self.numbers)
+        return builder.emit(relax.op.logical_not(bits)) if values.high == 0.0 else bits
 
     def _binary(self, builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
         x, w = value.args
@@ -166,52 +184,116 @@ class _Search:
             self._note(value, layer.op, "; ".join(reasons), conv.macs, w, conv)
             return value
         word = self.target.word_for(conv)
-        three = isinstance(values, ThreeValued)
-        zero_one = isinstance(values, ThreeValued) or values.low != -values.high
         signs = np.where(weights.signs, np.int8(1), np.int8(-1)).reshape(conv.out_channels, *conv.kernel, -1)
+        total = self._dot(builder, x, values, layer, signs, word)
+        per_group = conv.channels // conv.groups
+        stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
+        self._note_binary(builder, x, values, layer, conv.macs, stored, conv)
+        return self._scaled(builder, total, values, weights)
+
+    def _dot(
+        self,
+        builder: relax.BlockBuilder,
+        x: relax.Expr,
+        values: TwoValued | ThreeValued,
+        layer: Contraction,
+        signs: np.ndarray,
+        word: int,
+        phase: Phase | None = None,
+    ) -> relax.Expr:
+        """The integer part of one convolution; phase: see `BinaryConvolution`."""
+        conv = layer.conv
 
         def dot(plane: int) -> relax.Expr:
             words = self._pack(builder, x, values, conv.groups, word, plane)
             binary = BinaryConvolution(
                 **vars(layer),
                 packing=Packing(conv.channels, word, conv.groups),
-                zero_one=zero_one,
+                zero_one=_is_zero_one(values),
                 plane=plane,
+                phase=phase,
             )
             return builder.emit(
                 call("bibench.binary_convolution", words, relax.const(signs), attributes=binary)
             )
 
-        if isinstance(values, ThreeValued):
-            total = builder.emit(relax.op.subtract(dot(1), dot(-1)))
-            height = np.float32(values.height)
-            notes = f"the sign before it has three values, in two planes of bits: {values.cause} is often 0"
-        else:
-            total = dot(0)
-            height, notes = np.float32(values.high or values.low), SIGN_NOTE if values.accident else ""
-            operand = self.numbers.of(builder, x)
-            if (operand.low == operand.high).all():
-                notes = CONSTANT_NOTE
+        return builder.emit(relax.op.subtract(dot(1), dot(-1))) if isinstance(values, ThreeValued) else dot(0)
+
+    def _scaled(
+        self,
+        builder: relax.BlockBuilder,
+        total: relax.Expr,
+        values: TwoValued | ThreeValued,
+        weights: BinaryWeights,
+    ) -> relax.Expr:
+        height = values.height if isinstance(values, ThreeValued) else values.high or values.low
+        half = np.float32(0.5 if _is_zero_one(values) else 1)
+        scale = (weights.alpha * (np.float32(height) * half)).astype(np.float32)
         result: relax.Expr = relax.op.astype(total, "float32")
-        scale = (weights.alpha * (height * np.float32(0.5 if zero_one else 1))).astype(np.float32)
-        if (scale != 1).any():
-            factor = scale[0] if (scale == scale[0]).all() else scale
-            result = relax.op.multiply(builder.emit(result), relax.const(factor))
-        per_group = conv.channels // conv.groups
-        stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8) * (2 if three else 1)
+        if (scale == 1).all():
+            return result
+        factor = scale[0] if (scale == scale[0]).all() else scale
+        return relax.op.multiply(builder.emit(result), relax.const(factor))
+
+    def _note_binary(
+        self,
+        builder: relax.BlockBuilder,
+        x: relax.Expr,
+        values: TwoValued | ThreeValued,
+        layer: Contraction | Transposed,
+        macs: int,
+        stored: int,
+        conv: Convolution | None,
+    ) -> None:
+        """stored: bytes of the weights for one plane of bits."""
+        operand = self.numbers.of(builder, x)
+        if isinstance(values, ThreeValued):
+            notes = f"the sign before it has three values, in two planes of bits: {values.cause} is often 0"
+        elif (operand.low == operand.high).all():
+            notes = CONSTANT_NOTE
+        else:
+            notes = SIGN_NOTE if values.accident else ""
         self.table.append(
             Layer(
                 name=layer.name,
                 op=layer.op,
                 binarized=True,
-                macs=conv.macs,
-                weight_bytes=stored,
+                macs=macs,
+                weight_bytes=stored * (2 if isinstance(values, ThreeValued) else 1),
                 notes=notes,
                 geometry=conv,
                 dtype="binary",
             )
         )
-        return result
+
+    def _transposed(self, builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
+        x, w = value.args
+        layer = attributes_of(value, Transposed)
+        taps = constant_value(w)
+        macs = layer.batch * layer.height * layer.width * int(np.prod(taps.shape))
+        weights, values = binary_weights(taps), self._activation(builder, x)
+        if isinstance(weights, str) or isinstance(values, str):
+            self._note(
+                value, layer.op, "; ".join(r for r in (values, weights) if isinstance(r, str)), macs, w
+            )
+            return as_it_was(builder, x, taps, layer)
+        signs = np.where(weights.signs, np.int8(1), np.int8(-1))
+        whole = Convolution(
+            layer.batch, layer.height, layer.width, layer.channels, layer.out_channels, layer.kernel
+        )
+        word = self.target.word_for(whole)
+        sums: list[relax.Expr | None] = []
+        for part in parts(layer):
+            if part.conv is None:
+                sums.append(None)
+                continue
+            own = Contraction(name=layer.name, op=layer.op, conv=part.conv)
+            rows, columns = part.taps
+            chosen = np.ascontiguousarray(signs[:, rows, columns])
+            sums.append(self._dot(builder, x, values, own, chosen, word, part.phase))
+        stored = int(np.prod(layer.kernel)) * layer.out_channels * -(-layer.channels // 8)
+        self._note_binary(builder, x, values, layer, macs, stored, None)
+        return self._scaled(builder, shuffled(builder, layer, sums), values, weights)
 
     def _product(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
         x, y = value.args
@@ -219,10 +301,8 @@ class _Search:
         macs = int(np.prod(shape)) * shape_of(x)[-1]
         left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))
-        for v in (left, right):
-            if not reason and (isinstance(v, ThreeValued) or (isinstance(v, TwoValued) and v.low != -v.high)):
-                taken = "-a, 0 and a" if isinstance(v, ThreeValued) else "0 and a"
-                reason = f"a product of two activations has a kernel for -a and a only, not for {taken}"
+        if not reason and (isinstance(left, ThreeValued) or isinstance(right, ThreeValued)):
+            reason = "a product of two activations has a kernel for two values only, not for -a, 0 and a"
         if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
             reason = "a binary product of activations needs equal leading extents on both sides, two at most"
         if reason or not isinstance(left, TwoValued) or not isinstance(right, TwoValued):
@@ -234,13 +314,23 @@ class _Search:
         word = self.target.word_for(Convolution(1, 1, rows, depth, columns))
         packing = Packing(depth, word)
         a = self._pack(builder, x, left, 1, word)
-        bits = relax.op.permute_dims(
-            truth(builder, y, right, self.numbers), [*range(rank - 2), rank - 1, rank - 2]
-        )
+        bits = relax.op.permute_dims(self._bits(builder, y, right), [*range(rank - 2), rank - 1, rank - 2])
         b = builder.emit(call("bibench.pack", builder.emit(bits), attributes=Pack(packing=packing)))
-        layer = BinaryProduct(name=_name(value), op="matmul", conv=conv, rank=rank, packing=packing)
-        dot = call("bibench.binary_product", a, b, attributes=layer)
-        scale = np.float32(left.high) * np.float32(right.high)
+        zero_one = left.low != -left.high, right.low != -right.high
+        sums = []
+        for other, of_zero_one, extents in ((b, zero_one[0], (1, columns)), (a, zero_one[1], (rows, 1))):
+            if of_zero_one:
+                counted = call("bibench.sign_sums", other, attributes=SignSums(packing=packing))
+                placed = relax.op.reshape(builder.emit(counted), (*shape[:-2], *extents))
+                sums.append(builder.emit(placed))
+        layer = BinaryProduct(
+            name=_name(value), op="matmul", conv=conv, rank=rank, packing=packing, zero_one=zero_one
+        )
+        dot = call("bibench.binary_product", a, b, *sums, attributes=layer)
+        scale = np.float32(1)
+        for values in (left, right):
+            scale *= np.float32(values.high or values.low)
+        scale *= np.float32(0.5) ** np.float32(sum(zero_one))
         result = relax.op.astype(builder.emit(dot), "float32")
         notes = SIGN_NOTE if left.accident or right.accident else ""
         self.table.append(
@@ -257,18 +347,19 @@ class _Search:
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
 
 
+def _is_zero_one(values: TwoValued | ThreeValued) -> bool:
+    """Whether bits stand for 0 and 1, so that sums are kept doubled."""
+    return isinstance(values, ThreeValued) or values.low != -values.high
+
+
 def _name(value: relax.Call) -> str:
     return attributes_of(value, Named).name
 
 
 def _planes(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
     """The tensor [N, C, H, W], or [N, C, L], that was turned to the image x, if that is how x was made."""
-    shape, made = shape_of(x), made_by(builder, x)
-    if len(shape) != 4:
-        return None
-    if is_call(made, "relax.reshape") and shape_of(made.args[0]) == (shape[0], *shape[2:]) and shape[1] == 1:
-        made = made_by(builder, made.args[0])
-    if not is_call(made, "relax.permute_dims"):
+    made = made_by(builder, x)
+    if len(shape_of(x)) not in (3, 4) or not is_call(made, "relax.permute_dims"):
         return None
     source = made.args[0]
     turned = [0, *range(2, len(shape_of(source))), 1]

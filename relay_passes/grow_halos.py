@@ -39,7 +39,7 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
             grown[new] = packing
             bare[new] = builder.emit(value) if any(halos[var]) else new  # vanishes where nothing reads it
             return new
-        if is_call(value, "bibench.binary_product"):
+        if is_call(value, "bibench.binary_product", "bibench.sign_sums"):
             return relax.Call(value.op, [bare.get(a, a) for a in value.args], value.attrs)
         if is_call(value, *CONVOLUTIONS):
             layer = replace(attributes_of(value, PackedContraction), packing=grown[value.args[0]])

@@ -18,12 +18,14 @@ from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_consta
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
 from relay_passes.kernels.binary_product import lower_binary_product
 from relay_passes.kernels.epilogue import epilogue_of, in_order
+from relay_passes.kernels.extremum import extremum_of
 from relay_passes.kernels.float_layer import lower_float_layer
 from relay_passes.kernels.group_kernels import Group, group_kernels, read_vars
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
 from relay_passes.kernels.pack import lower_pack
 from relay_passes.kernels.pool import lower_pool
+from relay_passes.kernels.sign_sums import summing_kernel
 from relay_passes.kernels.transpose import turning_kernel
 from schedules.parts.epilogue import Epilogue, plain
 from schedules.records.kernel_task import KernelTask
@@ -124,10 +126,14 @@ class _Lowering:
             self._lower(group)
             return
         value = substitute(self.definition[var].value, self.env)
-        if turning := turning_kernel(value, self.target):
-            function, out_type = turning
-            gvar = self.builder.add_func(function, "transpose")
-            value = relax.call_tir(gvar, [value.args[0]], out_type)
+        for name, kernel in (
+            ("transpose", turning_kernel(value, self.target)),
+            ("sign_sums", summing_kernel(value)),
+            ("extremum", extremum_of(value)),
+        ):
+            if kernel:
+                gvar = self.builder.add_func(kernel[0], name)
+                value = relax.call_tir(gvar, [value.args[0]], kernel[1])
         self.env[var] = self.builder.emit(value)
 
     def _lower(self, group: Group) -> None:

@@ -1,13 +1,14 @@
 """Give every convolution and matrix product its name, and turn it to channels last.
 
     conv2d(x: NCHW, w: OIHW)  ->  permute(bibench.convolution(permute(x), w'), back)    with w': O, KH, KW, I
-    conv1d(x: NCW, w: OIW)    ->  the same with a height of 1
+    conv1d(x: NCW, w: OIW)    ->  the same on [N, W, C], an image whose rows are the batch
     matmul(x, w: [K, N])      ->  bibench.matmul(x, w') where w is a constant            with w': N, K
     matmul(x, y)              ->  bibench.product(x, y) where both are activations
 
-The permutations stand around every layer here; `sink_transposes` lets them meet and vanish. Transposed and
-3-D convolutions, and those whose weights are computed at run time, have no operator of ours: they keep
-theirs, and `bibench.named` only says how they are called.
+The permutations stand around every layer here; `sink_transposes` lets them meet and vanish. Transposed
+convolutions are turned so where their weights are +-alpha, and may be computed in bits. Others, 3-D ones, and
+those whose weights are computed at run time have no operator of ours: they keep theirs, and `bibench.named`
+only says how they are called.
 
 Requires: a module as imported: one `main`, one dataflow block, static shapes, parameters as constants.
 Ensures: every layer is an operator of ours or stands before a `bibench.named`.
@@ -22,8 +23,9 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.fold_pads import without_pad
-from relay_passes.ir.operators import Contraction, Named, call, dense
+from relay_passes.ir.operators import Contraction, Named, Transposed, call, dense
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+from relay_passes.ir.two_valued import binary_weights
 from schedules.geometry import Convolution
 
 CONVOLUTIONS = (
@@ -67,9 +69,70 @@ def _mark(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> relax.Ex
             return call("bibench.matmul", x, turned, attributes=layer)
         if len(shape_of(x)) >= 2 and len(shape_of(w)) >= 2:
             return call("bibench.product", x, w, attributes=Named(name=name))
+    if is_call(value, "relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose"):
+        weights = out_channels_first(value)
+        if not isinstance(binary_weights(weights), str) and not why_not_in_parts(value):
+            return _transposed(builder, value, weights, name)
     if is_call(value, *CONVOLUTIONS):
         return call("bibench.named", builder.emit(value), attributes=Named(name=name))
     return value
+
+
+def out_channels_first(conv: relax.Call) -> np.ndarray:
+    """The weights of a transposed convolution, [I, O / groups, ...], as [O, I / groups, ...]."""
+    weights, groups = constant_value(conv.args[1]), int(conv.attrs.groups)
+    inputs, outputs, *kernel = weights.shape
+    apart = weights.reshape(groups, inputs // groups, outputs, *kernel)
+    return apart.swapaxes(1, 2).reshape(groups * outputs, inputs // groups, *kernel)
+
+
+def why_not_in_parts(conv: relax.Call) -> str:
+    """Why a transposed convolution is not computed as ordinary ones; nothing where it may be."""
+    kind = conv.op.name.removeprefix("relax.nn.")
+    if int(conv.attrs.groups) != 1:
+        return f"{kind} with groups has no binary kernel"
+    if any(int(d) != 1 for d in conv.attrs.dilation):
+        return f"{kind} with a dilation has no binary kernel"
+    layouts = str(conv.attrs.data_layout), str(conv.attrs.kernel_layout)
+    if layouts not in (("NCHW", "IOHW"), ("NCW", "IOW")):
+        return f"{kind} with the layouts {layouts[0]} and {layouts[1]} has no binary kernel"
+    return ""
+
+
+def _transposed(builder: relax.BlockBuilder, conv: relax.Call, weights: np.ndarray, name: str) -> relax.Expr:
+    x = conv.args[0]
+    shape = shape_of(x)
+    flat = len(shape) == 3
+    strides, padding, more = (
+        [int(number) for number in numbers]
+        for numbers in (conv.attrs.strides, conv.attrs.padding, conv.attrs.output_padding)
+    )
+    if flat:
+        strides, padding, more = [1, *strides], [0, padding[0], 0, padding[1]], [0, *more]
+    top, left, bottom, right = padding
+    batch, channels, height, width = (*shape[:2], *((1, *shape[2:])[-2:]))
+    turned = builder.emit(relax.op.permute_dims(x, [0, 2, 1] if flat else [0, 2, 3, 1]))
+    if flat:
+        turned = builder.emit(relax.op.reshape(turned, (batch, 1, width, channels)))
+    taps = weights[:, :, None] if flat else weights
+    layer = Transposed(
+        name=name,
+        op=conv.op.name.removeprefix("relax.nn."),
+        batch=batch,
+        height=height,
+        width=width,
+        channels=channels,
+        out_channels=len(weights),
+        kernel=taps.shape[2:],
+        strides=(strides[0], strides[1]),
+        padding=(top, left, bottom - more[0], right - more[1]),
+    )
+    last = relax.const(np.ascontiguousarray(taps.transpose(0, 2, 3, 1)))
+    image = builder.emit(call("bibench.transposed_convolution", turned, last, attributes=layer))
+    if not flat:
+        return relax.op.permute_dims(image, [0, 3, 1, 2])
+    rows = builder.emit(relax.op.reshape(image, (batch, layer.out_shape[2], len(weights))))
+    return relax.op.permute_dims(rows, [0, 2, 1])
 
 
 def _channels_last(weights: relax.Expr, order: tuple[int, ...]) -> np.ndarray:
@@ -108,8 +171,8 @@ def _conv1d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.E
     n, channels, length = shape_of(x)
     out, _, kernel = shape_of(w)
     geometry = Convolution(
-        n,
         1,
+        n,
         length,
         channels,
         out,
@@ -119,13 +182,10 @@ def _conv1d(builder: relax.BlockBuilder, conv: relax.Call, name: str) -> relax.E
         dilation=(1, int(conv.attrs.dilation[0])),
         groups=int(conv.attrs.groups),
     )
-    rows = builder.emit(relax.op.permute_dims(x, [0, 2, 1]))
     marked = call(
         "bibench.convolution",
-        builder.emit(relax.op.reshape(rows, (n, 1, length, channels))),
+        builder.emit(relax.op.permute_dims(x, [0, 2, 1])),
         relax.const(_channels_last(w, (0, 2, 1))[:, None]),
-        attributes=Contraction(name=name, op="conv1d", conv=geometry),
+        attributes=Contraction(name=name, op="conv1d", conv=geometry, rank=3),
     )
-    image = builder.emit(marked)
-    flat = builder.emit(relax.op.reshape(image, (n, shape_of(image)[2], out)))
-    return relax.op.permute_dims(flat, [0, 2, 1])
+    return relax.op.permute_dims(builder.emit(marked), [0, 2, 1])

@@ -29,9 +29,8 @@ from schedules.parts.epilogue import OPERATORS
 Order = tuple[int, ...]
 
 _ALSO_ELEMENT_WISE = {  # in no kernel of ours
-    "relax.sign", "relax.equal", "relax.not_equal", "relax.logical_and", "relax.logical_or", "relax.round",
-    "relax.floor", "relax.ceil", "relax.erf", "relax.log", "relax.square", "relax.power", "relax.nn.gelu",
-    "relax.nn.silu", "relax.nn.softplus",
+    "relax.sign", "relax.equal", "relax.not_equal", "relax.floor", "relax.ceil", "relax.log", "relax.square",
+    "relax.power", "relax.nn.silu", "relax.nn.softplus",
 }  # fmt: skip
 _REDUCTIONS = {"relax.mean", "relax.sum", "relax.max", "relax.min"}
 _POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"}

@@ -13,6 +13,7 @@ _EXTRAS = {
     "ziglang": "compile",
     "h5py": "train",
     "lightning": "train",
+    "scipy": "train",
     "sklearn": "train",
     "tokenizers": "train",
     "torchmetrics": "train",

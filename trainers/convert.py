@@ -20,7 +20,7 @@ from trainers.options import check_options
 from trainers.registry import unknown_name
 from trainers.reparametrization import fold, plain_type
 
-FLOAT_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+FLOAT_LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
 _REPORT = "_binarization"
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def binarize(
     example_inputs: Any = None,
     hyperparameters: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Swap the Conv1d, Conv2d and Linear layers of `model` for binary ones, in place, and return the model.
+    """Swap the Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d and Linear layers of `model` for binary ones,
+    in place, and return the model.
 
     The binary layers take over the parameters (the same tensors under the same names). Weight norm, spectral
     norm, pruning and other parametrizations are folded into them, with a warning. Subclasses of the three
@@ -256,7 +257,8 @@ def _sizes(layer: nn.Module) -> tuple[int, int, int]:
 
 def _nothing(model: nn.Module, report: list[LayerReport]) -> str:
     if not report:
-        return f"There is nothing to binarize: {type(model).__name__} has no Conv1d, Conv2d or Linear layer."
+        kinds = "Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d or Linear"
+        return f"There is nothing to binarize: {type(model).__name__} has no {kinds} layer."
     layers = _some([f"{layer.name or 'the model'} stays float, as {layer.reason}" for layer in report])
     return (
         f"There is nothing to binarize: {layers}. What is to stay float is named in keep; [] keeps nothing."

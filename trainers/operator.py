@@ -2,7 +2,7 @@
 
 An algorithm (one file in `trainers/algorithms/`) says only what the columns of Table 6 of the paper say: how
 weights are redistributed before their sign, which derivative stands in for that of the sign, and what
-scales the result. `BinaryLayer` does the rest, alike for Conv1d, Conv2d and Linear.
+scales the result. `BinaryLayer` does the rest, alike for Conv1d, Conv2d, their transposed ones and Linear.
 
 In evaluation, and so in whatever is exported, a layer computes exactly
 
@@ -27,7 +27,7 @@ from trainers.registry import Registry
 from trainers.routing import RoutedWeight, in_a_forward
 
 Derivative = Callable[[Tensor], Tensor]
-FloatLayer = nn.Conv1d | nn.Conv2d | nn.Linear
+FloatLayer = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear
 
 VARIANTS = ("paper", "released")
 FEW = 32  # so many signs can all be the same by chance
@@ -132,7 +132,8 @@ def sign(
 
 
 class BinaryLayer(nn.Module):
-    """A Conv1d, Conv2d or Linear whose operands are +1 and -1. The default is BNN: no scale, clip on both.
+    """A Conv1d, Conv2d, transposed one or Linear whose operands are +1 and -1. The default is BNN: no scale,
+    clip on both.
 
     Takes over the parameters of `layer` under their own names, so that float weights load into it. Input and
     output have the shapes of the float layer: (N, C, L) or (C, L), (N, C, H, W) or (C, H, W), (..., C).
@@ -147,6 +148,8 @@ class BinaryLayer(nn.Module):
         variant: "paper" or "released".
         hyperparameters: of `hyperparameters_type`.
         spatial: number of spatial dimensions, 2, 1 or (Linear) 0.
+        is_transposed: whether it is a transposed convolution. To an algorithm its weights are those of any
+            other, (C_out, C_in / groups, ...).
         channel_dim: the dimension of the channels, counted from the end.
         sample_dims: all dimensions of one sample.
         float_weights: whether the weights are multiplied as they are, without a scale, as in the first of
@@ -172,17 +175,20 @@ class BinaryLayer(nn.Module):
         self.weight = layer.weight
         self.bias = layer.bias
         self.spatial = layer.weight.dim() - 2
+        self.is_transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d)
         self.channel_dim = -1 - self.spatial
         self.sample_dims = tuple(range(self.channel_dim, 0))
-        self.out_channels = layer.weight.shape[0]
         self.groups = 1 if isinstance(layer, nn.Linear) else layer.groups
-        self.in_channels = layer.weight.shape[1] * self.groups
+        self.out_channels = self.latent.shape[0]
+        self.in_channels = self.latent.shape[1] * self.groups
         self.description = layer.extra_repr()
         if not isinstance(layer, nn.Linear):
             self.kernel_size: tuple[int, ...] = layer.kernel_size
             self.stride: tuple[int, ...] = layer.stride
             self.dilation: tuple[int, ...] = layer.dilation
             self._read_padding(layer)
+            self.output_padding: tuple[int, ...] = layer.output_padding
+            self.declared_output_padding = layer.output_padding
             self.declared = (layer.stride, layer.padding, layer.dilation, layer.groups)
         self.looked_at_input = False
         self.float_weights = False
@@ -196,12 +202,18 @@ class BinaryLayer(nn.Module):
 
     @property
     def latent(self) -> Tensor:
-        """The float weights, for the layer itself."""
+        """The float weights, for the layer itself: (C_out, C_in / groups, ...)."""
         if "weight" in self._parameters:
-            return nn.Module.__getattr__(self, "weight")  # type: ignore[return-value]
-        return self.weight  # a parametrization that was put on the binary layer
+            weight: Tensor = nn.Module.__getattr__(self, "weight")  # type: ignore[assignment]
+        else:
+            weight = self.weight  # a parametrization that was put on the binary layer
+        return self._turned(weight) if self.is_transposed else weight
 
-    def _read_padding(self, layer: nn.Conv1d | nn.Conv2d) -> None:
+    def _turned(self, weight: Tensor) -> Tensor:
+        """Weights (C_in, C_out / groups, ...) as (C_out, C_in / groups, ...), and back."""
+        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
+
+    def _read_padding(self, layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d) -> None:
         """Split the layer's padding into what the convolution takes and what `F.pad` has to do before it."""
         pairs: list[tuple[int, int]]
         if layer.padding == "valid":
@@ -266,6 +278,12 @@ class BinaryLayer(nn.Module):
         """The float layer's own operation without its bias."""
         if self.spatial == 0:
             return F.linear(x, weight)
+        if self.is_transposed:
+            upsample = F.conv_transpose1d if self.spatial == 1 else F.conv_transpose2d
+            more = self.output_padding
+            return upsample(
+                x, self._turned(weight), None, self.stride, self.padding, more, self.groups, self.dilation
+            )
         convolve: Callable[..., Tensor] = F.conv1d if self.spatial == 1 else F.conv2d
         return convolve(self.pad(x), weight, None, self.stride, self.padding, self.dilation, self.groups)
 
@@ -273,7 +291,23 @@ class BinaryLayer(nn.Module):
         """What is added to the scaled integers: the bias, (C_out), broadcastable."""
         return self.per_channel(bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """output_size: of a transposed convolution, as `nn.ConvTranspose2d` takes it."""
+        if self.is_transposed:
+            more: Sequence[int] = self.declared_output_padding
+            if output_size is not None:
+                more = nn.ConvTranspose2d._output_padding(
+                    self,  # type: ignore[arg-type]
+                    x,
+                    list(output_size),
+                    list(self.stride),
+                    list(self.padding),
+                    list(self.kernel_size),
+                    self.spatial,
+                    list(self.dilation),
+                )
+            if tuple(more) != self.output_padding:
+                self.output_padding = tuple(more)
         return self.compute(x, self.bias)
 
     def compute(self, x: Tensor, bias: Tensor | None) -> Tensor:

@@ -55,6 +55,7 @@ class Routed(Protocol):
 
     name: str
     spatial: int
+    is_transposed: bool
     declared: tuple[Any, ...]  # stride, padding, dilation, groups
     explicit_padding: Any
 
@@ -118,7 +119,7 @@ def _product(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor | None] 
     if layer.spatial == 0:
         fits = weight.transposed if func in _MATMUL else func is F.linear and not weight.transposed
         return (x, bias) if fits and (func is F.linear or x.dim() > 1) else None
-    if _CONVOLUTIONS.get(func) != layer.spatial:
+    if _CONVOLUTIONS.get(func) != layer.spatial or layer.is_transposed:
         return None
     wanted = (
         given.get("stride", 1),

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn
 
@@ -76,6 +77,19 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
         if as_json:
             print_json({"error": sentence})
         raise typer.Exit(2 if _is_sentence(error) or isinstance(error, UsageError) else 1) from None
+
+
+@contextlib.contextmanager
+def notes() -> Iterator[None]:
+    """Show the warnings of the packages below as sentences, each once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = _note  # type: ignore[assignment]
+        yield
+
+
+def _note(message: Warning | str, *rest: object) -> None:
+    stderr.print(f"Note: {message}", style="yellow", soft_wrap=True)
 
 
 def _is_sentence(error: BaseException) -> bool:

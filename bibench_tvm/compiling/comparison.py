@@ -30,6 +30,7 @@ from bibench_tvm.compiling.sampling import sample_inputs
 from bibench_tvm.importer import Imported, Injection, ReferenceRun, SourceLayer
 from relay_passes import Layer
 from relay_passes.find_binary import SIGN_NOTE
+from relay_passes.ir.operators import Phase
 from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.parts.bits import unpack
@@ -151,7 +152,7 @@ class Comparison:
             return "The source has no layer of that name"
         if len(layer.shapes) != (2 if call.weights is None else 1):
             return f"The source has it with {len(layer.shapes)} operands that are activations"
-        images = [call.activations(words) for words in arrays[: len(layer.shapes)]]
+        images = [call.activations(words, p) for p, words in enumerate(arrays[: len(layer.shapes)])]
         reads = []
         for position, image in enumerate(images):
             read = _in_source(image, layer, position)
@@ -175,17 +176,17 @@ class Comparison:
         for position, (read, theirs_) in enumerate(zip(reads, theirs, strict=True)):
             value = self._value(call, position, theirs_)
             operands.append((read.codes * value).astype(theirs_.dtype))
-            same &= bool((_signs(theirs_, call, value) == read.codes).all())
+            same &= bool((_signs(theirs_, call, position, value) == read.codes).all())
         return Injection(tuple(operands)), same
 
     def _value(self, call: KernelCall, position: int, theirs: np.ndarray) -> float:
         """What a bit 1 stands for in the source: that of its two values which is not 0, or the positive."""
         key = (call.layer.name, position)
         if key not in self._values:
-            found = _value_of(theirs, call)
+            found = _value_of(theirs, call, position)
             for values in sample_inputs(self.imported, 2, None) if not found else []:
                 theirs = self.reference(values).layer_inputs[call.layer.name][position]
-                found = found or _value_of(theirs, call)
+                found = found or _value_of(theirs, call, position)
             self._values[key] = found or 1.0
         return self._values[key]
 
@@ -233,9 +234,11 @@ class Comparison:
         expected = self.reference.sums(call.layer.name, tuple(read.codes for read in reads), weights)
         if self.reference.layers[call.layer.name].convolution:
             expected = np.moveaxis(expected, 1, -1)
+        if call.phase:
+            expected, sums = _of_phase(expected, sums, call.phase)
         if expected.size != sums.size:
             return sums.size
-        expected = expected.reshape(sums.shape) * (2 if call.zero_one else 1)
+        expected = expected.reshape(sums.shape) * call.factor
         if call.turned is not None:
             expected = np.where(call.turned, -expected, expected)
         wrong = sums != expected
@@ -257,11 +260,11 @@ class Comparison:
                 check.wrong_bits += int((np.abs(steps) > _HALF_A_STEP).sum())
                 continue
             value = self._value(call, position, theirs)
-            signs = _signs(theirs, call, value)
+            signs = _signs(theirs, call, position, value)
             far = np.abs(np.abs(theirs) - abs(value)) > TOLERANCE * abs(value)
             if (far & (theirs != 0))[read.inside].any():
                 check.reason = "Its operand has more than two values in the source"
-            at_zero = np.zeros_like(far) if call.zero_one else (theirs == 0) & (read.codes == 1)
+            at_zero = np.zeros_like(far) if call.zero_one[position] else (theirs == 0) & (read.codes == 1)
             flipped = np.zeros_like(far)
             flipped[read.inside] = (signs != read.codes)[read.inside]
             flipped &= ~at_zero
@@ -388,22 +391,34 @@ def top(scores: np.ndarray) -> np.ndarray:
     return np.argmax(scores, -1)
 
 
-def _value_of(theirs: np.ndarray, call: KernelCall) -> float:
+def _value_of(theirs: np.ndarray, call: KernelCall, position: int) -> float:
     largest = theirs.ravel()[np.argmax(np.abs(theirs))] if theirs.size else 0.0
-    return float(largest if call.zero_one and not call.plane else abs(largest))
+    return float(largest if call.zero_one[position] and not call.plane else abs(largest))
 
 
 def _joined(parts: Sequence[tuple[KernelCall, list[_Read]]]) -> list[_Read]:
     """The operands of a layer from what its calls read: planes are what is above 0 less what is below."""
     if not parts[0][0].plane:
         return parts[0][1]
-    codes = sum((call.plane * read.codes for call, [read] in parts), np.zeros((), np.int8))
+    planes = {call.plane: read.codes for call, [read] in parts}
+    codes = sum((plane * codes for plane, codes in planes.items()), np.zeros((), np.int8))
     return [_Read(codes, parts[0][1][0].inside)]
 
 
-def _signs(theirs: np.ndarray, call: KernelCall, value: float) -> np.ndarray:
+def _of_phase(expected: np.ndarray, sums: np.ndarray, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
+    """Of a layer's outputs those that a part of it computes, and of the part those that are of the layer."""
+    expected = expected.reshape(len(sums), *(1,) * (4 - expected.ndim), *expected.shape[1:])
+    for axis in (1, 2):
+        places = phase.start[axis - 1] + phase.step[axis - 1] * np.arange(sums.shape[axis])
+        inside = (places >= 0) & (places < expected.shape[axis])
+        expected = np.take(expected, places[inside], axis)
+        sums = np.compress(inside, sums, axis)
+    return expected, sums
+
+
+def _signs(theirs: np.ndarray, call: KernelCall, position: int, value: float) -> np.ndarray:
     """What the source has, as `KernelCall.activations` would say it; 0 at 0."""
-    return np.sign(theirs) * (np.sign(value) if call.zero_one else 1)
+    return np.sign(theirs) * (np.sign(value) if call.zero_one[position] else 1)
 
 
 def _in_source(image: np.ndarray, layer: SourceLayer, position: int) -> _Read | None:

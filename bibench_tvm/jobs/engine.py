@@ -39,11 +39,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: what it is called, and its folder under that of all jobs.
         command: the arguments; `needs`: names of the jobs that have to be done before.
+        alone: whether no other job may run meanwhile, as it times something.
     """
 
     name: str
     command: list[str]
     needs: list[str] = []
+    alone: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,15 @@ def folder_of(folder: Path, name: str) -> Path:
     return folder / re.sub(r"[^\w.@+=,/-]", "_", name)
 
 
+def outcomes_in(folder: Path) -> list[Outcome]:
+    """Those that earlier calls wrote below `folder`; what is none is left out."""
+    found = []
+    for path in sorted(folder.rglob(OUTCOME)):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            found.append(msgspec.json.decode(path.read_bytes(), type=Outcome))
+    return found
+
+
 def run_jobs(
     jobs: Sequence[Job],
     folder: Path,
@@ -87,6 +98,7 @@ def run_jobs(
     by_name, order = {job.name: job for job in jobs}, _order(jobs)
     outcomes: dict[str, Outcome] = {}
     running: dict[Future[Outcome], str] = {}
+    lonely: list[Job] = []
     processes = _Processes()
 
     def settle(outcome: Outcome) -> None:
@@ -101,8 +113,13 @@ def run_jobs(
                     job = by_name[name]
                     if known := _outcome_before(folder, job) or _blocked(job, outcomes):
                         settle(known)
+                    elif job.alone:
+                        lonely.append(job)
                     else:
                         running[pool.submit(_run, job, folder, processes)] = name
+                if not running and lonely:
+                    job = lonely.pop(0)
+                    running[pool.submit(_run, job, folder, processes)] = job.name
                 if running:
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         del running[future]

@@ -1,17 +1,20 @@
-"""`python -m bibench_tvm.tracks table --paper`: the paper's overall metrics beside those of our functions."""
+"""`python -m bibench_tvm.tracks`: the six tracks, run, checked and shown; and the paper's own figures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command
 from bibench_tvm.cli.errors import UsageError, unknown
+from bibench_tvm.tracks import own
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bibench_tvm.tracks.metrics import Reading
     from bibench_tvm.tracks.recompute import Comparison, Count
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -22,8 +25,13 @@ def tracks() -> None:
     """The six tracks of BiBench. Every command takes --json and --debug."""
 
 
+for command in (own.run, own.status, own.check, own.export):
+    app.command()(command)
+
+
 @app.command()
 def table(
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The folder of the results.")] = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="Tables 2 and 3 of the BiBench paper, printed and recomputed.")
     ] = False,
@@ -33,25 +41,34 @@ def table(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Recompute the overall metrics of the paper from its detailed tables, and name what differs."""
+    """The overall metrics of one's own results; or the paper's, recomputed from its detailed tables."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.tracks.metrics import READINGS
 
-        if not paper:
-            raise UsageError("There are only the paper's figures to be shown: give --paper.")
+        if folder is None and not paper:
+            raise UsageError("Give the folder of the results, or --paper for those of the paper, or both.")
         chosen = {name: name for name in READINGS}.get(reading)  # type: ignore[call-overload]
         if chosen is None:
             raise unknown("reading", reading, READINGS)
-        from bibench_tvm.tracks.recompute import count, recompute
-
-        compared = recompute(chosen)
-        counts = count(compared)
-        _show(results(as_json), compared, counts)
+        found: dict[str, Any] = {}
+        if folder is not None:
+            found |= own.show_own(folder, results(as_json))
+        if paper:
+            found |= _show_paper(chosen, results(as_json))
         if as_json:
-            import msgspec
+            print_json(found)
 
-            numbers = [{**msgspec.to_builtins(one), "difference": one.difference} for one in compared]
-            print_json({"reading": chosen, "counts": msgspec.to_builtins(counts), "numbers": numbers})
+
+def _show_paper(reading: Reading, console: Console) -> dict[str, Any]:
+    import msgspec
+
+    from bibench_tvm.tracks.recompute import count, recompute
+
+    compared = recompute(reading)
+    counts = count(compared)
+    _show(console, compared, counts)
+    numbers = [{**msgspec.to_builtins(one), "difference": one.difference} for one in compared]
+    return {"reading": reading, "counts": msgspec.to_builtins(counts), "numbers": numbers}
 
 
 def _show(found: Console, compared: tuple[Comparison, ...], counts: tuple[Count, ...]) -> None:

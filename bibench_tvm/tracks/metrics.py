@@ -36,7 +36,7 @@ def relative_accuracy(accuracies: Pairs) -> Metric:
 
     accuracies: of each network on each data set, in any unit in which more is better and 0 is nothing.
     """
-    return _mean({name: _ratio(binary, floating, 100) for name, (binary, floating) in accuracies.items()})
+    return mean({name: _ratio(binary, floating, 100) for name, (binary, floating) in accuracies.items()})
 
 
 def om_task(tasks: Mapping[str, Metric]) -> Metric:
@@ -65,7 +65,7 @@ def relative_gap(gaps: Pairs) -> Metric:
 
     gaps: of each corrupted set the `generalization_gap`.
     """
-    return _mean({name: _ratio(floating, binary, 100) for name, (binary, floating) in gaps.items()})
+    return mean({name: _ratio(floating, binary, 100) for name, (binary, floating) in gaps.items()})
 
 
 def om_robust(tasks: Mapping[str, Metric]) -> Metric:
@@ -95,7 +95,7 @@ def time_cost(seconds: Pairs) -> Metric:
 
     seconds: of a training of each network, on the same machine and for the same number of epochs.
     """
-    return _mean({name: _ratio(floating, binary, 100) for name, (binary, floating) in seconds.items()})
+    return mean({name: _ratio(floating, binary, 100) for name, (binary, floating) in seconds.items()})
 
 
 def om_train(sensitivity: Metric, time: Metric) -> Metric:
@@ -126,7 +126,7 @@ def om_comp(compression: Mapping[str, Figure], speedup: Mapping[str, Figure]) ->
 
     Both are by the names of networks.
     """
-    return _quadratic_mean({"compression": _mean(compression), "speed-up": _mean(speedup)})
+    return _quadratic_mean({"compression": mean(compression), "speed-up": mean(speedup)})
 
 
 def saving(costs: Pairs) -> Metric:
@@ -134,7 +134,7 @@ def saving(costs: Pairs) -> Metric:
 
     costs: the time of a run, or the storage, on each device. What cannot be deployed is None.
     """
-    return _mean({name: _ratio(floating, binary) for name, (binary, floating) in costs.items()})
+    return mean({name: _ratio(floating, binary) for name, (binary, floating) in costs.items()})
 
 
 def om_infer(speedup: Metric, compression: Metric) -> Metric:
@@ -158,8 +158,8 @@ def _saving(whole: Figure, binary: Figure, floats: Figure, in_one: int) -> Figur
     return _ratio(whole, binary / in_one + floats)
 
 
-def _mean(entries: Mapping[str, Figure]) -> Metric:
-    """E(.)"""
+def mean(entries: Mapping[str, Figure]) -> Metric:
+    """E(.), of the entries that are there; in their unit."""
     there = [value for value in entries.values() if _is_number(value)]
     missing = tuple(name for name, value in entries.items() if not _is_number(value))
     return Metric(statistics.fmean(there) if there else None, len(there), missing)  # type: ignore[arg-type]

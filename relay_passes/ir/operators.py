@@ -6,12 +6,14 @@ read as an image with leading extents of 1.
     bibench.convolution(x, w)             float32 -> float32
     bibench.matmul(x, w)                  float32 [.., M, K], [N, K] constant -> float32
     bibench.product(x, y)                 float32, two activations
+    bibench.transposed_convolution(x, w)  the same, as PyTorch's transposed convolutions; w [O, KH, KW, C]
     bibench.named(y)                      y, which a layer without an operator of ours computed
     bibench.pool(x)                       the maximum or average of windows
     bibench.pack(x)                       bool, or float32 with a quantizer -> words (schedules/parts/bits.py)
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
     bibench.int8_convolution(words, w)    words of bytes, int8 -> int32 dot products
-    bibench.binary_product(words, words)  [.., M, K], [.., N, K] -> int32 [.., M, N]
+    bibench.sign_sums(words)              what each pixel's -1 and +1 add up to, int32 [N, H, W, 1]
+    bibench.binary_product(words, words, *sums)  [.., M, K], [.., N, K] -> int32 [.., M, N]; see BinaryProduct
 
 `call` is the one way from attributes to a call, `attributes_of` the one way back.
 """
@@ -51,6 +53,38 @@ class Contraction(Named):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transposed(Named):
+    """A transposed convolution without groups and dilation.
+
+    padding: rows and columns that are cut off, top, left, bottom, right; below 0 where some are put there."""
+
+    op: str  # conv2d_transpose or conv1d_transpose
+    batch: int
+    height: int
+    width: int
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        top, left, bottom, right = self.padding
+        height = (self.height - 1) * self.strides[0] + self.kernel[0] - top - bottom
+        width = (self.width - 1) * self.strides[1] + self.kernel[1] - left - right
+        return self.batch, height, width, self.out_channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Which pixels of a layer's output these are: start + i * step, some of them outside it."""
+
+    start: tuple[int, int]
+    step: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackedContraction(Contraction):
     packing: Packing  # of the activations; of both sides where both are activations
 
@@ -60,6 +94,7 @@ class BinaryConvolution(PackedContraction):
     """Of bits, whose values are -1 and +1, or 0 and 1."""
 
     zero_one: bool = False
+    phase: Phase | None = None  # of a transposed convolution, of which this is a part
     plane: int = 0  # of an operand of three values, what is above 0 (1) or below (-1)
 
 
@@ -72,7 +107,13 @@ class Int8Convolution(PackedContraction):
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryProduct(PackedContraction):
-    """conv: batch and height are the leading extents, pixels the rows, channels what is summed."""
+    """conv: batch and height are the leading extents, pixels the rows, channels what is summed.
+
+    zero_one: of each side, whether its bits stand for 0 and 1. The result is then doubled for each that does:
+    with a = (s + 1) / 2, 2 sum(a t) = sum(s t) + sum(t), whose second term is a further argument, [.., 1, N]
+    where the left side is of 0 and 1, [.., M, 1] where the right one is, in this order where both are."""
+
+    zero_one: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +124,17 @@ class Pack:
     planar: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class SignSums:
+    """packing: of the words."""
+
+    packing: Packing
+
+
 ATTRIBUTES: dict[str, type] = {
     "bibench.convolution": Contraction,
     "bibench.matmul": Contraction,
+    "bibench.transposed_convolution": Transposed,
     "bibench.product": Named,
     "bibench.named": Named,
     "bibench.pool": Pooling,
@@ -93,6 +142,7 @@ ATTRIBUTES: dict[str, type] = {
     "bibench.binary_convolution": BinaryConvolution,
     "bibench.int8_convolution": Int8Convolution,
     "bibench.binary_product": BinaryProduct,
+    "bibench.sign_sums": SignSums,
 }
 
 Attributes = TypeVar("Attributes")
@@ -144,13 +194,20 @@ def packed_image(pack: relax.Call) -> tuple[int, int, int, int]:
     shape = tuple(int(extent) for extent in pack.args[0].ty.shape)
     if not attributes_of(pack, Pack).planar:
         return image(shape)
-    n, c, h, w = (*shape[:2], *((1, *shape[2:])[-2:]))
+    if len(shape) == 3:  # turned it has rank 3, and is read as any such
+        n, c, w = shape
+        return 1, n, w, c
+    n, c, h, w = shape
     return n, h, w, c
 
 
 def _layer_type(c: relax.Call, _: Any) -> relax.TensorType:
     dtype = "float32" if ATTRIBUTES[c.op.name] is Contraction else "int32"
     return relax.TensorType(attributes_of(c, Contraction).out_shape, dtype)
+
+
+def _transposed_type(c: relax.Call, _: Any) -> relax.TensorType:
+    return relax.TensorType(attributes_of(c, Transposed).out_shape, "float32")
 
 
 def _product_type(c: relax.Call, _: Any) -> relax.TensorType:
@@ -171,9 +228,15 @@ def _pack_type(c: relax.Call, _: Any) -> relax.TensorType:
     return relax.TensorType(packing.shape(*packed_image(c)[:3]), packing.dtype)
 
 
+def _sums_type(c: relax.Call, _: Any) -> relax.TensorType:
+    n, h, w, _ = (int(extent) for extent in c.args[0].ty.shape)
+    return relax.TensorType((n, h, w, 1), "int32")
+
+
 for _name, _infer in {
     "bibench.convolution": _layer_type,
     "bibench.matmul": _layer_type,
+    "bibench.transposed_convolution": _transposed_type,
     "bibench.product": _product_type,
     "bibench.named": _named_type,
     "bibench.pool": _pool_type,
@@ -181,6 +244,7 @@ for _name, _infer in {
     "bibench.binary_convolution": _layer_type,
     "bibench.int8_convolution": _layer_type,
     "bibench.binary_product": _layer_type,
+    "bibench.sign_sums": _sums_type,
 }.items():
     tvm.ir.register_op_attr(_name, "FInferType", _infer)
     tvm.ir.register_op_attr(_name, "FPurity", True)

@@ -27,7 +27,9 @@ def lower_float_layer(site: Site) -> Kernel:
     fast = target.winograd_tile(conv) if winograd.saves_products(conv) else None
     writes_planes = any(output.planar for output in site.epilogue.outputs)
     if depthwise.is_depthwise(conv, packed=False):
-        function = depthwise.depthwise_convolution(conv, None, site.epilogue, ending="dot")
+        function = depthwise.depthwise_convolution(
+            conv, None, site.epilogue, ending="dot", in_shape=shape_of(x)
+        )
         arguments = [x, relax.const(depthwise.in_tap_order(weights)), *site.operands]
     elif planes is not None and fast is not None and not writes_planes:
         function = winograd.winograd_convolution(conv, fast, target, site.epilogue)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import relax, tirx
 
-from relay_passes.ir.operators import BinaryConvolution, PackedContraction
+from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, PackedContraction, Phase
 from schedules.kernels.convolution import binary_convolution_reference
 from schedules.parts.bits import unpack
 from schedules.parts.epilogue import Epilogue
@@ -80,31 +80,44 @@ class KernelCall:
     operands: tuple[np.ndarray | int, ...]  # an array, or the position in `inputs`
 
     @property
-    def zero_one(self) -> bool:
-        """Whether the sums are doubled ones over {0, 1}."""
-        return isinstance(self.layer, BinaryConvolution) and self.layer.zero_one
+    def zero_one(self) -> tuple[bool, ...]:
+        """Of each operand that is an activation, whether its bits stand for 0 and 1, not for -1 and 1."""
+        if isinstance(self.layer, BinaryProduct):
+            return self.layer.zero_one
+        return (isinstance(self.layer, BinaryConvolution) and self.layer.zero_one,)
+
+    @property
+    def factor(self) -> int:
+        """Of the sums: over {0, 1} they are kept doubled."""
+        return 2 ** sum(self.zero_one)
 
     @property
     def plane(self) -> int:
         """0, or for an operand of three values, which has a call for each, 1 for above 0 and -1 for below."""
         return self.layer.plane if isinstance(self.layer, BinaryConvolution) else 0
 
-    def activations(self, words: np.ndarray) -> np.ndarray:
-        """What the kernel's packed input stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
+    @property
+    def phase(self) -> Phase | None:
+        """Which of the layer's outputs it computes; None for all."""
+        return self.layer.phase if isinstance(self.layer, BinaryConvolution) else None
+
+    def activations(self, words: np.ndarray, position: int = 0) -> np.ndarray:
+        """What a packed operand stands for: int8 [N, H, W, C]; of +-1, or of 0 and 1, if binary."""
         packing = self.layer.packing
         if packing.quantizer:
             return unpack(words, packing)
         bits = unpack(words, packing).astype(np.int8)
-        return bits if self.zero_one else 2 * bits - 1
+        return bits if self.zero_one[position] else 2 * bits - 1
 
     def reference_sums(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """int32 [N, OH, OW, O]: the sums before the epilogue, in plain numpy; doubled over {0, 1}."""
+        """int32 [N, OH, OW, O]: the sums before the epilogue, in plain numpy, times `factor`."""
         left = self.activations(inputs[0])
         if self.weights is None:
-            right = 2 * unpack(inputs[1], self.layer.packing).astype(np.int32) - 1
-            return np.einsum("abmk,abnk->abmn", left.astype(np.int32), right)
+            right = self.activations(inputs[1], 1).astype(np.int32)
+            total = np.einsum("abmk,abnk->abmn", left.astype(np.int32), right)
+            return total * self.factor
         total = binary_convolution_reference(left, self.weights, self.layer.conv)
-        return total * 2 if self.zero_one else total
+        return total * self.factor
 
     def reference(self, inputs: Sequence[np.ndarray], sums: np.ndarray) -> list[np.ndarray]:
         """What the kernel should write for these inputs, and these sums of theirs."""

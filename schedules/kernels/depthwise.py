@@ -36,20 +36,24 @@ def in_tap_order(weights: np.ndarray) -> np.ndarray:
 
 
 def depthwise_convolution(
-    conv: Convolution, packing: Packing | None, epilogue: Epilogue, *, ending: Ending
+    conv: Convolution,
+    packing: Packing | None,
+    epilogue: Epilogue,
+    *,
+    ending: Ending,
+    in_shape: tuple[int, ...] | None = None,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: those of `binary_convolution` or `int8_convolution` (packed in bytes, without
-    a zero point), or of `float_convolution`."""
+    a zero point), or of `float_convolution`, whose `in_shape` is here [N, H, W, C] where it is not given."""
     int8 = packing is not None and packing.quantizer is not None
     channels = conv.out_channels
     halo = packing.halo if packing else conv.padding
     top, left = halo[0] - conv.padding[0], halo[1] - conv.padding[1]
     height, width = conv.height + halo[0] + halo[2], conv.width + halo[1] + halo[3]
-    in_shape = (
-        packing.shape(conv.batch, conv.height, conv.width)
-        if packing
-        else (conv.batch, conv.height, conv.width, channels)
-    )
+    if packing:
+        in_shape = packing.shape(conv.batch, conv.height, conv.width)
+    elif in_shape is None:
+        in_shape = (conv.batch, conv.height, conv.width, channels)
     dtype = packing.dtype if packing else "float32"
     sum_dtype = "float32" if packing is None else "int32" if int8 else dtype_of_counts(conv.products)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):

@@ -7,6 +7,7 @@ twin that tests and `--verify` compare with, and what the folding of thresholds 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.bits import Packing, pack
+from schedules.parts.rationals import ERF, TANH, rational
 
 
 class _OnArrays:
@@ -35,6 +37,10 @@ class _OnArrays:
     logical_not = staticmethod(np.logical_not)
 
     @staticmethod
+    def erf(x):
+        return np.vectorize(math.erf, otypes=[np.float32])(x)
+
+    @staticmethod
     def cast(x, dtype):
         return np.asarray(x).astype(dtype)
 
@@ -43,14 +49,17 @@ class _InKernel:
     """TIR expressions of one element, or of a vector of them. `Select` evaluates both sides."""
 
     maximum, minimum = staticmethod(tirx.max), staticmethod(tirx.min)
-    exp, tanh, sqrt, abs = (
-        staticmethod(tirx.exp),
-        staticmethod(tirx.tanh),
-        staticmethod(tirx.sqrt),
-        staticmethod(tirx.abs),
-    )
+    exp, sqrt, abs = staticmethod(tirx.exp), staticmethod(tirx.sqrt), staticmethod(tirx.abs)
     logical_not = staticmethod(tirx.Not)
     rint = staticmethod(tirx.nearbyint)
+
+    @staticmethod
+    def erf(x):
+        return rational(x, ERF)
+
+    @staticmethod
+    def tanh(x):
+        return rational(x, TANH)
 
     @staticmethod
     def where(condition, yes, no):
@@ -76,6 +85,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "relax.less_equal": lambda m, a, b: a <= b,
     "relax.less": lambda m, a, b: a < b,
     "relax.logical_xor": lambda m, a, b: m.where(b, m.logical_not(a), a),
+    "relax.logical_and": lambda m, a, b: m.where(b, a, b),
+    "relax.logical_or": lambda m, a, b: m.where(b, b, a),
     "relax.logical_not": lambda m, a: m.logical_not(a),
     "relax.where": lambda m, c, a, b: m.where(c, a, b),
     "relax.negative": lambda m, a: -a,
@@ -84,12 +95,20 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "relax.exp": lambda m, a: m.exp(a),
     "relax.tanh": lambda m, a: m.tanh(a),
     "relax.sigmoid": lambda m, a: _as(a, 1) / (_as(a, 1) + m.exp(-a)),
+    "relax.erf": lambda m, a: m.erf(a),
+    "relax.nn.gelu": lambda m, a: a * _as(a, 0.5) * (_as(a, 1) + m.erf(a * _as(a, math.sqrt(0.5)))),
+    "relax.nn.gelu_tanh": lambda m, a: a * _as(a, 0.5) * (_as(a, 1) + m.tanh(_inside_gelu(a))),
     "relax.round": lambda m, a: m.rint(a),
     "relax.astype": lambda m, a, dtype: m.cast(a, dtype),
     "relax.clip": lambda m, a, lower, upper: m.minimum(m.maximum(a, lower), upper),
     "relax.nn.relu": lambda m, a: m.maximum(a, _as(a, 0)),
     "relax.nn.leakyrelu": lambda m, a, alpha: m.where(a > _as(a, 0), a, a * _as(a, alpha)),
 }
+
+
+def _inside_gelu(a):
+    """What the approximation of GELU takes tanh of."""
+    return (a + a * a * a * _as(a, 0.044715)) * _as(a, math.sqrt(2 / math.pi))
 
 
 def _as(like, value):

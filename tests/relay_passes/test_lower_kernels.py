@@ -59,6 +59,16 @@ def on_a_line(emit, x):
     return emit(op.nn.conv1d(sign(emit, x), weights, padding=1))
 
 
+def line_of_layers(emit, x):
+    """Batch norm and a sign between them; the last has a group for each channel, as a memory block has."""
+    hidden = on_a_line(emit, x)
+    channels = RNG.integers(-4, 5, (2, 33, 1)).astype("float32")
+    hidden = emit(op.add(emit(op.multiply(hidden, relax.const(channels[0]))), relax.const(channels[1])))
+    dense, own = (relax.const(RNG.choice(np.float32([-1, 1]), shape)) for shape in ((33, 33, 5), (33, 1, 5)))
+    hidden = emit(op.nn.conv1d(sign(emit, hidden), dense, padding=2))
+    return emit(op.nn.conv1d(sign(emit, hidden), own, padding=(3, 1), groups=33))
+
+
 def of_two_layouts(emit, x):
     """What the second convolution takes for channels are the columns of the first one's result."""
     x = binary(emit, sign(emit, x), 6)
@@ -155,6 +165,16 @@ def attention(emit, x):
     return emit(op.matmul(sign(emit, scores), sign(emit, keys)))
 
 
+def attention_of_truths(emit, x):
+    """Bits of 0 and 1 on the left, on the right, and on both sides; read by a convolution besides."""
+    bits = emit(op.astype(emit(op.greater(x, number(0))), "float32"))
+    right = emit(op.permute_dims(sign(emit, x), [0, 1, 3, 2]))
+    truths = emit(op.astype(emit(op.less(emit(op.permute_dims(x, [0, 1, 3, 2])), number(1))), "float32"))
+    scores = emit(op.multiply(emit(op.matmul(bits, right)), number(0.25)))
+    total = emit(op.add(scores, emit(op.matmul(sign(emit, x), truths))))
+    return emit(op.add(total, emit(op.matmul(bits, truths)))), binary(emit, bits, 3)
+
+
 def zero_one(emit, x):
     """DoReFa's activations, padded with a 0 that they do have."""
     bits = emit(op.astype(emit(op.greater(x, number(0))), "float32"))
@@ -163,9 +183,9 @@ def zero_one(emit, x):
 
 
 NETWORKS = [
-    lone, on_a_line, of_two_layouts, residual_block, straight, downsample, scaled_by_position, pooled,
-    pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise, several_results,
-    only_the_input, one_pixel, classifier, attention, zero_one,
+    lone, on_a_line, line_of_layers, of_two_layouts, residual_block, straight, downsample, scaled_by_position,
+    pooled, pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise,
+    several_results, only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
@@ -195,6 +215,14 @@ KERNELS = {
     # The packing reads the network's input as it is, plane by plane.
     lone: ["pack", "binary_convolution"],
     on_a_line: ["pack", "binary_convolution"],
+    # The sums of the first meet their limits, and are bits at once. A byte a channel is packed by itself.
+    line_of_layers: [
+        "pack",
+        "binary_convolution",
+        "binary_convolution",
+        "pack",
+        "binary_depthwise_convolution",
+    ],
     straight: ["float_convolution", "binary_convolution", "binary_convolution"],
     # Each convolution writes the float that the residual needs and the bits that the next one reads.
     residual_block: ["float_convolution", "binary_convolution", "binary_convolution"],

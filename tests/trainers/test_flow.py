@@ -136,25 +136,30 @@ def test_without_a_forward_to_trace_the_sizes_decide() -> None:
 
 def test_the_report(caplog: pytest.LogCaptureFixture) -> None:
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3), nn.Flatten(), nn.LazyLinear(2)
+        nn.Conv2d(3, 4, 3),
+        nn.Conv2d(4, 4, 3),
+        nn.Unflatten(1, (2, 2)),
+        nn.ConvTranspose3d(2, 2, 3),
+        nn.Flatten(),
+        nn.LazyLinear(2),
     )
     model(torch.zeros(1, 3, 8, 8))
     with (
         caplog.at_level(logging.INFO, "trainers"),
-        pytest.warns(UserWarning, match="2: there is no binary Conv"),
+        pytest.warns(UserWarning, match="3: there is no binary Conv"),
     ):
         trainers.binarize(model, "bnn")
     report = trainers.binarization_report(model)
     assert [(layer.name, layer.binary) for layer in report] == [
         ("0", False),
         ("1", True),
-        ("2", False),
-        ("4", False),
+        ("3", False),
+        ("5", False),
     ]
     assert [layer.reason for layer in report] == [
         "it is the first convolution",
         "",
-        "there is no binary ConvTranspose2d",
+        "there is no binary ConvTranspose3d",
         "it is a head: its result reaches an output with no other layer after it",
     ]
     assert [record.getMessage() for record in caplog.records][:2] == [
@@ -191,7 +196,7 @@ class Scaled(nn.Linear):
             "a Scaled, a subclass of Linear .* no binary LSTM",
         ),
         (lambda: nn.MultiheadAttention(4, 2), [], "the model stays float, as its projections are parameters"),
-        (lambda: nn.ReLU(), None, "ReLU has no Conv1d, Conv2d or Linear layer"),
+        (lambda: nn.ReLU(), None, "ReLU has no Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d or Linear"),
         (
             lambda: nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2)),
             None,

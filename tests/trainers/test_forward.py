@@ -41,9 +41,33 @@ def convolutions(draw: Any) -> tuple[nn.Module, torch.Tensor]:
     return layer, torch.randn(draw(st.integers(1, 2)), layer.in_channels, *extents)
 
 
+@st.composite
+def transposed(draw: Any) -> tuple[nn.Module, torch.Tensor]:
+    """A ConvTranspose1d or ConvTranspose2d of any kind with an input that it takes."""
+    spatial, groups = draw(st.sampled_from([1, 2])), draw(st.integers(1, 3))
+
+    def numbers(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(spatial))
+
+    kernel, stride, dilation = numbers(1, 4), numbers(1, 3), numbers(1, 2)
+    torch.manual_seed(draw(st.integers(0, 999)))
+    layer = (nn.ConvTranspose1d if spatial == 1 else nn.ConvTranspose2d)(
+        groups * draw(st.integers(1, 3)),
+        groups * draw(st.integers(1, 3)),
+        kernel,
+        stride,
+        numbers(0, 1),
+        tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)),
+        groups,
+        draw(st.booleans()),
+        dilation,
+    )
+    return layer, torch.randn(draw(st.integers(1, 2)), layer.in_channels, *numbers(4, 6))
+
+
 def check_against_formula(layer: Any, x: torch.Tensor, algorithm: str, variant: str) -> None:
     formula = formulas.of(algorithm)
-    if layer.weight[0].numel() < formula.NEEDS:
+    if formulas.weights_of(layer)[0].size < formula.NEEDS:
         return
     binary = trainers.binarize(layer, algorithm, variant, keep=[]).eval()
     own = {name: p for name, p in binary.named_parameters() if name not in ("weight", "bias")}
@@ -66,6 +90,28 @@ def check_against_formula(layer: Any, x: torch.Tensor, algorithm: str, variant: 
 @settings(max_examples=25, deadline=None)
 def test_convolutions_are_their_formula(algorithm: str, variant: str, case: tuple[Any, torch.Tensor]) -> None:
     check_against_formula(*case, algorithm, variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("algorithm", BINARY)
+@given(case=transposed())
+@settings(max_examples=8, deadline=None)
+def test_transposed_ones_are_their_formula(
+    algorithm: str, variant: str, case: tuple[Any, torch.Tensor]
+) -> None:
+    check_against_formula(*case, algorithm, variant)
+
+
+@pytest.mark.parametrize("algorithm", ["bnn", "xnor", "xnorpp"])
+def test_a_transposed_one_takes_the_size_of_its_output(algorithm: str) -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, 2, padding=1, groups=2)
+    larger = nn.ConvTranspose2d(4, 6, 3, 2, padding=1, output_padding=(1, 0), groups=2)
+    larger.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 4, 5, 5)
+    asked: Any = trainers.binarize(layer, algorithm).eval()
+    expected = trainers.binarize(larger, algorithm).eval()(x)
+    torch.testing.assert_close(asked(x, output_size=[10, 9]), expected)
+    assert asked(x).shape == (1, 6, 9, 9)
 
 
 @pytest.mark.parametrize("dilation", [1, 2])

@@ -81,7 +81,7 @@ class FDA(BinaryLayer):
         if variant == "paper":
             self.threshold = nn.Parameter(self.per_channel(self.weight.new_zeros(self.in_channels)))
         self.input_noise = Noise(self.in_channels).to(self.weight)
-        self.weight_noise = Noise(self.weight[0].numel()).to(self.weight)
+        self.weight_noise = Noise(self.latent[0].numel()).to(self.weight)
         self.register_buffer("schedule", self.weight.new_zeros(2), persistent=False)
         self.register_load_state_dict_post_hook(_renew_schedule)
         self.set_progress(0)

@@ -4,6 +4,7 @@ Networks", ECCV, arXiv:1603.05279); equation 14 and Table 6 of the BiBench paper
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,7 +17,8 @@ class XnorNet(BinaryLayer):
 
     alpha is the mean |w| of the output channel. K is the mean |a| over the input channels, averaged over the
     kernel's window at each position of the output (padding counts as 0): (N, groups, H_out, W_out), each
-    group's for its own output channels. In a linear layer K is the mean |a| of the row.
+    group's for its own output channels. In a linear layer K is the mean |a| of the row, and in a transposed
+    convolution the mean over those taps of an output that meet a pixel, be it of the padding.
 
     Gradient of both signs: 1 where |x| < 1, else 0 (eq. 12); in the released variant 1 at |x| = 1 too.
 
@@ -65,6 +67,8 @@ class XnorNet(BinaryLayer):
 
     def window_mean(self, x: Tensor) -> Tensor:
         """The mean over the convolution's window, channel by channel: (..., H, W) -> (..., H_out, W_out)."""
+        if self.is_transposed:
+            return self.operate_mean(x)
         x = self.pad(x)
         if all(d == 1 for d in self.dilation):
             # Pooling takes at most half its window as padding, a convolution any.
@@ -79,3 +83,14 @@ class XnorNet(BinaryLayer):
         box = x.new_full((self.groups, 1, *self.kernel_size), 1 / math.prod(self.kernel_size))
         convolve = F.conv1d if self.spatial == 1 else F.conv2d
         return convolve(x, box, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def operate_mean(self, x: Tensor) -> Tensor:
+        """The same of a transposed convolution: an output's sum by how many of its taps there are."""
+        total = self.operate(x, x.new_ones(self.groups, 1, *self.kernel_size))
+        for dim in range(self.spatial):
+            place = torch.arange(total.shape[dim - self.spatial], device=x.device)[:, None]
+            tap = torch.arange(self.kernel_size[dim], device=x.device) * self.dilation[dim]
+            meets = (place + self.padding[dim] - tap) % self.stride[dim] == 0
+            count = meets.sum(1).clamp_min(1).to(x.dtype)
+            total = total / count.reshape(-1, *(1,) * (self.spatial - 1 - dim))
+        return total

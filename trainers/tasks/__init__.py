@@ -42,10 +42,12 @@ class Task(Protocol):
     metric: str
     licence: str
     published: str
-    identity: str
 
     def __init__(self, data: Path | None = None) -> None:
         """Open the data in the folder `data`, or where its package puts it. Raises DataError."""
+
+    @property
+    def identity(self) -> str: ...
 
     @property
     def splits(self) -> Mapping[str, int]: ...

@@ -24,6 +24,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from trainers.tasks import DataError, identity_of, tasks
+from trainers.tasks.images import shift_and_mirror
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 MEAN, STD = 0.2860, 0.3530  # of the unpadded training images in [0, 1]
@@ -89,12 +90,7 @@ def normalise(images: Tensor) -> Tensor:
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image by up to 2 pixels either way and mirror half of them, at random: (N, 1, 32, 32)."""
-    count, _, height, width = images.shape
-    rows = torch.arange(height) + torch.randint(2 * SHIFT + 1, (count, 1), generator=generator)
-    columns = torch.arange(width) + torch.randint(2 * SHIFT + 1, (count, 1), generator=generator)
-    columns = torch.where(torch.rand(count, 1, generator=generator) < 0.5, columns.flip(1), columns)
-    padded = F.pad(images, [SHIFT] * 4)[:, 0]
-    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+    return shift_and_mirror(images, SHIFT, generator)
 
 
 def write_sample_images(path: str | Path, count: int, data: Path | None = None) -> None:
@@ -136,8 +132,8 @@ def read_idx(path: Path) -> np.ndarray:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(
-            f"There is no {path}. Install the data set with `apt-get install dataset-fashion-mnist`, or name "
-            "the folder with its four .gz files."
+            f"There is no {path}. Type ./install.sh data, which installs Debian's dataset-fashion-mnist, or "
+            "name the folder with its four .gz files."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file.") from error

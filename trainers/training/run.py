@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trainers.checkpoint import load_checkpoint
+from trainers.checkpoint import load_checkpoint, load_untrusted
 from trainers.convert import binarize, list_hyperparameters
 from trainers.initialise import initialise
 from trainers.inputs import describe, example_inputs_of
 from trainers.models import create_model, default_sizes
+from trainers.models.bert import BertClassifier, load_transformers
 from trainers.options import check_options
 from trainers.tasks import Task, tasks
 from trainers.training.recipe import RECIPES, Recipe
@@ -26,8 +27,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         task, arch, algorithm, variant: names; hyperparameters: of the algorithm, those that are not default.
         keep: modules that stay float, None for the default.
         recipe: how; seed: of the fresh weights, the order and all that is random.
-        init: a checkpoint to start from, of the float network or of this one; without it the float network
-            is trained first, if the recipe starts from it.
+        init: a file to start from: a checkpoint or a state dict of the float network, a checkpoint of this
+            one, for a BERT weights of `transformers`; without it the float network is trained first, if the
+            recipe starts from it.
         limit_train: how many of the training samples are used, None for all.
         data: the folder of the data set, None for its usual place.
     """
@@ -71,7 +73,7 @@ def perform(run: Run, out: Path, machine: Machine, command: str = "") -> dict[st
     task = task_class(Path(run.data) if run.data else None)
     binary = run.algorithm != "fp32"
     model, sizes = network_for(run, task)
-    start: nn.Module | None = load_checkpoint(run.init)[0] if run.init else None
+    start = _given(run, task) if run.init else None
     if start is None and binary and run.recipe.from_float:
         float_run = msgspec.structs.replace(
             run,
@@ -87,6 +89,22 @@ def perform(run: Run, out: Path, machine: Machine, command: str = "") -> dict[st
         initialise(model, start)
     teacher = start if run.recipe.distillation and start is not None else None
     return _fit(model, run, task, sizes, out, machine, command, teacher)
+
+
+def _given(run: Run, task: Task) -> nn.Module:
+    """The network of `run.init`: a checkpoint, a plain state dict of the float network, or for a BERT one of
+    `transformers`."""
+    assert run.init is not None
+    content = load_untrusted(run.init)
+    if isinstance(content, dict) and "format" in content:
+        return load_checkpoint(run.init)[0]
+    float_run = msgspec.structs.replace(run, algorithm="fp32", hyperparameters={}, keep=None)
+    model, _ = network_for(float_run, task)
+    if isinstance(model, BertClassifier) and isinstance(content, dict):
+        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        load_transformers(model, tensors)
+        return model
+    return load_checkpoint(run.init, arch=run.arch, algorithm="fp32")[0]
 
 
 def network_for(run: Run, task: Task) -> tuple[nn.Module, dict[str, Any]]:

@@ -70,7 +70,8 @@ class OnnxReference:
         interiors = [self._interiors(node.input[p]) if convolution else () for p in self.operands[name]]
         weights = self.weight_positions[name]
         transposed = bool(_attribute(node, "transB", 0))
-        axis = None if weights is None else 0 if convolution or transposed else -1
+        first = 1 if node.op_type == "ConvTranspose" else 0
+        axis = None if weights is None else first if convolution or transposed else -1
         return SourceLayer(
             convolution,
             tuple(

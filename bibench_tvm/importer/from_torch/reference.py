@@ -82,6 +82,8 @@ class TorchReference:
         convolution = node.target is aten.convolution.default
         weights = self.weight_positions[name]
         axis = None if weights is None else 0 if convolution or node.target is aten.linear.default else -1
+        if convolution and node.args[6]:  # transposed
+            axis = None if weights is None else 1
         return SourceLayer(
             convolution,
             tuple(tuple(x.meta["val"].shape) for x in operands),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import tvm
 from torch import fx
 from tvm import relax
 
@@ -34,6 +35,11 @@ class Repairs(Indexing):
         # These TVM does not have.
         self.convert_map["amax.default"] = self._extremum(relax.op.max)
         self.convert_map["amin.default"] = self._extremum(relax.op.min)
+        for name, relax_op in (("max", relax.op.max), ("min", relax.op.min)):
+            self.convert_map[f"{name}.dim"] = self._extremum_along(
+                relax_op, self.convert_map.get(f"{name}.dim")
+            )
+        self.convert_map["prod.default"] = self.convert_map["prod.dim_int"] = self._product
         self.convert_map["adaptive_max_pool2d.default"] = self._adaptive_max_pool2d
         for name in ("nearest2d.vec", "bilinear2d.vec", "bicubic2d.vec"):
             self.convert_map[f"upsample_{name}"] = self._upsample
@@ -99,6 +105,21 @@ class Repairs(Indexing):
                 align_corners=align_corners,
             )
         )
+
+    def _where(self, node: Any) -> relax.Expr:
+        """TVM takes branches of one type only; PyTorch promotes, numbers of no dimension among them."""
+        condition, *branches = (self.env[arg] for arg in node.args)
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        return self._emitted(relax.op.where(condition, *(self._typed(branch, dtype) for branch in branches)))
+
+    def _typed(self, x: relax.Expr, dtype: str) -> relax.Expr:
+        """A number that TVM made a cast of stays a number: which two values are taken is to be seen."""
+        made, between = self.block_builder.lookup_binding(x) if isinstance(x, relax.Var) else x, dtype
+        if isinstance(made, relax.Call) and made.op == tvm.ir.Op.get("relax.astype"):
+            made, between = made.args[0], str(made.attrs.dtype)
+        if isinstance(made, tvm.ir.GenericConst) and not made.ty.ndim:
+            return relax.const(made.value.numpy().astype(between).astype(dtype))
+        return x if str(x.ty.dtype.dtype) == dtype else self._emitted(relax.op.astype(x, dtype))
 
     def _upsample(self, node: Any) -> relax.Expr:
         """TVM's own by whole factors without corners, else each axis by the weights that PyTorch gives it.
@@ -200,6 +221,29 @@ class Repairs(Indexing):
             return self._emitted(with_infinities(made, greatest=relax_op is relax.op.max))
 
         return convert
+
+    def _extremum_along(self, relax_op: Any, with_indices: Any) -> Any:
+        """Values alone, where nobody reads the indices; TVM's own sorts."""
+
+        def convert(node: Any) -> relax.Expr:
+            if any(user.args[1] == 1 and user.users for user in node.users):
+                if with_indices is None:
+                    raise NotImplementedError("the indices of a minimum.")
+                return with_indices(node)
+            x, axis, keepdims = (*node.args, False)[:3]
+            made = self._emitted(relax_op(self.env[x], axis, keepdims=keepdims))
+            if self.infinite:
+                made = self._emitted(with_infinities(made, greatest=relax_op is relax.op.max))
+            return self._emitted(relax.Tuple([made]))
+
+        return convert
+
+    def _product(self, node: Any) -> relax.Expr:
+        """Of all, or along one axis; PyTorch multiplies integers in 64 bits, and truths as such."""
+        x, axis, keepdims = (*node.args, None, False)[:3] if len(node.args) == 1 else (*node.args, False)[:3]
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        factors = self._emitted(relax.op.astype(self.env[x], dtype))
+        return self._emitted(relax.op.prod(factors, axis=axis, keepdims=keepdims))
 
     def _adaptive_max_pool2d(self, node: Any) -> relax.Expr:
         x, out = node.args

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from relay_passes.ir.operators import BinaryConvolution, Contraction, attributes_of
+from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, Contraction, attributes_of
 from relay_passes.ir.rewrite import constant_value
 from relay_passes.ir.transfers.operands import (
     INF,
@@ -92,6 +92,11 @@ def _matmul_constant(o: Operands) -> ValueRange:
     return _dot(o[0], constant_value(o.call.args[1]), False, False)
 
 
+def _transposed(o: Operands) -> ValueRange:
+    """Has windows without a term."""
+    return _dot(o[0], constant_value(o.call.args[1]), True, True)
+
+
 def _foreign_convolution(o: Operands) -> ValueRange:
     """Of TVM's own, channels in the second place. A transposed one has windows without a term."""
     weights = o.number(1)
@@ -124,7 +129,11 @@ def _int8_convolution(o: Operands) -> ValueRange:
 
 
 def _binary_product(o: Operands) -> ValueRange:
-    depth = attributes_of(o.call, Contraction).conv.channels
+    layer = attributes_of(o.call, BinaryProduct)
+    depth = layer.conv.channels
+    if any(layer.zero_one):  # a whole number, doubled for each
+        step = 2 ** sum(layer.zero_one)
+        return lattice(0 if all(layer.zero_one) else -step * depth, step * depth, step, 0, SUM)
     return lattice(-depth, depth, 2, depth, SUM)
 
 
@@ -143,7 +152,8 @@ TRANSFERS: dict[str, Transfer] = {
     **{
         f"relax.nn.conv{n}d{kind}": _foreign_convolution for n in (1, 2, 3) for kind in ("", "_transpose")
     },
-    "bibench.convolution": _convolution, "bibench.matmul": _matmul_constant, "bibench.product": _product,
+    "bibench.convolution": _convolution, "bibench.transposed_convolution": _transposed,
+    "bibench.matmul": _matmul_constant, "bibench.product": _product,
     "relax.matmul": _product, "bibench.named": lambda o: o[0],
     "bibench.binary_convolution": _binary_convolution,
     "bibench.int8_convolution": _int8_convolution, "bibench.binary_product": _binary_product,

@@ -95,6 +95,17 @@ def test_no_more_at_a_time_than_cores(tmp_path: Path) -> None:
         assert not Path("/proc", line.split()[1]).exists()
 
 
+def test_a_job_that_times_runs_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    alone = [Job(name=f"alone{i}", command=[TOY, f"alone{i}", str(log)], alone=True) for i in range(2)]
+    outcomes = run_jobs([*alone, *(job(f"j{i}", log) for i in range(4))], tmp_path / "jobs", cores=3)
+    assert set(states(outcomes).values()) == {"done"}
+    lines = [line.split() for line in log.read_text().splitlines()]
+    for i in range(2):
+        at = [line[0] for line in lines].index(f"alone{i}")
+        assert lines[at + 1] == ["end", f"alone{i}"]
+
+
 def test_graphs_that_make_no_sense(tmp_path: Path) -> None:
     log = tmp_path / "log"
     for jobs, sentence in [

@@ -17,6 +17,10 @@ if does == "fall":
     sys.exit(3)
 if does == "die":
     os.kill(os.getpid(), 9)
+if does.startswith("alone"):
+    time.sleep(0.5)
+    with file.open("a") as lines:
+        lines.write(f"end {does}\n")
 if does == "wait":
     time.sleep(60)
 print(

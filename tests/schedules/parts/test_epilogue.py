@@ -1,5 +1,7 @@
 """Each operator of an epilogue means the same in a kernel and in numpy."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,14 @@ from schedules.parts.epilogue import OPERATORS, SUM, Epilogue, Output, Step, Val
 from schedules.parts.weights import lay_out
 from schedules.targets.generic import GENERIC
 
+ERF = np.vectorize(math.erf)
 X, Y, A, B = (Value("operand", i) for i in range(4))
 COMPARISONS = [f"relax.{name}" for name in ("greater_equal", "greater", "less_equal", "less")]
+LOGICAL = [f"relax.logical_{name}" for name in ("and", "or", "xor")]
 INPUTS = {
     **{f"relax.{name}": (X, Y) for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")},
     **dict.fromkeys(COMPARISONS, (X, Y)),
-    "relax.logical_xor": (A, B),
+    **dict.fromkeys(LOGICAL, (A, B)),
     "relax.logical_not": (A,),
     "relax.where": (A, X, Y),
     "relax.clip": (X, Value("number", number=-1.0), Value("number", number=1.0)),
@@ -22,7 +26,7 @@ INPUTS = {
 ATTRIBUTES = {"relax.astype": {"dtype": "int32"}, "relax.nn.leakyrelu": {"alpha": 0.1}}
 DTYPES = {
     "relax.astype": "int32",
-    **dict.fromkeys([*COMPARISONS, "relax.logical_xor", "relax.logical_not"], "bool"),
+    **dict.fromkeys([*COMPARISONS, *LOGICAL, "relax.logical_not"], "bool"),
 }
 # What each is, by other means than the table of operators.
 MEANING = {
@@ -34,12 +38,15 @@ MEANING = {
     "relax.exp": np.exp,
     "relax.tanh": np.tanh,
     "relax.sigmoid": lambda x: (1 + np.tanh(x / 2)) / 2,
+    "relax.erf": ERF,
+    "relax.nn.gelu": lambda x: x * (1 + ERF(x / np.sqrt(2.0))) / 2,
+    "relax.nn.gelu_tanh": lambda x: x / (1 + np.exp(-2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     "relax.round": np.around,
     "relax.astype": np.trunc,
     "relax.nn.relu": lambda x: x * (x > 0),
     "relax.nn.leakyrelu": lambda x: np.maximum(x, x * np.float32(0.1)),
 }
-APPROXIMATE = {"relax.exp", "relax.tanh", "relax.sigmoid"}
+APPROXIMATE = {f"relax.{name}" for name in ("exp", "tanh", "sigmoid", "erf", "nn.gelu", "nn.gelu_tanh")}
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -67,8 +74,9 @@ def test_operator(host, name):
         assert (sums == 5).all()
         expected, _ = epilogue.evaluate(sums.reshape(conv.out_shape), operands)
         tolerance = 1e-6 if name in APPROXIMATE else 0
-        np.testing.assert_allclose(got, expected, rtol=tolerance)
-        np.testing.assert_allclose(got, meant, rtol=tolerance)
+        near = {"rtol": tolerance, "atol": 3e-7 if "gelu" in name else 0}  # 1 + erf cancels out
+        np.testing.assert_allclose(got, expected, **near)
+        np.testing.assert_allclose(got, meant, **near)
 
 
 @pytest.mark.parametrize("shape", [(1,), (13,), (5, 1), (5, 13), (1, 5, 1), (1, 1, 1, 1)])
@@ -99,3 +107,23 @@ def test_what_a_float_has_a_part_in_is_no_integer():
     epilogue = Epilogue(operands, steps, ())
     exact = [epilogue.is_integer(Value("step", i)) for i in range(len(steps))]
     assert exact == [True, False, False, True, True, False, False, True]
+
+
+@pytest.mark.parametrize(("name", "meaning"), [("relax.erf", ERF), ("relax.tanh", np.tanh)])
+def test_rationals_are_as_near_as_float32_allows(host, name, meaning):
+    """Dense near 0, where a relative error shows, and far beyond where it is cut."""
+    x = np.concatenate(
+        [np.linspace(-12, 12, 4001), np.logspace(-30, 1, 2000), [3e38, -3e38, np.inf, -np.inf]]
+    )
+    x = x.astype("float32")
+    step = Step(name, (X,))
+    epilogue = Epilogue(
+        ((x.shape, "float32"),), (step,), (Output(Value("step", 0), (1, *x.shape), "float32"),)
+    )
+    conv = Convolution(1, 1, 1, 1, len(x))
+    tile = GENERIC.float_tile(conv)
+    weights = lay_out(np.zeros((len(x), 1, 1, 1), "float32"), 1, tile)
+    kernel = float_convolution(conv, (1, 1), tile, GENERIC, epilogue)
+    [got] = host.call(kernel, [np.ones((1, 1), "float32"), weights, x], [((1, *x.shape), "float32")])
+    np.testing.assert_allclose(got[0], meaning(x.astype(np.float64)), rtol=5e-7)
+    assert np.abs(got).max() <= 1

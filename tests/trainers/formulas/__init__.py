@@ -58,8 +58,17 @@ def signs(x: np.ndarray, threshold: Any = 0.0, tie: int = 1) -> np.ndarray:
     return np.where(x == threshold, float(tie), np.where(x > threshold, 1.0, -1.0))
 
 
+def is_transposed(layer: Any) -> bool:
+    return isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d)
+
+
 def weights_of(layer: Any) -> np.ndarray:
-    return layer.weight.detach().double().numpy()
+    """(C_out, C_in / groups, ...), of a transposed convolution too."""
+    w = layer.weight.detach().double().numpy()
+    if not is_transposed(layer):
+        return w
+    size = layer.in_channels // layer.groups
+    return np.stack([w[g * size : (g + 1) * size, o] for g in range(layer.groups) for o in range(w.shape[1])])
 
 
 def mean_of_channels(w: np.ndarray) -> np.ndarray:
@@ -95,8 +104,14 @@ def _geometry(layer: Any) -> tuple[list[int], list[int], list[tuple[int, int]]]:
 
 
 def windows(layer: Any, x: np.ndarray) -> Any:
-    """Yield the output's extents, each of its positions, and that one's window of x, (N, C, *kernel)."""
+    """Yield the output's extents, each of its positions, and that one's window of x, (N, C, *kernel).
+
+    In the window of a transposed convolution NaN stands where no pixel is met.
+    """
     stride, dilation, pads = _geometry(layer)
+    if is_transposed(layer):
+        yield from _windows_of_transposed(layer, x, stride, dilation)
+        return
     padded = np.pad(x, [(0, 0), (0, 0), *pads], mode=MODES[layer.padding_mode])  # type: ignore[call-overload]
     kernel = layer.kernel_size
     extents = [
@@ -114,6 +129,24 @@ def windows(layer: Any, x: np.ndarray) -> Any:
         yield extents, position, padded[(slice(None), slice(None), *index)]
 
 
+def _windows_of_transposed(layer: Any, x: np.ndarray, stride: list[int], dilation: list[int]) -> Any:
+    kernel, padding = layer.kernel_size, layer.padding
+    extents = [
+        (n - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + layer.output_padding[i] + 1
+        for i, n in enumerate(x.shape[2:])
+    ]
+    for position in np.ndindex(*extents):
+        window = np.full((*x.shape[:2], *kernel), np.nan)
+        for tap in np.ndindex(*kernel):
+            places = [position[i] + padding[i] - tap[i] * dilation[i] for i in range(len(kernel))]
+            if any(place % stride[i] for i, place in enumerate(places)):
+                continue
+            pixel = tuple(place // stride[i] for i, place in enumerate(places))
+            inside = all(0 <= p < n for p, n in zip(pixel, x.shape[2:], strict=True))
+            window[(..., *tap)] = x[(..., *pixel)] if inside else 0
+        yield extents, position, window
+
+
 def correlate(layer: Any, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     if isinstance(layer, nn.Linear):
         return np.einsum("...k,ok->...o", x, w)
@@ -125,7 +158,7 @@ def correlate(layer: Any, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         for o in range(w.shape[0]):
             first = o // per_group * w.shape[1]
             part = window[:, first : first + w.shape[1]] * w[o]
-            out[(slice(None), o, *position)] = part.reshape(len(part), -1).sum(1)
+            out[(slice(None), o, *position)] = np.nansum(part.reshape(len(part), -1), 1)
     assert out is not None
     return out
 

@@ -36,7 +36,8 @@ def k_of(layer: Any, x: np.ndarray, variant: str) -> np.ndarray:
         for o in range(layer.out_channels):
             first = o // (layer.out_channels // layer.groups) * size
             part = window[:, first : first + size]
-            out[(slice(None), o, *position)] = part.reshape(len(part), -1).mean(1)
+            taps = np.maximum(1, np.isfinite(part).reshape(len(part), -1).sum(1))
+            out[(slice(None), o, *position)] = np.nansum(part.reshape(len(part), -1), 1) / taps
     assert out is not None
     return out
 

@@ -84,7 +84,7 @@ def test_sample_images(fashion_mnist: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
+    with pytest.raises(DataError, match="Debian.s dataset-fashion-mnist"):
         tasks["fashion_mnist"](tmp_path)
 
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 
 import trainers
 from tests.trainers.toy_image import Brighter, Tiny
+from tests.trainers.toy_text import HasMark
 from trainers.operator import BinaryLayer
+from trainers.tasks import tasks
 from trainers.training.module import Training
 from trainers.training.recipe import Recipe
 from trainers.training.run import Machine, Run, perform
@@ -45,6 +47,41 @@ def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
     perform(change(init=str(tmp_path / "a/checkpoint.pt"), lr=1e-30), tmp_path / "b", MACHINE)
     one, other = (trainers.load_checkpoint(tmp_path / name / "checkpoint.pt")[0] for name in "ab")
     assert torch.equal(one.state_dict()["2.weight"], other.state_dict()["2.weight"])
+
+
+def test_a_plain_state_dict_is_of_the_float_network(tmp_path: Path) -> None:
+    network = Tiny()
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pt")
+    perform(change(init=str(tmp_path / "weights.pt"), lr=1e-30), tmp_path / "out", MACHINE)
+    binary, _ = trainers.load_checkpoint(tmp_path / "out/checkpoint.pt")
+    assert torch.equal(network.state_dict()["2.weight"], binary.state_dict()["2.weight"])
+    torch.save([1], tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="holds a list, but a checkpoint is a dictionary"):
+        perform(change(init=str(tmp_path / "weights.pt")), tmp_path / "other", MACHINE)
+
+
+def test_weights_of_transformers_start_a_bert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Words(HasMark):
+        sizes: Any = HasMark.sizes
+        example_inputs: Any = HasMark.example_inputs | {"token_type_ids": torch.zeros(1, 8).long()}
+
+        def batch(self, split: str, indices: Any, generator: Any = None) -> Any:
+            inputs, targets = super().batch(split, indices, generator)
+            return inputs | {"token_type_ids": torch.zeros_like(inputs["input_ids"])}, targets
+
+    monkeypatch.setitem(tasks._entries, "words", Words)
+    network = trainers.create_model("bert_tiny4@small", **HasMark.sizes)
+    state = {
+        name.removeprefix("bert."): v for name, v in network.state_dict().items() if "classifier" not in name
+    }
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    run = change(
+        task="words", arch="bert_tiny4@small", epochs=1, lr=1e-30, init=str(tmp_path / "pytorch_model.bin")
+    )
+    perform(run, tmp_path / "out", MACHINE)
+    binary, _ = trainers.load_checkpoint(tmp_path / "out/checkpoint.pt")
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(network.state_dict()[name], binary.state_dict()[name])
 
 
 def test_hyperparameters_reach_the_layers(tmp_path: Path) -> None:

@@ -1,0 +1,210 @@
+"""The commands of `python -m bibench_tvm.tracks` on one's own results: run, status, check, export."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, results, stderr
+from bibench_tvm.cli.errors import unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bibench_tvm.tracks.overall import Row
+    from bibench_tvm.tracks.results import Result
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the results.")]
+Several = list[str] | None
+
+
+def run(
+    folder: Folder,
+    profile: Annotated[str, typer.Option(help="quick, standin or paper.")] = "quick",
+    track: Annotated[Several, typer.Option(help="Only this track; may be repeated.")] = None,
+    task: Annotated[Several, typer.Option(help="Only this task; may be repeated.")] = None,
+    arch: Annotated[Several, typer.Option(help="Only this network; may be repeated.")] = None,
+    algorithm: Annotated[
+        Several, typer.Option(help="Only this algorithm, beside fp32; may be repeated. Or all.")
+    ] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Jobs at a time. Default: all cores.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run what is missing of a profile; stopped or killed, the same command goes on."""
+    with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.tracks.plan import Filter, plan
+        from bibench_tvm.tracks.profiles import PROFILES
+        from bibench_tvm.tracks.results import TRACKS
+        from bibench_tvm.tracks.runner import run_plan
+
+        if profile not in PROFILES:
+            raise unknown("profile", profile, PROFILES)
+        for name in track or []:
+            if name not in TRACKS:
+                raise unknown("track", name, TRACKS)
+        wanted = Filter(
+            tracks=tuple(track or ()),
+            tasks=tuple(task or ()),
+            archs=tuple(arch or ()),
+            algorithms=tuple(name for name in algorithm or () if name != "all"),
+        )
+        items = plan(profile, PROFILES[profile], wanted, folder)
+        with phase(f"{len(items)} jobs", len(items)) as advance:
+
+            def say(outcome: Any) -> None:
+                advance()
+                reason = f": {outcome.reason}" if outcome.reason else ""
+                stderr.print(f"{outcome.name} {outcome.state}{reason}", soft_wrap=True)
+
+            outcomes = run_plan(items, folder, cores=cores or len(os.sched_getaffinity(0)), advance=say)
+        states = [outcome.state for outcome in outcomes]
+        counts = {state: states.count(state) for state in dict.fromkeys(states)}
+        failed = {o.name: o.reason for o in outcomes if o.state != "done"}
+        results(as_json).print(", ".join(f"{count} {state}" for state, count in counts.items()))
+        for name, reason in failed.items():
+            results(as_json).print(f"{name}: {reason}", soft_wrap=True)
+        if as_json:
+            print_json({"folder": str(folder), "profile": profile, "jobs": counts, "failed": failed})
+        if failed:
+            raise typer.Exit(1)
+
+
+def status(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> None:
+    """What is there: results by track, and the jobs that failed, with their reasons."""
+    with reporting(as_json=as_json, debug=debug):
+        from rich.box import SIMPLE
+        from rich.table import Table
+
+        from bibench_tvm.jobs.engine import outcomes_in
+        from bibench_tvm.tracks.plan import JOBS
+        from bibench_tvm.tracks.results import TRACKS, read_all
+
+        found = read_all(folder)
+        counts = {track: sum(result.key.track == track for result in found) for track in TRACKS}
+        failed = {o.name: o.reason for o in outcomes_in(folder / JOBS) if o.state == "failed"}
+        table = Table("track", "results", box=SIMPLE)
+        for track, count in counts.items():
+            table.add_row(track, str(count))
+        results(as_json).print(table)
+        for name, reason in failed.items():
+            results(as_json).print(f"{name} failed: {reason}", soft_wrap=True)
+        if as_json:
+            print_json({"folder": str(folder), "results": counts, "failed": failed})
+
+
+def check(
+    folder: Folder,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail too where something is missing beside what is there.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Read every result, and name what is no result, or stands in a place that is not its own."""
+    with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.cli.errors import BibenchError
+        from bibench_tvm.tracks.results import FOLDER, path_of, read
+
+        if not folder.is_dir():
+            raise BibenchError(f"There is no folder {folder}.")
+        sentences, whole = [], []
+        for path in sorted((folder / FOLDER).rglob("*.json")):
+            try:
+                result = read(path)
+            except BibenchError as error:
+                sentences.append(str(error))
+                continue
+            whole.append(result)
+            if path != path_of(folder, result.key):
+                sentences.append(f"{path} holds the result that belongs into {path_of(folder, result.key)}.")
+            if not result.figures:
+                sentences.append(f"{path} has no figures.")
+        missing = [
+            f"{row.track}, {row.algorithm}: {name}" for row in _rows(whole) for name in row.overall.missing
+        ]
+        results(as_json).print(
+            f"{len(whole)} results, {len(sentences)} at fault, {len(missing)} figures missing."
+        )
+        for sentence in [*sentences, *(f"Missing in {name}" for name in missing)]:
+            results(as_json).print(sentence, soft_wrap=True)
+        if as_json:
+            print_json({"results": len(whole), "at_fault": sentences, "missing": missing})
+        if sentences or (strict and missing):
+            raise typer.Exit(1)
+
+
+def export(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Print every figure of every result: as CSV, or with --json as one object."""
+    with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.tracks.results import read_all, rows
+
+        found = rows(read_all(folder))
+        if as_json:
+            print_json({"figures": found})
+        elif found:
+            writer = csv.DictWriter(sys.stdout, list(found[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found)
+
+
+def show_own(folder: Path, console: Console) -> dict[str, Any]:
+    """The overall metrics of each profile that has results, as tables and as what --json prints of them."""
+    import msgspec
+
+    from bibench_tvm.tracks.results import read_all
+
+    by_profile: dict[str, list[Result]] = {}
+    for result in read_all(folder):
+        by_profile.setdefault(result.key.profile, []).append(result)
+    shown = {}
+    for profile, own in by_profile.items():
+        shown[profile] = _rows(own)
+        stand_in = any(figure.kind == "stand-in" for result in own for figure in result.figures)
+        console.print(
+            f"Profile {profile}{', with stand-ins' if stand_in else ''}: percent of the float network, "
+            "factors in complexity and inference.",
+            soft_wrap=True,
+        )
+        console.print(_table(shown[profile]))
+        for row in shown[profile]:
+            if row.overall.missing:
+                count = len(row.overall.missing)
+                first = ", ".join(row.overall.missing[:3]) + (" …" if count > 3 else "")
+                console.print(f"{row.track}, {row.algorithm}: {count} missing: {first}", soft_wrap=True)
+    return {"folder": str(folder), "profiles": msgspec.to_builtins(shown)}
+
+
+def _rows(own: list[Result]) -> list[Row]:
+    from bibench_tvm.tracks.overall import overall
+
+    return overall(own)
+
+
+def _table(rows: list[Row]) -> Table:
+    """A row for each part of a track, a column for each algorithm."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE)
+    algorithms = list(dict.fromkeys(row.algorithm for row in rows))
+    table.add_column("")
+    for algorithm in algorithms:
+        table.add_column(algorithm, justify="right")
+    for track in dict.fromkeys(row.track for row in rows):
+        own = {row.algorithm: row for row in rows if row.track == track}
+        table.add_row(track, *(_number(own[a].overall.value) for a in algorithms), style="bold")
+        for part in dict.fromkeys(name for row in own.values() for name in row.parts):
+            parts = [own[a].parts.get(part) for a in algorithms]
+            table.add_row(f"  {part}", *(_number(p.value if p else None) for p in parts))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.2f}"

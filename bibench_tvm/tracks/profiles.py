@@ -1,0 +1,102 @@
+"""What `tracks run` runs: from minutes on a laptop to the grid of the paper on a cluster."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """Trainings of one network on one task by all algorithms, `settings` of the recipe."""
+
+    task: str
+    arch: str
+    seeds: tuple[int, ...] = (0,)
+    settings: tuple[str, ...] = ()
+    limit_train: int | None = None
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Attributes:
+    trainings: for the tracks of tasks and architectures, and of the others that need a trained network.
+    corrupted: a task of the trainings -> the task of corrupted data that they are judged by too.
+    sensitivity: what is trained with each of `optimizers`, `rates` (of the optimizer's own) and
+        `schedules`; None for nothing.
+    complexity: the networks that are counted.
+    """
+
+    trainings: tuple[Block, ...]
+    corrupted: dict[str, str]
+    sensitivity: Block | None
+    optimizers: tuple[str, ...] = ("sgd", "adam")
+    rates: tuple[float, ...] = (1.0, 0.1)
+    schedules: tuple[str, ...] = ("cosine", "step")
+    complexity: tuple[str, ...]
+
+
+LR = {"sgd": 0.1, "adam": 1e-3}  # tables 15 and 16 of the paper
+CNNS = ("resnet18", "resnet34", "resnet20", "vgg_small", "mobilenet_v2")
+BERTS = ("bert_tiny4", "bert_tiny6", "bert_base")
+GLUE = ("mnli_m", "mnli_mm", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte")
+KEYWORD_NETWORKS = ("fsmn", "dfsmn")
+
+PROFILES = {
+    "quick": Profile(
+        trainings=(
+            Block(
+                task="fashion_mnist",
+                arch="resnet20@small",
+                settings=("epochs=4", "lr=0.002"),
+                limit_train=2000,
+            ),
+            Block(
+                task="standin_points",
+                arch="pointnet_vanilla@small",
+                settings=("epochs=8", "lr=0.002"),
+                limit_train=1000,
+            ),
+        ),
+        corrupted={},
+        sensitivity=None,
+        complexity=("resnet18", "resnet20@small", "pointnet_vanilla@small"),
+    ),
+    "standin": Profile(
+        trainings=(
+            Block(
+                task="fashion_mnist",
+                arch="resnet20@small",
+                settings=("epochs=8", "lr=0.002"),
+                limit_train=10000,
+            ),
+            Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
+            Block(task="standin_text", arch="bert_tiny4@small"),
+            Block(task="standin_speech", arch="dfsmn@small", seeds=(0, 1, 2), settings=("lr=0.002",)),
+        ),
+        corrupted={"fashion_mnist": "standin_corruptions"},
+        sensitivity=Block(
+            task="fashion_mnist",
+            arch="resnet20@small",
+            seeds=(0, 1),
+            settings=("epochs=2", "from_float=false"),
+            limit_train=2000,
+        ),
+        complexity=(*CNNS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
+    ),
+    "paper": Profile(
+        trainings=(
+            *(Block(task="cifar10", arch=arch) for arch in ("resnet20", "resnet18", "vgg_small")),
+            *(Block(task="imagenet", arch=arch) for arch in ("resnet18", "resnet34", "mobilenet_v2")),
+            *(Block(task="modelnet40", arch=arch) for arch in ("pointnet_vanilla", "pointnet")),
+            Block(task="shapenet", arch="pointnet"),
+            *(Block(task=f"glue/{name}", arch=arch) for name in GLUE for arch in BERTS),
+            *(Block(task="speech_commands", arch=arch) for arch in KEYWORD_NETWORKS),
+        ),
+        corrupted={"cifar10": "cifar10_c"},
+        sensitivity=Block(
+            task="cifar10",
+            arch="resnet18",
+            seeds=(0, 1, 2, 3, 4),
+            settings=("epochs=200", "from_float=false"),
+        ),
+        complexity=(*CNNS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
+    ),
+}

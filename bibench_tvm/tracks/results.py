@@ -1,0 +1,144 @@
+"""Result files: one job, one file, written whole. They are the database: copied, merged and kept in git."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.cli.whole_file import whole_file
+
+VERSION = 1
+FOLDER = "results"
+Track = Literal["learning_task", "architecture", "corruption", "training", "complexity", "inference"]
+TRACKS: tuple[Track, ...] = (
+    *("learning_task", "architecture", "corruption"),
+    *("training", "complexity", "inference"),
+)
+Kind = Literal["measured", "stand-in", "emulated", "model", "paper"]
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result is of: two results with the same key are the same job, done again.
+
+    Attributes:
+        arch: with its size, "resnet20@small"; division: "closed" for the recipe of the paper as it is,
+            "open" for any other; settings: of the recipe, with the algorithm's numbers.
+        corruption: the task of corrupted data; device, threads, library: of an inference.
+    """
+
+    track: Track
+    task: str
+    arch: str
+    algorithm: str
+    variant: str = "paper"
+    division: Literal["closed", "open"] = "closed"
+    recipe: str = ""
+    settings: dict[str, str] = {}
+    seed: int | None = None
+    profile: str
+    corruption: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    library: str | None = None
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A number with its unit, "1" for a share or a factor, and where it is from."""
+
+    name: str
+    value: float
+    unit: str
+    kind: Kind
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job found.
+
+    Attributes:
+        command: what was run, after `python -m`; versions: of the libraries; commit: of the project, "" where
+            it is no checkout; machine: its processor, cores and system; conditions: its load at the end.
+        hashes: of "data", "checkpoint" and "artifact", where there are any.
+        ended: ISO 8601, UTC; seconds: that the job took.
+    """
+
+    schema_version: int = VERSION
+    key: Key
+    figures: list[Figure]
+    command: list[str]
+    versions: dict[str, str]
+    commit: str
+    machine: dict[str, str | int]
+    conditions: dict[str, float]
+    hashes: dict[str, str] = {}
+    ended: str
+    seconds: float
+
+    def figure(self, name: str) -> float | None:
+        """The value of a figure, None where there is none of that name."""
+        return next((figure.value for figure in self.figures if figure.name == name), None)
+
+
+def path_of(folder: Path, key: Key) -> Path:
+    """Readable as far as it goes; the digest of the whole key makes it one key's own."""
+    digest = hashlib.sha256(msgspec.json.encode(key, order="deterministic")).hexdigest()[:10]
+    parts = (key.track, key.task, key.arch, f"{key.algorithm}-{digest}.json")
+    return folder.joinpath(FOLDER, *(re.sub(r"[^\w.@+-]", "_", part) for part in parts))
+
+
+def write(folder: Path, result: Result) -> Path:
+    """Replaces an earlier result of the same key; the file appears whole or not at all."""
+    path = path_of(folder, result.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(result, order="deterministic")) + b"\n")
+    return path
+
+
+def read(path: Path) -> Result:
+    """Raises BibenchError, a sentence, for a file that is no result of this version."""
+    try:
+        result = msgspec.json.decode(path.read_bytes(), type=Result)
+    except OSError as error:
+        raise BibenchError(f"{path} cannot be read: {error.strerror}.") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BibenchError(f"{path} is no result: {error}.") from error
+    if result.schema_version != VERSION:
+        raise BibenchError(
+            f"{path} is a result of version {result.schema_version}, and this program reads {VERSION}."
+        )
+    return result
+
+
+def read_all(folder: Path) -> list[Result]:
+    """All results below `folder`, by their paths. Raises BibenchError as `read`, or if there is no folder."""
+    if not folder.is_dir():
+        raise BibenchError(f"There is no folder {folder}.")
+    return [read(path) for path in sorted((folder / FOLDER).rglob("*.json"))]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a result file."""
+    return msgspec.json.schema(Result)
+
+
+def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """A flat row for each figure: the key's fields, then the figure's."""
+    return [
+        {
+            **{
+                name: value
+                for name, value in msgspec.to_builtins(result.key).items()
+                if not isinstance(value, dict)
+            },
+            "settings": " ".join(f"{key}={value}" for key, value in result.key.settings.items()),
+            **msgspec.to_builtins(figure),
+        }
+        for result in results
+        for figure in result.figures
+    ]

@@ -1,0 +1,111 @@
+"""Running a plan: what is missing and nothing else, and a result file for each job that is done."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bibench_tvm.artifact.artifact import digest
+from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.jobs.engine import Outcome, run_jobs
+from bibench_tvm.tracks.plan import JOBS, Item, figures_of
+from bibench_tvm.tracks.results import Key, Result, path_of, read, write
+
+VERSIONED = ("bibench-tvm", "apache-tvm", "lightning", "numpy", "torch", "torchmetrics")
+
+
+def run_plan(
+    items: Sequence[Item],
+    folder: Path,
+    *,
+    cores: int,
+    advance: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Run the jobs that have no result yet, in `folder`/jobs, and write results as they come.
+
+    A job whose outcome is there but whose result file is not is not run again: its result is written anew.
+
+    Raises:
+        UsageError, BibenchError: as `run_jobs`.
+    """
+    by_name = {item.job.name: item for item in items}
+    around = surroundings()
+
+    def settle(outcome: Outcome) -> None:
+        if outcome.state == "done":
+            for key in by_name[outcome.name].keys:
+                _keep(folder, key, outcome, around)
+        advance(outcome)
+
+    return run_jobs([item.job for item in items], folder / JOBS, cores=cores, advance=settle)
+
+
+def _keep(folder: Path, key: Key, outcome: Outcome, around: dict[str, Any]) -> None:
+    try:
+        if read(path_of(folder, key)).command == outcome.command:
+            return
+    except BibenchError:
+        pass  # there is none yet, or a damaged one
+    write(
+        folder,
+        Result(
+            key=key,
+            figures=figures_of(key, outcome),
+            command=outcome.command,
+            hashes=_hashes(outcome),
+            conditions={"load_average": os.getloadavg()[0]},
+            ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seconds=outcome.seconds,
+            **around,
+        ),
+    )
+
+
+def surroundings() -> dict[str, Any]:
+    """The versions, the commit and the machine, as a Result has them."""
+    versions = {"python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    machine: dict[str, str | int] = {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    return {"versions": versions, "commit": _commit(), "machine": machine}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    line = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _hashes(outcome: Outcome) -> dict[str, str]:
+    found = {}
+    if data := outcome.result.get("data"):
+        found["data"] = str(data)
+    for name in ("checkpoint", "evaluated"):
+        path = Path(str(outcome.result.get(name, "")))
+        if path.is_file():
+            found["checkpoint"] = digest(path)
+    return found

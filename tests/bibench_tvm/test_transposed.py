@@ -1,0 +1,127 @@
+"""Transposed convolutions of bits: ordinary ones, side by side, and exact."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import trainers
+from bibench_tvm import compile_model
+from relay_passes import find_binary
+
+BITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "signs": lambda x: torch.where(x >= 0, 1.0, -1.0),
+    "0 and 1": lambda x: (x > 0).float() * 0.5,
+    "three values": torch.sign,
+}
+
+
+class Side(nn.Module):
+    """Layers that read the same bits: a list of what each computes."""
+
+    def __init__(self, bits: Callable[[Tensor], Tensor], layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.bits, self.layers = bits, nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [layer(self.bits(x)) for layer in self.layers]
+
+
+def with_signs(layer: Any) -> Any:
+    """Its weights become +-alpha for each output channel."""
+    axis = [1, 0, *range(2, layer.weight.dim())]
+    alpha = torch.rand(layer.out_channels).reshape(-1, *(1,) * (layer.weight.dim() - 1)).permute(axis)
+    layer.weight.data = torch.where(layer.weight >= 0, 1.0, -1.0) * (alpha if layer.groups == 1 else 0.5)
+    return layer
+
+
+def random_layers(seed: int, count: int) -> list[nn.Module]:
+    """Of 9 channels that give (1, 9, 4, 3) some output."""
+    rng = np.random.default_rng(seed)
+    found: list[nn.Module] = []
+    while len(found) < count:
+        stride, kernel, padding = (tuple(map(int, rng.integers(low, 5, 2))) for low in (1, 1, 0))
+        more = tuple(int(rng.integers(0, s)) for s in stride)
+        size = [
+            (n - 1) * s - 2 * p + k + m
+            for n, s, p, k, m in zip((4, 3), stride, padding, kernel, more, strict=True)
+        ]
+        if min(size) > 0:
+            found.append(with_signs(nn.ConvTranspose2d(9, 5, kernel, stride, padding, more)))
+    return found
+
+
+def check(model: nn.Module, x: Tensor, out: Path) -> list[dict[str, Any]]:
+    """The layers of the artifact, which is exact."""
+    artifact = compile_model(model.eval(), x, target="host", out=out, verify=2)
+    record = artifact.manifest["verification"]
+    assert record["passed"] is True, record["reason"]
+    with torch.no_grad():
+        expected = model(x)
+    for ours, theirs in zip(artifact.run(x.numpy()), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-5)
+    return list(artifact.manifest["layers"])
+
+
+@pytest.mark.parametrize(("bits", "seed"), [("signs", 0), ("signs", 1), ("0 and 1", 2), ("three values", 3)])
+def test_any_geometry(bits: str, seed: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 9, 4, 3)
+    x[:, ::3] = x[:, ::3].round()
+    layers = check(Side(BITS[bits], random_layers(seed, 5)), x, tmp_path)
+    assert [layer["binarized"] for layer in layers] == [True] * 5
+
+
+def test_binarized_by_every_algorithm_and_read_from_onnx(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 8, 6)
+    algorithms = ("bnn", "xnor", "xnorpp", "reactnet", "fda", "recu")
+    layers = [
+        trainers.binarize(
+            nn.ConvTranspose1d(8, 12, 4, 2, padding=1 + i % 2, output_padding=i % 2), name, keep=[]
+        )
+        for i, name in enumerate(algorithms)
+    ]
+    model = Side(nn.Identity(), layers).eval()
+    found = check(model, x, tmp_path / "torch")
+    assert [layer["name"] for layer in found if layer["binarized"]] == [f"layers.{i}" for i in range(6)]
+    torch.onnx.export(model, (x,), tmp_path / "up.onnx", dynamo=False)
+    manifest = compile_model(tmp_path / "up.onnx", target="host", out=tmp_path / "onnx", verify=1).manifest
+    assert sum(layer["binarized"] for layer in manifest["layers"]) == 6
+    assert manifest["verification"]["passed"] is True, manifest["verification"]["reason"]
+
+
+STAYS = {
+    "with groups has no binary kernel": lambda: nn.ConvTranspose2d(9, 6, 3, groups=3),
+    "with a dilation has no binary kernel": lambda: nn.ConvTranspose2d(9, 6, 3, dilation=2),
+    "conv3d_transpose has no binary kernel": lambda: nn.Sequential(
+        nn.Unflatten(1, (3, 3)), with_signs(nn.ConvTranspose3d(3, 2, 2))
+    ),
+    "it comes from softmax, not from a sign": lambda: nn.Sequential(
+        nn.Softmax(1), with_signs(nn.ConvTranspose2d(9, 6, 4, 2, 1, 1))
+    ),
+    "its weights are not +-alpha": lambda: nn.Sequential(nn.ConvTranspose2d(9, 6, 4, 2)),
+}
+
+
+def test_others_stay_float_with_a_reason(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = [make() for make in STAYS.values()]
+    layers = [with_signs(layer) if isinstance(layer, nn.ConvTranspose2d) else layer for layer in made]
+    model = Side(BITS["signs"], layers)
+    for layer, reason in zip(check(model, torch.randn(1, 9, 4, 3), tmp_path), STAYS, strict=True):
+        assert not layer["binarized"] and reason in layer["reason"], layer
+
+
+def test_a_part_in_the_wrong_place_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = find_binary.shuffled
+    monkeypatch.setattr(
+        find_binary, "shuffled", lambda builder, layer, sums: honest(builder, layer, sums[::-1])
+    )
+    model = Side(BITS["signs"], [with_signs(nn.ConvTranspose2d(9, 5, 4, 2, 1))]).eval()
+    x = torch.randn(1, 9, 4, 3)
+    assert compile_model(model, x, out=tmp_path, verify=1).manifest["verification"]["passed"] is False

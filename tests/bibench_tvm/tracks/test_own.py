@@ -1,0 +1,109 @@
+"""`python -m bibench_tvm.tracks` on one's own results: a part of a profile, run for real."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bibench_tvm.tracks.__main__ import app
+from bibench_tvm.tracks.results import read_all
+
+PART = ["--algorithm", "bnn", "--track", "learning_task", "--task", "standin_points", "--track", "complexity"]
+
+
+def invoke(*arguments: object, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the results of two trainings, which take half a minute."""
+    out = tmp_path_factory.mktemp("tracks")
+    found = json.loads(invoke("run", out, *PART, "--json").stdout)
+    assert found == {"folder": str(out), "profile": "quick", "jobs": {"done": 2}, "failed": {}}
+    return out
+
+
+def test_what_is_done_is_not_run_again(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    invoke("run", folder, *PART)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == before
+    path = next((folder / "results").rglob("*.json"))
+    content = path.read_text()
+    path.unlink()
+    invoke("run", folder, *PART)  # from what the job said
+    assert {**json.loads(path.read_text()), "ended": "", "conditions": {}} == {
+        **json.loads(content),
+        "ended": "",
+        "conditions": {},
+    }
+
+
+def test_results(folder: Path) -> None:
+    found = read_all(folder)
+    assert [(result.key.algorithm, result.key.track) for result in found] == [
+        ("bnn", "learning_task"),
+        ("fp32", "learning_task"),
+    ]
+    for result in found:
+        assert result.figure("accuracy")
+        assert {figure.kind for figure in result.figures} == {"stand-in", "measured"}
+        assert result.hashes.keys() == {"data", "checkpoint"}
+        assert result.command[:2] == ["bibench_tvm.train", "--json"]
+        assert result.versions["torch"]
+        assert result.machine["cores"]
+
+
+def test_table_status_check_and_export(folder: Path) -> None:
+    accuracy = {result.key.algorithm: result.figure("accuracy") for result in read_all(folder)}
+    relative = 100 * accuracy["bnn"] / accuracy["fp32"]  # type: ignore[operator]
+    shown = invoke("table", folder).stdout
+    assert f"{relative:.2f}" in shown
+    assert "with stand-ins" in shown
+    profiles = json.loads(invoke("table", folder, "--json").stdout)["profiles"]
+    assert profiles["quick"][0]["overall"]["value"] == pytest.approx(relative)
+    both = json.loads(invoke("table", folder, "--paper", "--json").stdout)
+    assert {"profiles", "numbers"} <= both.keys()
+    assert json.loads(invoke("status", folder, "--json").stdout)["results"]["learning_task"] == 2
+    assert "2 results, 0 at fault, 0 figures missing." in invoke("check", folder, "--strict").stdout
+    lines = invoke("export", folder).stdout.splitlines()
+    assert lines[0].startswith("track,task,arch,algorithm,")
+    assert len(json.loads(invoke("export", folder, "--json").stdout)["figures"]) == len(lines) - 1
+
+
+def test_what_is_at_fault_is_named(folder: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results" / "somewhere"
+    results.mkdir(parents=True)
+    whole = sorted((folder / "results").rglob("*.json"))
+    (results / "moved.json").write_bytes(whole[0].read_bytes())
+    (results / "cut.json").write_bytes(whole[1].read_bytes()[:-20])
+    found = json.loads(invoke("check", tmp_path, "--json", code=1).stdout)
+    assert found["results"] == 1
+    assert any("cut.json is no result" in sentence for sentence in found["at_fault"])
+    assert any("belongs into" in sentence for sentence in found["at_fault"])
+    assert "is no result" in invoke("table", tmp_path, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["run", "x", "--profile", "quik"], 2, "There is no profile 'quik'"),
+        (["run", "x", "--track", "tasks"], 2, "There is no track 'tasks'"),
+        (["run", "x", "--algorithm", "bn"], 2, "There is no algorithm 'bn'"),
+        (["run", "x", "--task", "glue/cola"], 2, "has no job for what was asked for"),
+        (["table"], 2, "Give the folder of the results, or --paper"),
+        (["table", "/nowhere"], 1, "There is no folder /nowhere"),
+        (["status", "/nowhere"], 1, "There is no folder /nowhere"),
+        (["check", "/nowhere"], 1, "There is no folder /nowhere"),
+    ],
+)
+def test_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in " ".join(invoke(*arguments, code=code).stderr.split())
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,103 @@
+"""Profiles as jobs, and what jobs print as figures."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bibench_tvm.cli.errors import BibenchError
+from bibench_tvm.jobs.engine import Outcome, _order
+from bibench_tvm.tracks.plan import Filter, figures_of, plan
+from bibench_tvm.tracks.profiles import PROFILES
+from bibench_tvm.tracks.results import TRACKS, Key
+from trainers import list_algorithms
+from trainers.models import default_sizes
+from trainers.tasks import tasks
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_a_graph_of_what_there_is(name: str, tmp_path: Path) -> None:
+    profile = PROFILES[name]
+    items = plan(name, profile, Filter(), tmp_path)
+    _order([item.job for item in items])
+    keys = [key for item in items for key in item.keys]
+    assert len({str(key) for key in keys}) == len(keys)
+    assert {key.algorithm for key in keys} == set(list_algorithms())
+    for key in keys:
+        default_sizes(key.arch)
+        assert not key.task or tasks[key.task].metric
+    expected = set(TRACKS) - ({"corruption", "training"} if name == "quick" else set())
+    assert {key.track for key in keys} == expected
+    if name == "standin":
+        (block,) = [b for b in profile.trainings if b.task == "standin_speech"]
+        seeds = {key.seed for key in keys if key.task == block.task and key.track == "learning_task"}
+        assert seeds == {0, 1, 2}
+        training = [key for key in keys if key.track == "training"]
+        assert len(training) == 2 * 2 * 2 * 2 * len(list_algorithms())
+        assert {key.division for key in training} == {"open"}
+
+
+def test_a_part_of_a_profile(tmp_path: Path) -> None:
+    wanted = Filter(tracks=("learning_task",), tasks=("standin_points",), algorithms=("bnn",))
+    items = plan("quick", PROFILES["quick"], wanted, tmp_path)
+    first, second = items
+    assert [key.algorithm for item in items for key in item.keys] == ["fp32", "bnn"]
+    assert second.job.needs == [first.job.name]
+    assert str(tmp_path / "jobs" / first.job.name / "checkpoint.pt") in second.job.command
+    inference = plan("quick", PROFILES["quick"], Filter(tracks=("inference",), algorithms=("bnn",)), tmp_path)
+    timed = [item for item in inference if item.keys]
+    assert {key.track for item in timed for key in item.keys} == {"inference"}
+    assert all(item.job.alone for item in timed)
+    assert not any(item.job.alone for item in inference if not item.keys)
+    for nothing in (
+        Filter(tasks=("glue/cola",)),
+        Filter(tracks=("corruption",)),
+        Filter(archs=("vgg_small",)),
+    ):
+        with pytest.raises(ValueError, match="The profile quick has no job for what was asked for"):
+            plan("quick", PROFILES["quick"], nothing, tmp_path)
+    with pytest.raises(ValueError, match="There is no algorithm 'bn'"):
+        plan("quick", PROFILES["quick"], Filter(algorithms=("bn",)), tmp_path)
+
+
+PRINTED: dict[str, dict[str, Any]] = {
+    "learning_task": {"test_accuracy": 0.5, "train_seconds": 3.0, "checkpoint": "x"},
+    "corruption": {"metrics": {"accuracy": 0.4, "fog/1: accuracy": 0.3}},
+    "complexity": {"parameters": 9, "bits": 8, "operations": 1.5, "compression": 7.0, "speedup": None},
+    "inference": {"results": [{"latency_ms": {"median": 2.0}, "size_bytes": 10}]},
+}
+
+
+@pytest.mark.parametrize("track", PRINTED)
+def test_figures(track: Any) -> None:
+    corrupted = "standin_corruptions" if track == "corruption" else None
+    key = Key(track=track, task="fashion_mnist", arch="a", algorithm="bnn", profile="p", corruption=corrupted)
+    outcome = Outcome(name="j", state="done", command=[], result=PRINTED[track])
+    found = {figure.name: (figure.value, figure.unit, figure.kind) for figure in figures_of(key, outcome)}
+    assert (
+        found
+        == {
+            "learning_task": {
+                "accuracy": (0.5, "1", "measured"),
+                "train_seconds": (3.0, "s", "measured"),
+            },
+            "corruption": {
+                "accuracy": (0.4, "1", "stand-in"),
+                "fog/1: accuracy": (0.3, "1", "stand-in"),
+            },
+            "complexity": {
+                "parameters": (9.0, "1", "model"),
+                "bits": (8.0, "bit", "model"),
+                "operations": (1.5, "1", "model"),
+                "compression": (7.0, "1", "model"),
+            },
+            "inference": {"latency": (0.002, "s", "measured"), "size": (10.0, "B", "measured")},
+        }[track]
+    )
+
+
+@pytest.mark.parametrize("track", ["inference", "complexity"])
+def test_what_has_no_figures(track: Any) -> None:
+    key = Key(track=track, task="fashion_mnist", arch="a", algorithm="bnn", profile="p")
+    with pytest.raises(BibenchError, match="the job j printed has not the numbers"):
+        figures_of(key, Outcome(name="j", state="done", command=[], result={"results": [{}]}))
