@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import trainers
@@ -98,6 +99,34 @@ def test_products_of_an_attention() -> None:
         products = [x for x in complexity_of_name("bert_tiny4@small", algorithm).layers if x.op == "product"]
         assert len(products) == 2 and all(product.binary is binary for product in products)
         assert all(product.operations == 32 * 32 * 64 for product in products)
+
+
+@pytest.mark.parametrize(
+    ("product", "binary"),
+    [
+        (lambda x, w: x @ w, True),
+        (lambda x, w: torch.addmm(torch.zeros(6), x, w), True),
+        (lambda x, w: x[:, 2:] @ w[2:], True),
+        (lambda x, w: x.view(2, 2, 8)[:, 0] @ (1 - 2 * w) / 3, True),
+        (lambda x, w: torch.cat([x, -x]) @ w.clone(), True),
+        (lambda x, w: F.pad(x, (1, 1)) @ F.pad(w, (0, 0, 1, 1)), True),
+        (lambda x, w: (x + x.flip(0)) @ w, False),
+        (lambda x, w: (x * torch.ones(1, 8)) @ w, False),
+        (lambda x, w: torch.where(x > 0, torch.ones(4, 8), 0.0) @ w, False),
+        (lambda x, w: x @ torch.ones(8, 6), False),
+        (lambda x, w: x.cumsum(1) @ w, False),
+    ],
+)
+def test_products_of_bits(product: Any, binary: bool) -> None:
+    """Both operands come from a comparison, by moves and by arithmetic with one number."""
+
+    class Product(nn.Module):
+        def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            with torch.device("meta"):
+                return product(torch.where(x >= 0, 1.0, -1.0), torch.where(w >= 0, 1.0, -1.0))
+
+    [found] = complexity_of(Product(), (torch.zeros(4, 8), torch.zeros(8, 6))).layers
+    assert found.binary is binary and found.name == "product 1"
 
 
 def test_what_is_not_known() -> None:

@@ -153,7 +153,7 @@ def test_the_command(
 
 def test_its_errors(invoke: Callable, command: Callable) -> None:
     done = invoke("tracks", "table", "--json")
-    assert (done.code, done.json["error"][-20:]) == (2, "shown: give --paper.")
+    assert (done.code, done.json["error"][-20:]) == (2, " the paper, or both.")
     done = invoke("tracks", "table", "--paper", "--reading", "equatio")
     assert (done.code, done.stderr) == (2, "Error: There is no reading 'equatio'. Did you mean equation?\n")
     done = command("tracks")
