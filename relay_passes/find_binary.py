@@ -384,10 +384,14 @@ class _Search:
 
 
 def _notes_of_rounding(values: TwoValued | ThreeValued) -> list[str]:
-    if not values.moved:
+    if values.moved is None:
         return []
     height = values.height if isinstance(values, ThreeValued) else max(abs(values.low), abs(values.high))
-    return [f"rounding in the source moves its input from +-{height:g}, by {values.moved:.1e} at most"]
+    taken = f"{height:g} and {-height:g}"
+    if isinstance(values, TwoValued):
+        taken = f"{values.low:g} and {values.high:g}"
+    far = f"{values.moved:.2g} at most as seen from -16 to 16"
+    return [f"its input is {taken} but for rounding in the source, which moves it by {far}"]
 
 
 def _is_zero_one(values: TwoValued | ThreeValued) -> bool:

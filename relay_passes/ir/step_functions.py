@@ -149,9 +149,13 @@ class _Graph:
             return self._intern(var, leaf)
         if (filled := _FILLED.get(made.op.name)) is not None:
             return self._constant(np.asarray(filled, dtype_of(var)))
-        spread = {"relax.full": 1, "relax.full_like": 1, "relax.broadcast_to": 0}.get(made.op.name)
-        if spread is not None and is_constant(made.args[spread]):
-            return self._constant(constant_value(made.args[spread]).astype(dtype_of(var)))
+        spread = {"relax.full": 1, "relax.full_like": 1, "relax.broadcast_to": 0, "relax.reshape": 0}
+        if (at := spread.get(made.op.name)) is not None:
+            inner = made_by(self.builder, made.args[at])
+            if is_constant(inner) and inner.value.numpy().size == 1:
+                return self._constant(constant_value(inner).reshape(()).astype(dtype_of(var)))
+            if at == 0 and shape_of(made.args[0]) == shape_of(var):
+                return self._add(made.args[0])
         if (
             made.op.name not in OPERATORS
             and made.op.name not in _MORE
@@ -502,15 +506,16 @@ class Steps:
     """An expression of one tensor x that takes two values.
 
     accident: where x is 0 it has a third one, 0, that is taken as the higher here. moved: how far rounding
-    moves it from its two values in the source, as seen from -16 to 16. intervals: ordinals [C] each, (first,
-    last) of the closed intervals of x where it has the higher value, or the lower one if `outside`; shape: of
+    moves it from its two values in the source, as seen from -16 to 16; None where it does not.
+    intervals: ordinals [C] each, (first, last) of the closed intervals of x where it has the higher value, or
+    the lower one if `outside`; shape: of
     these, as they broadcast against x."""
 
     x: relax.Expr
     low: float
     high: float
     accident: bool = False
-    moved: float = 0.0
+    moved: float | None = None
     outside: bool = False
     intervals: tuple[tuple[Array, Array], ...] = ()
     shape: tuple[int, ...] = ()
@@ -523,7 +528,7 @@ class Values:
     found: tuple[float, ...]
     x: relax.Expr | None = None
     zero: bool = False
-    moved: float = 0.0
+    moved: float | None = None
 
 
 def step_function(
@@ -565,8 +570,9 @@ def _of_truth(function: _Function, x: relax.Expr) -> Steps | Values | None:
     return Steps(x, float(min(no, yes)), float(max(no, yes)), outside=bool(no > yes))
 
 
-def _spread() -> Array:
-    near = np.geomspace(1e-6, 16, 400, dtype=np.float32)
+def _spread(count: int) -> Array:
+    """Numbers from -16 to 16, [1, 2 * count]."""
+    near = np.geomspace(1e-6, 16, count, dtype=np.float32)
     return np.concatenate([-near[::-1], near])[None]
 
 
@@ -597,7 +603,7 @@ def _of_floats(
     function: _Function, x: relax.Expr, domain: tuple[bool, bool, str], moved: Callable[[Array], float] | None
 ) -> Steps | Values | None:
     negative, positive, zero = domain
-    sample = np.broadcast_to(_spread()[:, ::25], (function.channels, 32))
+    sample = np.broadcast_to(_spread(16), (function.channels, 32))
     if len(_distinct(function(sample).astype(np.float64))) > 3:
         return None
     start = _ANYWHERE[[i for i in range(6) if (negative or i > 1) and (positive or i < 4)]]
@@ -613,8 +619,8 @@ def _of_floats(
     nan = np.isnan(values)
     if (nan & full & ~infinite & ~is_zero).any() or np.isinf(values[full]).any():
         return None
-    distance = moved(_spread()) if moved else 0.0
-    if math.isnan(distance):
+    distance = moved(_spread(2048)) if moved else None
+    if distance is not None and math.isnan(distance):
         return None
     counted = full & ~nan
     if zero == "absent":
@@ -627,17 +633,22 @@ def _of_floats(
         taken = _distinct(values[counted & ~is_zero])
         third = values[counted & is_zero]
         halves = len(taken) == 2 and bool((third == 0).all()) and _alike(taken[0], -taken[1])
+        if halves and (distance or 0.0) > ALIKE * max(taken):
+            return None
         if halves and zero == "common":
             return Values(tuple(all_values), x, True, distance)
         accident = halves
-    if len(taken) != 2 or (len(all_values) == 3 and not accident) or (nan & counted_zero).any():
+    if (nan & counted_zero).any():
+        return None
+    if len(taken) != 2 or (len(all_values) == 3 and not accident):
         return Values(tuple(all_values)) if len(all_values) != 2 else None
     low_value, high_value = taken
     off = max(np.abs(values[counted & ~is_zero][:, None] - np.array(taken)).min(1).max(), 0.0)
     if _alike(low_value, -high_value) and low_value != -high_value:
         off, low_value = max(off, abs(low_value + high_value)), -high_value
-    distance = max(distance, float(off))
-    if distance > ALIKE * max(abs(low_value), abs(high_value)):
+    if off:
+        distance = max(distance or 0.0, float(off))
+    if (distance or 0.0) > ALIKE * max(abs(low_value), abs(high_value)):
         return None
     higher = np.abs(values - high_value) < np.abs(values - low_value)
     if accident:
@@ -704,8 +715,8 @@ def _holds(low: Array, high: Array, full: Array, channel: int, ordinal: int) -> 
 
 
 def emit_truth(builder: relax.BlockBuilder, steps: Steps) -> relax.Expr:
-    """A bool tensor: where the expression has the higher of its two values. NaN gives what the source gives,
-    and where that is NaN the lower one."""
+    """A bool tensor: where the expression has the higher of its two values. NaN gives what the source gives;
+    where that is NaN, or not the same in all channels, the lower one."""
     if dtype_of(steps.x) == "bool":
         return builder.emit(relax.op.logical_not(steps.x)) if steps.outside else steps.x
     x, shape = steps.x, steps.shape

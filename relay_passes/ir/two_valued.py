@@ -68,7 +68,7 @@ class TwoValued:
     low: float
     high: float
     accident: bool = False
-    moved: float = 0.0
+    moved: float | None = None
 
 
 def number(expr: relax.Expr) -> float | None:
@@ -156,14 +156,16 @@ def _values_of(
 def _union(branches: Iterable[TwoValued | float | None]) -> TwoValued | None:
     """Of what is one or the other, as a mask makes it."""
     found: set[float] = set()
-    accident, moved = False, 0.0
+    accident = False
+    moved: list[float] = []
     for branch in branches:
         if branch is None:
             return None
         found |= {branch.low, branch.high} if isinstance(branch, TwoValued) else {branch}
         if isinstance(branch, TwoValued):
-            accident, moved = accident or branch.accident, max(moved, branch.moved)
-    return TwoValued(min(found), max(found), accident, moved) if len(found) == 2 else None
+            accident |= branch.accident
+            moved += [] if branch.moved is None else [branch.moved]
+    return TwoValued(min(found), max(found), accident, max(moved, default=None)) if len(found) == 2 else None
 
 
 def _multiplied(a: TwoValued | None, b: TwoValued | None) -> TwoValued | None:
@@ -192,7 +194,7 @@ class ThreeValued:
     cause: str
     above: Callable[[relax.Expr], relax.Expr]
     below: Callable[[relax.Expr], relax.Expr]
-    moved: float = 0.0
+    moved: float | None = None
 
 
 def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> ThreeValued | None:
@@ -216,7 +218,7 @@ def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundVa
         value = made_by(builder, expr)
     if not np.isfinite(height) or height == 0:
         return None
-    moved = 0.0
+    moved = None
     if is_call(value, "relax.sign"):
         before = numbers.of(builder, value.args[0])
         cause = None if _signs(before) else before.zero_cause()
@@ -224,7 +226,8 @@ def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundVa
         steps = steps_of(builder, expr, numbers)
         if not isinstance(steps, Values) or not steps.zero or steps.x is None:
             return None
-        cause, moved = numbers.of(builder, steps.x).zero_cause(), float(height) * steps.moved
+        cause = numbers.of(builder, steps.x).zero_cause()
+        moved = None if steps.moved is None else float(height) * steps.moved
         height *= np.float32(max(steps.found))
     zero = relax.const(0.0, "float32")
     if cause is None:
