@@ -285,9 +285,8 @@ class _Search:
             notes = [SIGN_NOTE] if values.accident else []
         notes += _notes_of_rounding(values)
         if weights.moved:
-            notes.append(
-                f"rounding in the source moves its weights from +-alpha, by {weights.moved:.1e} at most"
-            )
+            far = f"by {weights.moved:.2g} of alpha at most"
+            notes.append(f"rounding in the source moves its weights from +-alpha, {far}")
         self.table.append(
             Layer(
                 name=layer.name,

@@ -39,7 +39,8 @@ from relay_passes.ir.transfers.operands import shrunk
 from schedules.parts.epilogue import OPERATORS, evaluate_operator
 
 ALIKE = 1e-5
-"""Relative: numbers that differ by less are one number, moved by rounding."""
+"""Relative: what a sum of more than it leaves, and weights made by one, may be moved by rounding."""
+_ONE_NUMBER = 2.0**-21  # relative: values that differ by less are one, but for rounding
 
 _MANY_NODES, _MANY_RANGES, _MANY_CHANNELS, _MANY_CUTS, _MANY_STEPS = 128, 96, 4096, 8, 4
 _INFINITE = 0x7F800000  # as an ordinal
@@ -508,8 +509,7 @@ class Steps:
     accident: where x is 0 it has a third one, 0, that is taken as the higher here. moved: how far rounding
     moves it from its two values in the source, as seen from -16 to 16; None where it does not.
     intervals: ordinals [C] each, (first, last) of the closed intervals of x where it has the higher value, or
-    the lower one if `outside`; shape: of
-    these, as they broadcast against x."""
+    the lower one if `outside`; shape: of these, as they broadcast against x."""
 
     x: relax.Expr
     low: float
@@ -643,7 +643,7 @@ def _of_floats(
     if len(taken) != 2 or (len(all_values) == 3 and not accident):
         return Values(tuple(all_values)) if len(all_values) != 2 else None
     low_value, high_value = taken
-    off = max(np.abs(values[counted & ~is_zero][:, None] - np.array(taken)).min(1).max(), 0.0)
+    off = np.abs(values[counted & ~(is_zero & accident)][:, None] - np.array(taken)).min(1).max()
     if _alike(low_value, -high_value) and low_value != -high_value:
         off, low_value = max(off, abs(low_value + high_value)), -high_value
     if off:
@@ -662,7 +662,7 @@ def _of_floats(
 
 
 def _alike(a: float, b: float) -> bool:
-    return abs(a - b) <= ALIKE * max(abs(a), abs(b))
+    return abs(a - b) <= _ONE_NUMBER * max(abs(a), abs(b))
 
 
 def _distinct(values: Array) -> list[float]:
@@ -673,7 +673,7 @@ def _distinct(values: Array) -> list[float]:
     largest = np.abs(numbers).max(initial=0.0)
     groups: list[list[int]] = []
     for i, v in enumerate(numbers):
-        if groups and v - numbers[groups[-1][0]] <= ALIKE * largest:
+        if groups and v - numbers[groups[-1][0]] <= _ONE_NUMBER * largest:
             groups[-1].append(i)
         else:
             groups.append([i])
