@@ -550,7 +550,7 @@ def step_function(
         if not function.fits or x is None:
             continue
         if dtype_of(x) == "bool":
-            found = _of_truth(function, x)
+            found = None if graph.root != graph.written else _of_truth(function, x)  # unmeasured
         else:
             found = _of_floats(function, x, domain(x), _moved(graph, at))
         if isinstance(found, Steps) and not found.accident:
