@@ -41,13 +41,16 @@ from relay_passes.ir.operators import (
     image,
 )
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
+from relay_passes.ir.step_functions import Values
+from relay_passes.ir.transfers.operands import fields
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
 from relay_passes.ir.two_valued import (
-    MOVES,
     BinaryWeights,
     ThreeValued,
     TwoValued,
     binary_weights,
+    moved_from,
+    steps_of,
     three_values,
     truth,
     two_values,
@@ -134,17 +137,43 @@ class _Search:
         if values is None:
             if three := three_values(builder, x, self.numbers):
                 return three
-            source = x
-            while is_call(made := made_by(builder, source), *MOVES):
-                source = made.args[0]
-            if source in self.inputs:
-                return f"{what} is the network's input, which is not binary"
-            by = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
-            return f"{what} is not binary: it comes from {by.removeprefix('bibench.')}, not from a sign"
+            return f"{what} is {self._why_not(builder, x)}"
         if values.low == -values.high or 0.0 in (values.low, values.high):
             return values
         taken = f"{what} takes the values {values.low:g} and {values.high:g}"
         return f"{taken}; only -a and a, or 0 and a, have a kernel"
+
+    def _why_not(self, builder: relax.BlockBuilder, x: relax.Expr) -> str:
+        """What is in the way of two values, as the end of a sentence."""
+        if (found := two_values(builder, x, self.numbers)) is not None:
+            return f"two-valued, {found.low:g} and {found.high:g}"
+        if isinstance(other := steps_of(builder, x, self.numbers), Values):
+            by = made_by(builder, x).op.name.removeprefix("relax.")
+            taken = [f"{value:g}" for value in other.found[:4]]
+            if len(taken) < 2:
+                return f"not binary: it comes from {by}, and takes the value {taken[0]} alone"
+            more = " and others" if len(other.found) > 4 else ""
+            listed = f"{', '.join(taken[:-1])} and {taken[-1]}"
+            return f"not binary: it comes from {by}, and takes the values {listed}{more}"
+        made = made_by(builder, x)
+        name = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
+        name = name.removeprefix("bibench.")
+        if (source := moved_from(builder, made)) is not None:
+            return self._why_not(builder, source)
+        if x in self.inputs:
+            return "the network's input, which is not binary"
+        if is_call(made, "relax.nn.pad") and two_values(builder, made.args[0], self.numbers):
+            value = float(made.attrs.pad_value)
+            return f"not binary: it is padded with {value:g}, which is none of the two values of what it pads"
+        if is_call(made, "relax.concat", "relax.stack"):
+            parts = fields(builder, made.args[0])
+            of_parts = [two_values(builder, part, self.numbers) for part in parts]
+            if None in of_parts:
+                one = self._why_not(builder, parts[of_parts.index(None)])
+                return f"not binary: it comes from {name}, one part of which is {one}"
+            pairs = dict.fromkeys(f"{v.low:g} and {v.high:g}" for v in of_parts if v)
+            return f"not binary: it comes from concat, whose parts take different values: {'; '.join(pairs)}"
+        return f"not binary: it comes from {name}, not from a sign"
 
     def _pack(
         self,
@@ -188,7 +217,7 @@ class _Search:
         total = self._dot(builder, x, values, layer, signs, word)
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
-        self._note_binary(builder, x, values, layer, conv.macs, stored, conv)
+        self._note_binary(builder, x, values, layer, conv.macs, stored, conv, weights)
         return self._scaled(builder, total, values, weights)
 
     def _dot(
@@ -244,15 +273,20 @@ class _Search:
         macs: int,
         stored: int,
         conv: Convolution | None,
+        weights: BinaryWeights,
     ) -> None:
         """stored: bytes of the weights for one plane of bits."""
         operand = self.numbers.of(builder, x)
         if isinstance(values, ThreeValued):
-            notes = f"the sign before it has three values, in two planes of bits: {values.cause} is often 0"
+            notes = [f"the sign before it has three values, in two planes of bits: {values.cause} is often 0"]
         elif (operand.low == operand.high).all():
-            notes = CONSTANT_NOTE
+            notes = [CONSTANT_NOTE]
         else:
-            notes = SIGN_NOTE if values.accident else ""
+            notes = [SIGN_NOTE] if values.accident else []
+        notes += _notes_of_rounding(values)
+        if weights.moved:
+            far = f"by {weights.moved:.2g} of alpha at most"
+            notes.append(f"rounding in the source moves its weights from +-alpha, {far}")
         self.table.append(
             Layer(
                 name=layer.name,
@@ -260,7 +294,7 @@ class _Search:
                 binarized=True,
                 macs=macs,
                 weight_bytes=stored * (2 if isinstance(values, ThreeValued) else 1),
-                notes=notes,
+                notes="; ".join(notes),
                 geometry=conv,
                 dtype="binary",
             )
@@ -292,7 +326,7 @@ class _Search:
             chosen = np.ascontiguousarray(signs[:, rows, columns])
             sums.append(self._dot(builder, x, values, own, chosen, word, part.phase))
         stored = int(np.prod(layer.kernel)) * layer.out_channels * -(-layer.channels // 8)
-        self._note_binary(builder, x, values, layer, macs, stored, None)
+        self._note_binary(builder, x, values, layer, macs, stored, None, weights)
         return self._scaled(builder, shuffled(builder, layer, sums), values, weights)
 
     def _product(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
@@ -332,7 +366,8 @@ class _Search:
             scale *= np.float32(values.high or values.low)
         scale *= np.float32(0.5) ** np.float32(sum(zero_one))
         result = relax.op.astype(builder.emit(dot), "float32")
-        notes = SIGN_NOTE if left.accident or right.accident else ""
+        notes = [SIGN_NOTE] if left.accident or right.accident else []
+        notes += _notes_of_rounding(left) + _notes_of_rounding(right)
         self.table.append(
             Layer(
                 name=layer.name,
@@ -340,11 +375,22 @@ class _Search:
                 binarized=True,
                 macs=macs,
                 weight_bytes=0,
-                notes=notes,
+                notes="; ".join(dict.fromkeys(notes)),
                 dtype="binary",
             )
         )
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
+
+
+def _notes_of_rounding(values: TwoValued | ThreeValued) -> list[str]:
+    if values.moved is None:
+        return []
+    height = values.height if isinstance(values, ThreeValued) else max(abs(values.low), abs(values.high))
+    taken = f"{height:g} and {-height:g}"
+    if isinstance(values, TwoValued):
+        taken = f"{values.low:g} and {values.high:g}"
+    far = f"{values.moved:.2g} at most as seen from -16 to 16"
+    return [f"its input is {taken} but for rounding in the source, which moves it by {far}"]
 
 
 def _is_zero_one(values: TwoValued | ThreeValued) -> bool:

@@ -93,7 +93,7 @@ class Comparison:
         for layer in layers:
             if layer.binarized and layer.name not in self.checks:
                 self.checks[layer.name] = LayerCheck(layer.name, reason="No kernel of it was found")
-        self.zero_is_one = {layer.name for layer in layers if layer.notes == SIGN_NOTE}
+        self.zero_is_one = {layer.name for layer in layers if SIGN_NOTE in layer.notes}
         self.int8 = any(call.layer.packing.quantizer for call in calls)
         self.samples = self.tops = self.agreeing = self.off = 0
         self.right_before = self.right_after = 0

@@ -32,6 +32,7 @@ class BoundValues:
 
     def __init__(self) -> None:
         self._known: dict[relax.Var, ValueRange] = {}
+        self.steps: dict[relax.Expr, Any] = {}  # what `two_valued.py` found of them
 
     def of(self, builder: relax.BlockBuilder, expr: relax.Expr) -> ValueRange:
         """The numbers that this tensor can hold."""

@@ -8,14 +8,16 @@ of such. A weight is judged by its values.
 `sign` is 0 at 0, and a bit has no third value. So it depends on what stands before it (`bound_values.py`):
 over what is never negative it takes 0 and 1, over what is never 0 it takes -1 and +1, and both are exact.
 Where nothing but an accident of floats is exactly 0, it is taken as +1 there, and `TwoValued.accident` says
-so; where 0 is a matter of course, it has three values. What is computed of a sign alone, element by element,
-takes the values that it gives for -1, 0 and 1: `clip(sign(x), 0, 1)` is 1 where x is above 0, and exact.
+so; where 0 is a matter of course, it has three values. What is computed of one tensor alone, element by
+element, is judged by the values that it takes (`step_functions.py`): `clip(sign(x), 0, 1)` is 1 where x is
+above 0, and exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -26,26 +28,47 @@ from relay_passes.ir.rewrite import (
     dtype_of,
     is_call,
     is_constant,
-    is_tensor,
     made_by,
     shape_of,
 )
+from relay_passes.ir.step_functions import ALIKE, Steps, Values, emit_truth, step_function
+from relay_passes.ir.transfers.operands import fields
 from relay_passes.ir.value_range import ValueRange, Zero
 from schedules.parts.epilogue import OPERATORS, evaluate_operator
 
 MOVES = {
     "relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze", "relax.flatten",
     "relax.strided_slice", "relax.broadcast_to", "relax.nn.max_pool2d", "relax.nn.max_pool1d",
+    "relax.take", "relax.flip", "relax.tile", "relax.repeat", "relax.roll", "relax.nn.pixel_shuffle",
+    "relax.gather_elements", "relax.gather_nd", "relax.index_tensor", "relax.dynamic_strided_slice",
 }  # fmt: skip
+
+
+def moved_from(builder: relax.BlockBuilder, value: Any) -> relax.Expr | None:
+    """The tensor whose elements these are, in other places; None where it is not made so."""
+    if isinstance(value, relax.TupleGetItem):
+        made = made_by(builder, value.tuple_value)
+        if isinstance(made, relax.Tuple):
+            return made.fields[value.index]
+        return made.args[0] if is_call(made, "relax.split") else None
+    if not is_call(value):
+        return None
+    if value.op.name == "relax.image.resize2d":
+        return value.args[0] if "nearest" in str(value.attrs.method) else None
+    if value.op.name == "relax.nn.pad":
+        return value.args[0] if str(value.attrs.pad_mode) != "constant" else None
+    return value.args[0] if value.op.name in MOVES else None
 
 
 @dataclass(frozen=True)
 class TwoValued:
-    """accident: it has a third value in the source, but only where a float is exactly 0 by accident."""
+    """accident: it has a third value in the source, but only where a float is exactly 0 by accident; moved:
+    how far rounding moves it from the two in the source."""
 
     low: float
     high: float
     accident: bool = False
+    moved: float | None = None
 
 
 def number(expr: relax.Expr) -> float | None:
@@ -61,19 +84,46 @@ def number(expr: relax.Expr) -> float | None:
 
 def two_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> TwoValued | None:
     """The two numbers that this activation takes, or None where that is not known."""
+    found, steps = _judged(builder, expr, numbers)
+    return found if steps is None else TwoValued(steps.low, steps.high, steps.accident, steps.moved)
+
+
+def _judged(
+    builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues
+) -> tuple[TwoValued | None, Steps | None]:
+    """The two values by how it is made; by what it computes, where that says more."""
     found = _two_values(builder, expr, numbers)
-    if found is None or found.accident:
-        steps = _of_a_sign(builder, expr)
-        if steps and len(set(steps.values)) == 2:
-            return TwoValued(min(steps.values), max(steps.values))
-    return found
+    if found is not None and not found.accident:
+        return found, None
+    steps = steps_of(builder, expr, numbers)
+    better = isinstance(steps, Steps) and (found is None or not steps.accident)
+    return found, steps if better and isinstance(steps, Steps) else None
+
+
+def steps_of(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> Steps | Values | None:
+    """See `step_function`."""
+
+    def domain(x: relax.Expr) -> tuple[bool, bool, str]:
+        known = numbers.of(builder, x)
+        return not known.not_negative, not known.not_positive, known.zero.value
+
+    if expr not in numbers.steps:
+        numbers.steps[expr] = step_function(builder, expr, domain)
+    return numbers.steps[expr]
 
 
 def _two_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> TwoValued | None:
     value = made_by(builder, expr)
+    if (source := moved_from(builder, value)) is not None:
+        return two_values(builder, source, numbers)
     if not is_call(value):
         return None
     name = value.op.name
+    if name in ("relax.concat", "relax.stack"):
+        return _union(_values_of(builder, part, numbers) for part in fields(builder, value.args[0]))
+    if name == "relax.nn.pad":
+        inner = two_values(builder, value.args[0], numbers)
+        return inner if inner and float(value.attrs.pad_value) in (inner.low, inner.high) else None
     if name == "relax.where":
         yes, no = number(value.args[1]), number(value.args[2])
         if yes is not None and no is not None:
@@ -84,13 +134,11 @@ def _two_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundVal
     if name == "relax.astype":
         if dtype_of(value.args[0]) == "bool":
             return TwoValued(0.0, 1.0)
-        inner_values = two_values(builder, value.args[0], numbers)
+        inner_values = _two_values(builder, value.args[0], numbers)
         return inner_values and _both(inner_values, lambda v: v.astype(dtype_of(expr)))
-    if name in MOVES:
-        return two_values(builder, value.args[0], numbers)
     if name == "relax.round":
-        inner = numbers.of(builder, value.args[0])
-        low, high = np.rint([inner.low.min(), inner.high.max()])
+        reached = numbers.of(builder, value.args[0])
+        low, high = np.rint([reached.low.min(), reached.high.max()])
         if high - low == 1:
             return TwoValued(float(low), float(high))
     if name == "relax.multiply" and not any(is_constant(arg) for arg in value.args):
@@ -109,12 +157,15 @@ def _union(branches: Iterable[TwoValued | float | None]) -> TwoValued | None:
     """Of what is one or the other, as a mask makes it."""
     found: set[float] = set()
     accident = False
+    moved: list[float] = []
     for branch in branches:
         if branch is None:
             return None
         found |= {branch.low, branch.high} if isinstance(branch, TwoValued) else {branch}
-        accident |= isinstance(branch, TwoValued) and branch.accident
-    return TwoValued(min(found), max(found), accident) if len(found) == 2 else None
+        if isinstance(branch, TwoValued):
+            accident |= branch.accident
+            moved += [] if branch.moved is None else [branch.moved]
+    return TwoValued(min(found), max(found), accident, max(moved, default=None)) if len(found) == 2 else None
 
 
 def _multiplied(a: TwoValued | None, b: TwoValued | None) -> TwoValued | None:
@@ -123,59 +174,6 @@ def _multiplied(a: TwoValued | None, b: TwoValued | None) -> TwoValued | None:
         return None
     other = float(np.float32(a.low + a.high) * np.float32(b.low + b.high))
     return TwoValued(min(0.0, other), max(0.0, other)) if other and np.isfinite(other) else None
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """What is computed of `sign(x)`; values: where x is below 0, 0, and above it."""
-
-    x: relax.Expr
-    values: tuple[float, float, float]
-
-
-_DEEPEST = 16  # operators behind a sign
-_EQUALITIES = {"relax.equal": np.equal, "relax.not_equal": np.not_equal}
-
-
-def _of_a_sign(builder: relax.BlockBuilder, expr: relax.Expr) -> _Steps | None:
-    """None where anything else but a sign and numbers goes into it, element by element."""
-    shape = shape_of(expr)
-    known: dict[relax.Var, np.ndarray | None] = {}
-    signs: list[relax.Expr] = []
-
-    def values_of(arg: relax.Expr, depth: int = 0) -> np.ndarray | None:
-        """At -1, 0 and 1 of the sign."""
-        if (one := number(arg)) is not None:
-            return np.asarray(one, dtype_of(arg) if is_tensor(arg) else "float32")
-        if not isinstance(arg, relax.Var) or shape_of(arg) != shape:
-            return None
-        if arg not in known:
-            known[arg] = computed(made_by(builder, arg), depth)
-        return known[arg]
-
-    def computed(value: relax.Expr, depth: int) -> np.ndarray | None:
-        if not is_call(value) or depth > _DEEPEST:
-            return None
-        if value.op.name == "relax.sign":
-            signs.append(value.args[0])
-            return np.asarray([-1, 0, 1], dtype_of(value.args[0]))
-        if value.op.name not in OPERATORS and value.op.name not in _EQUALITIES:
-            return None
-        operands: list[np.ndarray] = []
-        for arg in value.args:
-            if (operand := values_of(arg, depth + 1)) is None:
-                return None
-            operands.append(operand)
-        if equality := _EQUALITIES.get(value.op.name):
-            return equality(operands[0], operands[1])
-        return evaluate_operator(value, operands)
-
-    values = values_of(expr)
-    alike = signs and all(x.same_as(signs[0]) for x in signs)
-    if values is None or not alike or not np.isfinite(values).all():
-        return None
-    below, at, above = (float(v) for v in np.broadcast_to(values, (3,)))
-    return _Steps(signs[0], (below, at, above))
 
 
 def _signs(x: ValueRange) -> TwoValued | None:
@@ -189,12 +187,14 @@ def _signs(x: ValueRange) -> TwoValued | None:
 
 @dataclass(frozen=True)
 class ThreeValued:
-    """-height, 0 and height; cause: why 0 is a matter of course; above, below: where it is which."""
+    """-height, 0 and height; cause: why 0 is a matter of course; above, below: where it is which; moved: see
+    `TwoValued`."""
 
     height: float
     cause: str
     above: Callable[[relax.Expr], relax.Expr]
     below: Callable[[relax.Expr], relax.Expr]
+    moved: float | None = None
 
 
 def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> ThreeValued | None:
@@ -203,19 +203,32 @@ def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundVa
     `above` and `below` take the activation itself, or the same elements in another order.
     """
     height, value = np.float32(1), made_by(builder, expr)
-    while is_call(value, *MOVES, "relax.multiply", "relax.divide", "relax.negative", "relax.astype"):
-        numbers_beside = [number(arg) for arg in value.args]
-        moving = 0 if value.op.name in MOVES else numbers_beside.index(None)
-        if value.op.name not in MOVES:
+    while True:
+        if (source := moved_from(builder, value)) is not None:
+            expr = source
+        elif is_call(value, "relax.multiply", "relax.divide", "relax.negative", "relax.astype"):
+            numbers_beside = [number(arg) for arg in value.args]
             if numbers_beside.count(None) != 1 or "float" not in dtype_of(value):
-                return None
+                break
             operands = [height if n is None else np.float32(n) for n in numbers_beside]
             height = np.abs(np.float32(evaluate_operator(value, operands)))
-        value = made_by(builder, value.args[moving])
-    if not is_call(value, "relax.sign") or not np.isfinite(height) or height == 0:
+            expr = value.args[numbers_beside.index(None)]
+        else:
+            break
+        value = made_by(builder, expr)
+    if not np.isfinite(height) or height == 0:
         return None
-    before = numbers.of(builder, value.args[0])
-    cause = None if _signs(before) else before.zero_cause()
+    moved = None
+    if is_call(value, "relax.sign"):
+        before = numbers.of(builder, value.args[0])
+        cause = None if _signs(before) else before.zero_cause()
+    else:
+        steps = steps_of(builder, expr, numbers)
+        if not isinstance(steps, Values) or not steps.zero or steps.x is None:
+            return None
+        cause = numbers.of(builder, steps.x).zero_cause()
+        moved = None if steps.moved is None else float(height) * steps.moved
+        height *= np.float32(max(steps.found))
     zero = relax.const(0.0, "float32")
     if cause is None:
         return None
@@ -224,6 +237,7 @@ def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundVa
         cause,
         lambda x: builder.emit(relax.op.greater(x, zero)),
         lambda x: builder.emit(relax.op.less(x, zero)),
+        moved,
     )
 
 
@@ -235,7 +249,7 @@ def _mapped(builder: relax.BlockBuilder, value: relax.Call, numbers: BoundValues
     moving = [i for i, arg in enumerate(value.args) if number(arg) is None]
     if len(moving) != 1 or shape_of(value.args[moving[0]]) != shape_of(value):
         return None
-    inner = two_values(builder, value.args[moving[0]], numbers)
+    inner = _two_values(builder, value.args[moving[0]], numbers)
 
     def image(v: np.float32) -> float:
         operands = [v if i in moving else np.float32(number(arg)) for i, arg in enumerate(value.args)]
@@ -255,9 +269,9 @@ def truth(
 ) -> relax.Expr:
     """A bool tensor, true where a two-valued activation has the higher of its values."""
     value = made_by(builder, expr)
-    name = value.op.name
-    if not values.accident and (steps := _of_a_sign(builder, expr)) and len(set(steps.values)) == 2:
-        return _where_higher(builder, steps)
+    name = value.op.name if is_call(value) else ""
+    if (steps := _judged(builder, expr, numbers)[1]) is not None:
+        return emit_truth(builder, steps)
     if name == "relax.where":
         condition, *branches = value.args
         if shape_of(condition) != shape_of(expr):
@@ -296,30 +310,18 @@ def truth(
     return builder.emit(relax.op.greater_equal(expr, middle))  # equal: moved from a `sign` of 0, which is +1
 
 
-def _where_higher(builder: relax.BlockBuilder, steps: _Steps) -> relax.Expr:
-    zero = relax.const(0, dtype_of(steps.x))
-    below, at, above = (value == max(steps.values) for value in steps.values)
-    compare = {
-        (False, False, True): relax.op.greater,
-        (False, True, True): relax.op.greater_equal,
-        (True, False, False): relax.op.less,
-        (True, True, False): relax.op.less_equal,
-        (False, True, False): relax.op.equal,
-        (True, False, True): relax.op.not_equal,
-    }[below, at, above]
-    return builder.emit(compare(steps.x, zero))
-
-
 def _opposite(builder: relax.BlockBuilder, condition: relax.Expr) -> relax.Expr:
     return builder.emit(relax.op.logical_not(condition))
 
 
 @dataclass(frozen=True)
 class BinaryWeights:
-    """signs: bool, true where positive; alpha: float32 [O], >= 0; weights = alpha * (2 * signs - 1)."""
+    """signs: bool, true where positive; alpha: float32 [O], >= 0; weights = alpha * (2 * signs - 1), but for
+    `moved`, relative to alpha: by how much rounding moved them."""
 
     signs: np.ndarray
     alpha: np.ndarray
+    moved: float = 0.0
 
 
 def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
@@ -329,7 +331,11 @@ def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
     """
     flat = np.abs(weights.reshape(len(weights), -1))
     alpha = flat.max(1)
-    odd = np.nonzero((flat != alpha[:, None]).any(1))[0]
+    if (flat == alpha[:, None]).all():
+        return BinaryWeights(weights >= 0, alpha.astype(np.float32))
+    middle = np.median(flat, 1).astype(np.float32)  # of an odd number, and of most others, one of them
+    off = np.abs(flat.astype(np.float64) - middle[:, None]).max(1)
+    odd = np.nonzero(off > ALIKE * middle)[0]
     if len(odd):
         channel = int(odd[0])
         magnitudes = len(np.unique(flat[channel]))
@@ -338,4 +344,4 @@ def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
             f"its weights are not +-alpha: output channel {channel} has {magnitudes} different magnitudes"
             + (", 0 among them" if zeros else "")
         )
-    return BinaryWeights(weights >= 0, alpha.astype(np.float32))
+    return BinaryWeights(weights >= 0, middle, float((off / np.where(middle, middle, 1)).max()))

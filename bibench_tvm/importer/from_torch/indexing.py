@@ -120,7 +120,9 @@ class Indexing(ExportedProgramImporter):
                     "how many values a mask takes depends on the values of the input; "
                     "torch.where(mask, a, b) keeps the shape."
                 )
-            wide = relax.op.reshape(self.env[indices[0]], (*mask.shape, *[1] * (len(shape) - mask.dim())))
+            wide = self.env[indices[0]]
+            if mask.dim() < len(shape):
+                wide = relax.op.reshape(wide, (*mask.shape, *[1] * (len(shape) - mask.dim())))
             value = relax.op.reshape(self.env[values], ())
             return self._emitted(relax.op.where(wide, value, self.env[x]))
         axes, index, places, position = self._picked(node)

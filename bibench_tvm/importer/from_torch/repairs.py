@@ -45,12 +45,24 @@ class Repairs(Indexing):
             self.convert_map[f"upsample_{name}"] = self._upsample
         for name in ("bilinear2d_aa", "bicubic2d_aa"):
             self.convert_map[f"_upsample_{name}.default"] = self._upsample
+        self.convert_map["copysign.Tensor"] = self.convert_map["copysign.Scalar"] = self._copysign
         # TVM's own lose the digits of small numbers: log(1 + x), exp(x) - 1.
         self.convert_map["log1p.default"] = lambda node: self._emitted(log1p(self._arg(node)))
         self.convert_map["expm1.default"] = lambda node: self._emitted(expm1(self._arg(node)))
         # TVM generates no code for these of vectors, which our schedules make.
         self.convert_map["sinh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=True))
         self.convert_map["cosh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=False))
+
+    def _copysign(self, node: Any) -> relax.Expr:
+        """Of -0.0 too, which is not below 0: 1 / -0.0 is."""
+        zero, one = relax.const(np.float32(0)), relax.const(np.float32(1))
+        size, sign = (
+            self.env[arg] if isinstance(arg, fx.Node) else relax.const(np.float32(arg)) for arg in node.args
+        )
+        size = self._emitted(relax.op.abs(size))
+        inverse = self._emitted(relax.op.less(relax.op.divide(one, sign), zero))
+        below = self._emitted(relax.op.logical_or(relax.op.less(sign, zero), inverse))
+        return self._emitted(relax.op.where(below, relax.op.negative(size), size))
 
     def _elu(self, node: Any) -> relax.Expr:
         """TVM knows neither factor, which selu has."""
