@@ -27,7 +27,7 @@ from bibench_tvm.cli.console import (
     run_command,
     stderr,
 )
-from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
 
 # Threads wait for each other without spinning: beside another program they would do little else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -116,7 +116,10 @@ def train(
             return
         if board or tracker:
             raise UsageError("--board and --tracker go with --evaluate.")
+        import msgspec
+
         from trainers.checkpoint import CHECKPOINT, load_untrusted
+        from trainers.convert import list_algorithms
         from trainers.tasks import DataError, tasks
         from trainers.training.recipe import as_yaml, find_recipe, split_setting
         from trainers.training.run import Machine, Run, perform
@@ -125,6 +128,10 @@ def train(
         numbers = [text.removeprefix(prefix) for text in settings or [] if text.startswith(prefix)]
         shortcuts = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
         given = [text for text in settings or [] if not text.startswith(prefix)]
+        for text in given:
+            owner = text.partition("=")[0].partition(".")[0]
+            if "." in text.partition("=")[0] and owner in list_algorithms():
+                raise UsageError(f"--set {text} is for {owner}, but --algorithm is {algorithm}.")
         given += [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
         run = Run(
             task=task,
@@ -140,8 +147,17 @@ def train(
             data=str(data) if data else None,
         )
         if show_recipe:
-            print(as_yaml(run.recipe), end="")
+            if as_json:
+                print_json(msgspec.to_builtins(run.recipe))
+            else:
+                print(as_yaml(run.recipe), end="")
             return
+        for name, value, known in (
+            ("precision", precision, ("32-true", "bf16-mixed", "16-mixed")),
+            ("accelerator", accelerator, ("auto", "cpu", "gpu")),
+        ):
+            if value not in known:
+                raise unknown(name, value, known)
         machine = Machine(
             threads=threads or max(1, everywhere // devices),
             workers=workers,
@@ -182,8 +198,11 @@ def _judge(
         judge,
     )
     from rpc.session import session, tracker_address
+    from trainers.checkpoint import CHECKPOINT
     from trainers.tasks import DataError, tasks
 
+    if path.is_dir() and not (path / "manifest.json").exists() and (path / CHECKPOINT).exists():
+        path /= CHECKPOINT  # the folder of a training
     if board and not path.is_dir():
         raise UsageError(f"{path} is no artifact's folder, and a board runs artifacts.")
     try:
@@ -193,7 +212,7 @@ def _judge(
     where: dict[str, object] = {}
     with contextlib.ExitStack() as stack:
         if not path.is_dir():
-            forward = forward_of_checkpoint(path)
+            forward = forward_of_checkpoint(path, opened, task)
         elif board:
             ours = stack.enter_context(session(tracker_address(tracker), board, wait_s=wait, limit_s=3600))
             where = {"board": ours.info.key, "emulated": ours.info.emulated}
@@ -201,7 +220,14 @@ def _judge(
         else:
             forward = forward_of_artifact(load(path))
         advance = stack.enter_context(phase(f"judging {path} on {task}", batches_of(opened)))
-        metrics = judge(forward, opened, advance)
+        try:
+            metrics = judge(forward, opened, advance)
+        except (RuntimeError, IndexError, ValueError) as error:
+            if isinstance(error, BibenchError):
+                raise
+            raise UsageError(
+                f"What {path} computes is not what {task} asks for; --task names the task that it is for."
+            ) from error
     table = Table("metric", task)
     for name, value in metrics.items():
         table.add_row(name, f"{100 * value:.2f}")

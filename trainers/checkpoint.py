@@ -11,6 +11,7 @@ network it belongs to: by itself or under a key such as "state_dict" or "model",
 that wrappers put before the names ("module.", "model.", "_orig_mod."). No file is trusted: only tensors and
 plain values are unpickled, and the network takes memory only once its shapes match those in the file."""
 
+import io
 import os
 import tempfile
 import zipfile
@@ -86,13 +87,17 @@ def save_atomically(path: str | Path, content: object) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
+            buffer = io.BytesIO()  # what torch.save raises while it writes to a file hides why
+            torch.save(content, buffer)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())  # some file systems write the new name first
         os.chmod(temporary, 0o644)  # mkstemp lets only its owner read
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{path} cannot be written: {error.strerror or error}.") from error
         raise
 
 

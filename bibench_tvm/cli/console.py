@@ -62,6 +62,8 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
             raise
         if isinstance(error, KeyboardInterrupt):
             sentence = "Stopped."
+        elif isinstance(error, OSError) and error.filename and error.strerror:
+            sentence = f"{error.filename}: {error.strerror}."
         elif isinstance(error, (BibenchError, OSError)) or _is_sentence(error):
             sentence = str(error)
         elif missing := sentence_for(error):

@@ -17,11 +17,12 @@ from rich.table import Table
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.jobs.engine import Job, Outcome, folder_of
 from trainers.checkpoint import CHECKPOINT
-from trainers.convert import list_algorithms
+from trainers.convert import list_algorithms, list_hyperparameters
 from trainers.models import default_sizes
+from trainers.options import check_options
 from trainers.registry import unknown_name
 from trainers.tasks import tasks
-from trainers.training.recipe import find_recipe
+from trainers.training.recipe import find_recipe, split_setting
 
 Value = int | float | str | bool | None
 
@@ -101,6 +102,8 @@ def read_sweep(path: Path) -> list[Training]:
     except msgspec.ValidationError as error:
         raise UsageError(f"{path} is no sweep: {error}.") from error
     points = dict.fromkeys(point for grid in grids for point in _points(grid))
+    if not points:
+        raise UsageError(f"{path} has no trainings.")
     for point in points:
         _check(point)
     return list(points)
@@ -144,6 +147,9 @@ def _check(point: Training) -> None:
     if point.algorithm not in list_algorithms():
         raise unknown_name("algorithm", point.algorithm, list_algorithms())
     find_recipe(point.recipe, [s for s in point.settings if "." not in s.split("=")[0]])
+    numbers = [s.removeprefix(f"{point.algorithm}.") for s in point.settings if "." in s.split("=")[0]]
+    known = list_hyperparameters(point.algorithm)
+    check_options(point.algorithm, "hyper-parameter", dict(map(split_setting, numbers)), known)
 
 
 def jobs_of(points: Sequence[Training], folder: Path) -> list[Job]:
@@ -178,9 +184,12 @@ def _command(point: Training, folder: Path) -> list[str]:
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     """A row for each of `rows_of`: the deciding metric, in percent, mean and standard deviation over seeds.
-    Settings that are the same everywhere are left out."""
-    shared = set.intersection(*(set(row["settings"]) for row in rows))
-    table = Table(box=SIMPLE)
+    Settings that all of a network on a task have are left out."""
+    shared: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        own = shared.setdefault((row["task"], row["arch"]), set(row["settings"]))
+        own &= set(row["settings"])
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("task", "network", "algorithm", "settings", "metric", "mean", "std", "seeds"):
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -189,7 +198,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
             row["task"],
             row["arch"],
             row["algorithm"],
-            ", ".join(setting for setting in row["settings"] if setting not in shared),
+            ", ".join(s for s in row["settings"] if s not in shared[row["task"], row["arch"]]),
             row["metric"],
             f"{100 * statistics.fmean(values):.2f}" if values else "?",
             f"{100 * statistics.stdev(values):.2f}" if len(values) > 1 else "",

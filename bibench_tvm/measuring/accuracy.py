@@ -12,7 +12,7 @@ from torch import Tensor
 from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.cli.errors import UsageError
 from trainers.checkpoint import load_checkpoint
-from trainers.inputs import call
+from trainers.inputs import call, describe, example_inputs_of
 from trainers.tasks import Task
 from trainers.training.evaluate import evaluate, judged_splits, mean_of
 
@@ -37,8 +37,14 @@ def batches_of(task: Task, batch: int = BATCH) -> int:
     return sum(-(-task.splits[split] // batch) for split in judged_splits(task))
 
 
-def forward_of_checkpoint(path: Path) -> Callable[[Any], Any]:
-    model, _ = load_checkpoint(path)
+def forward_of_checkpoint(path: Path, task: Task, name: str) -> Callable[[Any], Any]:
+    """Raises UsageError where the network takes other inputs than those of the task called `name`."""
+    model, metadata = load_checkpoint(path)
+    taken, given = describe(example_inputs_of(model)), describe(task.example_inputs)
+    if taken != given:
+        trained = metadata["extra"].get("task")
+        hint = f" It was trained on {trained}." if trained else ""
+        raise UsageError(f"{path} is for inputs {taken}, but {name} has {given}.{hint}")
     return lambda inputs: call(model, inputs)
 
 

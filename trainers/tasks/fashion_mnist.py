@@ -135,6 +135,8 @@ def read_idx(path: Path) -> np.ndarray:
             f"There is no {path}. Type ./install.sh data, which installs Debian's dataset-fashion-mnist, or "
             "name the folder with its four .gz files."
         ) from error
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file.") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":

@@ -45,7 +45,8 @@ def evaluate(
         if samples_of(inputs):  # none where all files of a batch are broken
             metrics.update(forward(inputs), targets)
         advance()
-    return {name: float(value) for name, value in metrics.compute().items()}
+    # Of float32 no more digits than it has.
+    return {name: float(f"{float(value):.7g}") for name, value in metrics.compute().items()}
 
 
 def judge(

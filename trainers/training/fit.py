@@ -1,6 +1,8 @@
 """One training, from fresh or given weights to a checkpoint, or from where it was stopped."""
 
+import fcntl
 import logging
+import os
 import signal
 import tempfile
 import threading
@@ -160,6 +162,23 @@ def fit(
         out / CHECKPOINT, result, **{**metadata, "extra": extra | {"train_seconds": training.seconds}}
     )
     return metrics
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One training at a time has a folder; the lock goes with the process.
+
+    Raises:
+        ValueError: another process trains there, or the folder cannot be written.
+    """
+    _refuse_unwritable(folder)
+    with (folder / ".lock").open("w") as file:
+        if "LOCAL_RANK" not in os.environ:  # of several processes the first has the lock
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(f"Another process trains in {folder}; name another folder.") from error
+        yield
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -20,7 +20,10 @@ class Log:
 
     def flush(self) -> int:
         """The length in bytes of what is now in the file for sure."""
-        self.file.flush()
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise OSError(f"{self.file.name} cannot be written: {error.strerror or error}.") from error
         return self.file.tell()
 
     def close(self) -> None:

@@ -135,8 +135,11 @@ def _fit(
     command: str,
     teacher: nn.Module | None = None,
 ) -> dict[str, float]:
-    from trainers.training.fit import fit  # Lightning takes seconds to import
+    from trainers.training.fit import alone, fit  # Lightning takes seconds to import
+    from trainers.training.progress import report
 
+    if out.name == FLOAT:
+        report("The float network comes first.")
     metadata = {
         "arch": run.arch,
         "sizes": sizes,
@@ -146,15 +149,16 @@ def _fit(
         "keep": run.keep,
         "extra": {"task": run.task, "command": command},
     }
-    return fit(
-        model,
-        task,
-        run.recipe,
-        out=out,
-        metadata=metadata,
-        epochs=run.recipe.epochs or task.epochs,
-        seed=run.seed,
-        teacher=teacher,
-        limit_train=run.limit_train,
-        **msgspec.structs.asdict(machine),
-    )
+    with alone(out):
+        return fit(
+            model,
+            task,
+            run.recipe,
+            out=out,
+            metadata=metadata,
+            epochs=run.recipe.epochs or task.epochs,
+            seed=run.seed,
+            teacher=teacher,
+            limit_train=run.limit_train,
+            **msgspec.structs.asdict(machine),
+        )

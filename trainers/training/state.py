@@ -59,7 +59,10 @@ def load_state(folder: Path, arguments: dict[str, Any], epochs: int, batches: in
     path = folder / STATE
     if not path.exists():
         return None
-    content = load_untrusted(path)
+    try:
+        content = load_untrusted(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is damaged; remove it to start anew.") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} is not the state of a training; remove it to start anew.")
     if (version := content.pop("version", None)) != VERSION:
@@ -70,7 +73,7 @@ def load_state(folder: Path, arguments: dict[str, Any], epochs: int, batches: in
     if content.keys() != set(State.__struct_fields__) or not isinstance(content["arguments"], dict):
         raise CheckpointError(f"{path} is not a whole state of a training; remove it to start anew.")
     state = State(**content)
-    elsewhere = "name another folder, or remove the state to start anew"
+    elsewhere = f"name another folder, or remove {path} to start anew"
     for key, value in arguments.items():
         if (there := state.arguments.get(key)) != value:
             what, there, value = _first_difference(key, there, value)
