@@ -29,9 +29,6 @@ from bibench_tvm.cli.console import (
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
 
-# Threads wait for each other without spinning: beside another program they would do little else.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 

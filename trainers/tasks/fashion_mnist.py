@@ -56,7 +56,7 @@ class FashionMnist:
 
     sizes: Mapping[str, int | str] = {"num_classes": 10, "in_channels": 1}
     example_inputs: Any = (torch.zeros(1, 1, 32, 32),)
-    epochs = 4
+    epochs = 3
     metric = "accuracy"
     licence = LICENCE
     published = "https://github.com/zalandoresearch/fashion-mnist"
