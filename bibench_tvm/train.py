@@ -119,7 +119,7 @@ def train(
         from trainers.convert import list_algorithms
         from trainers.tasks import DataError, tasks
         from trainers.training.recipe import as_yaml, find_recipe, split_setting
-        from trainers.training.run import Machine, Run, perform
+        from trainers.training.run import Resources, Run, perform
 
         prefix = f"{algorithm}."
         numbers = [text.removeprefix(prefix) for text in settings or [] if text.startswith(prefix)]
@@ -155,7 +155,7 @@ def train(
         ):
             if value not in known:
                 raise unknown(name, value, known)
-        machine = Machine(
+        resources = Resources(
             threads=threads or max(1, everywhere // devices),
             workers=workers,
             devices=devices,
@@ -166,7 +166,7 @@ def train(
         folder = out or Path("runs") / "-".join([task.replace("/", "_"), arch, algorithm, str(seed)])
         try:
             command = "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])
-            metrics = perform(run, folder, machine, command)
+            metrics = perform(run, folder, resources, command)
         except DataError as error:
             raise BibenchError(str(error)) from error
         except KeyboardInterrupt:

@@ -50,8 +50,8 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     data: str | None = None
 
 
-class Training(msgspec.Struct, frozen=True):
-    """One point of a sweep; `settings` as the command takes them."""
+class Point(msgspec.Struct, frozen=True):
+    """One training of a sweep; `settings` as the command takes them."""
 
     task: str
     arch: str
@@ -73,7 +73,7 @@ class Training(msgspec.Struct, frozen=True):
         return "/".join([self.task.replace("/", "_"), self.arch, algorithm, ",".join(parts)])
 
     @property
-    def float_twin(self) -> Training:
+    def float_twin(self) -> Point:
         """The float network that it starts from: without the numbers of the algorithm, and what only a
         binarized network has."""
         own = ("stages=", "distillation=", "temperature=", "decay_binary=")
@@ -81,7 +81,7 @@ class Training(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, algorithm="fp32", variant="paper", settings=kept)
 
 
-def read_sweep(path: Path) -> list[Training]:
+def read_sweep(path: Path) -> list[Point]:
     """All points of the sweep in a YAML file, each once.
 
     Raises:
@@ -109,7 +109,7 @@ def read_sweep(path: Path) -> list[Training]:
     return list(points)
 
 
-def _points(grid: Grid) -> Iterator[Training]:
+def _points(grid: Grid) -> Iterator[Point]:
     algorithms = list_algorithms() if grid.algorithm == "all" else _several(grid.algorithm)
     axes = [[(key, value) for value in _several(values)] for key, values in grid.settings.items()]
     fields = (grid.task, grid.arch, algorithms, grid.variant, grid.seed, grid.recipe)
@@ -121,7 +121,7 @@ def _points(grid: Grid) -> Iterator[Training]:
                 for key, value in chosen
                 if "." not in key or key.split(".")[0] == algorithm
             ]
-            yield Training(
+            yield Point(
                 task,
                 arch,
                 algorithm,
@@ -142,7 +142,7 @@ def _text(value: Value) -> str:
     return yaml.safe_dump(value).removesuffix("\n").removesuffix("\n...")
 
 
-def _check(point: Training) -> None:
+def _check(point: Point) -> None:
     _, _ = tasks[point.task], default_sizes(point.arch)
     if point.algorithm not in list_algorithms():
         raise unknown_name("algorithm", point.algorithm, list_algorithms())
@@ -152,7 +152,7 @@ def _check(point: Training) -> None:
     check_options(point.algorithm, "hyper-parameter", dict(map(split_setting, numbers)), known)
 
 
-def jobs_of(points: Sequence[Training], folder: Path) -> list[Job]:
+def jobs_of(points: Sequence[Point], folder: Path) -> list[Job]:
     """A job for each point, and one for each float network that a binarized one starts from.
 
     Paths are absolute, so that the jobs are the same from wherever they are run.
@@ -172,7 +172,7 @@ def jobs_of(points: Sequence[Training], folder: Path) -> list[Job]:
     return list(jobs.values())
 
 
-def _command(point: Training, folder: Path) -> list[str]:
+def _command(point: Point, folder: Path) -> list[str]:
     command = ["bibench_tvm.train", "--json", "--threads", "1", "--out", str(folder_of(folder, point.name))]
     for option in ("task", "arch", "algorithm", "variant", "recipe", "seed", "limit_train", "data"):
         if (value := getattr(point, option)) is not None:
@@ -207,10 +207,10 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def rows_of(points: Sequence[Training], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def rows_of(points: Sequence[Point], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """A row for each point but for its seed: `values` of the metric over seeds, and why some are missing."""
     by_name = {outcome.name: outcome for outcome in outcomes}
-    rows: dict[Training, dict[str, Any]] = {}
+    rows: dict[Point, dict[str, Any]] = {}
     for point in points:
         metric = tasks[point.task].metric
         algorithm = point.algorithm if point.variant == "paper" else f"{point.algorithm} ({point.variant})"

@@ -9,7 +9,7 @@ import msgspec
 
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.jobs.engine import Job, Outcome, folder_of
-from bibench_tvm.jobs.sweep import Training, jobs_of
+from bibench_tvm.jobs.sweep import Point, jobs_of
 from bibench_tvm.tracks.profiles import LR, Block, Profile
 from bibench_tvm.tracks.results import Figure, Key, Kind, Track
 from trainers.checkpoint import CHECKPOINT
@@ -54,7 +54,7 @@ def plan(name: str, profile: Profile, wanted: Filter, folder: Path) -> list[Item
         if algorithm not in list_algorithms():
             raise unknown_name("algorithm", algorithm, list_algorithms())
     keys: dict[str, list[Key]] = {}
-    points: dict[str, Training] = {}
+    points: dict[str, Point] = {}
     later: list[Item] = []
     for block in profile.trainings:
         for point in _points(block, wanted.algorithms, block.settings):
@@ -91,16 +91,16 @@ def plan(name: str, profile: Profile, wanted: Filter, folder: Path) -> list[Item
     return found
 
 
-def _points(block: Block, algorithms: Collection[str], settings: tuple[str, ...]) -> Iterator[Training]:
+def _points(block: Block, algorithms: Collection[str], settings: tuple[str, ...]) -> Iterator[Point]:
     """The float network always: the others are compared with it."""
     for seed in block.seeds:
         for algorithm in dict.fromkeys(["fp32", *(algorithms or list_algorithms())]):
-            yield Training(
+            yield Point(
                 block.task, block.arch, algorithm, "paper", seed, "paper", settings, block.limit_train, None
             )
 
 
-def _variations(profile: Profile, algorithms: Collection[str]) -> Iterator[Training]:
+def _variations(profile: Profile, algorithms: Collection[str]) -> Iterator[Point]:
     """Of the sensitivity to hyper-parameters, section 4.2 of the paper."""
     assert profile.sensitivity is not None
     for optimizer in profile.optimizers:
@@ -111,7 +111,7 @@ def _variations(profile: Profile, algorithms: Collection[str]) -> Iterator[Train
                 yield from _points(block, algorithms, (*block.settings, *varied))
 
 
-def _key(track: Track, profile: str, point: Training, **fields: object) -> Key:
+def _key(track: Track, profile: str, point: Point, **fields: object) -> Key:
     settings = dict(setting.split("=", 1) for setting in point.settings)
     return Key(
         track=track,
@@ -128,18 +128,18 @@ def _key(track: Track, profile: str, point: Training, **fields: object) -> Key:
     )
 
 
-def _checkpoint(point: Training, folder: Path) -> Path:
+def _checkpoint(point: Point, folder: Path) -> Path:
     return folder_of((folder / JOBS).absolute(), point.name) / CHECKPOINT
 
 
-def _judging(profile: str, point: Training, corrupted: str, folder: Path) -> Item:
+def _judging(profile: str, point: Point, corrupted: str, folder: Path) -> Item:
     checkpoint = str(_checkpoint(point, folder))
     command = ["bibench_tvm.train", "--json", "--threads", "1", "--evaluate", checkpoint, "--task", corrupted]
     job = Job(name=f"corruption/{point.name}", command=command, needs=[point.name])
     return Item(job=job, keys=(_key("corruption", profile, point, corruption=corrupted),))
 
 
-def _deploying(profile: str, point: Training, folder: Path) -> list[Item]:
+def _deploying(profile: str, point: Point, folder: Path) -> list[Item]:
     """Compiled for this machine and timed on it, by itself."""
     artifact = str(folder_of((folder / JOBS).absolute(), f"compile/{point.name}") / "artifact")
     checkpoint = str(_checkpoint(point, folder))

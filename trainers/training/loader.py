@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from trainers.tasks import Task
 
 
-class Key(NamedTuple):
+class BatchKey(NamedTuple):
     """Which batch: the samples, and the seed of what is random about them; None for none."""
 
     split: str
@@ -24,17 +24,17 @@ class Key(NamedTuple):
 
 
 class Batches(Dataset):
-    """Key -> (inputs, targets)."""
+    """BatchKey -> (inputs, targets)."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def __getitem__(self, key: Key) -> tuple[Any, Any]:
+    def __getitem__(self, key: BatchKey) -> tuple[Any, Any]:
         generator = None if key.seed is None else torch.Generator().manual_seed(key.seed)
         return self.task.batch(key.split, key.indices, generator)
 
 
-class Order(Sampler[Key]):
+class Order(Sampler[BatchKey]):
     """The training batches `first`, `first` + 1, ... of all epochs, for one of several processes.
 
     `samples` are those to train on. A last batch of one sample is left out: batch normalisation of (1, C)
@@ -53,7 +53,7 @@ class Order(Sampler[Key]):
     def __len__(self) -> int:
         return self.per_epoch * self.epochs - self.first
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[BatchKey]:
         order, epoch = self.samples, -1
         for position in range(self.first, self.per_epoch * self.epochs):
             if position // self.per_epoch != epoch:
@@ -61,7 +61,7 @@ class Order(Sampler[Key]):
                 order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
             batch = position % self.per_epoch * self.ranks + self.rank
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield Key("train", chosen.tolist(), seed_of(self.seed, epoch, batch))
+            yield BatchKey("train", chosen.tolist(), seed_of(self.seed, epoch, batch))
 
 
 def seed_of(*numbers: int) -> int:
@@ -78,7 +78,8 @@ def evaluation_batches(
 ) -> DataLoader:
     """The samples of a split in their order, as they are."""
     keys = [
-        Key(split, samples[start : start + batch_size], None) for start in range(0, len(samples), batch_size)
+        BatchKey(split, samples[start : start + batch_size], None)
+        for start in range(0, len(samples), batch_size)
     ]
     return _load(task, keys, workers)
 

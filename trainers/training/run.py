@@ -47,7 +47,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     data: str | None = None
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What a run has to compute with, as `fit` takes it."""
 
     threads: int = 1
@@ -58,7 +58,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     save_every: float = 60.0
 
 
-def perform(run: Run, out: Path, machine: Machine, command: str = "") -> dict[str, float]:
+def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dict[str, float]:
     """Train as `run` says and write `out`/checkpoint.pt; the metrics on the judged splits.
 
     `command` is what was typed, for the checkpoint.
@@ -84,11 +84,11 @@ def perform(run: Run, out: Path, machine: Machine, command: str = "") -> dict[st
             recipe=msgspec.structs.replace(run.recipe, stages=1, distillation=0.0),
         )
         start, _ = network_for(float_run, task)
-        _fit(start, float_run, task, sizes, out / FLOAT, machine, command)
+        _fit(start, float_run, task, sizes, out / FLOAT, resources, command)
     if start is not None:
         initialise(model, start)
     teacher = start if run.recipe.distillation and start is not None else None
-    return _fit(model, run, task, sizes, out, machine, command, teacher)
+    return _fit(model, run, task, sizes, out, resources, command, teacher)
 
 
 def _given(run: Run, task: Task) -> nn.Module:
@@ -131,7 +131,7 @@ def _fit(
     task: Task,
     sizes: dict[str, Any],
     out: Path,
-    machine: Machine,
+    resources: Resources,
     command: str,
     teacher: nn.Module | None = None,
 ) -> dict[str, float]:
@@ -160,5 +160,5 @@ def _fit(
             seed=run.seed,
             teacher=teacher,
             limit_train=run.limit_train,
-            **msgspec.structs.asdict(machine),
+            **msgspec.structs.asdict(resources),
         )

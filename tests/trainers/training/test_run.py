@@ -15,10 +15,10 @@ from trainers.operator import BinaryLayer
 from trainers.tasks import tasks
 from trainers.training.module import Training
 from trainers.training.recipe import Recipe
-from trainers.training.run import Machine, Run, perform
+from trainers.training.run import Resources, Run, perform
 
 RUN = Run(task="brighter", arch="tiny", algorithm="bnn", recipe=Recipe(epochs=2, batch_size=16, lr=0.01))
-MACHINE = Machine()
+RESOURCES = Resources()
 
 
 def change(**fields: Any) -> Run:
@@ -27,24 +27,24 @@ def change(**fields: Any) -> Run:
 
 
 def test_the_float_network_comes_first_and_is_kept(tmp_path: Path) -> None:
-    perform(change(lr=1e-30), tmp_path / "a", MACHINE)
+    perform(change(lr=1e-30), tmp_path / "a", RESOURCES)
     network, metadata = trainers.load_checkpoint(tmp_path / "a/float/checkpoint.pt")
     assert metadata["algorithm"] == "fp32"
     binary, _ = trainers.load_checkpoint(tmp_path / "a/checkpoint.pt")
     for name, value in network.state_dict().items():
         if name.endswith("weight"):
             assert torch.equal(value, binary.state_dict()[name])
-    perform(change(init=str(tmp_path / "a/float/checkpoint.pt"), lr=1e-30), tmp_path / "b", MACHINE)
+    perform(change(init=str(tmp_path / "a/float/checkpoint.pt"), lr=1e-30), tmp_path / "b", RESOURCES)
     assert not (tmp_path / "b/float").exists()
     again, _ = trainers.load_checkpoint(tmp_path / "b/checkpoint.pt")
     assert torch.equal(again.state_dict()["2.weight"], binary.state_dict()["2.weight"])
-    perform(change(from_float=False), tmp_path / "c", MACHINE)
+    perform(change(from_float=False), tmp_path / "c", RESOURCES)
     assert not (tmp_path / "c/float").exists()
 
 
 def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
-    perform(change(from_float=False), tmp_path / "a", MACHINE)
-    perform(change(init=str(tmp_path / "a/checkpoint.pt"), lr=1e-30), tmp_path / "b", MACHINE)
+    perform(change(from_float=False), tmp_path / "a", RESOURCES)
+    perform(change(init=str(tmp_path / "a/checkpoint.pt"), lr=1e-30), tmp_path / "b", RESOURCES)
     one, other = (trainers.load_checkpoint(tmp_path / name / "checkpoint.pt")[0] for name in "ab")
     assert torch.equal(one.state_dict()["2.weight"], other.state_dict()["2.weight"])
 
@@ -52,12 +52,12 @@ def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
 def test_a_plain_state_dict_is_of_the_float_network(tmp_path: Path) -> None:
     network = Tiny()
     torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pt")
-    perform(change(init=str(tmp_path / "weights.pt"), lr=1e-30), tmp_path / "out", MACHINE)
+    perform(change(init=str(tmp_path / "weights.pt"), lr=1e-30), tmp_path / "out", RESOURCES)
     binary, _ = trainers.load_checkpoint(tmp_path / "out/checkpoint.pt")
     assert torch.equal(network.state_dict()["2.weight"], binary.state_dict()["2.weight"])
     torch.save([1], tmp_path / "weights.pt")
     with pytest.raises(ValueError, match="holds a list, but a checkpoint is a dictionary"):
-        perform(change(init=str(tmp_path / "weights.pt")), tmp_path / "other", MACHINE)
+        perform(change(init=str(tmp_path / "weights.pt")), tmp_path / "other", RESOURCES)
 
 
 def test_weights_of_transformers_start_a_bert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +78,14 @@ def test_weights_of_transformers_start_a_bert(tmp_path: Path, monkeypatch: pytes
     run = change(
         task="words", arch="bert_tiny4@small", epochs=1, lr=1e-30, init=str(tmp_path / "pytorch_model.bin")
     )
-    perform(run, tmp_path / "out", MACHINE)
+    perform(run, tmp_path / "out", RESOURCES)
     binary, _ = trainers.load_checkpoint(tmp_path / "out/checkpoint.pt")
     name = "bert.encoder.layer.0.attention.self.query.weight"
     assert torch.equal(network.state_dict()[name], binary.state_dict()[name])
 
 
 def test_hyperparameters_reach_the_layers(tmp_path: Path) -> None:
-    perform(change(algorithm="recu", hyperparameters={"tau_end": 0.9}), tmp_path, MACHINE)
+    perform(change(algorithm="recu", hyperparameters={"tau_end": 0.9}), tmp_path, RESOURCES)
     network, metadata = trainers.load_checkpoint(tmp_path / "checkpoint.pt")
     assert metadata["hyperparameters"] == {"tau_end": 0.9}
     assert network.get_buffer("2.tau").item() == pytest.approx(0.9)
@@ -104,7 +104,7 @@ def test_hyperparameters_reach_the_layers(tmp_path: Path) -> None:
 )
 def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        perform(change(**changes), tmp_path, MACHINE)
+        perform(change(**changes), tmp_path, RESOURCES)
 
 
 def test_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Training, "training_step", spy)
     settings: Any = {"stages": 2, "epochs": 4, "schedule": "linear", "lr": 0.8, "decay_binary": 0.1}
-    perform(change(from_float=False, batch_size=64, **settings), tmp_path, MACHINE)
+    perform(change(from_float=False, batch_size=64, **settings), tmp_path, RESOURCES)
     assert seen == [(True, 0.8, 0.1), (True, 0.4, 0.1), (False, 0.8, 0.0), (False, 0.4, 0.0)]
 
 
@@ -146,4 +146,4 @@ def test_distillation_is_the_distance_to_the_float_network(tmp_path: Path) -> No
     wanted, found = (F.softmax(x / 2, 1) for x in (teacher(inputs), outputs))
     expected = 4 * (wanted * (wanted / found).log()).sum(1).mean()
     torch.testing.assert_close(training._distance(outputs, inputs), expected.detach())
-    assert task.metric in perform(change(distillation=0.5), tmp_path, MACHINE)
+    assert task.metric in perform(change(distillation=0.5), tmp_path, RESOURCES)
