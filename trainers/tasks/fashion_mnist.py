@@ -20,10 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from trainers.tasks import DataError, identity_of, tasks
+from trainers.tasks.classes import Classification
 from trainers.tasks.images import shift_and_mirror
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -51,13 +50,12 @@ SHIFT = 2  # pixels, in training
 
 
 @tasks.register("fashion_mnist")
-class FashionMnist:
+class FashionMnist(Classification):
     """The whole data set, in memory as uint8 (N, 1, 32, 32): 60,000 training and 10,000 test images."""
 
     sizes: Mapping[str, int | str] = {"num_classes": 10, "in_channels": 1}
     example_inputs: Any = (torch.zeros(1, 1, 32, 32),)
     epochs = 3
-    metric = "accuracy"
     licence = LICENCE
     published = "https://github.com/zalandoresearch/fashion-mnist"
 
@@ -75,12 +73,6 @@ class FashionMnist:
     ) -> tuple[Tensor, Tensor]:
         images, labels = (values[torch.as_tensor(indices)] for values in self.data[split])
         return normalise(images if generator is None else augment(images, generator)), labels
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
-
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"accuracy": MulticlassAccuracy(num_classes=10, average="micro")})
 
 
 def normalise(images: Tensor) -> Tensor:
