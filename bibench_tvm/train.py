@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -235,18 +235,13 @@ def _judge(
 
 def _sweep(path: Path, out: Path, cores: int, *, as_json: bool) -> None:
     from bibench_tvm.jobs.engine import run_jobs
+    from bibench_tvm.jobs.progress import shown
     from bibench_tvm.jobs.sweep import jobs_of, read_sweep, rows_of, table_of
 
     points = read_sweep(path)
     jobs = jobs_of(points, out)
-    with phase(f"{len(jobs)} trainings", len(jobs)) as advance:
-
-        def say(outcome: Any) -> None:
-            advance()
-            reason = f": {outcome.reason}" if outcome.reason else ""
-            stderr.print(f"{outcome.name} {outcome.state}{reason}", soft_wrap=True)
-
-        outcomes = run_jobs(jobs, out, cores=cores, advance=say)
+    with shown(f"{len(jobs)} trainings", len(jobs)) as advance:
+        outcomes = run_jobs(jobs, out, cores=cores, advance=advance)
     rows = rows_of(points, outcomes)
     results(as_json).print(table_of(rows))
     for sentence in [sentence for row in rows for sentence in row["missing"]]:

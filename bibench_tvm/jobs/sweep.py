@@ -73,11 +73,16 @@ class Point(msgspec.Struct, frozen=True):
         return "/".join([self.task.replace("/", "_"), self.arch, algorithm, ",".join(parts)])
 
     @property
+    def of_recipe(self) -> tuple[str, ...]:
+        """The settings of the recipe; the others are numbers of the algorithm."""
+        return tuple(setting for setting in self.settings if "." not in setting.split("=")[0])
+
+    @property
     def float_twin(self) -> Point:
         """The float network that it starts from: without the numbers of the algorithm, and what only a
         binarized network has."""
         own = ("stages=", "distillation=", "temperature=", "decay_binary=")
-        kept = tuple(s for s in self.settings if "." not in s.split("=")[0] and not s.startswith(own))
+        kept = tuple(setting for setting in self.of_recipe if not setting.startswith(own))
         return msgspec.structs.replace(self, algorithm="fp32", variant="paper", settings=kept)
 
 
@@ -146,8 +151,9 @@ def _check(point: Point) -> None:
     _, _ = tasks[point.task], default_sizes(point.arch)
     if point.algorithm not in list_algorithms():
         raise unknown_name("algorithm", point.algorithm, list_algorithms())
-    find_recipe(point.recipe, [s for s in point.settings if "." not in s.split("=")[0]])
-    numbers = [s.removeprefix(f"{point.algorithm}.") for s in point.settings if "." in s.split("=")[0]]
+    find_recipe(point.recipe, point.of_recipe)
+    prefix = f"{point.algorithm}."
+    numbers = [s.removeprefix(prefix) for s in point.settings if s not in point.of_recipe]
     known = list_hyperparameters(point.algorithm)
     check_options(point.algorithm, "hyper-parameter", dict(map(split_setting, numbers)), known)
 
@@ -160,7 +166,7 @@ def jobs_of(points: Sequence[Point], folder: Path) -> list[Job]:
     folder = folder.absolute()
     jobs: dict[str, Job] = {}
     for point in points:
-        recipe = find_recipe(point.recipe, [s for s in point.settings if "." not in s.split("=")[0]])
+        recipe = find_recipe(point.recipe, point.of_recipe)
         twin = point.float_twin
         if point.algorithm != "fp32" and recipe.from_float:
             jobs.setdefault(twin.name, Job(name=twin.name, command=_command(twin, folder)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, results, stderr
+from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results
 from bibench_tvm.cli.errors import unknown
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def run(
 ) -> None:
     """Run what is missing of a profile; stopped or killed, the same command goes on."""
     with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.jobs.progress import shown
         from bibench_tvm.tracks.plan import Filter, plan
         from bibench_tvm.tracks.profiles import PROFILES
         from bibench_tvm.tracks.results import TRACKS
@@ -56,14 +57,8 @@ def run(
             algorithms=tuple(name for name in algorithm or () if name != "all"),
         )
         items = plan(profile, PROFILES[profile], wanted, folder)
-        with phase(f"{len(items)} jobs", len(items)) as advance:
-
-            def say(outcome: Any) -> None:
-                advance()
-                reason = f": {outcome.reason}" if outcome.reason else ""
-                stderr.print(f"{outcome.name} {outcome.state}{reason}", soft_wrap=True)
-
-            outcomes = run_plan(items, folder, cores=cores or len(os.sched_getaffinity(0)), advance=say)
+        with shown(f"{len(items)} jobs", len(items)) as advance:
+            outcomes = run_plan(items, folder, cores=cores or len(os.sched_getaffinity(0)), advance=advance)
         states = [outcome.state for outcome in outcomes]
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
         failed = {o.name: o.reason for o in outcomes if o.state != "done"}
