@@ -12,6 +12,7 @@ from rich.console import Console
 from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.cli.own_algorithm import Mine, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,6 +56,7 @@ def compile_command(
     arch: Arch = None,
     algorithm: Algorithm = None,
     variant: Variant = None,
+    mine: Mine = None,
     checkpoint: Checkpoint = None,
     input_shape: InputShape = None,
     tuned: Tuned = None,
@@ -70,7 +72,7 @@ def compile_command(
     debug: Debug = False,
 ) -> None:
     """Compile a binarized network for an Arm processor, or for this machine."""
-    with reporting(as_json=as_json, debug=debug):
+    with reporting(as_json=as_json, debug=debug), own_algorithm(mine):
         from bibench_tvm.cli.arrays import read_array, read_samples
         from bibench_tvm.compiling.compiler import CompileOptions, chooser, compile_network
         from bibench_tvm.compiling.processors import resolve_target

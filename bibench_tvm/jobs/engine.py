@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -40,19 +41,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         name: what it is called, and its folder under that of all jobs.
         command: the arguments; `needs`: names of the jobs that have to be done before.
         alone: whether no other job may run meanwhile, as it times something.
+        limit: the seconds that it may take; None for as long as it likes.
     """
 
     name: str
     command: list[str]
     needs: list[str] = []
     alone: bool = False
+    limit: float | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a job went.
 
     Attributes:
-        command: what was run: a job whose command is another now is run again.
+        command: what was run; identity: of this and of all that it needed, as `_identities`: a job that has
+            another now is run again.
         reason: why it failed, or why it did not start; result: the object that it printed.
         seconds: of wall-clock time, 0 where it did not run.
     """
@@ -60,6 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: Literal["done", "failed", "blocked", "stopped"]
     command: list[str]
+    identity: str = ""
     reason: str = ""
     seconds: float = 0.0
     result: dict[str, Any] = {}
@@ -96,6 +101,7 @@ def run_jobs(
         BibenchError: another process runs the jobs of this folder.
     """
     by_name, order = {job.name: job for job in jobs}, _order(jobs)
+    identities = _identities(by_name)
     outcomes: dict[str, Outcome] = {}
     running: dict[Future[Outcome], str] = {}
     lonely: list[Job] = []
@@ -111,15 +117,15 @@ def run_jobs(
             while order.is_active():
                 for name in order.get_ready():
                     job = by_name[name]
-                    if known := _outcome_before(folder, job) or _blocked(job, outcomes):
+                    if known := _outcome_before(folder, job, identities[name]) or _blocked(job, outcomes):
                         settle(known)
                     elif job.alone:
                         lonely.append(job)
                     else:
-                        running[pool.submit(_run, job, folder, processes)] = name
+                        running[pool.submit(_run, job, identities[job.name], folder, processes)] = name
                 if not running and lonely:
                     job = lonely.pop(0)
-                    running[pool.submit(_run, job, folder, processes)] = job.name
+                    running[pool.submit(_run, job, identities[job.name], folder, processes)] = job.name
                 if running:
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         del running[future]
@@ -151,13 +157,23 @@ def _order(jobs: Sequence[Job]) -> TopologicalSorter[str]:
     return order
 
 
-def _outcome_before(folder: Path, job: Job) -> Outcome | None:
-    """That of an earlier call, if the job is done and its command is the same."""
+def _identities(jobs: dict[str, Job]) -> dict[str, str]:
+    """Name -> a digest of the job's command and of the identities of the jobs that it needs."""
+    found: dict[str, str] = {}
+    for name in TopologicalSorter({job.name: job.needs for job in jobs.values()}).static_order():
+        job = jobs[name]
+        parts = [*job.command, *(found[need] for need in sorted(job.needs))]
+        found[name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return found
+
+
+def _outcome_before(folder: Path, job: Job, identity: str) -> Outcome | None:
+    """That of an earlier call, if the job is done and is the same."""
     try:
         outcome = msgspec.json.decode((folder_of(folder, job.name) / OUTCOME).read_bytes(), type=Outcome)
     except (OSError, msgspec.MsgspecError):
         return None
-    return outcome if outcome.state == "done" and outcome.command == job.command else None
+    return outcome if outcome.state == "done" and outcome.identity == identity else None
 
 
 def _blocked(job: Job, outcomes: dict[str, Outcome]) -> Outcome | None:
@@ -201,13 +217,19 @@ class _Processes:
         with self.lock:
             self.stopping = True
             asked = list(self.running)
-            for process in asked:
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _PATIENCE
-        for process in asked:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-            process.kill()
+        _end(asked)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask them to stop, and kill those that do not, with what they started."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 _libc = ctypes.CDLL(None)
@@ -219,7 +241,7 @@ def _end_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _run(job: Job, folder: Path, processes: _Processes) -> Outcome:
+def _run(job: Job, identity: str, folder: Path, processes: _Processes) -> Outcome:
     place = folder_of(folder, job.name)
     place.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -227,11 +249,19 @@ def _run(job: Job, folder: Path, processes: _Processes) -> Outcome:
         process = processes.start([sys.executable, "-m", *job.command], words)
         if process is None:
             return Outcome(name=job.name, state="stopped", command=job.command, reason="it did not start")
-        printed, _ = process.communicate()
+        try:
+            printed, _ = process.communicate(timeout=job.limit)
+            late = ""
+        except subprocess.TimeoutExpired:
+            late = f"it took longer than {job.limit:g} s, and was stopped"
+            _end([process])
+            printed, _ = process.communicate()
         processes.ended(process)
     seconds = time.monotonic() - started
     result = _parsed(printed)
-    if process.returncode == 0 and result is not None:
+    if late:
+        outcome = Outcome(name=job.name, state="failed", command=job.command, seconds=seconds, reason=late)
+    elif process.returncode == 0 and result is not None:
         outcome = Outcome(name=job.name, state="done", command=job.command, seconds=seconds, result=result)
     elif processes.stopping:
         return Outcome(
@@ -240,6 +270,7 @@ def _run(job: Job, folder: Path, processes: _Processes) -> Outcome:
     else:
         reason = _reason(result, process.returncode, place / _WORDS)
         outcome = Outcome(name=job.name, state="failed", command=job.command, seconds=seconds, reason=reason)
+    outcome = msgspec.structs.replace(outcome, identity=identity)
     with whole_file(place / OUTCOME) as file:
         file.write(msgspec.json.format(msgspec.json.encode(outcome)))
     return outcome

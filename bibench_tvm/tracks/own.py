@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results
+from bibench_tvm.cli.console import (
+    AsJson,
+    Debug,
+    Tracker,
+    print_json,
+    refuse_tracker_alone,
+    reporting,
+    results,
+)
 from bibench_tvm.cli.errors import unknown
+from bibench_tvm.cli.own_algorithm import Mine, kept_algorithm, own_algorithm
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,14 +42,22 @@ def run(
     algorithm: Annotated[
         Several, typer.Option(help="Only this algorithm, beside fp32; may be repeated. Or all.")
     ] = None,
+    mine: Mine = None,
+    board: Annotated[
+        Several, typer.Option(help="The key of a board, for inference beside this machine; may be repeated.")
+    ] = None,
+    tracker: Tracker = "",
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs at a time. Default: all cores.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds that a job may take. Default: as the profile says.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Run what is missing of a profile; stopped or killed, the same command goes on."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.jobs.progress import shown
-        from bibench_tvm.tracks.plan import Filter, plan
+        from bibench_tvm.tracks.plan import Filter, Plan, places_of
         from bibench_tvm.tracks.profiles import PROFILES
         from bibench_tvm.tracks.results import TRACKS
         from bibench_tvm.tracks.runner import run_plan
@@ -50,15 +67,26 @@ def run(
         for name in track or []:
             if name not in TRACKS:
                 raise unknown("track", name, TRACKS)
+        refuse_tracker_alone(tracker, board)
+        here = len(os.sched_getaffinity(0))
         wanted = Filter(
             tracks=tuple(track or ()),
             tasks=tuple(task or ()),
             archs=tuple(arch or ()),
             algorithms=tuple(name for name in algorithm or () if name != "all"),
         )
-        items = plan(profile, PROFILES[profile], wanted, folder)
+        with own_algorithm(kept_algorithm(mine, folder) if mine else None) as own:
+            items = Plan(
+                name=profile,
+                profile=PROFILES[profile],
+                folder=folder,
+                places=places_of(board or (), tracker, here),
+                wanted=wanted,
+                own=own,
+                limit=limit,
+            ).items()
         with shown(f"{len(items)} jobs", len(items)) as advance:
-            outcomes = run_plan(items, folder, cores=cores or len(os.sched_getaffinity(0)), advance=advance)
+            outcomes = run_plan(items, folder, cores=cores or here, advance=advance)
         states = [outcome.state for outcome in outcomes]
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
         failed = {o.name: o.reason for o in outcomes if o.state != "done"}

@@ -63,7 +63,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         command: what was run, after `python -m`; versions: of the libraries; commit: of the project, "" where
             it is no checkout; machine: its processor, cores and system; conditions: its load at the end.
-        hashes: of "data", "checkpoint" and "artifact", where there are any.
+        hashes: of the "job" with all that it needed; of "data" and "checkpoint", where there are any.
         ended: ISO 8601, UTC; seconds: that the job took.
     """
 

@@ -14,7 +14,8 @@ from typing import Any
 from bibench_tvm.artifact.artifact import digest
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.jobs.engine import Outcome, run_jobs
-from bibench_tvm.tracks.plan import JOBS, Item, figures_of
+from bibench_tvm.tracks.figures import figures_of
+from bibench_tvm.tracks.plan import JOBS, Item
 from bibench_tvm.tracks.results import Key, Result, path_of, read, write
 
 VERSIONED = ("bibench-tvm", "apache-tvm", "lightning", "numpy", "torch", "torchmetrics")
@@ -48,7 +49,7 @@ def run_plan(
 
 def _keep(folder: Path, key: Key, outcome: Outcome, around: dict[str, Any]) -> None:
     try:
-        if read(path_of(folder, key)).command == outcome.command:
+        if read(path_of(folder, key)).hashes.get("job") == outcome.identity:
             return
     except BibenchError:
         pass  # there is none yet, or a damaged one
@@ -101,7 +102,7 @@ def _commit() -> str:
 
 
 def _hashes(outcome: Outcome) -> dict[str, str]:
-    found = {}
+    found = {"job": outcome.identity}
     if data := outcome.result.get("data"):
         found["data"] = str(data)
     for name in ("checkpoint", "evaluated"):

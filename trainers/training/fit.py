@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from trainers.algorithms import algorithms
 from trainers.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from trainers.tasks import DataError, Task
 from trainers.training.evaluate import judge_all
@@ -101,6 +102,8 @@ def fit(
         "data": task.identity,
     }
     arguments |= {key: value for key, value in metadata.items() if key != "extra"}
+    if metadata["algorithm"] != "fp32" and (digest := algorithms[metadata["algorithm"]].file_digest):
+        arguments["algorithm_file"] = digest
     for parameter in model.parameters():
         if parameter.dim() == 4:  # of a Conv2d: a fifth faster on a CPU; `contiguous` leaves a single channel
             parameter.data = parameter.data.clone(memory_format=torch.channels_last)
