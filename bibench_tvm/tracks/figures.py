@@ -1,12 +1,14 @@
-"""From what a job printed to the figures of a result."""
+"""From what a job printed to the figures and the layers of a result."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.jobs.engine import Outcome
-from bibench_tvm.tracks.results import Figure, Key, Kind
+from bibench_tvm.tracks.results import Figure, Key, Kind, Layer
 from bibench_tvm.tracks.structure import TASK
 
 CONSUMED = {"train_seconds": "s", "cpu_seconds": "s", "peak_memory_bytes": "B"}
@@ -57,3 +59,32 @@ def _inference(measured: dict[str, Any]) -> list[Figure]:
     else:
         cost = Figure(name="latency", value=measured["latency_ms"]["median"] / 1e3, unit="s", kind="measured")
     return [cost, Figure(name="size", value=float(measured["size_bytes"]), unit="B", kind="measured")]
+
+
+def layers_of(key: Key, outcome: Outcome) -> list[Layer]:
+    """Of an inference, each layer with its time; seconds, or instructions of an emulated board.
+
+    Raises:
+        BibenchError: it printed something else.
+    """
+    if key.track != "inference":
+        return []
+    try:
+        (measured,) = outcome.result["results"]
+        scale = 1.0 if measured["unit"] == "instructions" else 1e-3
+        alone: dict[str, dict[str, float]] = {}
+        for kind in measured.get("against", {}).get("layers", []):
+            # Only what ran on the same board has a ratio.
+            times = {name: time["cost"] * scale for name, time in kind["times"].items() if time["ratio"]}
+            alone |= dict.fromkeys([kind["name"], *kind["like"]], times)
+        fields = Layer.__struct_fields__
+        return [
+            msgspec.convert(
+                {name: layer[name] for name in fields if name in layer}
+                | {"cost": layer["cost"] * scale, "alone": alone.get(layer["name"], {})},
+                Layer,
+            )
+            for layer in measured["layers"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
+        raise BibenchError(f"What the job {outcome.name} printed has not the layers of a result.") from error
