@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.jobs.engine import Outcome
+from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.results import Figure, Key, Kind, Layer
 from bibench_tvm.tracks.structure import TASK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import sys
@@ -49,6 +50,9 @@ def run(
     ] = None,
     tracker: Tracker = "",
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs at a time. Default: all cores.")] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Run the jobs that time nothing on this Ray cluster.")
+    ] = "",
     limit: Annotated[
         float | None, typer.Option(min=1, help="Seconds that a job may take. Default: as the profile says.")
     ] = None,
@@ -57,6 +61,7 @@ def run(
 ) -> None:
     """Run what is missing of a profile; stopped or killed, the same command goes on."""
     with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.jobs.cluster import ray_cluster
         from bibench_tvm.jobs.progress import shown
         from bibench_tvm.tracks.plan import Filter, Plan, places_of
         from bibench_tvm.tracks.profiles import PROFILES
@@ -86,8 +91,10 @@ def run(
                 own=own,
                 limit=limit,
             ).items()
-        with shown(f"{len(items)} jobs", len(items)) as advance:
-            outcomes = run_plan(items, folder, cores=cores or here, advance=advance)
+        with contextlib.ExitStack() as stack:
+            cluster = stack.enter_context(ray_cluster(ray)) if ray else None
+            advance = stack.enter_context(shown(f"{len(items)} jobs", len(items)))
+            outcomes = run_plan(items, folder, cores=cores or here, cluster=cluster, advance=advance)
         states = [outcome.state for outcome in outcomes]
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
         failed = {o.name: o.reason for o in outcomes if o.state != "done"}
@@ -106,7 +113,7 @@ def status(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> Non
         from rich.box import SIMPLE
         from rich.table import Table
 
-        from bibench_tvm.jobs.engine import outcomes_in
+        from bibench_tvm.jobs.job import outcomes_in
         from bibench_tvm.tracks.plan import JOBS
         from bibench_tvm.tracks.results import TRACKS, read_all
 

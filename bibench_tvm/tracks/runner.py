@@ -13,7 +13,8 @@ from typing import Any
 
 from bibench_tvm.artifact.artifact import digest
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.jobs.engine import Outcome, run_jobs
+from bibench_tvm.jobs.engine import Workers, run_jobs
+from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.figures import figures_of, layers_of
 from bibench_tvm.tracks.plan import JOBS, Item
 from bibench_tvm.tracks.results import Key, Result, path_of, read, write
@@ -26,6 +27,7 @@ def run_plan(
     folder: Path,
     *,
     cores: int,
+    cluster: Workers | None = None,
     advance: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Run the jobs that have no result yet, in `folder`/jobs, and write results as they come.
@@ -44,7 +46,7 @@ def run_plan(
                 _keep(folder, key, outcome, around)
         advance(outcome)
 
-    return run_jobs([item.job for item in items], folder / JOBS, cores=cores, advance=settle)
+    return run_jobs([item.job for item in items], folder / JOBS, cores=cores, cluster=cluster, advance=settle)
 
 
 def _keep(folder: Path, key: Key, outcome: Outcome, around: dict[str, Any]) -> None:

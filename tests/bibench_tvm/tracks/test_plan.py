@@ -7,7 +7,8 @@ import pytest
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.cli.own_algorithm import Own
-from bibench_tvm.jobs.engine import Outcome, _order
+from bibench_tvm.jobs.engine import _order
+from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.figures import figures_of, layers_of
 from bibench_tvm.tracks.plan import Filter, Item, Place, Plan
 from bibench_tvm.tracks.profiles import PROFILES
