@@ -65,7 +65,7 @@ PROFILES = {
         corrupted={},
         sensitivity=None,
         consumption=None,
-        complexity=("resnet18", "resnet20@small", "pointnet_vanilla@small"),
+        complexity=("resnet18",),
         threads=(1,),
         limit=300,
     ),
