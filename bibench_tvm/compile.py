@@ -27,6 +27,9 @@ Arch = Annotated[
 ]
 Algorithm = Annotated[str | None, typer.Option(help="The binarization algorithm of --arch.")]
 Variant = Annotated[str | None, typer.Option(help="The formulas of --algorithm: paper or released.")]
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Of --arch and --algorithm: the network of the zoo, docs/zoo.md.")
+]
 Checkpoint = Annotated[Path | None, typer.Option(help="The same as MODEL.")]
 InputShape = Annotated[list[str] | None, typer.Option(help="[NAME:]1x3x32x32 for an input; may be repeated.")]
 Tuned = Annotated[
@@ -57,6 +60,7 @@ def compile_command(
     algorithm: Algorithm = None,
     variant: Variant = None,
     mine: Mine = None,
+    pretrained: Pretrained = False,
     checkpoint: Checkpoint = None,
     input_shape: InputShape = None,
     tuned: Tuned = None,
@@ -81,7 +85,7 @@ def compile_command(
         chooser(resolve_target(target), tuned)  # before the network is built
         if verify < 0:
             raise UsageError(f"--verify {verify} makes no sense: it is the number of inputs to compare on.")
-        network = named(model, checkpoint, arch, algorithm, variant, input_shape or [])
+        network = named(model, checkpoint, arch, algorithm, variant, input_shape or [], pretrained)
         network = replace(network, name=name or network.name)
         given: Any = None
         classes = None
