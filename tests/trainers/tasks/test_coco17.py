@@ -124,7 +124,8 @@ def test_what_does_not_belong_is_left_out(folder: Path) -> None:
 
 BROKEN = {
     "is no whole JSON file": [
-        "", "{", json.dumps(TRAIN)[:-9], json.dumps(TRAIN).replace("20.5", "NaN"), b'{"images": [{"id": 9, "file_name": "\xff"}]}'
+        "", "{", json.dumps(TRAIN)[:-9], json.dumps(TRAIN).replace("20.5", "NaN"),
+        b'{"images": [{"id": 9, "file_name": "\xff"}]}',
     ],
     "but as a whole is not so": ["[]", "{}", "null"],
     r"but annotations\[0\] is not so": [
