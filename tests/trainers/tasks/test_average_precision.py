@@ -194,7 +194,7 @@ def test_coco_counts_no_crowds_and_no_other_image() -> None:
     task = Coco17.__new__(Coco17)
     task.sizes = {"num_classes": CLASSES}
     metrics = task.metrics()
-    found = one_hot([(0.9, 0, A), (0.8, 1, D), (0.7, 0, C)])
+    found = one_hot([(0.9, 0, A), (0.8, 1, D), (0.95, 0, [0, 0.5, 0.125, 0.625])])  # the last is in C
     nothing = one_hot([(0.0, 0, A)] * 3)
     targets = collate([objects([(0, False, A), (0, True, C)]), objects([(1, False, D)])], [42, 7])
     metrics.update(tuple(torch.stack(part) for part in zip(found, nothing, strict=True)), targets)
