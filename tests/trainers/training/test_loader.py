@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainers.toy_image import Brighter
+from trainers.training.evaluate import batch_size_for
 from trainers.training.loader import Order, split_samples
 
 
@@ -43,3 +44,15 @@ def test_samples_that_are_held_out() -> None:
     assert split_samples(task, None, 0) == (list(range(64)), "train", [])
     task.splits = {"train": 64, "validation": 5, "test": 3}
     assert split_samples(task, None, 0.25) == (list(range(64)), "validation", [0, 1, 2, 3, 4])
+
+
+def test_large_samples_are_judged_a_few_at_a_time() -> None:
+    class Of:
+        def __init__(self, *shapes: tuple[int, ...]) -> None:
+            self.example_inputs = tuple(torch.zeros(1, *shape) for shape in shapes)
+
+    assert [batch_size_for(Of(*shapes)) for shapes in ([(1, 32, 32)], [(64,), (64,)], [(3, 300, 300)])] == [  # type: ignore[arg-type]
+        *(250, 250),
+        2**22 // 270_000,
+    ]
+    assert batch_size_for(Of((3, 4000, 4000))) == 1  # type: ignore[arg-type]
