@@ -78,6 +78,7 @@ class Coco17(Photos):
 
     sizes: Mapping[str, int | str] = {"num_classes": 80, "in_channels": 3, "image_size": 300}
     epochs = 120
+    batch_size = 32
     licence = "Annotations CC BY 4.0; the photographs are flickr's, under its terms of use."
     published = "https://cocodataset.org/#download"
 

@@ -44,6 +44,7 @@ class StandinDetection(Detection):
     }  # fmt: skip
     example_inputs: Any = (torch.zeros(1, 3, EXTENT, EXTENT),)
     epochs = 12
+    batch_size = 16
     licence = (
         "A stand-in, whose figures compare with no paper's. The photographs are danielbuechele's and "
         "vultilion's of flickr, CC BY 2.0. " + FashionMnist.licence

@@ -31,6 +31,7 @@ class Voc07(Photos):
 
     sizes: Mapping[str, int | str] = {"num_classes": len(CLASSES), "in_channels": 3, "image_size": 300}
     epochs = 240
+    batch_size = 32
     licence = "The photographs are flickr's, under its terms of use; for research."
     published = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/"
 

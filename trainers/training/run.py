@@ -156,6 +156,7 @@ def _fit(
         out=out,
         metadata=metadata,
         epochs=run.recipe.epochs or task.epochs,
+        batch_size=run.recipe.batch_size or task.batch_size,
         seed=run.seed,
         teacher=teacher,
         limit_train=run.limit_train,
