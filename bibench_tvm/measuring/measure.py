@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bibench_tvm.artifact.artifact import Artifact
-from bibench_tvm.artifact.manifest import Manifest
+from bibench_tvm.artifact.manifest import LayerRecord, Manifest
 from bibench_tvm.cli.arrays import random_array
 from bibench_tvm.cli.errors import UsageError
 
@@ -213,6 +213,16 @@ def _accuracy(
     return {"top1": right / done, "images": done}
 
 
+def _bytes_read(layer: LayerRecord) -> int | None:
+    """Of weights and operand as they are kept, each once; None of a product of two activations."""
+    conv = layer.geometry
+    if conv is None:
+        return None
+    operands = conv.batch * conv.height * conv.width * conv.channels
+    each = {"binary": 1 / 8, "int8": 1, "float32": 4}[layer.dtype]
+    return layer.weight_bytes + round(operands * each)
+
+
 def _by_layer(
     manifest: Manifest,
     profile: Sequence[tuple[str, Sequence[float]]],
@@ -229,8 +239,8 @@ def _by_layer(
         cost = median(in_unit(seconds, unit))
         if waiting.get(kernel):
             layer = known[waiting[kernel].pop(0)]
-            entry = {field: getattr(layer, field) for field in ("name", "op", "binarized", "macs")}
-            layers.append({**entry, "kernel": kernel, "cost": cost})
+            entry = {field: getattr(layer, field) for field in ("name", "op", "binarized", "reason", "macs")}
+            layers.append({**entry, "bytes": _bytes_read(layer), "kernel": kernel, "cost": cost})
         else:
             entry = other.setdefault(kernel, {"kernel": kernel, "calls": 0, "cost": 0.0})
             entry["calls"] += 1

@@ -11,7 +11,7 @@ from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.jobs.engine import Job, Outcome, folder_of
 from bibench_tvm.jobs.sweep import Point, jobs_of
 from bibench_tvm.tracks.profiles import LR, Block, Profile
-from bibench_tvm.tracks.results import Figure, Key, Kind, Track
+from bibench_tvm.tracks.results import Figure, Key, Kind, Layer, Track
 from trainers.checkpoint import CHECKPOINT
 from trainers.convert import list_algorithms
 from trainers.registry import unknown_name
@@ -208,3 +208,32 @@ def figures_of(key: Key, outcome: Outcome) -> list[Figure]:
     except (KeyError, TypeError, ValueError) as error:
         raise BibenchError(f"What the job {outcome.name} printed has not the numbers of a result.") from error
     return found
+
+
+def layers_of(key: Key, outcome: Outcome) -> list[Layer]:
+    """Of an inference, each layer with its time; seconds, or instructions of an emulated board.
+
+    Raises:
+        BibenchError: it printed something else.
+    """
+    if key.track != "inference":
+        return []
+    try:
+        (measured,) = outcome.result["results"]
+        scale = 1.0 if measured["unit"] == "instructions" else 1e-3
+        alone: dict[str, dict[str, float]] = {}
+        for kind in measured.get("against", {}).get("layers", []):
+            # Only what ran on the same board has a ratio.
+            times = {name: time["cost"] * scale for name, time in kind["times"].items() if time["ratio"]}
+            alone |= dict.fromkeys([kind["name"], *kind["like"]], times)
+        fields = Layer.__struct_fields__
+        return [
+            msgspec.convert(
+                {name: layer[name] for name in fields if name in layer}
+                | {"cost": layer["cost"] * scale, "alone": alone.get(layer["name"], {})},
+                Layer,
+            )
+            for layer in measured["layers"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
+        raise BibenchError(f"What the job {outcome.name} printed has not the layers of a result.") from error

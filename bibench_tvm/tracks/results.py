@@ -57,6 +57,26 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
 
 
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer of a network that was timed.
+
+    Attributes:
+        reason: why it stayed float, empty for a binary one; macs: its products, of a whole run.
+        bytes: of its weights and operand as they are kept, each read once; None where not known.
+        cost: what it took within the network, in the unit of the figure "latency".
+        alone: what the same layer takes by itself, by the library that computes it, in that unit.
+    """
+
+    name: str
+    op: str
+    binarized: bool
+    reason: str = ""
+    macs: int
+    bytes: int | None = None
+    cost: float
+    alone: dict[str, float] = {}
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job found.
 
@@ -64,6 +84,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         command: what was run, after `python -m`; versions: of the libraries; commit: of the project, "" where
             it is no checkout; machine: its processor, cores and system; conditions: its load at the end.
         hashes: of "data", "checkpoint" and "artifact", where there are any.
+        layers: of an inference, in the order of the run.
         ended: ISO 8601, UTC; seconds: that the job took.
     """
 
@@ -76,6 +97,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     machine: dict[str, str | int]
     conditions: dict[str, float]
     hashes: dict[str, str] = {}
+    layers: list[Layer] = []
     ended: str
     seconds: float
 

@@ -14,7 +14,7 @@ from typing import Any
 from bibench_tvm.artifact.artifact import digest
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.jobs.engine import Outcome, run_jobs
-from bibench_tvm.tracks.plan import JOBS, Item, figures_of
+from bibench_tvm.tracks.plan import JOBS, Item, figures_of, layers_of
 from bibench_tvm.tracks.results import Key, Result, path_of, read, write
 
 VERSIONED = ("bibench-tvm", "apache-tvm", "lightning", "numpy", "torch", "torchmetrics")
@@ -59,6 +59,7 @@ def _keep(folder: Path, key: Key, outcome: Outcome, around: dict[str, Any]) -> N
             figures=figures_of(key, outcome),
             command=outcome.command,
             hashes=_hashes(outcome),
+            layers=layers_of(key, outcome),
             conditions={"load_average": os.getloadavg()[0]},
             ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             seconds=outcome.seconds,

@@ -7,9 +7,9 @@ import pytest
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.jobs.engine import Outcome, _order
-from bibench_tvm.tracks.plan import Filter, figures_of, plan
+from bibench_tvm.tracks.plan import Filter, figures_of, layers_of, plan
 from bibench_tvm.tracks.profiles import PROFILES
-from bibench_tvm.tracks.results import TRACKS, Key
+from bibench_tvm.tracks.results import TRACKS, Key, Layer
 from trainers import list_algorithms
 from trainers.models import default_sizes
 from trainers.tasks import tasks
@@ -101,3 +101,31 @@ def test_what_has_no_figures(track: Any) -> None:
     key = Key(track=track, task="fashion_mnist", arch="a", algorithm="bnn", profile="p")
     with pytest.raises(BibenchError, match="the job j printed has not the numbers"):
         figures_of(key, Outcome(name="j", state="done", command=[], result={"results": [{}]}))
+
+
+def test_layers() -> None:
+    key = Key(track="inference", task="t", arch="a", algorithm="bnn", profile="p")
+    first = {"name": "c1", "op": "conv2d", "binarized": False, "reason": "first", "macs": 7, "bytes": None}
+    layers = [
+        {**first, "kernel": "k", "cost": 2.0},
+        {**first, "name": "c2", "binarized": True, "reason": "", "bytes": 9, "kernel": "k", "cost": 1.0},
+    ]
+    times = {"ours": {"cost": 3.0, "ratio": 1.0}, "elsewhere": {"cost": 1.0, "ratio": None}}
+    against = {"layers": [{"name": "c2", "like": [], "times": times}]}
+    for unit, scale in (("ms", 1e-3), ("instructions", 1.0)):
+        result = {"results": [{"unit": unit, "layers": layers, "against": against}]}
+        found = layers_of(key, Outcome(name="j", state="done", command=[], result=result))
+        assert found == [
+            Layer(**first, cost=2.0 * scale),  # type: ignore[arg-type]
+            Layer(
+                name="c2",
+                op="conv2d",
+                binarized=True,
+                macs=7,
+                bytes=9,
+                cost=scale,
+                alone={"ours": 3.0 * scale},
+            ),
+        ]
+    with pytest.raises(BibenchError, match="the job j printed has not the layers"):
+        layers_of(key, Outcome(name="j", state="done", command=[], result={"results": [{"unit": "ms"}]}))
