@@ -7,6 +7,7 @@ import shlex
 from bibench_tvm.report.data import (
     Data,
     Entry,
+    Sample,
     algorithm,
     algorithms,
     board,
@@ -17,7 +18,7 @@ from bibench_tvm.report.data import (
     settings,
 )
 from bibench_tvm.report.intervals import LEVEL
-from bibench_tvm.report.parts import Cell, Section, Table, row
+from bibench_tvm.report.parts import Cell, Section, Table, results, row
 from bibench_tvm.report.tables import duration, percent, run_line
 from bibench_tvm.tracks.results import TRACKS
 
@@ -102,25 +103,27 @@ def seeds(data: Data, paper: bool) -> Section:
         empty="Every score here is of one seed: small differences may be chance.",
         command=run_line(data, "--profile", "standin", "--task", "standin_speech"),
     )
-    judged = [entry for entry in data.entries if entry.key.track in ("learning_task", "training")]
-    several = [sample for sample in samples(judged, score) if sample.interval.half is not None]
-    rows = []
-    for sample in several:
-        of = sample.interval
-        rows.append(
-            row(
-                f"{network(sample.key)} {settings(sample.key)}",
-                algorithm(sample.key),
-                str(of.count),
-                percent(of.mean),
-                percent(of.std),
-                f"{percent(of.low)} to {percent(of.high)}",
-                Cell("", results=sample.numbers),
-            )
-        )
-    columns = ["network", "algorithm", "seeds", "mean, %", "std", "95 % interval", "results"]
-    parts = [Table("Scores over seeds, percent", columns, rows, 2)] if rows else []
+    parts = []
+    for track, caption in (("learning_task", "Scores over seeds"), ("training", "With varied settings")):
+        found = samples([entry for entry in data.entries if entry.key.track == track], score)
+        rows = [_interval(sample) for sample in found if sample.interval.half is not None]
+        columns = ["network", "algorithm", "seeds", "mean, %", "std", "95 % interval", "results"]
+        if rows:
+            parts.append(Table(f"{caption}, percent", columns, rows, 2, folded=track == "training"))
     return Section(about.id, about.title, about.intro, parts, about.empty, about.command)
+
+
+def _interval(sample: Sample) -> list[Cell]:
+    of = sample.interval
+    return row(
+        f"{network(sample.key)} {settings(sample.key)}",
+        algorithm(sample.key),
+        str(of.count),
+        percent(of.mean),
+        percent(of.std),
+        f"{percent(of.low)} to {percent(of.high)}",
+        results(sample.numbers),
+    )
 
 
 def commands(data: Data, paper: bool) -> Section:

@@ -202,7 +202,8 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _front(own: Rows, best: Sequence[tuple[float, float]], names: Sequence[str]) -> Any:
     archs = {str(point["arch"]) for point in own}
     unit = str(own[0]["unit"])
-    x = logarithmic(altair.X, "x", f"{unit} a run, logarithmic: less is better", large=unit != "ms")
+    title = f"{unit} a run, logarithmic: less is better"
+    x = logarithmic(altair.X, "x", title, [float(point["x"]) for point in own], large=unit != "ms")
     y = altair.Y("y:Q", title=f"{own[0]['metric']}, percent", scale=altair.Scale(zero=False, padding=14))
     line = altair.Chart(data([{"x": a, "y": b} for a, b in best]), width=250, height=200).mark_line(
         interpolate="step-after", color=INK, strokeDash=[4, 3], opacity=0.7

@@ -210,8 +210,11 @@ def _kind(layer: Layer) -> str:
 
 def _roof(entry: Entry, points: Rows) -> Any:
     kinds = [kind for kind in ("in bits", "float") if kind in {point["kind"] for point in points}]
-    x = logarithmic(altair.X, "x", "products a byte")
-    y = logarithmic(altair.Y, "y", "G products a second")
+    limits = {kind: _limit(entry, kind) for kind in (BINARY_LIMIT, FLOAT_LIMIT)}
+    roofs = {kind: limit / 1e9 for kind, limit in limits.items() if limit is not None}
+    heights = [float(point["y"]) for point in points]
+    x = logarithmic(altair.X, "x", "products a byte", [float(point["x"]) for point in points])
+    y = logarithmic(altair.Y, "y", "G products a second", [*heights, *roofs.values()])
     legend = altair.Legend(title=None, orient="bottom")
     colours = {"in bits": COLOURS[0], "float": COLOURS[1]}
     shapes = {"in bits": "circle", "float": "diamond"}
@@ -225,8 +228,8 @@ def _roof(entry: Entry, points: Rows) -> Any:
     ]
     dots = altair.Chart(data(points), width=250, height=220).mark_point(size=60, filled=True, opacity=0.9)
     layers: list[Any] = [dots.encode(x, y, *both)]
-    for kind, dash in ((BINARY_LIMIT, [7, 4]), (FLOAT_LIMIT, [2, 3])):
-        if (limit := _limit(entry, kind)) is not None:
-            roof = altair.Chart(data([{"y": limit / 1e9}])).mark_rule(strokeDash=dash, color=INK, opacity=0.8)
-            layers.append(roof.encode(y=y))
+    for kind, limit in roofs.items():
+        dash = [7, 4] if kind == BINARY_LIMIT else [2, 3]
+        roof = altair.Chart(data([{"y": limit}])).mark_rule(strokeDash=dash, color=INK, opacity=0.8)
+        layers.append(roof.encode(y=y))
     return altair.layer(*layers)

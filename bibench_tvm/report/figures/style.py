@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,10 +55,12 @@ def across(field: str, title: str, *, zero: bool = False) -> altair.X:
     return altair.X(f"{field}:Q", title=title, scale=scale, axis=altair.Axis(tickCount=5))
 
 
-def logarithmic(channel: Any, field: str, title: str, *, large: bool = False) -> Any:
-    """large: numbers in thousands and millions, by their letters."""
-    # Every tick would have a label else, and a line.
-    axis = altair.Axis(labelOverlap="greedy", gridOpacity=0.05, format="~s" if large else "~g")
+def logarithmic(channel: Any, field: str, title: str, values: Sequence[float], *, large: bool = False) -> Any:
+    """values: all positive; large: numbers in thousands and millions, by their letters."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    steps = (1, 2, 5) if high - low < 3 else (1,)
+    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    axis = altair.Axis(values=ticks, format="~s" if large else "~g", labelOverlap="greedy")
     scale = altair.Scale(type="log", nice=False, padding=15)
     return channel(f"{field}:Q", title=title, scale=scale, axis=axis)
 
