@@ -15,10 +15,8 @@ def markdown(page: Page, pictures: Mapping[str, str]) -> str:
         lines += ["**Read this first**", "", *(f"- {_escape(one)}" for one in page.warnings), ""]
     for section in page.sections:
         lines += [f"## {_escape(section.title)}", ""]
-        if not section.parts:
-            lines += [f"{_escape(section.empty)} This would fill it:", "", f"    {section.command}", ""]
-            continue
-        lines += [f"{_escape(one)}\n" for one in section.intro]
+        if section.parts:
+            lines += [f"{_escape(one)}\n" for one in section.intro]
         for part in section.parts:
             if isinstance(part, Figure):
                 lines += [f"**{_escape(part.title)}**", ""]
@@ -28,6 +26,8 @@ def markdown(page: Page, pictures: Mapping[str, str]) -> str:
                     lines += _table(part.table)
             else:
                 lines += [f"**{_escape(part.caption)}**", "", *_table(part)]
+        if section.empty:
+            lines += [f"{_escape(section.empty)} This would change it:", "", f"    {section.command}", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

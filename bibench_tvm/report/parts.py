@@ -46,7 +46,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """empty: why there is nothing in it, with the command that would fill it."""
+    """empty: what it lacks, if anything, with the command that would bring it."""
 
     id: str
     title: str

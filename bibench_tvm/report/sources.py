@@ -49,8 +49,8 @@ def headline(data: Data) -> list[str]:
     return [
         f"{_count(len(names), 'binarization algorithm')} ({', '.join(names) or 'none'}) on "
         f"{_count(len(networks), 'network')} and {_count(len(tasks), 'task')}: "
-        f"{_count(len(entries), 'result')} with {_count(figures, 'figure')} in {', '.join(tracks)}{when}.",
-        f"Measured on {'; '.join(machines)}.",
+        f"{_count(len(entries), 'result')} with {_count(figures, 'number')} in {', '.join(tracks)}{when}.",
+        f"Run on {'; '.join(machines)}.",
     ]
 
 
@@ -65,16 +65,17 @@ def kinds(data: Data) -> dict[str, int]:
 
 def warnings(data: Data) -> list[str]:
     """What keeps numbers here from being taken for more than they are."""
-    entries = data.entries
+    entries, counted = data.entries, kinds(data)
+    total = sum(counted.values())
     found = [
-        f"{_count(count, 'figure')} {'is' if count == 1 else 'are'} {KINDS[kind]}."
-        for kind, count in kinds(data).items()
+        f"{_count(count, 'number')} of {total:,} {'is' if count == 1 else 'are'} {KINDS[kind]}."
+        for kind, count in counted.items()
         if kind != "measured"
     ]
     if len({tuple(sorted(entry.result.versions.items())) for entry in entries}) > 1:
-        found.append("These results come from different versions of libraries; the last section lists them.")
+        found.append("These results come from different versions of libraries, listed in the last section.")
     if len({entry.result.commit for entry in entries}) > 1:
-        found.append("These results come from different commits of the project; the last section lists them.")
+        found.append("These results come from different commits of the project, listed in the last section.")
     if len({_machine(entry) for entry in entries}) > 1:
         found.append("These results come from different machines, whose times do not compare.")
     busy = [entry for entry in data.entries if entry.key.track == "inference" and _is_busy(entry)]
@@ -110,7 +111,7 @@ def seeds(data: Data, paper: bool) -> Section:
         columns = ["network", "algorithm", "seeds", "mean, %", "std", "95 % interval", "results"]
         if rows:
             parts.append(Table(f"{caption}, percent", columns, rows, 2, folded=track == "training"))
-    return Section(about.id, about.title, about.intro, parts, about.empty, about.command)
+    return Section(about.id, about.title, about.intro, parts) if parts else about
 
 
 def _interval(sample: Sample) -> list[Cell]:
@@ -131,7 +132,7 @@ def commands(data: Data, paper: bool) -> Section:
     about = Section(
         id="commands",
         title="The command behind every number",
-        intro=["Numbers in brackets elsewhere on this page lead here. Each command goes after `python -m`."],
+        intro=["Numbers in brackets elsewhere lead here."],
         empty="There is no result yet.",
         command=run_line(data, "--profile", "quick"),
     )
@@ -140,7 +141,7 @@ def commands(data: Data, paper: bool) -> Section:
         rows = [_command(entry) for entry in own]
         columns = ["result", "of", "command", "took", "ended", "file"]
         parts.append(Table(track.replace("_", " "), columns, rows, len(columns), folded=True))
-    return Section(about.id, about.title, about.intro, parts, about.empty, about.command)
+    return Section(about.id, about.title, about.intro, parts) if parts else about
 
 
 def _command(entry: Entry) -> list[Cell]:
@@ -151,7 +152,7 @@ def _command(entry: Entry) -> list[Cell]:
     return [
         Cell(str(entry.number)),
         Cell(what),
-        Cell(shlex.join(result.command), code=True),
+        Cell(shlex.join(["python", "-m", *result.command]), code=True),
         Cell(duration(result.seconds)),
         Cell(result.ended),
         Cell(entry.path, code=True),
@@ -172,7 +173,7 @@ def machines(data: Data, paper: bool) -> Section:
         rows.append(row(str(len(own)), machine, versions, Cell(commit[:12] or "unknown", code=True)))
     columns = ["results", "machine", "versions", "commit"]
     parts = [Table("What made these results", columns, rows, len(columns))] if rows else []
-    return Section(about.id, about.title, (), parts, about.empty, about.command)
+    return Section(about.id, about.title, (), parts) if parts else about
 
 
 def _machine(entry: Entry) -> str:

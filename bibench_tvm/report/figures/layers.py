@@ -36,10 +36,9 @@ def timing(of: Data, paper: bool) -> Section:
     )
     parts = [_bars(entry, index) for index, entry in enumerate(_shown(of), 1)]
     if parts and not any(layer.alone for entry in _shown(of) for layer in entry.result.layers):
-        note = (
-            "No library has been timed beside these layers: `bench --against topi,onnxruntime,default` does."
-        )
-        return Section(about.id, about.title, [*about.intro, note], parts)
+        lacks = "No library has been timed beside these layers."
+        line = "python -m bibench_tvm.bench ARTIFACT --against topi,onnxruntime,default"
+        return Section(about.id, about.title, about.intro, parts, lacks, line)
     return Section(about.id, about.title, about.intro, parts) if parts else about
 
 
@@ -51,7 +50,8 @@ def roofline(of: Data, paper: bool) -> Section:
             "Products a second of each layer, over products for each byte of its weights and operand. The "
             "dashed line is what the processor can do at most with exclusive-or, popcount and add in its "
             "registers, without a load or a store; the dotted one is that of float products. No layer can be "
-            "above its line, and a layer far below it waits for memory or is too small."
+            "above its line, but a float convolution by Winograd's method, which does fewer products than "
+            "are counted; a layer far below it waits for memory or is too small."
         ],
         empty="No result has times of layers on a board with a clock yet.",
         command=run_line(of, "--profile", "quick", "--track", "inference"),
@@ -139,7 +139,9 @@ def _shown(of: Data) -> list[Entry]:
 
 def _bars(entry: Entry, index: int) -> Figure:
     of, layers = unit(entry), entry.result.layers[:MOST_LAYERS]
-    scale, title = (1e3, "milliseconds") if of == "s" else (1.0, of)
+    small = all(layer.cost < 1e-4 for layer in layers)
+    seconds = (1e6, "microseconds") if small else (1e3, "milliseconds")
+    scale, title = seconds if of == "s" else (1.0, of)
     libraries = sorted({name for layer in layers for name in layer.alone}, key=lambda n: (n != OURS, n))
     kinds = ["in the network, in bits", "in the network, float", *(f"alone, {short(n)}" for n in libraries)]
     points: list[dict[str, Any]] = []

@@ -58,7 +58,7 @@ def across(field: str, title: str, *, zero: bool = False) -> altair.X:
 def logarithmic(channel: Any, field: str, title: str, values: Sequence[float], *, large: bool = False) -> Any:
     """values: all positive; large: numbers in thousands and millions, by their letters."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    steps = (1, 2, 5) if high - low < 3 else (1,)
+    steps = {1: (1, 1.5, 2, 3, 4, 5, 7), 2: (1, 2, 5)}.get(high - low, (1,))
     ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
     axis = altair.Axis(values=ticks, format="~s" if large else "~g", labelOverlap="greedy")
     scale = altair.Scale(type="log", nice=False, padding=15)
@@ -105,6 +105,7 @@ def specification(chart: altair.TopLevelMixin) -> dict[str, Any]:
         "titleFontSize": 11,
         "labelLimit": 190,
     }
+    numbers = {"labelOverlap": "greedy", "labelSeparation": 8}
     return chart.to_dict() | {
         "background": None,
         # A browser's letters may be wider than those that the room was measured with.
@@ -114,6 +115,7 @@ def specification(chart: altair.TopLevelMixin) -> dict[str, Any]:
             "font": "sans-serif",
             "view": {"stroke": None},
             "axis": axis,
+            "axisQuantitative": numbers,
             "legend": {
                 "labelColor": INK,
                 "titleColor": INK,

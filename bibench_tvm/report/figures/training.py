@@ -48,8 +48,8 @@ def section(of: Data, paper: bool) -> Section:
         return about
     if paper:
         parts.append(_of_paper())
-    missing = [] if entries else [f"{about.empty} {about.command}"]
-    return Section(about.id, about.title, [*about.intro, *missing], parts)
+    lacks = ("", "") if entries else (about.empty, about.command)
+    return Section(about.id, about.title, about.intro, parts, *lacks)
 
 
 def _sensitivity(name: str, suffix: str, entries: Sequence[Entry]) -> list[Figure]:
