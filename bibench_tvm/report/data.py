@@ -20,7 +20,7 @@ from bibench_tvm.tracks.results import FOLDER, TRACKS, Key, Result, Track, path_
 
 FLOAT = "fp32"
 LABELS = {FLOAT: "fp32"} | {ours: theirs for theirs, ours in NAMES.items()}  # in the order of the paper
-_LONGEST = 200  # characters of a name
+_POSSIBLE = 1e-18, 1e18  # of a number that is not 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ def read_data(folder: Path) -> Data:
         if path != place:
             faults.append(_plain(f"{path} holds the result that belongs into {place}, and is left out."))
             continue
+        if strange := _strange_number(result):
+            faults.append(_plain(f"{path} is left out: its {strange} is no number of a measurement."))
+            continue
         if not result.figures:
             faults.append(_plain(f"{path} has no figures."))
         found.append((path, result))
@@ -83,6 +86,18 @@ def read_data(folder: Path) -> Data:
         for number, (path, result) in enumerate(sorted(found, key=lambda pair: _place(pair[1].key)), 1)
     ]
     return Data(folder, tuple(entries), tuple(faults))
+
+
+def _strange_number(result: Result) -> str | None:
+    """The name of a number that no measurement gives, and that reckoning would turn into none."""
+    numbers: dict[str, float | None] = {figure.name: figure.value for figure in result.figures}
+    numbers |= {name: value for name, value in result.machine.items() if not isinstance(value, str)}
+    numbers |= result.conditions | {"seconds": result.seconds}
+    for layer in result.layers:
+        numbers |= {f"{name} of {layer.name}": getattr(layer, name) for name in ("macs", "bytes", "cost")}
+        numbers |= {f"{name} of {layer.name}": value for name, value in layer.alone.items()}
+    least, most = _POSSIBLE
+    return next((name for name, v in numbers.items() if v and not least <= abs(v) <= most), None)
 
 
 def _place(key: Key) -> tuple[object, ...]:

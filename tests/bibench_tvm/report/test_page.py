@@ -54,6 +54,15 @@ def pictures(text: str) -> list[Xml.Element]:
     return [Xml.fromstring(found) for found in re.findall(r"<svg .*?</svg>", text, re.DOTALL)]
 
 
+def has_whole_tables(markdown: str) -> None:
+    """Each row of a table has as many cells as its head."""
+    tables = re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)
+    assert len(tables) > 5
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
 def is_offline(page: Page, text: str) -> None:
     """No script, nothing that is fetched, nothing that is run."""
     names = {tag for tag, _ in page.elements}
@@ -205,6 +214,7 @@ def test_names_are_text_whatever_they_hold(tmp_path: Path, write_report: Callabl
     assert all(len(list(drawn.iter())) > 20 for drawn in pictures(text))
     write_report(tmp_path, "--out", tmp_path / "report.md")
     plain = (tmp_path / "report.md").read_text()
+    has_whole_tables(plain)
     assert "<img" not in plain and "</script>" not in plain and html.escape("<img", quote=False) in plain
 
 
@@ -221,6 +231,42 @@ def test_what_is_no_result_is_named_and_left_out(tmp_path: Path, write_report: C
     before = text_of(tmp_path / "report.html").partition("<nav")[0]
     assert before.count("Left out or incomplete") == 3
     assert "is no result" in before and "of version 9" in before and "that belongs into" in before
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e-300, 5e-324])
+def test_numbers_of_no_measurement(tmp_path: Path, write_report: Callable[..., Any], value: float) -> None:
+    good = layers(1.0)[0]
+    write(tmp_path, made("inference", "t", "a", "bnn", {"latency": (value, "s", "measured")}))
+    for name in ("cost", "alone"):
+        strange = msgspec.structs.replace(good, **{name: {"x": value} if name == "alone" else value})
+        figures: Any = {"latency": (1.0, "s", "measured")}
+        write(tmp_path, made("inference", "t", name, "bnn", figures, layers=[strange]))
+    found = write_report(tmp_path, "--out", tmp_path / "report.html")
+    assert found["results"] == 0 and len(found["faults"]) == 3
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e18, 1e-18])
+def test_numbers_at_the_edge(tmp_path: Path, write_report: Callable[..., Any], value: float) -> None:
+    """Nothing fails on them, and what cannot be drawn is not."""
+    odd = [msgspec.structs.replace(one, cost=value, macs=round(value), bytes=0) for one in layers(1.0)]
+    for place, algorithm in enumerate(("fp32", "bnn", "fda")):
+        for track, figures in (
+            (
+                "learning_task",
+                {"accuracy": (value, "1", "measured"), "train_seconds": (value, "s", "measured")},
+            ),
+            ("corruption", {"fog/1: accuracy": (value, "1", "measured")}),
+            ("training", {"accuracy": (value if place < 2 else 0.5, "1", "measured")}),
+            ("complexity", {"compression": (value, "1", "model")}),
+            ("inference", {"latency": (value, "s", "measured")}),
+        ):
+            more = {"corruption": "standin_corruptions"} if track == "corruption" else {}
+            result = made(track, "fashion_mnist", "a", algorithm, figures, layers=odd, seed=0, **more)  # type: ignore[arg-type]
+            write(tmp_path, result)
+    found = write_report(tmp_path, "--out", tmp_path / "report.html")
+    assert found["results"] == 15 and found["faults"] == [] and "accuracy" in found["figures"]
+    text = text_of(tmp_path / "report.html")
+    assert not re.search(r"\b(nan|inf|Infinity|NaN)\b", text)
 
 
 def test_mixed_origins_are_said(tmp_path: Path, write_report: Callable[..., Any]) -> None:
@@ -267,10 +313,7 @@ def test_markdown_and_pictures(everything: Path, tmp_path: Path, write_report: C
     text = out.read_text()
     assert text.count("## ") == len(SECTIONS)
     assert [f"pictures/{name}.svg" for name in found["figures"]] == re.findall(r"\]\(<(.*?)>\)", text)
-    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    for table in tables:
-        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
-        assert len(widths) == 1, table
+    has_whole_tables(text)
 
 
 @pytest.mark.parametrize(
