@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     import altair
 
 
+Mark = Literal["", "best", "worst"]
+
+
 @dataclass(frozen=True)
 class Cell:
     """mark: among its row; printed: what the paper has there; results: the numbers of those behind it."""
 
     text: str
-    mark: Literal["", "best", "worst"] = ""
+    mark: Mark = ""
     printed: str = ""
     results: tuple[int, ...] = ()
     code: bool = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bibench_tvm.report.data import Data
 from bibench_tvm.report.intervals import Interval
-from bibench_tvm.report.parts import Cell
+from bibench_tvm.report.parts import Cell, Mark
 
 NOTHING = "–"
 
@@ -40,16 +40,15 @@ def cost(value: float, unit: str) -> str:
     return duration(value) if unit == "s" else f"{value:,.0f} {unit}"
 
 
-def marks(values: Mapping[str, float | None], *, more_is_better: bool = True) -> dict[str, str]:
+def marks(values: Mapping[str, float | None], *, more_is_better: bool = True) -> dict[str, Mark]:
     """Name -> "best" or "worst", where there are two that differ; those that are equal share it."""
     there = {name: value for name, value in values.items() if value is not None}
     if len(set(there.values())) < 2:
         return {}
     most, least = max(there.values()), min(there.values())
     best, worst = (most, least) if more_is_better else (least, most)
-    return {
-        name: "best" if value == best else "worst" for name, value in there.items() if value in (best, worst)
-    }
+    found: dict[str, Mark] = {name: "worst" for name, value in there.items() if value == worst}
+    return found | {name: "best" for name, value in there.items() if value == best}
 
 
 def cells(
@@ -60,7 +59,7 @@ def cells(
     return [
         Cell(
             number(values.get(name)),
-            mark=found.get(name, ""),  # type: ignore[arg-type]
+            mark=found.get(name, ""),
             printed="" if printed.get(name) is None else number(printed[name]),
         )
         for name in names

@@ -71,17 +71,15 @@ def section(of: Data, paper: bool) -> Section:
     return Section(about.id, about.title, about.intro, parts)
 
 
-def _place(sample: Sample) -> tuple[str, str]:
-    """Where it ran, and whether that has a clock."""
-    return board(sample.key), unit(sample.entries[0])
+def machine(entry: Entry) -> str:
+    """Its board; where that is "host", with its processor, as it may be another one each time."""
+    processor = entry.result.machine.get("processor", "")
+    named = board(entry.key) + (f" ({processor})" if entry.key.device == "host" and processor else "")
+    return named if unit(entry) == "s" else f"{named}, {unit(entry)}"
 
 
 def _machine(sample: Sample) -> str:
-    """Its board; where that is "host", with its processor, as it may be another one each time."""
-    place, of = _place(sample)
-    machine = sample.entries[0].result.machine.get("processor", "")
-    named = f"{place} ({machine})" if sample.key.device == "host" and machine else place
-    return named if of == "s" else f"{named}, {of}"
+    return machine(sample.entries[0])
 
 
 def _twins(found: Sequence[Sample]) -> Callable[[Sample], Sample | None]:
@@ -145,7 +143,7 @@ def _fronts(found: Sequence[Sample], names: Sequence[str], of: Data) -> list[Fig
     for sample in found:
         if twin := judged.get(_trained(sample.key)):
             numbers[len(points)] = [*sample.numbers, *twin.numbers]
-            of_time = _place(sample)[1] == "s"
+            of_time = unit(sample.entries[0]) == "s"
             points.append(
                 {
                     "board": _machine(sample),
@@ -153,7 +151,7 @@ def _fronts(found: Sequence[Sample], names: Sequence[str], of: Data) -> list[Fig
                     "metric": metric(twin.entries[0].result),
                     "algorithm": algorithm(sample.key),
                     "arch": sample.key.arch,
-                    "unit": "ms" if of_time else _place(sample)[1],
+                    "unit": "ms" if of_time else unit(sample.entries[0]),
                     "x": sample.interval.mean * (1e3 if of_time else 1),
                     "y": 100 * twin.interval.mean,
                     "index": len(points),
@@ -201,9 +199,9 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _front(own: Rows, best: Sequence[tuple[float, float]], names: Sequence[str]) -> Any:
     archs = {str(point["arch"]) for point in own}
-    unit = str(own[0]["unit"])
-    title = f"{unit} a run, logarithmic: less is better"
-    x = logarithmic(altair.X, "x", title, [float(point["x"]) for point in own], large=unit != "ms")
+    of = str(own[0]["unit"])
+    title = f"{of} a run, logarithmic: less is better"
+    x = logarithmic(altair.X, "x", title, [float(point["x"]) for point in own], large=of != "ms")
     y = altair.Y("y:Q", title=f"{own[0]['metric']}, percent", scale=altair.Scale(zero=False, padding=14))
     line = altair.Chart(data([{"x": a, "y": b} for a, b in best]), width=250, height=200).mark_line(
         interpolate="step-after", color=INK, strokeDash=[4, 3], opacity=0.7
@@ -233,7 +231,10 @@ def _table(found: Sequence[Sample]) -> Table:
                     _machine(sample),
                     network(sample.key),
                     algorithm(sample.key),
-                    Cell(cost(sample.interval.mean, _place(sample)[1]), mark=best.get(str(id(sample)), "")),  # type: ignore[arg-type]
+                    Cell(
+                        cost(sample.interval.mean, unit(sample.entries[0])),
+                        mark=best.get(str(id(sample)), ""),
+                    ),
                     NOTHING if size is None else f"{size / 1024:,.0f} KiB",
                     results(sample.numbers),
                 )

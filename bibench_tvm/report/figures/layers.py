@@ -9,9 +9,9 @@ from typing import Any
 import altair
 
 from bibench_tvm.report.data import FLOAT, Data, Entry, algorithm, algorithms, board, grouped, network, short
-from bibench_tvm.report.figures.inference import latency, unit
+from bibench_tvm.report.figures.inference import latency, machine, unit
 from bibench_tvm.report.figures.style import COLOURS, INK, Rows, data, logarithmic, side_by_side, titled
-from bibench_tvm.report.parts import Figure, Section, Table, results, row
+from bibench_tvm.report.parts import Cell, Figure, Section, Table, results, row
 from bibench_tvm.report.tables import NOTHING, cost, number, run_line
 from bibench_tvm.tracks.results import Layer
 
@@ -19,6 +19,7 @@ from bibench_tvm.tracks.results import Layer
 BINARY_LIMIT, FLOAT_LIMIT = "binary_products_per_s", "float_products_per_s"
 OURS, INSTRUCTIONS = "bibench_tvm", "instructions"
 MOST_LAYERS = 60  # that a chart shows
+MOST_CHARTS = 8  # of layers: what is more has its table alone
 
 
 def timing(of: Data, paper: bool) -> Section:
@@ -34,8 +35,11 @@ def timing(of: Data, paper: bool) -> Section:
         empty="No result has times of layers yet.",
         command=run_line(of, "--profile", "quick", "--track", "inference"),
     )
-    parts = [_bars(entry, index) for index, entry in enumerate(_shown(of), 1)]
-    if parts and not any(layer.alone for entry in _shown(of) for layer in entry.result.layers):
+    shown = _shown(of)
+    parts: list[Table | Figure] = [_bars(entry, n) for n, entry in enumerate(shown[:MOST_CHARTS], 1)]
+    if more := shown[MOST_CHARTS:]:
+        parts.append(_further(more))
+    if parts and not any(layer.alone for entry in shown for layer in entry.result.layers):
         lacks = "No library has been timed beside these layers."
         line = "python -m bibench_tvm.bench ARTIFACT --against topi,onnxruntime,default"
         return Section(about.id, about.title, about.intro, parts, lacks, line)
@@ -56,19 +60,16 @@ def roofline(of: Data, paper: bool) -> Section:
         empty="No result has times of layers on a board with a clock yet.",
         command=run_line(of, "--profile", "quick", "--track", "inference"),
     )
-    charts, rows, limits = [], [], []
-    for entry in _shown(of):
-        if unit(entry) != "s":
-            continue
-        points, own = _points(entry)
-        if points:
-            charts.append(
-                titled(
-                    _roof(entry, points), f"{network(entry.key)}, {algorithm(entry.key)}", board(entry.key)
-                )
-            )
-            rows += own
-            limits.append(_limit(entry, BINARY_LIMIT))
+    charts: list[Any] = []
+    rows: list[list[Cell]] = []
+    limits = []
+    timed = [entry for entry in _shown(of) if unit(entry) == "s"]
+    for place, entries in grouped(timed, machine).items():
+        found = [_points(entry) for entry in entries]
+        rows += [line for _, lines in found for line in lines]
+        if points := [point for own, _ in found for point in own]:
+            charts.append(titled(_roof(entries[0], points), place))
+            limits.append(_limit(entries[0], BINARY_LIMIT))
     if not charts:
         return about
     columns = ["network", "layer", "binary", "products a byte", "G products/s", "of the limit", "results"]
@@ -166,6 +167,19 @@ def _bars(entry: Entry, index: int) -> Figure:
     )
 
 
+def _further(entries: Sequence[Entry]) -> Table:
+    """Of networks that have no chart."""
+    rows = []
+    for entry in entries:
+        of, about_it = unit(entry), (network(entry.key), algorithm(entry.key), board(entry.key))
+        for layer in entry.result.layers:
+            alone = "; ".join(f"{short(name)} {cost(value, of)}" for name, value in layer.alone.items())
+            fields = (short(layer.name), "yes" if layer.binarized else "no")
+            rows.append(row(*about_it, *fields, cost(layer.cost, of), alone, results([entry.number])))
+    columns = ["network", "algorithm", "board", "layer", "binary", "in the network", "alone", "results"]
+    return Table(f"Time of each layer: {len(entries)} further networks", columns, rows, 4, folded=True)
+
+
 def _chart(points: Rows, kinds: Sequence[str], title: str) -> Any:
     there = [kind for kind in kinds if kind in {point["kind"] for point in points}]
     colours = [COLOURS[kinds.index(kind) % len(COLOURS)] for kind in there]
@@ -189,7 +203,7 @@ def _limit(entry: Entry, kind: str) -> float | None:
     return value * (entry.key.threads or 1) if isinstance(value, (int, float)) and value > 0 else None
 
 
-def _points(entry: Entry) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+def _points(entry: Entry) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
     points, rows = [], []
     for place, layer in enumerate(entry.result.layers, 1):
         if layer.cost <= 0 or layer.macs <= 0 or not layer.bytes:
