@@ -77,7 +77,7 @@ def _table(
                 if part is not None and all(value is None for value in values.values()):
                     continue
                 printed = {name: printed_overall(track, part, ours[name]) for name in names}
-                title = TITLES[track] if part is None else part
+                title = TITLES[track] if part is None else {"speedup": "speed-up"}.get(part, part)
                 label = f"{title}, {place}" if part is None and place else title
                 rows.append([Cell(label, head=part is None), *cells(names, values, printed)])
     return Table(caption, ["", *names], rows) if rows else None

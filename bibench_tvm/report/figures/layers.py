@@ -40,9 +40,11 @@ def timing(of: Data, paper: bool) -> Section:
     if more := shown[MOST_CHARTS:]:
         parts.append(_further(more))
     if parts and not any(layer.alone for entry in shown for layer in entry.result.layers):
-        lacks = "No library has been timed beside these layers."
-        line = "python -m bibench_tvm.bench ARTIFACT --against topi,onnxruntime,default"
-        return Section(about.id, about.title, about.intro, parts, lacks, line)
+        lacks = (
+            "No library was timed beside these layers. What bench shows of an artifact with --against "
+            "topi,onnxruntime,default is in no result unless the job that made it was run so."
+        )
+        return Section(about.id, about.title, [*about.intro, lacks], parts)
     return Section(about.id, about.title, about.intro, parts) if parts else about
 
 
