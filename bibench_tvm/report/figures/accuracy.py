@@ -38,10 +38,11 @@ def section(data: Data, paper: bool) -> Section:
     panels = grouped(found, lambda sample: (sample.key.profile, network(sample.key), settings(sample.key)))
     several = len({profile for profile, _, _ in panels}) > 1
     several_settings = len({(p, n) for p, n, _ in panels}) < len(panels)
-    charts = []
+    charts, beside = [], False
     for (profile, name, of), group in panels.items():
         title = [name, profile if several else "", of if several_settings else ""]
-        rows = [_point(sample) for sample in group]
+        rows = [_point(sample) | {"printed": printed_score(sample.key)} for sample in group]
+        beside = beside or any(point["printed"] is not None for point in rows)
         chart = dots(rows, [a for a in names if a in {r["algorithm"] for r in rows}], "percent")
         charts.append(titled(chart, " · ".join(part for part in title if part)))
     figure = Figure(
@@ -51,7 +52,8 @@ def section(data: Data, paper: bool) -> Section:
         chart=side_by_side(charts, 2),
         table=_table(found),
     )
-    return Section(about.id, about.title, about.intro, [figure])
+    stroke = ["An upright stroke is what the paper prints for the same network and task."] if beside else []
+    return Section(about.id, about.title, [*about.intro, *stroke], [figure])
 
 
 def _point(sample: Sample) -> dict[str, object]:

@@ -66,14 +66,17 @@ def logarithmic(channel: Any, field: str, title: str, values: Sequence[float], *
 
 
 def dots(rows: Rows, names: Sequence[str], title: str, width: int = PANEL) -> Any:
-    """A dot a row with the interval from `low` to `high`, where it has one."""
+    """A dot a row with the interval from `low` to `high`, where it has one; a stroke where `printed` is."""
     base = altair.Chart(data(rows), width=width, height=ROW * max(len(names), 2))
     y = by_algorithm(names)
     spread = base.mark_rule(strokeWidth=2).encode(across("low", title), y, colour(names), x2="high:Q")
     point = base.mark_point(size=60, filled=True, opacity=1).encode(
         across("x", title), y, colour(names), shape(names)
     )
-    return altair.layer(spread, point)
+    if not (printed := [row for row in rows if row.get("printed") is not None]):
+        return altair.layer(spread, point)
+    stroke = altair.Chart(data(printed)).mark_tick(color=INK, thickness=2, size=ROW - 3)
+    return altair.layer(stroke.encode(across("printed", title), y), spread, point)
 
 
 def side_by_side(charts: Iterable[Any], columns: int) -> altair.ConcatChart:

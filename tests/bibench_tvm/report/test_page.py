@@ -123,6 +123,16 @@ def test_every_figure_is_drawn_and_has_its_numbers(full_page: Path) -> None:
         assert content.count("<tr") > 2
 
 
+def test_what_the_paper_prints_is_beside_where_there_is_one(full_page: Path) -> None:
+    """Of the three networks of the made results, ResNet18 on CIFAR10 alone is in the paper."""
+    section = text_of(full_page).partition('<section id="learning-task"')[2].partition("</section>")[0]
+    assert "An upright stroke is what the paper prints" in section
+    (drawn,) = pictures(section)
+    strokes = [one for one in drawn.iter() if "mark-rect" in one.get("class", "") for _ in one]
+    assert len(strokes) == 9
+    assert "<td>94.82</td>" in section
+
+
 def test_numbers_lead_to_their_commands(full_page: Path) -> None:
     text = text_of(full_page)
     count = sum(1 for _ in all_results())
