@@ -12,6 +12,7 @@ from rich.console import Console
 from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.cli.own_algorithm import Mine, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,6 +27,9 @@ Arch = Annotated[
 ]
 Algorithm = Annotated[str | None, typer.Option(help="The binarization algorithm of --arch.")]
 Variant = Annotated[str | None, typer.Option(help="The formulas of --algorithm: paper or released.")]
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Of --arch and --algorithm: the network of the zoo, docs/zoo.md.")
+]
 Checkpoint = Annotated[Path | None, typer.Option(help="The same as MODEL.")]
 InputShape = Annotated[list[str] | None, typer.Option(help="[NAME:]1x3x32x32 for an input; may be repeated.")]
 Tuned = Annotated[
@@ -55,6 +59,8 @@ def compile_command(
     arch: Arch = None,
     algorithm: Algorithm = None,
     variant: Variant = None,
+    mine: Mine = None,
+    pretrained: Pretrained = False,
     checkpoint: Checkpoint = None,
     input_shape: InputShape = None,
     tuned: Tuned = None,
@@ -70,7 +76,7 @@ def compile_command(
     debug: Debug = False,
 ) -> None:
     """Compile a binarized network for an Arm processor, or for this machine."""
-    with reporting(as_json=as_json, debug=debug):
+    with reporting(as_json=as_json, debug=debug), own_algorithm(mine):
         from bibench_tvm.cli.arrays import read_array, read_samples
         from bibench_tvm.compiling.compiler import CompileOptions, chooser, compile_network
         from bibench_tvm.compiling.processors import resolve_target
@@ -79,7 +85,7 @@ def compile_command(
         chooser(resolve_target(target), tuned)  # before the network is built
         if verify < 0:
             raise UsageError(f"--verify {verify} makes no sense: it is the number of inputs to compare on.")
-        network = named(model, checkpoint, arch, algorithm, variant, input_shape or [])
+        network = named(model, checkpoint, arch, algorithm, variant, input_shape or [], pretrained)
         network = replace(network, name=name or network.name)
         given: Any = None
         classes = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command
+from bibench_tvm.cli.own_algorithm import Mine, own_algorithm
 from bibench_tvm.compile import Algorithm, Checkpoint, InputShape, Model, Variant
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ def summary(
     arch: Arch = None,
     algorithm: Algorithm = None,
     variant: Variant = None,
+    mine: Mine = None,
     checkpoint: Checkpoint = None,
     input_shape: InputShape = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Parameters, bits and operations of a network in theory, layer by layer, without training it."""
-    with reporting(as_json=as_json, debug=debug):
+    with reporting(as_json=as_json, debug=debug), own_algorithm(mine):
         import msgspec
         import torch
 

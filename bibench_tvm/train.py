@@ -5,6 +5,7 @@ The bundled network was written by the command in its checkpoint's extra["comman
 
 import contextlib
 import os
+import resource
 import shlex
 import sys
 from pathlib import Path
@@ -28,8 +29,11 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
+from bibench_tvm.cli.own_algorithm import Mine, Own, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_OWN = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 @app.command()
@@ -41,9 +45,11 @@ def train(
     task: Annotated[str, typer.Option(help="What to train on.")] = "fashion_mnist",
     arch: Annotated[str, typer.Option(help="The network, such as resnet20 or resnet20@small.")] = "resnet20",
     algorithm: Annotated[
-        str, typer.Option(help="The binarization algorithm, or fp32 for none.")
-    ] = "reactnet",
+        str | None,
+        typer.Option(help="The binarization algorithm, or fp32 for none. Default: --mine's, or reactnet."),
+    ] = None,
     variant: Annotated[str, typer.Option(help="The formulas: paper or released.")] = "paper",
+    mine: Mine = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(help="A module that stays float; may be repeated. Default: first conv., last linear."),
@@ -102,14 +108,15 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network and write a checkpoint; a stopped training goes on when the command is given again."""
-    with reporting(as_json=as_json, debug=debug), notes():
+    with reporting(as_json=as_json, debug=debug), notes(), own_algorithm(mine) as own:
         everywhere = len(os.sched_getaffinity(0))
+        algorithm = algorithm or (own.name if own else "reactnet")
         if judged is not None:
             refuse_tracker_alone(tracker, board)
             _judge(judged, task, data, board, tracker, wait, as_json=as_json)
             return
         if sweep is not None:
-            _sweep(sweep, out or Path("runs") / sweep.stem, cores or everywhere, as_json=as_json)
+            _sweep(sweep, out or Path("runs") / sweep.stem, cores or everywhere, own, as_json=as_json)
             return
         if board or tracker:
             raise UsageError("--board and --tracker go with --evaluate.")
@@ -181,7 +188,20 @@ def train(
             named = {f"test_{name}": value for name, value in metrics.items()}
             extra = load_untrusted(folder / CHECKPOINT)["extra"]
             about = {name: extra[name] for name in ("train_seconds", "data")}
-            print_json({**names, **named, **about, "checkpoint": str(folder / CHECKPOINT)})
+            used = {"cpu_seconds": _cpu_seconds(), "peak_memory_bytes": _peak_memory_bytes()}
+            print_json({**names, **named, **about, **used, "checkpoint": str(folder / CHECKPOINT)})
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that read its data."""
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, _OWN))
+
+
+def _peak_memory_bytes() -> int:
+    """Of the largest process."""
+    return max(used.ru_maxrss for used in map(resource.getrusage, _OWN)) * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def _judge(
@@ -233,13 +253,13 @@ def _judge(
         print_json({"evaluated": str(path), "task": task, **where, "metrics": metrics})
 
 
-def _sweep(path: Path, out: Path, cores: int, *, as_json: bool) -> None:
+def _sweep(path: Path, out: Path, cores: int, own: Own | None, *, as_json: bool) -> None:
     from bibench_tvm.jobs.engine import run_jobs
     from bibench_tvm.jobs.progress import shown
     from bibench_tvm.jobs.sweep import jobs_of, read_sweep, rows_of, table_of
 
-    points = read_sweep(path)
-    jobs = jobs_of(points, out)
+    points = read_sweep(path, own)
+    jobs = jobs_of(points, out, own)
     with shown(f"{len(jobs)} trainings", len(jobs)) as advance:
         outcomes = run_jobs(jobs, out, cores=cores, advance=advance)
     rows = rows_of(points, outcomes)

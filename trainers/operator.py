@@ -150,6 +150,7 @@ class BinaryLayer(nn.Module):
     Attributes for subclasses:
         name: what the layer is called in its network, for messages.
         variant: "paper" or "released".
+        file_digest: of the file of an algorithm that is none of ours, for `load_algorithm` to set.
         hyperparameters: of `hyperparameters_type`.
         spatial: number of spatial dimensions, 2, 1 or (Linear) 0.
         is_transposed: whether it is a transposed convolution. To an algorithm its weights are those of any
@@ -162,6 +163,7 @@ class BinaryLayer(nn.Module):
 
     input_derivative: Derivative = staticmethod(clip)
     weight_derivative: Derivative = staticmethod(clip)
+    file_digest = ""
     hyperparameters_type: type[Hyperparameters] = Hyperparameters
     hyperparameters: Hyperparameters
 

@@ -44,6 +44,10 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(path):
             importlib.import_module(f"{package}.{module.name}")
 
+    def forget(self, name: str) -> None:
+        """Take an entry out again."""
+        del self._entries[name]
+
     def names(self) -> list[str]:
         """The registered names in alphabetical order."""
         return sorted(self._entries)

@@ -59,12 +59,22 @@ def named(
     algorithm: str | None,
     variant: str | None,
     input_shape: Sequence[str],
+    trained: bool = False,
 ) -> Network:
-    """What the options of a command say. Raises UsageError where they contradict one another."""
+    """What the options of a command say; `trained` asks for the network of the zoo.
+
+    Raises UsageError where they contradict one another, ValueError where there is no such network."""
     if model and checkpoint:
         raise UsageError("MODEL and --checkpoint name the same thing; give one of them.")
     shapes = dict(parse_input_shape(text) for text in input_shape)
     file = model or checkpoint
+    if trained:
+        if file or arch is None or variant:
+            raise UsageError("--pretrained goes with --arch and --algorithm, and with no file or --variant.")
+        from trainers.pretrained import pretrained
+
+        file = pretrained(arch, algorithm or "fp32")
+        return Network(model=file, input_shapes=shapes, name=arch)
     if file is not None:
         return Network(model=file, arch=arch, algorithm=algorithm, variant=variant, input_shapes=shapes)
     if arch is not None:

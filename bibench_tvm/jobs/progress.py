@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from bibench_tvm.cli.console import phase, stderr
-from bibench_tvm.jobs.engine import Outcome
+from bibench_tvm.jobs.job import Outcome
 
 
 @contextlib.contextmanager

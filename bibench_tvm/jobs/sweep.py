@@ -15,7 +15,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.jobs.engine import Job, Outcome, folder_of
+from bibench_tvm.cli.own_algorithm import Own
+from bibench_tvm.jobs.job import Job, Outcome, folder_of
 from trainers.checkpoint import CHECKPOINT
 from trainers.convert import list_algorithms, list_hyperparameters
 from trainers.models import default_sizes
@@ -51,7 +52,8 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One training of a sweep; `settings` as the command takes them."""
+    """One training of a sweep; `settings` as the command takes them, `file` the digest of the algorithm's if
+    it is the user's own."""
 
     task: str
     arch: str
@@ -62,6 +64,7 @@ class Point(msgspec.Struct, frozen=True):
     settings: tuple[str, ...]
     limit_train: int | None
     data: str | None
+    file: str = ""
 
     @property
     def name(self) -> str:
@@ -70,6 +73,7 @@ class Point(msgspec.Struct, frozen=True):
         if self.limit_train:
             parts.insert(1, f"limit={self.limit_train}")
         algorithm = self.algorithm if self.variant == "paper" else f"{self.algorithm}+{self.variant}"
+        algorithm += f"@{self.file}" if self.file else ""
         return "/".join([self.task.replace("/", "_"), self.arch, algorithm, ",".join(parts)])
 
     @property
@@ -83,11 +87,11 @@ class Point(msgspec.Struct, frozen=True):
         binarized network has."""
         own = ("stages=", "distillation=", "temperature=", "decay_binary=")
         kept = tuple(setting for setting in self.of_recipe if not setting.startswith(own))
-        return msgspec.structs.replace(self, algorithm="fp32", variant="paper", settings=kept)
+        return msgspec.structs.replace(self, algorithm="fp32", variant="paper", settings=kept, file="")
 
 
-def read_sweep(path: Path) -> list[Point]:
-    """All points of the sweep in a YAML file, each once.
+def read_sweep(path: Path, own: Own | None = None) -> list[Point]:
+    """All points of the sweep in a YAML file, each once; `own` is the user's algorithm, if there is one.
 
     Raises:
         UsageError: the file is missing, is no YAML, or names what there is not.
@@ -111,7 +115,12 @@ def read_sweep(path: Path) -> list[Point]:
         raise UsageError(f"{path} has no trainings.")
     for point in points:
         _check(point)
-    return list(points)
+    return [own_point(point, own) for point in points]
+
+
+def own_point(point: Point, own: Own | None) -> Point:
+    """The point, with the digest of the algorithm's file if it is the user's own."""
+    return msgspec.structs.replace(point, file=own.digest) if own and point.algorithm == own.name else point
 
 
 def _points(grid: Grid) -> Iterator[Point]:
@@ -158,10 +167,11 @@ def _check(point: Point) -> None:
     check_options(point.algorithm, "hyper-parameter", dict(map(split_setting, numbers)), known)
 
 
-def jobs_of(points: Sequence[Point], folder: Path) -> list[Job]:
+def jobs_of(points: Sequence[Point], folder: Path, own: Own | None = None) -> list[Job]:
     """A job for each point, and one for each float network that a binarized one starts from.
 
-    Paths are absolute, so that the jobs are the same from wherever they are run.
+    `own` is the user's algorithm, if some are of it. Paths are absolute, so that the jobs are the same from
+    wherever they are run.
     """
     folder = folder.absolute()
     jobs: dict[str, Job] = {}
@@ -169,23 +179,24 @@ def jobs_of(points: Sequence[Point], folder: Path) -> list[Job]:
         recipe = find_recipe(point.recipe, point.of_recipe)
         twin = point.float_twin
         if point.algorithm != "fp32" and recipe.from_float:
-            jobs.setdefault(twin.name, Job(name=twin.name, command=_command(twin, folder)))
+            jobs.setdefault(twin.name, job_of(twin, folder, own))
             start = ["--init", str(folder_of(folder, twin.name) / CHECKPOINT)]
-            command = _command(point, folder) + start
-            jobs[point.name] = Job(name=point.name, command=command, needs=[twin.name])
+            job = job_of(point, folder, own)
+            jobs[point.name] = msgspec.structs.replace(job, command=job.command + start, needs=[twin.name])
         else:
-            jobs.setdefault(point.name, Job(name=point.name, command=_command(point, folder)))
+            jobs.setdefault(point.name, job_of(point, folder, own))
     return list(jobs.values())
 
 
-def _command(point: Point, folder: Path) -> list[str]:
+def job_of(point: Point, folder: Path, own: Own | None = None) -> Job:
+    """The training by itself; `folder` is absolute."""
     command = ["bibench_tvm.train", "--json", "--threads", "1", "--out", str(folder_of(folder, point.name))]
     for option in ("task", "arch", "algorithm", "variant", "recipe", "seed", "limit_train", "data"):
         if (value := getattr(point, option)) is not None:
             command += [f"--{option.replace('_', '-')}", str(value)]
     for setting in point.settings:
         command += ["--set", setting]
-    return command
+    return Job(name=point.name, command=command + (own.options(point.algorithm) if own else []))
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:

@@ -21,6 +21,7 @@ from bibench_tvm.report.intervals import LEVEL
 from bibench_tvm.report.parts import Cell, Section, Table, results, row
 from bibench_tvm.report.tables import duration, percent, run_line
 from bibench_tvm.tracks.results import TRACKS
+from bibench_tvm.tracks.structure import TASK as STRUCTURE
 
 KINDS = {
     "measured": "measured on real data or a real machine",
@@ -39,8 +40,8 @@ def headline(data: Data) -> list[str]:
     if not entries:
         return ["There are no results in this folder yet."]
     tracks = [track.replace("_", " ") for track in TRACKS if data.of(track)]
-    networks = {entry.key.arch for entry in entries}
-    tasks = {entry.key.task for entry in entries if entry.key.task}
+    networks = {entry.key.arch for entry in entries if entry.key.task != STRUCTURE}
+    tasks = {entry.key.task for entry in entries if entry.key.task} - {STRUCTURE}
     machines = dict.fromkeys(_machine(entry) for entry in entries)
     figures = sum(len(entry.result.figures) for entry in entries)
     days = sorted(entry.result.ended[:10] for entry in entries if entry.result.ended)

@@ -19,6 +19,7 @@ from bibench_tvm.report.parts import Cell, Section, Table
 from bibench_tvm.report.tables import cells, run_line
 from bibench_tvm.tracks.overall import Row, overall
 from bibench_tvm.tracks.results import Track
+from bibench_tvm.tracks.structure import TASK as STRUCTURE
 
 ACCURACY: tuple[Track, ...] = ("learning_task", "architecture", "corruption")
 EFFICIENCY: tuple[Track, ...] = ("training", "complexity", "inference")
@@ -97,6 +98,8 @@ def _overall(track: Track, entries: Sequence[Entry], left_out: list[str]) -> dic
 
     known = []
     for entry in entries:
+        if entry.key.task == STRUCTURE:
+            continue
         needed = [task for task in (entry.key.task, entry.key.corruption) if task]
         strange = [task for task in needed if task not in tasks.names()]
         if strange and entry.key.track in ("learning_task", "architecture", "corruption", "training"):

@@ -59,6 +59,31 @@ def table(
             print_json(found)
 
 
+@app.command()
+def structure(
+    name: Annotated[str, typer.Argument(metavar="KIND", help="cnn, transformer or mlp.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """What binarization does to a local structure, without training: table 7 of the paper."""
+    with reporting(as_json=as_json, debug=debug):
+        import statistics
+
+        from bibench_tvm.tracks.structure import STRUCTURES, binarization_error
+
+        if name not in STRUCTURES:
+            raise unknown("structure", name, STRUCTURES)
+        errors = binarization_error(STRUCTURES[name])
+        mean = statistics.fmean(errors.values())
+        results(as_json).print(f"{name}: binarization error {mean:.3f}, the mean over {len(errors)} sizes")
+        if as_json:
+            sizes = [
+                {"extent": extent, "width": width, "error": error}
+                for (extent, width), error in errors.items()
+            ]
+            print_json({"structure": name, "error": mean, "sizes": sizes})
+
+
 def _show_paper(reading: Reading, console: Console) -> dict[str, Any]:
     import msgspec
 

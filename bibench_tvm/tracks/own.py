@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import sys
@@ -10,13 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results
+from bibench_tvm.cli.console import (
+    AsJson,
+    Debug,
+    Tracker,
+    print_json,
+    refuse_tracker_alone,
+    reporting,
+    results,
+)
 from bibench_tvm.cli.errors import unknown
+from bibench_tvm.cli.own_algorithm import Mine, kept_algorithm, own_algorithm
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from bibench_tvm.tracks.deployment import Deployment
     from bibench_tvm.tracks.overall import Row
     from bibench_tvm.tracks.results import Result
 
@@ -33,14 +44,26 @@ def run(
     algorithm: Annotated[
         Several, typer.Option(help="Only this algorithm, beside fp32; may be repeated. Or all.")
     ] = None,
+    mine: Mine = None,
+    board: Annotated[
+        Several, typer.Option(help="The key of a board, for inference beside this machine; may be repeated.")
+    ] = None,
+    tracker: Tracker = "",
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs at a time. Default: all cores.")] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Run the jobs that time nothing on this Ray cluster.")
+    ] = "",
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds that a job may take. Default: as the profile says.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Run what is missing of a profile; stopped or killed, the same command goes on."""
     with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.jobs.cluster import ray_cluster
         from bibench_tvm.jobs.progress import shown
-        from bibench_tvm.tracks.plan import Filter, plan
+        from bibench_tvm.tracks.plan import Filter, Plan, places_of
         from bibench_tvm.tracks.profiles import PROFILES
         from bibench_tvm.tracks.results import TRACKS
         from bibench_tvm.tracks.runner import run_plan
@@ -50,15 +73,28 @@ def run(
         for name in track or []:
             if name not in TRACKS:
                 raise unknown("track", name, TRACKS)
+        refuse_tracker_alone(tracker, board)
+        here = len(os.sched_getaffinity(0))
         wanted = Filter(
             tracks=tuple(track or ()),
             tasks=tuple(task or ()),
             archs=tuple(arch or ()),
             algorithms=tuple(name for name in algorithm or () if name != "all"),
         )
-        items = plan(profile, PROFILES[profile], wanted, folder)
-        with shown(f"{len(items)} jobs", len(items)) as advance:
-            outcomes = run_plan(items, folder, cores=cores or len(os.sched_getaffinity(0)), advance=advance)
+        with own_algorithm(kept_algorithm(mine, folder) if mine else None) as own:
+            items = Plan(
+                name=profile,
+                profile=PROFILES[profile],
+                folder=folder,
+                places=places_of(board or (), tracker, here),
+                wanted=wanted,
+                own=own,
+                limit=limit,
+            ).items()
+        with contextlib.ExitStack() as stack:
+            cluster = stack.enter_context(ray_cluster(ray)) if ray else None
+            advance = stack.enter_context(shown(f"{len(items)} jobs", len(items)))
+            outcomes = run_plan(items, folder, cores=cores or here, cluster=cluster, advance=advance)
         states = [outcome.state for outcome in outcomes]
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
         failed = {o.name: o.reason for o in outcomes if o.state != "done"}
@@ -77,7 +113,7 @@ def status(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> Non
         from rich.box import SIMPLE
         from rich.table import Table
 
-        from bibench_tvm.jobs.engine import outcomes_in
+        from bibench_tvm.jobs.job import outcomes_in
         from bibench_tvm.tracks.plan import JOBS
         from bibench_tvm.tracks.results import TRACKS, read_all
 
@@ -97,41 +133,27 @@ def status(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> Non
 def check(
     folder: Folder,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail too where something is missing beside what is there.")
+        bool, typer.Option("--strict", help="Fail too where a comparison lacks something, or mixes.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Read every result, and name what is no result, or stands in a place that is not its own."""
+    """Read every result, and name what cannot be right, what is missing, and what does not go together."""
     with reporting(as_json=as_json, debug=debug):
-        from bibench_tvm.cli.errors import BibenchError
-        from bibench_tvm.tracks.results import FOLDER, path_of, read
+        from bibench_tvm.tracks import check as checks
 
-        if not folder.is_dir():
-            raise BibenchError(f"There is no folder {folder}.")
-        sentences, whole = [], []
-        for path in sorted((folder / FOLDER).rglob("*.json")):
-            try:
-                result = read(path)
-            except BibenchError as error:
-                sentences.append(str(error))
-                continue
-            whole.append(result)
-            if path != path_of(folder, result.key):
-                sentences.append(f"{path} holds the result that belongs into {path_of(folder, result.key)}.")
-            if not result.figures:
-                sentences.append(f"{path} has no figures.")
-        missing = [
-            f"{row.track}, {row.algorithm}: {name}" for row in _rows(whole) for name in row.overall.missing
-        ]
+        found = checks.check(folder)
         results(as_json).print(
-            f"{len(whole)} results, {len(sentences)} at fault, {len(missing)} figures missing."
+            f"{len(found.results)} results, {len(found.at_fault)} at fault, "
+            f"{len(found.missing)} figures missing."
         )
-        for sentence in [*sentences, *(f"Missing in {name}" for name in missing)]:
+        missing = [f"Missing in {name}" for name in found.missing]
+        for sentence in [*found.at_fault, *missing, *found.mixed]:
             results(as_json).print(sentence, soft_wrap=True)
         if as_json:
-            print_json({"results": len(whole), "at_fault": sentences, "missing": missing})
-        if sentences or (strict and missing):
+            lists = {"at_fault": found.at_fault, "missing": found.missing, "mixed": found.mixed}
+            print_json({"results": len(found.results), **lists})
+        if found.at_fault or (strict and (found.missing or found.mixed)):
             raise typer.Exit(1)
 
 
@@ -153,14 +175,22 @@ def show_own(folder: Path, console: Console) -> dict[str, Any]:
     """The overall metrics of each profile that has results, as tables and as what --json prints of them."""
     import msgspec
 
+    from bibench_tvm.tracks.check import faults
+    from bibench_tvm.tracks.deployment import deployments
+    from bibench_tvm.tracks.overall import overall
     from bibench_tvm.tracks.results import read_all
 
     by_profile: dict[str, list[Result]] = {}
-    for result in read_all(folder):
+    everything = read_all(folder)
+    for result in everything:
         by_profile.setdefault(result.key.profile, []).append(result)
+    if wrong := sum(any(faults(result)) for result in everything):
+        console.print(
+            f"{wrong} results have what cannot be right: `tracks check {folder}` says what.", style="yellow"
+        )
     shown = {}
     for profile, own in by_profile.items():
-        shown[profile] = _rows(own)
+        shown[profile] = overall(own)
         stand_in = any(figure.kind == "stand-in" for result in own for figure in result.figures)
         console.print(
             f"Profile {profile}{', with stand-ins' if stand_in else ''}: percent of the float network, "
@@ -173,13 +203,28 @@ def show_own(folder: Path, console: Console) -> dict[str, Any]:
                 count = len(row.overall.missing)
                 first = ", ".join(row.overall.missing[:3]) + (" …" if count > 3 else "")
                 console.print(f"{row.track}, {row.algorithm}: {count} missing: {first}", soft_wrap=True)
-    return {"folder": str(folder), "profiles": msgspec.to_builtins(shown)}
+    deployed = deployments(everything)
+    if deployed:
+        console.print(_deployment_table(deployed))
+    lists = {"profiles": msgspec.to_builtins(shown), "deployment": msgspec.to_builtins(deployed)}
+    return {"folder": str(folder), **lists}
 
 
-def _rows(own: list[Result]) -> list[Row]:
-    from bibench_tvm.tracks.overall import overall
+def _deployment_table(deployed: list[Deployment]) -> Table:
+    from rich.box import SIMPLE
+    from rich.table import Table
 
-    return overall(own)
+    table = Table(box=SIMPLE)
+    for column in ("deployed by", "Larq or daBNN, in the paper", "here: networks", "layers on bits"):
+        table.add_column(column, overflow="fold")
+    for one in deployed:
+        table.add_row(
+            one.algorithm,
+            {True: "yes", False: "no", None: "-"}[one.in_paper],
+            str(one.networks),
+            f"{one.binary} of {one.layers}",
+        )
+    return table
 
 
 def _table(rows: list[Row]) -> Table:

@@ -1,4 +1,4 @@
-"""From a profile to jobs, and from what a job printed to the results that it has."""
+"""From a profile to jobs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 
 import msgspec
 
-from bibench_tvm.cli.errors import BibenchError, UsageError
-from bibench_tvm.jobs.engine import Job, Outcome, folder_of
-from bibench_tvm.jobs.sweep import Point, jobs_of
+from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.cli.own_algorithm import Own
+from bibench_tvm.jobs.job import Job, folder_of
+from bibench_tvm.jobs.sweep import Point, job_of, jobs_of, own_point
 from bibench_tvm.tracks.profiles import LR, Block, Profile
-from bibench_tvm.tracks.results import Figure, Key, Kind, Layer, Track
+from bibench_tvm.tracks.results import Key, Track
+from bibench_tvm.tracks.structure import ALGORITHM, STRUCTURES, TASK
 from trainers.checkpoint import CHECKPOINT
 from trainers.convert import list_algorithms
 from trainers.registry import unknown_name
 
-HERE = "host"
+HERE = "host"  # the device of this machine
 JUDGED: tuple[Track, ...] = ("learning_task", "architecture")  # by the training itself
 CLOSED = {"epochs", "batch_size", "lr"}  # what may differ within the closed division
 JOBS = "jobs"  # the folder of what jobs keep, beside that of the results
@@ -37,78 +39,198 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where artifacts are timed: this machine, or a board of a tracker.
+
+    Attributes:
+        device: "host", or the board's key; target: what is compiled for; options: of `bench`.
+        cores: the most threads that are tried; emulated: whether it has instructions instead of a time.
+    """
+
+    device: str
+    target: str
+    cores: int
+    emulated: bool = False
+    options: tuple[str, ...] = ()
+
+
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """A job with the keys of the results that it has."""
 
     job: Job
-    keys: tuple[Key, ...]
+    keys: tuple[Key, ...] = ()
 
 
-def plan(name: str, profile: Profile, wanted: Filter, folder: Path) -> list[Item]:
-    """The jobs of a profile, those before that others need.
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for.
 
-    Raises:
-        UsageError: what was asked for has no job.
+    Attributes:
+        name: of the `profile`; wanted: the part of it; folder: of results and jobs.
+        places: where artifacts are timed; own: the user's algorithm, which is scored with the others.
+        limit: the seconds that each job may take; None for those of the profile.
     """
-    for algorithm in wanted.algorithms:
-        if algorithm not in list_algorithms():
-            raise unknown_name("algorithm", algorithm, list_algorithms())
-    keys: dict[str, list[Key]] = {}
-    points: dict[str, Point] = {}
-    later: list[Item] = []
-    for block in profile.trainings:
-        for point in _points(block, wanted.algorithms, block.settings):
-            own = [
-                _key(track, name, point) for track in JUDGED if wanted.takes(track, point.task, point.arch)
-            ]
-            corrupted = profile.corrupted.get(point.task)
-            judged = bool(corrupted) and wanted.takes("corruption", point.task, point.arch)
-            timed = wanted.takes("inference", point.task, point.arch) and point.seed == block.seeds[0]
-            if own or judged or timed:
-                points[point.name] = point
-                keys.setdefault(point.name, []).extend(own)
-            if judged and corrupted:
-                later.append(_judging(name, point, corrupted, folder))
-            if timed:
-                later += _deploying(name, point, folder)
-    if profile.sensitivity and wanted.takes("training", profile.sensitivity.task, profile.sensitivity.arch):
-        for point in _variations(profile, wanted.algorithms):
+
+    name: str
+    profile: Profile
+    folder: Path
+    places: tuple[Place, ...]
+    wanted: Filter = Filter()
+    own: Own | None = None
+    limit: float | None = None
+
+    def items(self) -> list[Item]:
+        """The jobs, those before that others need.
+
+        Raises:
+            UsageError: what was asked for has no job.
+        """
+        for algorithm in self.wanted.algorithms:
+            if algorithm not in list_algorithms():
+                raise unknown_name("algorithm", algorithm, list_algorithms())
+        found = [*self._counted(), *self._structures(), *self._trained(), *self._consumed()]
+        if not found:
+            raise UsageError(f"The profile {self.name} has no job for what was asked for.")
+        limit = self.limit or self.profile.limit
+        return [
+            msgspec.structs.replace(item, job=msgspec.structs.replace(item.job, limit=limit))
+            for item in found
+        ]
+
+    @property
+    def _jobs(self) -> Path:
+        """Absolute, so that the jobs are the same from wherever they are run."""
+        return (self.folder / JOBS).absolute()
+
+    @property
+    def _algorithms(self) -> list[str]:
+        """The float network always: the others are compared with it."""
+        own = [self.own.name] if self.own else []
+        return list(dict.fromkeys(["fp32", *(self.wanted.algorithms or list_algorithms()), *own]))
+
+    def _points(self, block: Block, settings: tuple[str, ...]) -> Iterator[Point]:
+        for seed in block.seeds:
+            for algorithm in self._algorithms:
+                point = Point(
+                    *(block.task, block.arch, algorithm, "paper", seed, "paper"),
+                    *(settings, block.limit_train, None),
+                )
+                yield own_point(point, self.own)
+
+    def _counted(self) -> Iterator[Item]:
+        for arch in self.profile.complexity:
+            if self.wanted.tasks or not self.wanted.takes("complexity", "", arch):
+                continue
+            for algorithm in self._algorithms:
+                command = ["bibench_tvm.summary", "--json", "--arch", arch, "--algorithm", algorithm]
+                job = Job(name=f"complexity/{arch}/{algorithm}", command=command + self._options(algorithm))
+                key = Key(track="complexity", task="", arch=arch, algorithm=algorithm, profile=self.name)
+                yield Item(job=job, keys=(key,))
+
+    def _structures(self) -> Iterator[Item]:
+        for name in STRUCTURES if self.profile.structure else ():
+            if self.wanted.takes("architecture", TASK, name):
+                job = Job(
+                    name=f"structure/{name}", command=["bibench_tvm.tracks", "structure", name, "--json"]
+                )
+                key = Key(track="architecture", task=TASK, arch=name, algorithm=ALGORITHM, profile=self.name)
+                yield Item(job=job, keys=(key,))
+
+    def _trained(self) -> list[Item]:
+        """The trainings, and what is done with the networks."""
+        keys: dict[str, list[Key]] = {}
+        points: dict[str, Point] = {}
+        later: list[Item] = []
+        wanted = self.wanted
+        for block in self.profile.trainings:
+            corrupted = self.profile.corrupted.get(block.task)
+            judged = bool(corrupted) and wanted.takes("corruption", block.task, block.arch)
+            tracks = [track for track in JUDGED if wanted.takes(track, block.task, block.arch)]
+            timed = wanted.takes("inference", block.task, block.arch)
+            for point in self._points(block, block.settings):
+                deployed = timed and point.seed == block.seeds[0]
+                if tracks or judged or deployed:
+                    points[point.name] = point
+                    own = [_key(track, self.name, point) for track in tracks]
+                    keys.setdefault(point.name, []).extend(own)
+                if judged and corrupted:
+                    later.append(self._judged(point, corrupted))
+                if deployed:
+                    later += self._deployed(point)
+        for point in self._variations():
             points[point.name] = point
-            keys.setdefault(point.name, []).append(_key("training", name, point))
-    trainings = [
-        Item(job=job, keys=tuple(keys.get(job.name, ())))
-        for job in jobs_of(list(points.values()), folder / JOBS)
-    ]
-    counted = [
-        _counting(name, arch, algorithm)
-        for arch in profile.complexity
-        if wanted.takes("complexity", "", arch) and not wanted.tasks
-        for algorithm in wanted.algorithms or list_algorithms()
-    ]
-    found = [*counted, *trainings, *later]
-    if not found:
-        raise UsageError(f"The profile {name} has no job for what was asked for.")
-    return found
+            keys.setdefault(point.name, []).append(_key("training", self.name, point))
+        trainings = jobs_of(list(points.values()), self._jobs, self.own)
+        return [*(Item(job=job, keys=tuple(keys.get(job.name, ()))) for job in trainings), *later]
 
+    def _variations(self) -> Iterator[Point]:
+        """Of the sensitivity to hyper-parameters, section 4.2 of the paper."""
+        profile, block = self.profile, self.profile.sensitivity
+        if block is None or not self.wanted.takes("training", block.task, block.arch):
+            return
+        for optimizer in profile.optimizers:
+            for rate in profile.rates:
+                for schedule in profile.schedules:
+                    lr = LR[optimizer] * rate
+                    varied = (f"optimizer={optimizer}", f"lr={lr:g}", f"schedule={schedule}")
+                    yield from self._points(block, (*block.settings, *varied))
 
-def _points(block: Block, algorithms: Collection[str], settings: tuple[str, ...]) -> Iterator[Point]:
-    """The float network always: the others are compared with it."""
-    for seed in block.seeds:
-        for algorithm in dict.fromkeys(["fp32", *(algorithms or list_algorithms())]):
-            yield Point(
-                block.task, block.arch, algorithm, "paper", seed, "paper", settings, block.limit_train, None
-            )
+    def _consumed(self) -> Iterator[Item]:
+        """What a training takes, each by itself on the machine."""
+        block = self.profile.consumption
+        if block is None or not self.wanted.takes("training", block.task, block.arch):
+            return
+        for point in self._points(block, block.settings):
+            job = job_of(point, self._jobs / "consumption", self.own)
+            job = msgspec.structs.replace(job, name=f"consumption/{job.name}", alone=True)
+            yield Item(job=job, keys=(_key("training", self.name, point, device=HERE, threads=1),))
 
+    def _judged(self, point: Point, corrupted: str) -> Item:
+        command = [
+            *("bibench_tvm.train", "--json", "--threads", "1", "--evaluate", self._checkpoint(point)),
+            *("--task", corrupted, *self._options(point.algorithm)),
+        ]
+        job = Job(name=f"corruption/{point.name}", command=command, needs=[point.name])
+        return Item(job=job, keys=(_key("corruption", self.name, point, corruption=corrupted),))
 
-def _variations(profile: Profile, algorithms: Collection[str]) -> Iterator[Point]:
-    """Of the sensitivity to hyper-parameters, section 4.2 of the paper."""
-    assert profile.sensitivity is not None
-    for optimizer in profile.optimizers:
-        for rate in profile.rates:
-            for schedule in profile.schedules:
-                varied = (f"optimizer={optimizer}", f"lr={LR[optimizer] * rate:g}", f"schedule={schedule}")
-                block = profile.sensitivity
-                yield from _points(block, algorithms, (*block.settings, *varied))
+    def _deployed(self, point: Point) -> Iterator[Item]:
+        """Compiled for each kind of processor once, and timed on each place by itself."""
+        compiled: dict[str, Job] = {}
+        for place in self.places:
+            name = f"compile/{place.target}/{point.name}"
+            artifact = str(folder_of(self._jobs, name) / "artifact")
+            if place.target not in compiled:
+                command = [
+                    *("bibench_tvm.compile", "--json", "--checkpoint", self._checkpoint(point)),
+                    *("--target", place.target, "--verify", "1", "--out", artifact),
+                    *self._options(point.algorithm),
+                ]
+                compiled[place.target] = Job(name=name, command=command, needs=[point.name])
+                yield Item(job=compiled[place.target])
+            for threads in self.profile.threads:
+                if threads > (1 if place.emulated else place.cores):
+                    continue
+                timed = Job(
+                    name=f"bench/{place.device}/threads={threads}/{point.name}",
+                    command=[
+                        *("bibench_tvm.bench", "--json", "--threads", str(threads), *place.options),
+                        artifact,
+                    ],
+                    needs=[name],
+                    alone=not place.emulated,
+                )
+                key = _key(
+                    *("inference", self.name, point),
+                    device=place.device,
+                    threads=threads,
+                    library="bibench_tvm",
+                )
+                yield Item(job=timed, keys=(key,))
+
+    def _checkpoint(self, point: Point) -> str:
+        return str(folder_of(self._jobs, point.name) / CHECKPOINT)
+
+    def _options(self, algorithm: str) -> list[str]:
+        return self.own.options(algorithm) if self.own else []
 
 
 def _key(track: Track, profile: str, point: Point, **fields: object) -> Key:
@@ -128,112 +250,34 @@ def _key(track: Track, profile: str, point: Point, **fields: object) -> Key:
     )
 
 
-def _checkpoint(point: Point, folder: Path) -> Path:
-    return folder_of((folder / JOBS).absolute(), point.name) / CHECKPOINT
-
-
-def _judging(profile: str, point: Point, corrupted: str, folder: Path) -> Item:
-    checkpoint = str(_checkpoint(point, folder))
-    command = ["bibench_tvm.train", "--json", "--threads", "1", "--evaluate", checkpoint, "--task", corrupted]
-    job = Job(name=f"corruption/{point.name}", command=command, needs=[point.name])
-    return Item(job=job, keys=(_key("corruption", profile, point, corruption=corrupted),))
-
-
-def _deploying(profile: str, point: Point, folder: Path) -> list[Item]:
-    """Compiled for this machine and timed on it, by itself."""
-    artifact = str(folder_of((folder / JOBS).absolute(), f"compile/{point.name}") / "artifact")
-    checkpoint = str(_checkpoint(point, folder))
-    compiled = Job(
-        name=f"compile/{point.name}",
-        command=[
-            *("bibench_tvm.compile", "--json", "--checkpoint", checkpoint, "--target", HERE),
-            *("--verify", "1", "--out", artifact),
-        ],
-        needs=[point.name],
-    )
-    timed = Job(
-        name=f"bench/{point.name}",
-        command=["bibench_tvm.bench", "--json", "--threads", "1", artifact],
-        needs=[compiled.name],
-        alone=True,
-    )
-    key = _key("inference", profile, point, device=HERE, threads=1, library="bibench_tvm")
-    return [Item(job=compiled, keys=()), Item(job=timed, keys=(key,))]
-
-
-def _counting(profile: str, arch: str, algorithm: str) -> Item:
-    job = Job(
-        name=f"complexity/{arch}/{algorithm}",
-        command=["bibench_tvm.summary", "--json", "--arch", arch, "--algorithm", algorithm],
-    )
-    key = Key(track="complexity", task="", arch=arch, algorithm=algorithm, profile=profile)
-    return Item(job=job, keys=(key,))
-
-
-def figures_of(key: Key, outcome: Outcome) -> list[Figure]:
-    """The numbers of a job that is done, for one of its keys.
+def places_of(boards: Collection[str], tracker: str, cores: int) -> tuple[Place, ...]:
+    """This machine, and the boards with these keys.
 
     Raises:
-        BibenchError: it printed none.
+        RemoteError: there is no tracker at `tracker`.
+        UsageError: it has no such board, or one for which nothing here compiles.
     """
-    printed = outcome.result
-    try:
-        if key.track == "complexity":
-            names = {"parameters": "1", "bits": "bit", "operations": "1", "compression": "1", "speedup": "1"}
-            found = [
-                Figure(name=name, value=float(printed[name]), unit=unit, kind="model")
-                for name, unit in names.items()
-                if printed[name] is not None
-            ]
-        elif key.track == "inference":
-            (measured,) = printed["results"]
-            milliseconds = measured["latency_ms"]["median"]
-            found = [
-                Figure(name="latency", value=milliseconds / 1e3, unit="s", kind="measured"),
-                Figure(name="size", value=float(measured["size_bytes"]), unit="B", kind="measured"),
-            ]
-        else:
-            kind: Kind = "stand-in" if (key.corruption or key.task).startswith("standin_") else "measured"
-            metrics = printed.get("metrics") or {
-                name.removeprefix("test_"): value
-                for name, value in printed.items()
-                if name.startswith("test_")
-            }
-            found = [
-                Figure(name=name, value=float(value), unit="1", kind=kind) for name, value in metrics.items()
-            ]
-            if "train_seconds" in printed:
-                seconds = float(printed["train_seconds"])
-                found.append(Figure(name="train_seconds", value=seconds, unit="s", kind="measured"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BibenchError(f"What the job {outcome.name} printed has not the numbers of a result.") from error
-    return found
+    found = [Place(device=HERE, target="host", cores=cores)]
+    if not boards:
+        return tuple(found)
+    from bibench_tvm.compiling.processors import name_of
+    from rpc.listing import list_boards
+    from rpc.session import tracker_address
+    from rpc.wire import show
 
-
-def layers_of(key: Key, outcome: Outcome) -> list[Layer]:
-    """Of an inference, each layer with its time; seconds, or instructions of an emulated board.
-
-    Raises:
-        BibenchError: it printed something else.
-    """
-    if key.track != "inference":
-        return []
-    try:
-        (measured,) = outcome.result["results"]
-        scale = 1.0 if measured["unit"] == "instructions" else 1e-3
-        alone: dict[str, dict[str, float]] = {}
-        for kind in measured.get("against", {}).get("layers", []):
-            # Only what ran on the same board has a ratio.
-            times = {name: time["cost"] * scale for name, time in kind["times"].items() if time["ratio"]}
-            alone |= dict.fromkeys([kind["name"], *kind["like"]], times)
-        fields = Layer.__struct_fields__
-        return [
-            msgspec.convert(
-                {name: layer[name] for name in fields if name in layer}
-                | {"cost": layer["cost"] * scale, "alone": alone.get(layer["name"], {})},
-                Layer,
+    address = tracker_address(tracker)
+    known = {info.key: info for info in list_boards(address)}
+    for key in dict.fromkeys(boards):
+        if key not in known:
+            raise UsageError(
+                f"There is no board {key!r} at the tracker {show(address)}; "
+                f"it has {', '.join(known) or 'none'}."
             )
-            for layer in measured["layers"]
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
-        raise BibenchError(f"What the job {outcome.name} printed has not the layers of a result.") from error
+        info = known[key]
+        if (target := name_of(info.machine, info.cpu)) is None:
+            raise UsageError(f"Nothing here compiles for the board {key!r}, a {info.machine} {info.cpu}.")
+        options = ("--board", key, "--tracker", show(address))
+        found.append(
+            Place(device=key, target=target, cores=info.cores, emulated=info.emulated, options=options)
+        )
+    return tuple(found)

@@ -21,7 +21,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     corrupted: a task of the trainings -> the task of corrupted data that they are judged by too.
     sensitivity: what is trained with each of `optimizers`, `rates` (of the optimizer's own) and
         `schedules`; None for nothing.
-    complexity: the networks that are counted.
+    consumption: what is trained alone on the machine, for its time and memory; None for nothing.
+    complexity: the networks that are counted; structure: whether table 7 is computed.
+    threads: with how many an artifact is timed, as far as a board has them.
+    limit: the seconds that a job may take.
     """
 
     trainings: tuple[Block, ...]
@@ -30,7 +33,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     optimizers: tuple[str, ...] = ("sgd", "adam")
     rates: tuple[float, ...] = (1.0, 0.1)
     schedules: tuple[str, ...] = ("cosine", "step")
+    consumption: Block | None
     complexity: tuple[str, ...]
+    structure: bool = True
+    threads: tuple[int, ...] = (1, 2, 4, 8)
+    limit: float
 
 
 LR = {"sgd": 0.1, "adam": 1e-3}  # tables 15 and 16 of the paper
@@ -57,7 +64,10 @@ PROFILES = {
         ),
         corrupted={},
         sensitivity=None,
-        complexity=("resnet18", "resnet20@small", "pointnet_vanilla@small"),
+        consumption=None,
+        complexity=("resnet18",),
+        threads=(1,),
+        limit=300,
     ),
     "standin": Profile(
         trainings=(
@@ -79,6 +89,13 @@ PROFILES = {
             settings=("epochs=2", "from_float=false"),
             limit_train=2000,
         ),
+        consumption=Block(
+            task="fashion_mnist",
+            arch="resnet20@small",
+            settings=("epochs=1", "from_float=false"),
+            limit_train=2000,
+        ),
+        limit=3600,
         complexity=(*CNNS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
     ),
     "paper": Profile(
@@ -97,6 +114,8 @@ PROFILES = {
             seeds=(0, 1, 2, 3, 4),
             settings=("epochs=200", "from_float=false"),
         ),
+        consumption=Block(task="cifar10", arch="resnet18", settings=("epochs=2", "from_float=false")),
+        limit=30 * 24 * 3600,
         complexity=(*CNNS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
     ),
 }

@@ -85,7 +85,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             it is no checkout; machine: its processor, cores and system, and of an inference what a core
             can do at most, "binary_products_per_s" and "float_products_per_s"; conditions: its load at
             the end.
-        hashes: of "data", "checkpoint" and "artifact", where there are any.
+        hashes: of the "job" with all that it needed; of "data" and "checkpoint", where there are any.
         layers: of an inference, in the order of the run.
         ended: ISO 8601, UTC; seconds: that the job took.
     """

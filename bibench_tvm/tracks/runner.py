@@ -17,8 +17,10 @@ import msgspec
 
 from bibench_tvm.artifact.artifact import digest
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.jobs.engine import Outcome, run_jobs
-from bibench_tvm.tracks.plan import HERE, JOBS, Item, figures_of, layers_of
+from bibench_tvm.jobs.engine import Workers, run_jobs
+from bibench_tvm.jobs.job import Outcome
+from bibench_tvm.tracks.figures import figures_of, layers_of
+from bibench_tvm.tracks.plan import HERE, JOBS, Item
 from bibench_tvm.tracks.results import Key, Result, path_of, read, write
 
 VERSIONED = ("bibench-tvm", "apache-tvm", "lightning", "numpy", "torch", "torchmetrics")
@@ -29,6 +31,7 @@ def run_plan(
     folder: Path,
     *,
     cores: int,
+    cluster: Workers | None = None,
     advance: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Run the jobs that have no result yet, in `folder`/jobs, and write results as they come.
@@ -48,7 +51,7 @@ def run_plan(
                 _keep(folder, key, outcome, around, timed)
         advance(outcome)
 
-    return run_jobs([item.job for item in items], folder / JOBS, cores=cores, advance=settle)
+    return run_jobs([item.job for item in items], folder / JOBS, cores=cores, cluster=cluster, advance=settle)
 
 
 def _keep(
@@ -59,7 +62,7 @@ def _keep(
     timed: Callable[[], dict[str, int]],
 ) -> None:
     try:
-        if read(path_of(folder, key)).command == outcome.command:
+        if read(path_of(folder, key)).hashes.get("job") == outcome.identity:
             return
     except BibenchError:
         pass  # there is none yet, or a damaged one
@@ -125,7 +128,7 @@ def _commit() -> str:
 
 
 def _hashes(outcome: Outcome) -> dict[str, str]:
-    found = {}
+    found = {"job": outcome.identity}
     if data := outcome.result.get("data"):
         found["data"] = str(data)
     for name in ("checkpoint", "evaluated"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainers.tasks import DataError, identity_of, tasks
 from trainers.tasks.classes import Classification
-from trainers.tasks.images import normalise, shift_and_mirror
+from trainers.tasks.images import mirror, normalise, shift
 
 PUBLISHED = "https://www.cs.toronto.edu/~kriz/cifar.html"
 LICENCE = "None is stated; the page asks for the technical report to be cited. For research."
@@ -49,7 +49,7 @@ class Cifar10(Classification):
     ) -> tuple[Tensor, Tensor]:
         images, labels = (values[torch.as_tensor(indices)] for values in self.data[split])
         if generator is not None:
-            images = shift_and_mirror(images, SHIFT, generator)
+            images = mirror(shift(images, SHIFT, generator), generator)
         return normalise(images, MEAN, STD), labels
 
 

@@ -5,15 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def shift_and_mirror(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Shift each image (N, C, H, W) by up to `most` pixels either way, with 0 moving in, and mirror half of
-    them, at random."""
+def shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Shift each image (N, C, H, W) by up to `most` pixels either way, at random, with 0 moving in."""
     count, _, height, width = images.shape
     rows = torch.arange(height) + torch.randint(2 * most + 1, (count, 1), generator=generator)
     columns = torch.arange(width) + torch.randint(2 * most + 1, (count, 1), generator=generator)
-    columns = torch.where(torch.rand(count, 1, generator=generator) < 0.5, columns.flip(1), columns)
     last = F.pad(images, [most] * 4).movedim(1, -1)
     return last[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+def mirror(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the images (N, C, H, W), at random, the other way round."""
+    chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(chosen, images.flip(-1), images)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

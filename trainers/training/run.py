@@ -135,7 +135,7 @@ def _fit(
     command: str,
     teacher: nn.Module | None = None,
 ) -> dict[str, float]:
-    from trainers.training.fit import alone, fit  # Lightning takes seconds to import
+    from trainers.training.fit import fit  # Lightning takes seconds to import
     from trainers.training.progress import report
 
     if out.name == FLOAT:
@@ -149,16 +149,15 @@ def _fit(
         "keep": run.keep,
         "extra": {"task": run.task, "command": command},
     }
-    with alone(out):
-        return fit(
-            model,
-            task,
-            run.recipe,
-            out=out,
-            metadata=metadata,
-            epochs=run.recipe.epochs or task.epochs,
-            seed=run.seed,
-            teacher=teacher,
-            limit_train=run.limit_train,
-            **msgspec.structs.asdict(resources),
-        )
+    return fit(
+        model,
+        task,
+        run.recipe,
+        out=out,
+        metadata=metadata,
+        epochs=run.recipe.epochs or task.epochs,
+        seed=run.seed,
+        teacher=teacher,
+        limit_train=run.limit_train,
+        **msgspec.structs.asdict(resources),
+    )

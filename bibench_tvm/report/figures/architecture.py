@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from bibench_tvm.report.data import FLOAT, Data, algorithm, algorithms, grouped, network, samples, score
+from bibench_tvm.report.data import (
+    FLOAT,
+    Data,
+    algorithm,
+    algorithms,
+    grouped,
+    network,
+    samples,
+    score,
+    short,
+)
 from bibench_tvm.report.figures.style import dots, side_by_side, titled
 from bibench_tvm.report.parts import Figure, Section, Table, results, row
 from bibench_tvm.report.tables import number, run_line
+from bibench_tvm.tracks import paper as printed_in
+from bibench_tvm.tracks.structure import TASK as STRUCTURE
 
 
 def section(data: Data, paper: bool) -> Section:
@@ -21,7 +33,7 @@ def section(data: Data, paper: bool) -> Section:
         empty="No network has been compared with its float twin yet.",
         command=run_line(data, "--profile", "quick", "--track", "architecture"),
     )
-    found = samples(data.of("architecture"), score)
+    found = samples([e for e in data.of("architecture") if e.key.task != STRUCTURE], score)
     floats = {_twin(sample.key): sample for sample in found if sample.key.algorithm == FLOAT}
     rows, points = [], []
     for sample in found:
@@ -33,8 +45,9 @@ def section(data: Data, paper: bool) -> Section:
         points.append({"kind": kind, "algorithm": algorithm(sample.key), "x": left})
         numbers = results([*sample.numbers, *twin.numbers])
         rows.append(row(network(sample.key), kind, algorithm(sample.key), number(left), numbers))
+    structures = _structures(data)
     if not points:
-        return about
+        return Section(about.id, about.title, about.intro, structures) if structures else about
     charts = []
     for kind, group in sorted(grouped(points, lambda point: point["kind"]).items()):
         means = []
@@ -58,7 +71,24 @@ def section(data: Data, paper: bool) -> Section:
         chart=side_by_side(charts, 2),
         table=table,
     )
-    return Section(about.id, about.title, about.intro, [figure])
+    return Section(about.id, about.title, about.intro, [figure, *structures])
+
+
+def _structures(data: Data) -> list[Table]:
+    """What binarization does to a structure with fresh weights, beside table 7."""
+    printed = {
+        line.structure: line.value
+        for line in printed_in.read(printed_in.StructureError)
+        if line.size == line.dimension == "mean"
+    }
+    rows = []
+    for entry in data.of("architecture"):
+        error = entry.result.figure("error")
+        if entry.key.task == STRUCTURE and error is not None:
+            paper = number(printed.get(entry.key.arch))
+            rows.append(row(short(entry.key.arch), number(error), paper, results([entry.number])))
+    caption = "Error of binary structures with fresh weights, of the spread of the float one's output"
+    return [Table(caption, ["structure", "error", "paper", "results"], rows)] if rows else []
 
 
 def _twin(key: object) -> tuple[object, ...]:

@@ -43,12 +43,13 @@ def section(of: Data, paper: bool) -> Section:
     by_network = grouped(entries, lambda entry: (network(entry.key), entry.key.profile))
     for index, (name, own) in enumerate(by_network.items(), 1):
         parts += _sensitivity(" · ".join(name), f"-{index}", own)
-    parts += _times([*of.of("learning_task"), *entries])
+    parts += _times([entry for entry in entries if entry.key.device])
     if not parts:
         return about
     if paper:
         parts.append(_of_paper())
-    lacks = ("", "") if entries else (about.empty, about.command)
+    varied = any(not entry.key.device for entry in entries)
+    lacks = ("", "") if varied else (about.empty, about.command)
     return Section(about.id, about.title, about.intro, parts, *lacks)
 
 
@@ -120,7 +121,7 @@ def _order(rate: str) -> tuple[float, str]:
 
 
 def _times(entries: Sequence[Entry]) -> list[Figure]:
-    """Against the float network on the same machine with the same settings and seed."""
+    """Of trainings that ran alone, against the float network's on the same machine."""
 
     def seconds(entry: Entry) -> float | None:
         return entry.result.figure("train_seconds")

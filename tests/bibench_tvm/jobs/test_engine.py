@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bibench_tvm.cli.errors import BibenchError, UsageError
-from bibench_tvm.jobs.engine import Job, Outcome, run_jobs
+from bibench_tvm.jobs.engine import run_jobs
+from bibench_tvm.jobs.job import Job, Outcome
 
 TOY = "tests.bibench_tvm.jobs.toy_job"
 
@@ -123,7 +124,8 @@ def test_graphs_that_make_no_sense(tmp_path: Path) -> None:
 ENGINE = f"""
 import sys
 from pathlib import Path
-from bibench_tvm.jobs.engine import Job, run_jobs
+from bibench_tvm.jobs.engine import run_jobs
+from bibench_tvm.jobs.job import Job
 folder = Path(sys.argv[1])
 run_jobs([Job(name="w", command=["{TOY}", "wait", str(folder / "log")])], folder / "jobs", cores=1)
 """

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.jobs.engine import Outcome
+from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.jobs.sweep import jobs_of, read_sweep, rows_of, table_of
 from trainers import list_algorithms
 

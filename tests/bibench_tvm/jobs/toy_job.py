@@ -21,6 +21,8 @@ if does.startswith("alone"):
     time.sleep(0.5)
     with file.open("a") as lines:
         lines.write(f"end {does}\n")
+if does.startswith("pause"):
+    time.sleep(1)
 if does == "wait":
     time.sleep(60)
 print(

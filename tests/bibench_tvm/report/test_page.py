@@ -133,6 +133,15 @@ def test_what_the_paper_prints_is_beside_where_there_is_one(full_page: Path) -> 
     assert "<td>94.82</td>" in section
 
 
+def test_structures_stand_beside_table_7(full_page: Path) -> None:
+    section = text_of(full_page).partition('<section id="architecture"')[2].partition("</section>")[0]
+    rows = re.findall(
+        r'<th scope="row" class="name">\s*cnn\s*</th>\s*<td>\s*0.65\s*</td>\s*<td>\s*0.59', section
+    )
+    assert len(rows) == 1
+    assert "is not known here" not in text_of(full_page)
+
+
 def test_numbers_lead_to_their_commands(full_page: Path) -> None:
     text = text_of(full_page)
     count = sum(1 for _ in all_results())

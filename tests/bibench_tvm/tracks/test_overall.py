@@ -9,7 +9,9 @@ from bibench_tvm.tracks.results import Figure, Key, Result
 
 
 def result(track: Any, task: str, arch: str, algorithm: str, seed: int | None = 0, **more: Any) -> Result:
-    fields = {name: more.pop(name) for name in ("corruption", "settings") if name in more}
+    fields = {
+        name: more.pop(name) for name in ("corruption", "settings", "device", "threads") if name in more
+    }
     return Result(
         key=Key(track=track, task=task, arch=arch, algorithm=algorithm, seed=seed, profile="p", **fields),
         figures=[Figure(name=name, value=value, unit="1", kind="measured") for name, value in more.items()],
@@ -62,15 +64,34 @@ def test_corruptions_are_compared_with_the_clean_accuracy_of_the_same_network() 
 def test_training() -> None:
     settings = [{"lr": "0.1"}, {"lr": "0.01"}, {"lr": "1"}]
     results = [
-        result(
-            "training", "fashion_mnist", "resnet20", name, settings=of, accuracy=value, train_seconds=seconds
-        )
-        for name, values, seconds in (("fp32", (0.7, 0.8, 0.9), 10.0), ("bnn", (0.5, 0.7, 0.9), 20.0))
+        result("training", "fashion_mnist", "resnet20", name, settings=of, accuracy=value)
+        for name, values in (("fp32", (0.7, 0.8, 0.9)), ("bnn", (0.5, 0.7, 0.9)))
         for of, value in zip(settings, values, strict=True)
+    ]
+    results += [
+        result("training", "fashion_mnist", "resnet20", name, device="host", threads=1, train_seconds=seconds)
+        for name, seconds in (("fp32", 10.0), ("bnn", 20.0))
     ]
     (row,) = overall(results)
     assert row.parts["sensitivity"].value == pytest.approx(50)
     assert row.parts["time"].value == pytest.approx(50)
+    assert row.overall.missing == ()
+
+
+def test_each_device_is_an_entry_of_its_own() -> None:
+    results = [
+        result("inference", "t", "resnet20", name, device=device, threads=threads, latency=latency, size=8.0)
+        for name, device, threads, latency in (
+            *(("fp32", "host", 1, 8.0), ("fp32", "host", 2, 6.0), ("fp32", "pi", 1, 90.0)),
+            *(("bnn", "host", 1, 2.0), ("bnn", "host", 2, 3.0), ("bnn", "pi", 1, 10.0)),
+        )
+    ]
+    (row,) = overall(results)
+    assert row.parts["speed-up"].value == pytest.approx((4 + 2 + 9) / 3)
+
+
+def test_a_structure_is_no_network() -> None:
+    assert overall([result("architecture", "structure", "cnn", "bnn", None, error=0.6)]) == []
 
 
 def test_complexity_and_inference() -> None:

@@ -6,26 +6,40 @@ from typing import Any
 import pytest
 
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.jobs.engine import Outcome, _order
-from bibench_tvm.tracks.plan import Filter, figures_of, layers_of, plan
+from bibench_tvm.cli.own_algorithm import Own
+from bibench_tvm.jobs.engine import _order
+from bibench_tvm.jobs.job import Outcome
+from bibench_tvm.tracks.figures import figures_of, layers_of
+from bibench_tvm.tracks.plan import Filter, Item, Place, Plan
 from bibench_tvm.tracks.profiles import PROFILES
 from bibench_tvm.tracks.results import TRACKS, Key, Layer
+from bibench_tvm.tracks.structure import TASK
 from trainers import list_algorithms
 from trainers.models import default_sizes
 from trainers.tasks import tasks
+
+HOST = Place(device="host", target="host", cores=2)
+EVERYTHING = Filter()
+
+
+def items_of(name: str, folder: Path, wanted: Filter = EVERYTHING, **fields: Any) -> list[Item]:
+    places = fields.pop("places", (HOST,))
+    plan = Plan(name=name, profile=PROFILES[name], folder=folder, places=places, wanted=wanted, **fields)
+    return plan.items()
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_is_a_graph_of_what_there_is(name: str, tmp_path: Path) -> None:
     profile = PROFILES[name]
-    items = plan(name, profile, Filter(), tmp_path)
+    items = items_of(name, tmp_path)
     _order([item.job for item in items])
     keys = [key for item in items for key in item.keys]
     assert len({str(key) for key in keys}) == len(keys)
     assert {key.algorithm for key in keys} == set(list_algorithms())
     for key in keys:
-        default_sizes(key.arch)
-        assert not key.task or tasks[key.task].metric
+        if key.task != TASK:
+            default_sizes(key.arch)
+            assert not key.task or tasks[key.task].metric
     expected = set(TRACKS) - ({"corruption", "training"} if name == "quick" else set())
     assert {key.track for key in keys} == expected
     if name == "standin":
@@ -33,18 +47,18 @@ def test_every_profile_is_a_graph_of_what_there_is(name: str, tmp_path: Path) ->
         seeds = {key.seed for key in keys if key.task == block.task and key.track == "learning_task"}
         assert seeds == {0, 1, 2}
         training = [key for key in keys if key.track == "training"]
-        assert len(training) == 2 * 2 * 2 * 2 * len(list_algorithms())
+        assert len(training) == (2 * 2 * 2 * 2 + 1) * len(list_algorithms())
         assert {key.division for key in training} == {"open"}
 
 
 def test_a_part_of_a_profile(tmp_path: Path) -> None:
     wanted = Filter(tracks=("learning_task",), tasks=("standin_points",), algorithms=("bnn",))
-    items = plan("quick", PROFILES["quick"], wanted, tmp_path)
+    items = items_of("quick", tmp_path, wanted)
     first, second = items
     assert [key.algorithm for item in items for key in item.keys] == ["fp32", "bnn"]
     assert second.job.needs == [first.job.name]
     assert str(tmp_path / "jobs" / first.job.name / "checkpoint.pt") in second.job.command
-    inference = plan("quick", PROFILES["quick"], Filter(tracks=("inference",), algorithms=("bnn",)), tmp_path)
+    inference = items_of("quick", tmp_path, Filter(tracks=("inference",), algorithms=("bnn",)))
     timed = [item for item in inference if item.keys]
     assert {key.track for item in timed for key in item.keys} == {"inference"}
     assert all(item.job.alone for item in timed)
@@ -55,31 +69,79 @@ def test_a_part_of_a_profile(tmp_path: Path) -> None:
         Filter(archs=("vgg_small",)),
     ):
         with pytest.raises(ValueError, match="The profile quick has no job for what was asked for"):
-            plan("quick", PROFILES["quick"], nothing, tmp_path)
+            items_of("quick", tmp_path, nothing)
     with pytest.raises(ValueError, match="There is no algorithm 'bn'"):
-        plan("quick", PROFILES["quick"], Filter(algorithms=("bn",)), tmp_path)
+        items_of("quick", tmp_path, Filter(algorithms=("bn",)))
+
+
+def test_boards_and_threads(tmp_path: Path) -> None:
+    """An emulated board has one thread and need not be alone; what two places share is compiled once."""
+    wanted = Filter(tracks=("inference",), tasks=("standin_points",), algorithms=("bnn",))
+    board = Place(device="pi", target="rpi4b", cores=4, options=("--board", "pi"))
+    places = (HOST, board, Place(device="emulated", target="rpi4b", cores=4, emulated=True))
+    items = items_of("standin", tmp_path, wanted, places=places)
+    _order([item.job for item in items])
+    found = [(key.algorithm, key.device, key.threads) for item in items for key in item.keys]
+    assert found == [
+        (algorithm, device, threads)
+        for algorithm in ("fp32", "bnn")
+        for device, threads in (
+            *(("host", 1), ("host", 2)),
+            *(("pi", 1), ("pi", 2), ("pi", 4)),
+            *(("emulated", 1),),
+        )
+    ]
+    assert sum("bibench_tvm.compile" in item.job.command for item in items) == 2 * 2
+    for item in items:
+        for key in item.keys:
+            assert item.job.alone == (key.device != "emulated")
+            assert ("--board" in item.job.command) == (key.device == "pi")
+
+
+def test_an_algorithm_of_the_users_own(tmp_path: Path) -> None:
+    """It is beside those asked for, every command of it is given its file, and no other is."""
+    wanted = Filter(tasks=("fashion_mnist",), algorithms=("bnn",))
+    own = Own("mine", Path("mine.py"), "abc")
+    items = items_of("quick", tmp_path, wanted, own=own, limit=7)
+    assert {key.algorithm for item in items for key in item.keys} == {"fp32", "bnn", "mine"}
+    for item in items:
+        assert item.job.limit == 7
+        timed = "bibench_tvm.bench" in item.job.command
+        assert ("--mine" in item.job.command) == ("mine" in item.job.name and not timed)
 
 
 PRINTED: dict[str, dict[str, Any]] = {
     "learning_task": {"test_accuracy": 0.5, "train_seconds": 3.0, "checkpoint": "x"},
+    "training": {"test_accuracy": 0.5, "train_seconds": 3.0, "cpu_seconds": 4.0, "peak_memory_bytes": 5},
     "corruption": {"metrics": {"accuracy": 0.4, "fog/1: accuracy": 0.3}},
     "complexity": {"parameters": 9, "bits": 8, "operations": 1.5, "compression": 7.0, "speedup": None},
-    "inference": {"results": [{"latency_ms": {"median": 2.0}, "size_bytes": 10}]},
+    "inference": {"results": [{"emulated": False, "latency_ms": {"median": 2.0}, "size_bytes": 10}]},
 }
 
 
 @pytest.mark.parametrize("track", PRINTED)
 def test_figures(track: Any) -> None:
     corrupted = "standin_corruptions" if track == "corruption" else None
-    key = Key(track=track, task="fashion_mnist", arch="a", algorithm="bnn", profile="p", corruption=corrupted)
+    device = "host" if track == "training" else None
+    key = Key(
+        track=track,
+        task="fashion_mnist",
+        arch="a",
+        algorithm="bnn",
+        profile="p",
+        corruption=corrupted,
+        device=device,
+    )
     outcome = Outcome(name="j", state="done", command=[], result=PRINTED[track])
     found = {figure.name: (figure.value, figure.unit, figure.kind) for figure in figures_of(key, outcome)}
     assert (
         found
         == {
-            "learning_task": {
-                "accuracy": (0.5, "1", "measured"),
+            "learning_task": {"accuracy": (0.5, "1", "measured")},
+            "training": {
                 "train_seconds": (3.0, "s", "measured"),
+                "cpu_seconds": (4.0, "s", "measured"),
+                "peak_memory_bytes": (5.0, "B", "measured"),
             },
             "corruption": {
                 "accuracy": (0.4, "1", "stand-in"),

@@ -14,7 +14,7 @@ from tests.trainers.tasks.cifar_files import python_batch, text, tiny, write_bin
 from trainers.models import create_model
 from trainers.tasks import DataError, tasks
 from trainers.tasks.cifar10 import MEAN, SHIFT, STD, Cifar10
-from trainers.tasks.images import shift_and_mirror
+from trainers.tasks.images import mirror, shift
 
 Write = Callable[[Path], None]
 
@@ -70,9 +70,8 @@ def test_the_generator_shifts_and_mirrors(tmp_path: Path) -> None:
 
 def test_one_shift_for_all_channels() -> None:
     images = torch.arange(3 * 64, dtype=torch.uint8).view(1, 3, 8, 8).expand(300, -1, -1, -1) + 1
-    found = {
-        tuple(x.flatten().tolist()) for x in shift_and_mirror(images, 2, torch.Generator().manual_seed(0))
-    }
+    generator = torch.Generator().manual_seed(0)
+    found = {tuple(x.flatten().tolist()) for x in mirror(shift(images, 2, generator), generator)}
     padded = torch.nn.functional.pad(images[0], [2] * 4)
     possible = {
         tuple((view.flip(2) if mirrored else view).flatten().tolist())

@@ -136,7 +136,8 @@ def test_what_is_not_the_set(tmp_path: Path) -> None:
         Cifar10C(tmp_path)
 
 
-def test_the_stand_in(fashion_mnist: Path) -> None:
+def test_the_stand_in(fashion_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIBENCH_DATA", str(tmp_path))
     task = tasks["standin_corruptions"](fashion_mnist)
     plain = tasks["fashion_mnist"](fashion_mnist).batch("test", [4, 2])
     assert len(task.splits) == 95 and set(task.splits.values()) == {10}
@@ -146,3 +147,12 @@ def test_the_stand_in(fashion_mnist: Path) -> None:
         assert torch.equal(labels, plain[1])
         assert not torch.equal(images, plain[0]) or split.startswith("saturate/")  # a grey has no colour
     assert "stand-in" in StandinCorruptions.published
+    made, _ = task.batch("fog/3", [4, 2])
+    (kept,) = tmp_path.rglob("fog-3.pt")
+    torch.save(torch.zeros(10, 1, 32, 32, dtype=torch.uint8), kept)
+    assert not torch.equal(task.batch("fog/3", [4, 2])[0], made)  # what is kept is read
+    for damaged in (b"", b"PK\x03\x04", kept.read_bytes()[:500]):
+        kept.write_bytes(damaged)
+        assert torch.equal(task.batch("fog/3", [4, 2])[0], made)
+    torch.save(torch.zeros(3), kept)
+    assert torch.equal(task.batch("fog/3", [4, 2])[0], made)

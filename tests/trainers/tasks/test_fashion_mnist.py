@@ -14,7 +14,7 @@ from tests.trainers.idx import idx
 from trainers.tasks import DataError, tasks
 from trainers.tasks.fashion_mnist import (
     FOLDER,
-    augment,
+    FashionMnist,
     normalise,
     read_idx,
     write_sample_images,
@@ -63,13 +63,15 @@ def test_the_identity_is_of_the_content(fashion_mnist: Path) -> None:
     assert tasks["fashion_mnist"](fashion_mnist).identity != before
 
 
-def test_augmentation_shifts_and_mirrors() -> None:
-    torch.manual_seed(0)
-    image = torch.zeros(400, 1, 32, 32, dtype=torch.uint8)
+def test_training_shifts_by_a_pixel_and_mirrors_nothing(fashion_mnist: Path) -> None:
+    task = FashionMnist(fashion_mnist)
+    image = torch.zeros(20, 1, 32, 32, dtype=torch.uint8)
     image[:, 0, 10, 5] = 9
-    seen = {tuple(place[2:].tolist()) for place in augment(image, torch.default_generator).nonzero()}
-    columns = {*range(3, 8)} | {31 - c for c in range(3, 8)}
-    assert seen == {(row, column) for row in range(8, 13) for column in columns}
+    task.data["train"] = (image, torch.zeros(20, dtype=torch.int64))
+    generator = torch.Generator().manual_seed(0)
+    images, _ = task.batch("train", [0] * 200, generator)
+    seen = {tuple(place[2:].tolist()) for place in (images > images.min()).nonzero()}
+    assert seen == {(row, column) for row in (9, 10, 11) for column in (4, 5, 6)}
 
 
 def test_sample_images(fashion_mnist: Path, tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""Results that cannot be right, each made from one that can."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bibench_tvm.tracks.check import check, faults
+from bibench_tvm.tracks.results import Figure, Key, Layer, Result, write
+
+
+def result(track: Any = "learning_task", algorithm: str = "bnn", **fields: Any) -> Result:
+    figures = {
+        "learning_task": [Figure(name="accuracy", value=0.5, unit="1", kind="measured")],
+        "inference": [
+            Figure(name="latency", value=0.5, unit="s", kind="measured"),
+            Figure(name="size", value=5.0, unit="B", kind="measured"),
+        ],
+        "complexity": [Figure(name="compression", value=13.0, unit="1", kind="model")],
+        "corruption": [
+            Figure(name="accuracy", value=0.4, unit="1", kind="stand-in"),
+            Figure(name="fog/1: accuracy", value=0.3, unit="1", kind="stand-in"),
+            Figure(name="fog/2: accuracy", value=0.5, unit="1", kind="stand-in"),
+        ],
+    }[track]
+    key = Key(
+        track=track,
+        task="fashion_mnist",
+        arch="resnet20",
+        algorithm=algorithm,
+        profile="p",
+        corruption="standin_corruptions" if track == "corruption" else None,
+        device="host" if track == "inference" else None,
+        threads=1 if track == "inference" else None,
+    )
+    return Result(
+        **{
+            "key": key,
+            "figures": figures,
+            "command": ["bibench_tvm.train"],
+            "versions": {"torch": "2.13"},
+            "commit": "",
+            "machine": {"processor": "x"},
+            "conditions": {},
+            "hashes": {"checkpoint": "abc"},
+            "ended": "2026-11-28T12:00:00+00:00",
+            "seconds": 3.0,
+            **fields,
+        }
+    )
+
+
+def changed(track: str, index: int = 0, **fields: Any) -> Result:
+    whole = result(track)
+    figures = list(whole.figures)
+    figures[index] = msgspec.structs.replace(figures[index], **fields)
+    return msgspec.structs.replace(whole, figures=figures)
+
+
+@pytest.mark.parametrize("track", ["learning_task", "inference", "complexity", "corruption"])
+def test_what_is_right_is_left_alone(track: str) -> None:
+    assert list(faults(result(track))) == []
+
+
+def test_a_correlation_may_be_negative() -> None:
+    assert not list(faults(changed("learning_task", name="matthews", value=-0.3)))
+
+
+LAYER = Layer(name="c", op="conv2d", binarized=True, macs=1, cost=0.6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (changed("learning_task", value=1.2), "accuracy is 1.2, and has to be from 0 to 1"),
+        (changed("learning_task", value=-0.1), "accuracy is -0.1, and has to be from 0 to 1"),
+        (changed("learning_task", value=float("nan")), "accuracy is nan, which is no number"),
+        (changed("learning_task", kind="stand-in"), "accuracy is called stand-in, and is not of a stand-in"),
+        (changed("corruption", kind="measured"), "accuracy is called measured, and is of a stand-in"),
+        (changed("corruption", value=0.45), "accuracy is 0.45, and the mean of its 2 parts is not"),
+        (changed("complexity", value=33.0), "compression is 33, and has to be from 0 to 32"),
+        (changed("inference", value=0.0), "latency is 0, and has to be more than 0"),
+        (changed("inference", 1, value=-5.0), "size is -5, and has to be more than 0"),
+        (changed("inference", kind="emulated"), "latency is called emulated, and is in s"),
+        (changed("inference", unit="instructions"), "latency is called measured, and is in instructions"),
+        (result("inference", layers=[LAYER, LAYER]), "its layers take 1.2 together, and the whole 0.5"),
+        (result(figures=[]), "it has no figures"),
+        (result(figures=2 * result().figures), "it has two figures of one name"),
+        (result(command=[], versions={}), "it does not say its command, versions"),
+        (result(hashes={}), "it does not say its hash of the checkpoint"),
+        (result(ended="yesterday"), "it ended at 'yesterday', which is no time"),
+        (result(seconds=-1.0), "it took -1 seconds"),
+    ],
+)
+def test_what_cannot_be_is_named(wrong: Result, sentence: str) -> None:
+    assert sentence in list(faults(wrong))
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, result())
+    path = write(tmp_path, result(algorithm="fp32", versions={"torch": "2.14"}))
+    found = check(tmp_path)
+    assert len(found.results) == 2
+    assert found.at_fault == found.missing == []
+    assert found.mixed == ["The profile p has results with torch 2.13 and 2.14."]
+    path.unlink()
+    found = check(tmp_path)
+    assert found.missing == ["p, learning_task, bnn: fashion_mnist"]
+    path = write(tmp_path, changed("learning_task", value=2.0))
+    assert check(tmp_path).at_fault == [f"{path}: accuracy is 2, and has to be from 0 to 1."]
