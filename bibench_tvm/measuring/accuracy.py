@@ -14,27 +14,32 @@ from bibench_tvm.cli.errors import UsageError
 from trainers.checkpoint import load_checkpoint
 from trainers.inputs import call, describe, example_inputs_of
 from trainers.tasks import Task
-from trainers.training.evaluate import evaluate, judged_splits, mean_of
+from trainers.training.evaluate import batch_size_for, evaluate, judged_splits, mean_of
 
-BATCH = 64  # samples; a board gets so many at a time
+BATCH = 64  # samples at most; a board gets so many at a time
 
 
 def judge(
-    forward: Callable[[Any], Any], task: Task, advance: Callable[[], None] = lambda: None, batch: int = BATCH
+    forward: Callable[[Any], Any], task: Task, advance: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
     """The metrics over the judged splits of what `forward` makes of inputs; `advance` after each batch."""
+    size = _batch_size(task)
     with torch.inference_mode():
         return mean_of(
             {
-                split: evaluate(forward, task, split, batch_size=batch, advance=advance)
+                split: evaluate(forward, task, split, batch_size=size, advance=advance)
                 for split in judged_splits(task)
             }
         )
 
 
-def batches_of(task: Task, batch: int = BATCH) -> int:
+def batches_of(task: Task) -> int:
     """How often `judge` calls `advance`."""
-    return sum(-(-task.splits[split] // batch) for split in judged_splits(task))
+    return sum(-(-task.splits[split] // _batch_size(task)) for split in judged_splits(task))
+
+
+def _batch_size(task: Task) -> int:
+    return min(BATCH, batch_size_for(task))
 
 
 def forward_of_checkpoint(path: Path, task: Task, name: str) -> Callable[[Any], Any]:
