@@ -27,8 +27,8 @@ def section(data: Data, paper: bool) -> Section:
         id="learning-task",
         title="Accuracy by task",
         intro=[
-            "The score that each task judges by, in percent: accuracy for classes, a correlation for some of "
-            "GLUE, mean IoU for parts. Bars are 95 % intervals over seeds."
+            "The score that each task judges by, in percent: accuracy for classes, average precision for "
+            "boxes, mean IoU for parts, a correlation for some of GLUE. Bars are 95 % intervals over seeds."
         ],
         empty="No training has been judged yet.",
         command=run_line(data, "--profile", "quick", "--track", "learning_task"),
