@@ -12,7 +12,7 @@ from rich.console import Console
 from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.cli.own_algorithm import Mine, own_algorithm
+from bibench_tvm.importer.own_algorithm import Mine, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -29,7 +29,7 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
-from bibench_tvm.cli.own_algorithm import Mine, Own, own_algorithm
+from bibench_tvm.importer.own_algorithm import Mine, Own, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.cli.own_algorithm import Own
+from bibench_tvm.importer.own_algorithm import Own
 from bibench_tvm.jobs.job import Job, folder_of
 from bibench_tvm.jobs.sweep import Point, job_of, jobs_of, own_point
 from bibench_tvm.tracks.profiles import LR, Block, Profile
