@@ -48,7 +48,7 @@ PARAMETERS = {
     "pointnet": (819_624 + 803_081 + 1_857_344, 3.5),
     "pointnet_vanilla": (819_624, 0.8),
     "reactnet_a": (29_333_672, 29.3),
-    # A third of a thousandth more than Liu et al.'s 26,285,486: batch norms for biases, and one after a maximum.
+    # 0.04 % more than Liu et al. have: batch norms for biases, and one after a maximum.
     "ssd300": (26_285_486 + 8_192 + 1_024, 26.3),
     # ResNet-18 without its classifier, the convolution before the anchors, and the four heads.
     "faster_rcnn": (11_176_512 + 590_336 + 45 * 257 + 25 * 513, 11.8),

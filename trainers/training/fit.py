@@ -80,11 +80,6 @@ def fit(
         raise ValueError(
             "The recipe distils a float network, but there is none: from_float or --init has it."
         )
-    if recipe.distillation and callable(getattr(model, "loss", None)):
-        raise ValueError(
-            f"{metadata['arch']} is trained by a loss of its own, into which nothing is distilled: choose a "
-            "recipe with distillation=0."
-        )
     chosen, split, held_out = split_samples(task, limit_train, recipe.holdout)
     if (recipe.select == "best" or recipe.patience) and not held_out:
         raise ValueError(
