@@ -138,6 +138,8 @@ class FasterRCNN(nn.Module):
         features, objectness, deltas = self.first(x)
         if self.training:
             return features, objectness, deltas
+        if torch.compiler.is_exporting():
+            raise NotImplementedError("it is two networks, first and second, each to be exported by itself")
         proposed = self.propose(objectness, deltas)
         scores, moved = self.second(roi_align(features, proposed))
         boxes = decode(moved.unflatten(0, (-1, self.proposals)), centres(proposed))

@@ -75,8 +75,8 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
     model, sizes = network_for(run, task)
     if run.recipe.distillation and callable(getattr(model, "loss", None)):
         raise ValueError(
-            f"{run.arch} is trained by a loss of its own, into which nothing is distilled; choose a recipe with "
-            "distillation=0."
+            f"{run.arch} is trained by a loss of its own, into which nothing is distilled; choose a recipe "
+            "with distillation=0."
         )
     start = _given(run, task) if run.init else None
     if start is None and binary and run.recipe.from_float:
