@@ -76,7 +76,7 @@ def test_the_maps_of_ssd_have_the_extents_of_its_default_boxes() -> None:
             boxes, scores = model(torch.zeros(1, 3, size, size))
         assert boxes.shape[1] == scores.shape[1] == len(model.default_boxes), size
     assert default_boxes([4, 2, 1], [0.25, 0.5, 1])[-1, 2:].tolist() == pytest.approx(
-        [0.37 / math.sqrt(2), 0.37 * math.sqrt(2)]
+        [0.9 / math.sqrt(2), 0.9 * math.sqrt(2)]
     )
 
 

@@ -19,7 +19,6 @@ from trainers.models.images import ImageNetwork
 
 OVERLAP = 0.5  # from which on a default box stands for an object
 FIRST_SCALE, LEAST_RATIO, MOST_RATIO = 10, 20, 90  # of a default box's side to the image's, in percent
-MAPS = 6  # of the paper
 
 
 def default_boxes(extents: Sequence[int], steps: Sequence[float]) -> np.ndarray:
@@ -27,10 +26,9 @@ def default_boxes(extents: Sequence[int], steps: Sequence[float]) -> np.ndarray:
     at each place a square, a larger one, and one for each aspect ratio and its inverse.
 
     Args:
-        extents: of the maps; a small image has fewer than the paper's, and no such large boxes.
-        steps: from one place to the next, in shares of the image.
+        extents: of the maps, at least three; steps: from one place to the next, in shares of the image.
     """
-    between = (MOST_RATIO - LEAST_RATIO) // (max(len(extents), MAPS) - 2)
+    between = (MOST_RATIO - LEAST_RATIO) // (len(extents) - 2)
     scales = [FIRST_SCALE, *range(LEAST_RATIO, LEAST_RATIO + between * len(extents), between)]
     found = []
     for index, (extent, step) in enumerate(zip(extents, steps, strict=True)):
