@@ -9,8 +9,7 @@ from torch import Tensor
 
 def area(boxes: Tensor) -> Tensor:
     """(..., 4) -> (...): 0 for a box that is empty or inverted, NaN for one with NaN."""
-    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    return _product(boxes[..., 2:] - boxes[..., :2])
 
 
 def clip(boxes: Tensor, width: float = 1, height: float = 1) -> Tensor:
@@ -24,11 +23,8 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     It is 0 where one of them has no area.
     """
     first, second = a.unsqueeze(-2), b.unsqueeze(-3)
-    both = area(
-        torch.cat(
-            [torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])],
-            -1,
-        )
+    both = _product(
+        torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
     )
     either = area(first) + area(second) - both
     return torch.where(either > 0, both / either, 0)
@@ -63,3 +59,8 @@ def survivors(overlapping: Tensor) -> Tensor:
         before, stays = stays, ~(beaten & stays.unsqueeze(-1)).any(-2)
         if stays.is_meta or torch.equal(before, stays):
             return stays
+
+
+def _product(sides: Tensor) -> Tensor:
+    wide, high = sides.clamp(min=0).unbind(-1)
+    return wide * high

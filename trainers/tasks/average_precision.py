@@ -29,6 +29,15 @@ class Detections(NamedTuple):
     labels: Tensor
 
 
+def check_outputs(outputs: tuple[Tensor, Tensor], classes: int) -> None:
+    """Raise ValueError where these are not what a network that finds objects of so many classes gives."""
+    shapes = [tuple(part.shape) for part in outputs]
+    if len(shapes) != 2 or shapes[0][2:] != (4,) or shapes[1] != (*shapes[0][:2], 1 + classes):
+        raise ValueError(
+            f"The outputs should be boxes (N, K, 4) and probabilities (N, K, {1 + classes}), not {shapes}."
+        )
+
+
 def detect(boxes: Tensor, scores: Tensor, most: int = MOST) -> Detections:
     """What a network found in an image (Liu et al., 2016, section 2.2): of each class the best boxes that do
     not overlap, and of all these the best.
@@ -78,6 +87,7 @@ class VocAP(Metric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, outputs: tuple[Tensor, Tensor], targets: dict[str, Tensor]) -> None:
+        check_outputs(outputs, len(self.count))
         for boxes, scores, truth, labels, difficult in zip(
             *outputs, targets["boxes"], targets["labels"], targets["difficult"], strict=True
         ):
@@ -155,6 +165,7 @@ class CocoAP(Metric):
 
     def update(self, outputs: tuple[Tensor, Tensor], targets: dict[str, Tensor]) -> None:
         """Each image has a number of its own in targets["image"]."""
+        check_outputs(outputs, self.classes)
         self.images.append(targets["image"])
         for boxes, scores, image, truth, labels, crowd in zip(
             *outputs, *(targets[k] for k in ("image", "boxes", "labels", "difficult")), strict=True

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,14 +23,17 @@ from trainers.tasks.reading import Broken
 FOLDERS = {"train": "train2017", "test": "val2017"}
 
 
+Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]  # which COCO's metric has as a float
+
+
 class _Category(msgspec.Struct, gc=False):
     id: int
     name: str
 
 
 class _Image(msgspec.Struct, gc=False):
-    id: int
-    file_name: str
+    id: Number
+    file_name: Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -52,7 +55,7 @@ class Instances(NamedTuple):
     Attributes:
         names: of the files, as bytes; numbers: int64, theirs in COCO.
         first: int64, where in the other arrays the objects of each begin, and where the last's end.
-        boxes: float64 (objects, 4), corners in pixels; labels: int16, -1 for a category that is unknown.
+        boxes: float64 (objects, 4), corners in pixels; labels: int64, -1 for a category that is unknown.
         crowd: bool.
         categories: the names of the classes, by the numbers that they have in the file.
     """
@@ -68,7 +71,7 @@ class Instances(NamedTuple):
 
 @tasks.register("coco17")
 class Coco17(Photos):
-    """Boxes and the names of files in memory (80 MB), photographs are read when asked for.
+    """Boxes and the names of files in memory, photographs are read when asked for.
 
     The training leaves crowds out, and photographs with nothing else or nothing at all.
     """
@@ -116,7 +119,7 @@ class Coco17(Photos):
     def objects(self, split: str, index: int) -> Objects:
         instances = self.data[split]
         own = slice(*instances.first[index : index + 2].tolist())
-        labels = torch.from_numpy(instances.labels[own].astype(np.int64))
+        labels = torch.from_numpy(instances.labels[own])
         if (labels < 0).any():
             raise Broken(f"{self._file(split)} has an object in it of a category that it does not list")
         return Objects(torch.from_numpy(instances.boxes[own]), labels, torch.from_numpy(instances.crowd[own]))
@@ -178,7 +181,7 @@ def read_instances(path: Path, *, crowds: bool) -> Instances:
         numbers=np.array([image.id for image in content.images], np.int64)[kept],
         first=np.concatenate([[0], np.cumsum(counts[kept])]),
         boxes=boxes,
-        labels=np.array([classes.get(a.category_id, -1) for a in chosen], np.int16)[order],
+        labels=np.array([classes.get(a.category_id, -1) for a in chosen], np.int64)[order],
         crowd=np.array([a.iscrowd == 1 for a in chosen], bool)[order],
         categories={category.id: category.name for category in content.categories},
     )

@@ -21,8 +21,9 @@ from trainers.tasks.images import normalise
 CLASSES = {0: "T-shirt", 1: "trouser", 5: "sandal", 8: "bag", 9: "ankle boot"}  # by Fashion-MNIST's numbers
 COUNTS = {"train": 1200, "validation": 150, "test": 200}
 EXTENT = 128
-SIDES = 32, 64  # pixels of the longer side of an item
+SIDES = 40, 72  # pixels of the longer side of an item
 MOST = 4  # items
+TRIES = 5  # to find a place for one that hides no other
 APART = 448  # columns of a photograph; before it is the ground for training, behind it that for judging
 
 
@@ -42,7 +43,7 @@ class StandinDetection(Detection):
         "num_classes": len(CLASSES), "in_channels": 3, "image_size": EXTENT
     }  # fmt: skip
     example_inputs: Any = (torch.zeros(1, 3, EXTENT, EXTENT),)
-    epochs = 25
+    epochs = 12
     licence = (
         "A stand-in, whose figures compare with no paper's. The photographs are danielbuechele's and "
         "vultilion's of flickr, CC BY 2.0. " + FashionMnist.licence
@@ -88,7 +89,7 @@ class StandinDetection(Detection):
         return normalise(torch.from_numpy(images).movedim(3, 1), MEAN, STD), targets
 
     def make(self, split: str, random: np.random.Generator) -> tuple[np.ndarray, Objects]:
-        """uint8 (128, 128, 3) and what is in it. An item that would hide another is left out."""
+        """uint8 (128, 128, 3) and what is in it. An item for which no place is found is left out."""
         items, labels = self.items[split]
         ground = random.choice(self.grounds[split])
         top, left = (random.integers(side - EXTENT + 1) for side in ground.shape[:2])
@@ -97,12 +98,14 @@ class StandinDetection(Detection):
         for chosen in random.integers(len(labels), size=random.integers(1, MOST + 1)):
             item = _resize(items[chosen], int(random.integers(SIDES[0], SIDES[1] + 1)))
             high, wide = item.shape
-            top, left = random.integers(EXTENT - high + 1), random.integers(EXTENT - wide + 1)
-            box = torch.tensor([[left, top, left + wide, top + high]]) / EXTENT
-            if not (iou(boxes, box) > 0.05).any():
-                _paint(image[top : top + high, left : left + wide], item, random.integers(96, 256, 3))
-                boxes = torch.cat([boxes, box])
-                found.append(int(labels[chosen]))
+            for _ in range(TRIES):
+                top, left = random.integers(EXTENT - high + 1), random.integers(EXTENT - wide + 1)
+                box = torch.tensor([[left, top, left + wide, top + high]]) / EXTENT
+                if not (iou(boxes, box) > 0.05).any():
+                    _paint(image[top : top + high, left : left + wide], item, random.integers(96, 256, 3))
+                    boxes = torch.cat([boxes, box])
+                    found.append(int(labels[chosen]))
+                    break
         return image, Objects(boxes, torch.tensor(found), torch.zeros(len(found), dtype=torch.bool))
 
 

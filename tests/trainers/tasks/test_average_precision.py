@@ -191,7 +191,9 @@ def test_ours_and_that_of_pycocotools_agree(capfd: pytest.CaptureFixture[str]) -
 
 
 def test_coco_counts_no_crowds_and_no_other_image() -> None:
-    metrics = Coco17.metrics(Coco17.__new__(Coco17))
+    task = Coco17.__new__(Coco17)
+    task.sizes = {"num_classes": CLASSES}
+    metrics = task.metrics()
     found = one_hot([(0.9, 0, A), (0.8, 1, D), (0.7, 0, C)])
     nothing = one_hot([(0.0, 0, A)] * 3)
     targets = collate([objects([(0, False, A), (0, True, C)]), objects([(1, False, D)])], [42, 7])
@@ -213,3 +215,19 @@ def test_nothing_found_and_nothing_there(metric: VocAP | CocoAP) -> None:
     for number, truth in enumerate(([], [(0, False, A)])):
         metrics.update((boxes, scores), collate([objects(truth)], [number]))
         assert set(map(float, metrics.compute().values())) == {0.0}
+
+
+@pytest.mark.parametrize("metric", [VocAP(CLASSES), CocoAP(CLASSES)])
+def test_other_outputs_are_refused(metric: VocAP | CocoAP) -> None:
+    targets = collate([objects([]), objects([])], [0, 1])
+    for shapes in (
+        ((2, 3),),
+        ((2, 3, 4), (2, 3, 3)),
+        ((2, 3, 5), (2, 3, 4)),
+        ((2, 3, 4), (2, 2, 4)),
+        ((2, 4),) * 2,
+    ):
+        with pytest.raises(ValueError, match="should be boxes"):
+            metric.update(tuple(torch.zeros(shape) for shape in shapes), targets)
+    with pytest.raises(ValueError, match="should be boxes"):
+        metric.update(torch.zeros(2, 4), targets)

@@ -119,12 +119,14 @@ def test_what_does_not_belong_is_left_out(folder: Path) -> None:
         assert torch.equal(Coco17(folder).batch("train", [1])[0], task.batch("train", [1])[0])
     (folder / "train2017" / "000000000030.jpg").write_bytes(b"")
     with pytest.warns(UserWarning, match="000000000030.jpg is left out, because it is neither a JPEG nor"):
-        assert task.batch("train", [0, 1, 1])[1]["image"].tolist() == []
+        assert task.batch("train", [1, 1])[1]["image"].tolist() == []
 
 
 BROKEN = {
     "is no whole JSON file": [
-        "", "{", json.dumps(TRAIN)[:-9], json.dumps(TRAIN).replace("20.5", "NaN"), b'{"images": [{"id": 9, "file_name": "\xff"}]}'
+        "", "{", json.dumps(TRAIN)[:-9], json.dumps(TRAIN).replace("20.5", "NaN"),
+        b'{"images": [{"id": 9, "file_name": "\xff"}]}',
+        TRAIN | {"images": [{"id": 9, "file_name": "\ud800"}]},
     ],
     "but as a whole is not so": ["[]", "{}", "null"],
     r"but annotations\[0\] is not so": [
@@ -136,7 +138,12 @@ BROKEN = {
         TRAIN | {"annotations": [annotation(9, 1, [1, "1", 2, 2])]},  # type: ignore[list-item]
         json.dumps(TRAIN).replace("[10, 5,", "[10, 1e999,"),
     ],
-    r"but images\[0\].file_name is not so": [TRAIN | {"images": [{"id": 9, "file_name": None}]}],
+    r"but images\[0\].file_name is not so": [
+        TRAIN | {"images": [{"id": 9, "file_name": name}]} for name in (None, 201 * "a")
+    ],
+    r"but images\[0\].id is not so": [
+        TRAIN | {"images": [image(number)]} for number in (-1, 1 << 53, 1 << 70)
+    ],
     "no two of which have the same id": [
         TRAIN | {"images": [image(9), image(9)]}, TRAIN | {"images": []}, TRAIN | {"categories": []},
         TRAIN | {"categories": CATEGORIES + CATEGORIES[:1]},
