@@ -80,6 +80,7 @@ def compile_command(
         from bibench_tvm.cli.arrays import read_array, read_samples
         from bibench_tvm.compiling.compiler import CompileOptions, chooser, compile_network
         from bibench_tvm.compiling.processors import resolve_target
+        from bibench_tvm.compiling.two_stages import compile_stages, two_stages
         from bibench_tvm.importer.source import named
 
         chooser(resolve_target(target), tuned)  # before the network is built
@@ -114,12 +115,18 @@ def compile_command(
             float32=float32,
             dump_ir=dump_ir,
         )
-        artifact = compile_network(network, options)
-        _print_summary(results(as_json), artifact.record)
-        stderr.print(f"Written to {artifact.folder}", soft_wrap=True)
+        if detector := two_stages(network):
+            compiled = compile_stages(detector, options, network.file)
+            stages = {"first": compiled.first, "second": compiled.second}
+        else:
+            stages = {"": compile_network(network, options)}
+        for artifact in stages.values():
+            _print_summary(results(as_json), artifact.record)
+        stderr.print(f"Written to {out}", soft_wrap=True)
         if as_json:
-            print_json({**artifact.manifest, "path": str(artifact.folder)})
-        if artifact.record.verification.passed is False:
+            found = {name: {**stage.manifest, "path": str(stage.folder)} for name, stage in stages.items()}
+            print_json({**found, "path": str(out)} if detector else found[""])
+        if any(artifact.record.verification.passed is False for artifact in stages.values()):
             raise typer.Exit(1)
 
 

@@ -57,7 +57,7 @@ def survivors(overlapping: Tensor) -> Tensor:
     stays = beaten.new_ones(beaten.shape[:-1])
     while True:
         before, stays = stays, ~(beaten & stays.unsqueeze(-1)).any(-2)
-        if torch.equal(before, stays):
+        if stays.is_meta or torch.equal(before, stays):
             return stays
 
 

@@ -63,7 +63,7 @@ class Task(Protocol):
         """
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Of one batch: a scalar with a gradient."""
+        """Of one batch: a scalar with a gradient. Not asked of a network that has a `loss` of its own."""
 
     def metrics(self) -> MetricCollection:
         """New ones, from 0 to 1 where they have bounds; `update(outputs, targets)` is called a batch."""
