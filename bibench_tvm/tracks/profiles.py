@@ -80,6 +80,7 @@ PROFILES = {
             Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
             Block(task="standin_text", arch="bert_tiny4@small"),
             Block(task="standin_speech", arch="dfsmn@small", seeds=(0, 1, 2), settings=("lr=0.002",)),
+            Block(task="standin_detection", arch="ssd300@small", settings=("epochs=8", "lr=0.003")),
         ),
         corrupted={"fashion_mnist": "standin_corruptions"},
         sensitivity=Block(
@@ -106,6 +107,11 @@ PROFILES = {
             Block(task="shapenet", arch="pointnet"),
             *(Block(task=f"glue/{name}", arch=arch) for name in GLUE for arch in BERTS),
             *(Block(task="speech_commands", arch=arch) for arch in KEYWORD_NETWORKS),
+            *(
+                Block(task=task, arch=arch)
+                for task in ("voc07", "coco17")
+                for arch in ("ssd300", "faster_rcnn")
+            ),
         ),
         corrupted={"cifar10": "cifar10_c"},
         sensitivity=Block(
