@@ -23,6 +23,7 @@ from bibench_tvm.detection.proposals import anchors, centres, decode, propose, r
 FILE = "detector.json"
 SCHEMA_VERSION = 1
 STAGES = ("first", "second")
+OUTPUTS = ("boxes", "scores")
 _LARGEST = 1 << 20  # bytes
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=100)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import trainers
 from bibench_tvm import BibenchError
@@ -16,6 +17,7 @@ from bibench_tvm.compiling.two_stages import compile_stages, two_stages
 from bibench_tvm.detection.detector import load_detector
 from bibench_tvm.importer.source import Network
 from bibench_tvm.measuring.accuracy import forward_of_artifact
+from bibench_tvm.run import app
 
 SIZES = {"num_classes": 3, "image_size": 64}
 
@@ -66,6 +68,19 @@ def test_both_stages_find_what_the_network_finds(compiled: tuple[Any, Path]) -> 
     for found in (detector.run(images.numpy()), forward_of_artifact(detector)(images)):
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_run_takes_a_detector(compiled: tuple[Any, Path], tmp_path: Path) -> None:
+    images = np.random.default_rng(1).normal(size=(1, 3, 64, 64)).astype(np.float32)
+    np.save(tmp_path / "x.npy", images)
+    given = [str(compiled[1]), "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "b.npy")]
+    once = CliRunner().invoke(app, given)
+    assert (once.exit_code, "The network's outputs are boxes, scores" in once.stderr) == (2, True)
+    both = CliRunner().invoke(app, [*given, "--output", str(tmp_path / "s.npy")])
+    assert both.exit_code == 0, both.output
+    boxes, scores = load_detector(compiled[1]).run(images)
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), boxes)
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), scores)
 
 
 def test_on_a_board_both_networks_run_there(
