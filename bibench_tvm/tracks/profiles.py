@@ -53,7 +53,7 @@ PROFILES = {
             Block(
                 task="fashion_mnist",
                 arch="resnet20@small",
-                settings=("epochs=4", "lr=0.002"),
+                settings=("epochs=4", "lr=0.002", "batch_size=64"),
                 limit_train=2000,
             ),
             Block(
@@ -75,7 +75,7 @@ PROFILES = {
             Block(
                 task="fashion_mnist",
                 arch="resnet20@small",
-                settings=("epochs=8", "lr=0.002"),
+                settings=("epochs=8", "lr=0.002", "batch_size=64"),
                 limit_train=10000,
             ),
             Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
