@@ -67,7 +67,7 @@ def test_a_correlation_may_be_negative() -> None:
     assert not list(faults(changed("learning_task", name="matthews", value=-0.3)))
 
 
-LAYER = Layer(name="c", op="conv2d", binarized=True, macs=1, cost=0.6)
+LAYER = Layer(name="c", op="conv2d", binarized=True, macs=1, cost=0.8)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ LAYER = Layer(name="c", op="conv2d", binarized=True, macs=1, cost=0.6)
         (changed("inference", 1, value=-5.0), "size is -5, and has to be more than 0"),
         (changed("inference", kind="emulated"), "latency is called emulated, and is in s"),
         (changed("inference", unit="instructions"), "latency is called measured, and is in instructions"),
-        (result("inference", layers=[LAYER, LAYER]), "its layers take 1.2 together, and the whole 0.5"),
+        (result("inference", layers=[LAYER, LAYER]), "its layers take 1.6 together, and the whole 0.5"),
         (result(figures=[]), "it has no figures"),
         (result(figures=2 * result().figures), "it has two figures of one name"),
         (result(command=[], versions={}), "it does not say its command, versions"),
@@ -95,6 +95,16 @@ LAYER = Layer(name="c", op="conv2d", binarized=True, macs=1, cost=0.6)
 )
 def test_what_cannot_be_is_named(wrong: Result, sentence: str) -> None:
     assert sentence in list(faults(wrong))
+
+
+def test_what_a_profile_has_none_of_is_not_missing(tmp_path: Path) -> None:
+    for algorithm in ("fp32", "bnn"):
+        one = result(algorithm=algorithm)
+        key = msgspec.structs.replace(one.key, track="architecture")
+        write(tmp_path, msgspec.structs.replace(one, key=key))
+    assert check(tmp_path).missing == []  # neither transformers nor MLPs
+    next((tmp_path / "results").rglob("fp32*.json")).unlink()
+    assert check(tmp_path).missing
 
 
 def test_a_folder(tmp_path: Path) -> None:
