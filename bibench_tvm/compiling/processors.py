@@ -56,6 +56,10 @@ PRESETS: dict[str, Preset] = {
     "snapdragon888": Preset("Snapdragon 888, Cortex-X1", _ANDROID, "cortex-x1", _DOT),
     "apple-m1": Preset("Apple M1, under Linux", _LINUX, "apple-m1", _DOT),
     "apple-m1-max": Preset("Apple M1 Max, under Linux", _LINUX, "apple-m1", _DOT),
+    "cortex-m4": Preset("Cortex-M4F, standalone only", "thumbv7em-none-eabihf", "cortex-m4", (), ""),
+    "cortex-m7": Preset("Cortex-M7F, standalone only", "thumbv7em-none-eabihf", "cortex-m7", (), ""),
+    "cortex-m33": Preset("Cortex-M33F, standalone only", "thumbv8m.main-none-eabihf", "cortex-m33", (), ""),
+    "cortex-m55": Preset("Cortex-M55, standalone only", "thumbv8.1m.main-none-eabihf", "cortex-m55", (), ""),
 }
 
 
@@ -80,6 +84,11 @@ class CompileTarget:
     def is_host(self) -> bool:
         return self.name == "host"
 
+    @property
+    def bare(self) -> bool:
+        """Without an operating system, so that there is no loader and no runtime of TVM."""
+        return "-none-" in self.triple
+
 
 def resolve_target(name: str) -> CompileTarget:
     """`host`, a name in `PRESETS`, or a TVM target tag such as `raspberry-pi/4b-aarch64`, or UsageError."""
@@ -100,7 +109,7 @@ def resolve_target(name: str) -> CompileTarget:
             "mcpu": preset.cpu,
             "mattr": [f"+{f}" for f in preset.features],
         }
-        if preset.triple.startswith("armv7"):
+        if preset.triple.endswith("eabihf"):
             # Else floats reach libm in the wrong registers, without a word.
             description["mfloat-abi"] = "hard"
     elif key in tvm.target.list_tags():

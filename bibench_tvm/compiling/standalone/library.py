@@ -1,0 +1,209 @@
+"""A finished network -> `lib<name>.a` and `lib<name>.so`, with what a C program needs to know of them.
+
+`<name>_run` calls one kernel after another. LLVM must not optimise it together with the kernels: where it
+inlines them, it takes places in the workspace that they share for distinct ones. So the kernels are optimised
+by themselves, the calls are added to their text, and that is translated as it stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bibench_tvm.artifact.manifest import Standalone, Tensor
+from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.compiling.link import archive, assemble, link_library
+from bibench_tvm.compiling.processors import CompileTarget
+from bibench_tvm.compiling.standalone import texts
+from bibench_tvm.compiling.standalone.elf import Elf
+
+if TYPE_CHECKING:
+    import tvm
+
+    from relay_passes.flatten import Flat, Place, TensorType
+
+DEFAULT_NAME = "model"
+_LONGEST_NAME = 60
+# What comes with every C compiler: on 32-bit Arm also what its processors have no instruction for.
+_FROM_C = re.compile(r"mem(cpy|set|move)|__aeabi_\w+")
+_FROM_LIBM = re.compile(
+    r"(a?(sin|cos|tan)h?|atan2|exp(2|10|m1)?|log(2|10|1p)?|pow|sqrt|cbrt|erfc?|fmod|hypot|[lt]gamma|floor"
+    r"|ceil|round(even)?|trunc|rint|nearbyint|fabs|copysign|fma|fmin|fmax|ldexp|nextafter|remainder)f?"
+)
+
+
+def c_identifier(name: str) -> str:
+    """What C names begin with for this one: ResNet-20 -> ResNet_20. Raises UsageError where nothing fits."""
+    found = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
+    if not re.match("[A-Za-z]", found) or len(found) > _LONGEST_NAME:
+        raise UsageError(
+            f"The functions of a library for C cannot be called after the name {name!r}: they take a letter "
+            f"first, and at most {_LONGEST_NAME} letters, digits and underscores. Give another --name."
+        )
+    return found
+
+
+def make_standalone(
+    finished: tvm.IRModule,
+    target: CompileTarget,
+    name: str,
+    folder: Path,
+    *,
+    title: str = "",
+    inputs: Sequence[Tensor] = (),
+    outputs: Sequence[Tensor] = (),
+) -> Standalone:
+    """Make `folder`, with the library and what belongs to it.
+
+    name: a C identifier. title, inputs and outputs: what the network and its tensors are called, for people;
+    a probe has more outputs than these. Raises BibenchError, also where the network needs TVM's runtime.
+    """
+    from relay_passes.flatten import ALIGNMENT, NotFlat, flatten
+    from schedules.c_functions import generate_functions
+
+    try:
+        flat = flatten(finished)
+    except NotFlat as error:
+        raise _needs(str(error)) from error
+    functions = generate_functions(finished, target.tvm, name)
+    if called := re.search(r"@_*(TVM\w+)", functions.text):
+        raise _needs(called[1])
+    tensors_in, tensors_out = _named("input", flat.inputs, inputs), _named("output", flat.outputs, outputs)
+    about: dict[str, Any] = {
+        "network": title or name,
+        "target": target.name,
+        "inputs": msgspec.to_builtins(tensors_in),
+        "outputs": msgspec.to_builtins(tensors_out),
+        "workspace_bytes": flat.workspace + functions.scratch or ALIGNMENT,
+    }
+    about["checksum"] = _checksum(flat, functions.text, about)
+    try:
+        folder.mkdir()
+        text, made = folder / f"{name}.ll", folder / f"{name}.o"
+        text.write_text(functions.text + _calls(flat, name, json.dumps(about)))
+        assemble(text, made)
+        elf = Elf(made.read_bytes())
+        _check(elf)
+        archive(folder / f"lib{name}.a", made)
+        link_library(folder / f"lib{name}.so", made)
+        for scrap in text, made:
+            scrap.unlink()
+        needs_libm = any(_FROM_LIBM.fullmatch(symbol) for symbol in elf.undefined)
+        written = texts.write(
+            folder,
+            name=name,
+            title=title or name,
+            target=target,
+            inputs=tensors_in,
+            outputs=tensors_out,
+            workspace=about["workspace_bytes"],
+            alignment=ALIGNMENT,
+            checksum=about["checksum"],
+            needs_libm=needs_libm,
+        )
+    except OSError as error:
+        raise BibenchError(f"{folder.parent} cannot be written: {error.strerror or error}.") from error
+    files = [f"lib{name}.a", f"lib{name}.so", *written]
+    return Standalone(
+        name=name,
+        files={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
+        workspace_bytes=about["workspace_bytes"],
+        alignment=ALIGNMENT,
+        code_and_constants=elf.loaded_bytes,
+        undefined_symbols=elf.undefined,
+        threads=False,
+        checksum=about["checksum"],
+    )
+
+
+def _needs(what: str) -> BibenchError:
+    return BibenchError(
+        f"The network cannot be a library without TVM: it needs {what} of TVM's runtime. Compile it without "
+        "--standalone, or leave that operator out."
+    )
+
+
+def _named(kind: str, types: Sequence[TensorType], named: Sequence[Tensor]) -> list[Tensor]:
+    names = [tensor.name for tensor in named] + [f"{kind}{i}" for i in range(len(named), len(types))]
+    described = [
+        {"name": name, "shape": tensor.shape, "dtype": tensor.dtype}
+        for name, tensor in zip(names, types, strict=True)
+    ]
+    return msgspec.convert(described, list[Tensor])
+
+
+def _checksum(flat: Flat, kernels: str, about: dict[str, Any]) -> str:
+    """Of all that makes the library; LLVM's notes, which begin with !, have addresses of this process."""
+    found = hashlib.sha256(json.dumps(about).encode())
+    found.update(repr(flat.calls).encode() + flat.constants)
+    found.update(re.sub(r"^!.*$", "", kernels, flags=re.M).encode())
+    return found.hexdigest()
+
+
+def _check(elf: Elf) -> None:
+    strange = [s for s in elf.undefined if not _FROM_C.fullmatch(s) and not _FROM_LIBM.fullmatch(s)]
+    if strange:
+        raise _needs(", ".join(strange))
+    if elf.writable:
+        raise BibenchError(
+            f"The library would have writable data ({', '.join(elf.writable)}), a fault of the compiler."
+        )
+
+
+def _calls(flat: Flat, name: str, about: str) -> str:
+    """`<name>_run` and `<name>_info` in LLVM's text."""
+    from relay_passes.flatten import ALIGNMENT
+
+    memory = {"constants": f"@{name}_constants", "workspace": "%workspace"}
+    lines: list[str] = []
+
+    def address(place: Place) -> str:
+        start = memory.get(place.memory) or f"%{place.memory}{place.index}"
+        if not place.offset:
+            return f"ptr {start}"
+        lines.append(f"%place{len(lines)} = getelementptr i8, ptr {start}, i32 {place.offset}")
+        return f"ptr %place{len(lines) - 1}"
+
+    scratch = f"i32 {flat.workspace}"
+    for call in flat.calls:
+        places = [address(place) for place in call.places]
+        lines.append(f"call i32 @{name}_{call.kernel}({', '.join([*places, 'ptr %scratch'])})")
+    counts = {"input": len(flat.inputs), "output": len(flat.outputs)}
+    tensors = [f"{kind}{i}" for kind, count in counts.items() for i in range(count)]
+    parameters = ", ".join(f"ptr %{tensor}" for tensor in (*tensors, "workspace"))
+    body = "\n  ".join(lines)
+    constants = flat.constants or bytes(1)
+    return f"""
+@{name}_constants = internal constant [{len(constants)} x i8] c"{_quoted(constants)}", align {ALIGNMENT}
+@{name}_about = internal constant [{len(about) + 1} x i8] c"{_quoted(about.encode())}\\00"
+
+define i32 @{name}_run({parameters}) nounwind {{
+  %address = ptrtoint ptr %workspace to i32
+  %beyond = and i32 %address, {ALIGNMENT - 1}
+  %wrong = icmp ne i32 %beyond, 0
+  br i1 %wrong, label %refuse, label %compute
+refuse:
+  ret i32 1
+compute:
+  %scratch = getelementptr i8, ptr %workspace, {scratch}
+  {body}
+  ret i32 0
+}}
+
+define ptr @{name}_info() nounwind {{
+  ret ptr @{name}_about
+}}
+"""
+
+
+_QUOTED = [f"\\{byte:02X}" for byte in range(256)]
+
+
+def _quoted(content: bytes) -> str:
+    return "".join(map(_QUOTED.__getitem__, content))
