@@ -46,7 +46,7 @@ from bibench_tvm.compiling.sampling import (
     sample_inputs,
     what_random_inputs_miss,
 )
-from bibench_tvm.compiling.standalone.library import DEFAULT_NAME, c_identifier, make_standalone
+from bibench_tvm.compiling.standalone.library import DEFAULT_NAME, CLibrary, c_identifier, make_standalone
 from bibench_tvm.compiling.verify import Samples, compare_outputs, runner_for, skipped, verify
 from bibench_tvm.importer import Imported, TensorSpec
 from bibench_tvm.importer.source import Network
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from schedules.targets.kernel_target import Tile
 
 PROBE = "probe.so"
+MODEL_IN_C, PROBE_IN_C = "model", "probe"
 OBSERVED = "observed.so"
 INT8_HERE = "int8.so"
 FLOAT_LAYERS = ("float32", "int8")
@@ -199,9 +200,9 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             library = None if resolved.bare else scratch / MODEL
             as_asked = Options(ranges=ranges, watch=watch)
             lowered, finished = build(imported, resolved, library, choose, as_asked)
-            in_c: Standalone | UnsetType = UNSET
+            for_c: CLibrary | None = None
             if options.standalone is not None:
-                in_c = make_standalone(
+                for_c = make_standalone(
                     finished,
                     resolved,
                     c_identifier(options.standalone),
@@ -210,6 +211,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
                     inputs=tuple(map(_tensor, imported.inputs)),
                     outputs=tuple(map(_tensor, imported.outputs)),
                 )
+            in_c: Standalone | UnsetType = for_c.record if for_c else UNSET
             quantization = FloatArithmetic(mode="float32")
             if calibration:
                 quantization = _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
@@ -218,7 +220,17 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             missed = what_random_inputs_miss(imported) if samples is None else []
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
                 verification = _verification(
-                    imported, resolved, scratch, choose, inputs, labels, advance, ranges, missed
+                    imported,
+                    resolved,
+                    scratch,
+                    finished,
+                    for_c,
+                    choose,
+                    inputs,
+                    labels,
+                    advance,
+                    ranges,
+                    missed,
                 )
         content = library.read_bytes() if library else b""
         manifest = Manifest(
@@ -310,6 +322,8 @@ def _verification(
     imported: Imported,
     target: CompileTarget,
     scratch: Path,
+    finished: tvm.IRModule,
+    for_c: CLibrary | None,
     choose: Chooser,
     inputs: Samples,
     labels: np.ndarray | None,
@@ -320,8 +334,15 @@ def _verification(
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    lowered, _ = build(imported, target, scratch / PROBE, choose, Options(probe=True, ranges=ranges))
-    libraries = scratch / MODEL, scratch / PROBE
+    probe = None if target.runs_as_c else scratch / PROBE
+    lowered, probed = build(imported, target, probe, choose, Options(probe=True, ranges=ranges))
+    libraries: tuple[Path | CLibrary, Path | CLibrary] = scratch / MODEL, scratch / PROBE
+    if target.runs_as_c:
+        try:
+            for_c = for_c or make_standalone(finished, target, DEFAULT_NAME, scratch / MODEL_IN_C)
+            libraries = for_c, make_standalone(probed, target, DEFAULT_NAME, scratch / PROBE_IN_C)
+        except BibenchError as error:
+            return skipped(f"{target.name} cannot be verified here: {error}")
     return verify(imported, *libraries, lowered, backend, inputs, labels, missed, advance)
 
 

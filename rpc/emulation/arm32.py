@@ -1,9 +1,10 @@
-"""A 32-bit Arm board that one does not have: calls single compiled kernels under QEMU, on this machine.
+"""A 32-bit Arm board that one does not have: runs compiled networks and single kernels under QEMU.
 
-TVM has no runtime for 32-bit Arm, so no network can be run here. A kernel needs none: it is linked with the C
-program native/call_kernel.c, which has the few functions of the runtime that kernels call.
+TVM has no runtime for 32-bit Arm, so a network is run as a library for C, by native/run_standalone.c, and a
+kernel by native/call_kernel.c, which has the few functions of the runtime that kernels call.
 """
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,57 @@ from rpc.emulation import qemu, tensor_file
 from rpc.emulation.qemu import EmulationFailed
 from rpc.missing import EmulationUnavailable
 
-__all__ = ["EmulationFailed", "EmulationUnavailable", "run_kernel"]
+__all__ = ["EmulationFailed", "EmulationUnavailable", "missing", "run_kernel", "run_network"]
+
+
+def missing() -> str | None:
+    """What this machine lacks to run 32-bit Arm code, with the line to type; None when it lacks nothing."""
+    try:
+        _prepared()
+    except EmulationUnavailable as problem:
+        return str(problem)
+    return None
+
+
+def run_network(
+    library: Path,
+    header: Path,
+    name: str,
+    samples: Sequence[Sequence[np.ndarray]],
+    outputs: Sequence[np.ndarray],
+    *,
+    cpu: str = "cortex-a7",
+    timeout_s: float,
+) -> list[list[np.ndarray]]:
+    """Runs a network that is a library for C on each sample; gives the outputs of each.
+
+    library, header: `lib<name>.a` and `<name>.h`; samples[sample][input]; outputs: arrays like those that the
+    network writes. Around all its buffers is memory that it must not touch. Raises EmulationUnavailable, or
+    EmulationFailed with what went wrong and how many samples were done.
+    """
+    emulator, sysroot, compiler = _prepared()
+    count = len(samples[0]) + len(outputs)
+    places = ", ".join(f"(tensors)[{i}]" for i in range(count))
+    call = f"""#include "{header.resolve()}"
+#define CALL(tensors, workspace) {name}_run({places}, workspace)
+#define WORKSPACE_BYTES {name.upper()}_WORKSPACE_BYTES
+#define OUTPUT_COUNT {len(outputs)}
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "call.h").write_text(call)
+        flags = [*qemu.ffi_headers(), "-I", folder, "-I", str(qemu.NATIVE), "-lm"]
+        program = qemu.build(compiler, [qemu.NATIVE / "run_standalone.c", library], Path(folder), flags)
+        sent, received = Path(folder, "inputs"), Path(folder, "outputs")
+        tensor_file.write(sent, [[*sample, *outputs] for sample in samples])
+        command = [emulator, "-cpu", cpu, "-L", str(sysroot), str(program), str(sent), str(received)]
+        try:
+            qemu.run(command, {"LD_LIBRARY_PATH": str(sysroot / "lib")}, timeout_s)
+        except EmulationFailed as problem:
+            done = 0
+            with contextlib.suppress(OSError, ValueError):
+                done = len(tensor_file.read(received)[1])
+            raise EmulationFailed(f"On {cpu}, after {done} of {len(samples)} samples: {problem}") from None
+        return qemu.received(received, len(samples))
 
 
 def run_kernel(
@@ -31,10 +82,7 @@ def run_kernel(
     it, TVM passes floats to functions such as expf in the wrong registers, and nothing complains. `cpu` is
     QEMU's name. Raises EmulationUnavailable, or EmulationFailed with what went wrong.
     """
-    emulator = qemu.emulator("qemu-arm")
-    sysroot = qemu.sysroot("arm-linux-gnueabihf", ["ld-linux-armhf.so.3", "libc.so.6", "libm.so.6"])
-    # Against glibc and not static musl, which spares a package of 1 MB but takes zig 50 s to build.
-    compiler = qemu.compiler("arm-linux-gnueabihf-gcc", ["arm-linux-gnueabihf.2.28", "-mcpu=cortex_a7"])
+    emulator, sysroot, compiler = _prepared()
     flags = [*qemu.ffi_headers(), f"-DKERNEL=__tvm_ffi_{symbol}", "-lm"]
     with tempfile.TemporaryDirectory() as folder:
         caller = qemu.build(compiler, [qemu.NATIVE / "call_kernel.c", *objects], Path(folder), flags)
@@ -43,3 +91,13 @@ def run_kernel(
         command = [emulator, "-cpu", cpu, "-L", str(sysroot), str(caller), "1", str(sent), str(received)]
         qemu.run(command, {"LD_LIBRARY_PATH": str(sysroot / "lib")}, timeout_s)
         return qemu.received(received, 1)[0]
+
+
+def _prepared() -> tuple[str, Path, list[str]]:
+    """The emulator, the folder of system libraries and the command of a C compiler, or
+    EmulationUnavailable."""
+    emulator = qemu.emulator("qemu-arm")
+    sysroot = qemu.sysroot("arm-linux-gnueabihf", ["ld-linux-armhf.so.3", "libc.so.6", "libm.so.6"])
+    # Against glibc and not static musl, which spares a package of 1 MB but takes zig 50 s to build.
+    compiler = qemu.compiler("arm-linux-gnueabihf-gcc", ["arm-linux-gnueabihf.2.28", "-mcpu=cortex_a7"])
+    return emulator, sysroot, compiler

@@ -1,4 +1,4 @@
-"""A finished network -> `lib<name>.a` and `lib<name>.so`, with what a C program needs to know of them.
+"""A finished network -> `lib<name>.a`, `lib<name>.so` where there is a loader, and what C has to know of them.
 
 `<name>_run` calls one kernel after another. LLVM must not optimise it together with the kernels: where it
 inlines them, it takes places in the workspace that they share for distinct ones. So the kernels are optimised
@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,23 @@ _FROM_LIBM = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class CLibrary:
+    """What was made in `folder`, and the network's outputs."""
+
+    folder: Path
+    record: Standalone
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / f"lib{self.record.name}.a"
+
+    @property
+    def header(self) -> Path:
+        return self.folder / f"{self.record.name}.h"
+
+
 def c_identifier(name: str) -> str:
     """What C names begin with for this one: ResNet-20 -> ResNet_20. Raises UsageError where nothing fits."""
     found = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
@@ -58,7 +76,7 @@ def make_standalone(
     title: str = "",
     inputs: Sequence[Tensor] = (),
     outputs: Sequence[Tensor] = (),
-) -> Standalone:
+) -> CLibrary:
     """Make `folder`, with the library and what belongs to it.
 
     name: a C identifier. title, inputs and outputs: what the network and its tensors are called, for people;
@@ -90,8 +108,11 @@ def make_standalone(
         assemble(text, made)
         elf = Elf(made.read_bytes())
         _check(elf)
-        archive(folder / f"lib{name}.a", made)
-        link_library(folder / f"lib{name}.so", made)
+        libraries = [folder / f"lib{name}.a"]
+        archive(libraries[0], made)
+        if not target.bare:
+            libraries.append(folder / f"lib{name}.so")
+            link_library(libraries[1], made)
         for scrap in text, made:
             scrap.unlink()
         needs_libm = any(_FROM_LIBM.fullmatch(symbol) for symbol in elf.undefined)
@@ -109,8 +130,8 @@ def make_standalone(
         )
     except OSError as error:
         raise BibenchError(f"{folder.parent} cannot be written: {error.strerror or error}.") from error
-    files = [f"lib{name}.a", f"lib{name}.so", *written]
-    return Standalone(
+    files = [*(library.name for library in libraries), *written]
+    record = Standalone(
         name=name,
         files={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
         workspace_bytes=about["workspace_bytes"],
@@ -120,6 +141,7 @@ def make_standalone(
         threads=False,
         checksum=about["checksum"],
     )
+    return CLibrary(folder, record, tuple(tensors_out))
 
 
 def _needs(what: str) -> BibenchError:

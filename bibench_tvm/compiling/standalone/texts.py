@@ -41,7 +41,7 @@ def write(
     """Write the files, and give their names."""
     tensors = [(f"input{i}", tensor) for i, tensor in enumerate(inputs)]
     tensors += [(f"output{i}", tensor) for i, tensor in enumerate(outputs)]
-    libraries = "m" if needs_libm and "-none-" not in target.triple else ""
+    libraries = "m" if needs_libm and not target.bare else ""
     files = {
         f"{name}.h": _header(name, title, target, tensors, workspace, alignment, checksum),
         "example.c": _example(name, tensors),
