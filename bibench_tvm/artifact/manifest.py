@@ -169,16 +169,17 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
 class Standalone(msgspec.Struct, frozen=True, kw_only=True):
     """The network as a library for C, in the folder `standalone`; sizes in bytes.
 
-    A run takes `workspace_bytes` of its caller's memory, of this alignment, and allocates nothing.
+    A run takes `workspace_bytes` of its caller's memory, of this alignment, on several threads `thread_bytes`
+    more for each further one, and allocates nothing.
     """
 
     name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z][A-Za-z0-9_]*$")]  # what its functions begin with
     files: dict[str, Sha256]
     workspace_bytes: Count
+    thread_bytes: Count
     alignment: Extent
     code_and_constants: Count
     undefined_symbols: tuple[str, ...]  # what it takes from whom it is linked with
-    threads: bool  # whether one run can use several
     checksum: Sha256  # which the header and the library both say
 
 

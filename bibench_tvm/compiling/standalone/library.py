@@ -1,4 +1,4 @@
-"""A finished network -> `lib<name>.a`, `lib<name>.so` where there is a loader, and what C has to know of them.
+"""A finished network -> `lib<name>.a`, `lib<name>.so` where there is a loader, and what C has to know of it.
 
 `<name>_run` calls one kernel after another. LLVM must not optimise it together with the kernels: where it
 inlines them, it takes places in the workspace that they share for distinct ones. So the kernels are optimised
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import tvm
 
     from relay_passes.flatten import Flat, Place, TensorType
+    from schedules.c_functions import Functions
 
 DEFAULT_NAME = "model"
 _LONGEST_NAME = 60
@@ -98,13 +99,14 @@ def make_standalone(
         "target": target.name,
         "inputs": msgspec.to_builtins(tensors_in),
         "outputs": msgspec.to_builtins(tensors_out),
-        "workspace_bytes": flat.workspace + functions.scratch or ALIGNMENT,
+        "workspace_bytes": flat.workspace + functions.scratch + functions.own or ALIGNMENT,
+        "thread_bytes": functions.own,
     }
     about["checksum"] = _checksum(flat, functions.text, about)
     try:
         folder.mkdir()
         text, made = folder / f"{name}.ll", folder / f"{name}.o"
-        text.write_text(functions.text + _calls(flat, name, json.dumps(about)))
+        text.write_text(functions.text + _calls(flat, functions, name, json.dumps(about)))
         assemble(text, made)
         elf = Elf(made.read_bytes())
         _check(elf)
@@ -124,6 +126,7 @@ def make_standalone(
             inputs=tensors_in,
             outputs=tensors_out,
             workspace=about["workspace_bytes"],
+            own=functions.own,
             alignment=ALIGNMENT,
             checksum=about["checksum"],
             needs_libm=needs_libm,
@@ -135,10 +138,10 @@ def make_standalone(
         name=name,
         files={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
         workspace_bytes=about["workspace_bytes"],
+        thread_bytes=functions.own,
         alignment=ALIGNMENT,
         code_and_constants=elf.loaded_bytes,
         undefined_symbols=elf.undefined,
-        threads=False,
         checksum=about["checksum"],
     )
     return CLibrary(folder, record, tuple(tensors_out))
@@ -178,34 +181,27 @@ def _check(elf: Elf) -> None:
         )
 
 
-def _calls(flat: Flat, name: str, about: str) -> str:
-    """`<name>_run` and `<name>_info` in LLVM's text."""
+def _calls(flat: Flat, functions: Functions, name: str, about: str) -> str:
+    """`<name>_run`, `<name>_run_threads` and `<name>_info` in LLVM's text.
+
+    Each step of a kernel is called by a function `step(void *data, int task, int tasks)`, which a pool can
+    call too; `data` is an array of the addresses of inputs, outputs and workspace.
+    """
     from relay_passes.flatten import ALIGNMENT
 
-    memory = {"constants": f"@{name}_constants", "workspace": "%workspace"}
-    lines: list[str] = []
-
-    def address(place: Place) -> str:
-        start = memory.get(place.memory) or f"%{place.memory}{place.index}"
-        if not place.offset:
-            return f"ptr {start}"
-        lines.append(f"%place{len(lines)} = getelementptr i8, ptr {start}, i32 {place.offset}")
-        return f"ptr %place{len(lines) - 1}"
-
-    scratch = f"i32 {flat.workspace}"
-    for call in flat.calls:
-        places = [address(place) for place in call.places]
-        lines.append(f"call i32 @{name}_{call.kernel}({', '.join([*places, 'ptr %scratch'])})")
     counts = {"input": len(flat.inputs), "output": len(flat.outputs)}
-    tensors = [f"{kind}{i}" for kind, count in counts.items() for i in range(count)]
-    parameters = ", ".join(f"ptr %{tensor}" for tensor in (*tensors, "workspace"))
-    body = "\n  ".join(lines)
-    constants = flat.constants or bytes(1)
-    return f"""
-@{name}_constants = internal constant [{len(constants)} x i8] c"{_quoted(constants)}", align {ALIGNMENT}
-@{name}_about = internal constant [{len(about) + 1} x i8] c"{_quoted(about.encode())}\\00"
-
-define i32 @{name}_run({parameters}) nounwind {{
+    given = [*(f"{kind}{i}" for kind, count in counts.items() for i in range(count)), "workspace"]
+    texts: list[str] = []
+    steps: list[tuple[str, bool]] = []
+    for call in flat.calls:
+        for step in functions.steps[call.kernel]:
+            steps.append((f"{name}_step{len(steps)}", step.parallel))
+            texts.append(_step(flat, functions, name, steps[-1][0], step.symbol, call.places, given))
+    stored = "".join(
+        f"  %data{i} = getelementptr ptr, ptr %data, i32 {i}\n  store ptr %{tensor}, ptr %data{i}\n"
+        for i, tensor in enumerate(given)
+    )
+    begin = f"""
   %address = ptrtoint ptr %workspace to i32
   %beyond = and i32 %address, {ALIGNMENT - 1}
   %wrong = icmp ne i32 %beyond, 0
@@ -213,15 +209,68 @@ define i32 @{name}_run({parameters}) nounwind {{
 refuse:
   ret i32 1
 compute:
-  %scratch = getelementptr i8, ptr %workspace, {scratch}
-  {body}
-  ret i32 0
+  %data = alloca [{len(given)} x ptr]
+{stored}"""
+    parameters = ", ".join(f"ptr %{tensor}" for tensor in given)
+    serial = "".join(f"  call void @{step}(ptr %data, i32 0, i32 1)\n" for step, _ in steps)
+    threads = "".join(
+        f"  call void %run(ptr %self, ptr @{step}, ptr %data, i32 %tasks)\n"
+        if parallel
+        else f"  call void @{step}(ptr %data, i32 0, i32 1)\n"
+        for step, parallel in steps
+    )
+    constants = flat.constants or bytes(1)
+    return f"""
+@{name}_constants = internal constant [{len(constants)} x i8] c"{_quoted(constants)}", align {ALIGNMENT}
+@{name}_about = internal constant [{len(about) + 1} x i8] c"{_quoted(about.encode())}\\00"
+{"".join(texts)}
+define i32 @{name}_run({parameters}) nounwind {{{begin}{serial}  ret i32 0
+}}
+
+define i32 @{name}_run_threads({parameters}, ptr %pool) nounwind {{{begin}  %run = load ptr, ptr %pool
+  %pool.self = getelementptr {{ ptr, ptr, i32 }}, ptr %pool, i32 0, i32 1
+  %self = load ptr, ptr %pool.self
+  %pool.threads = getelementptr {{ ptr, ptr, i32 }}, ptr %pool, i32 0, i32 2
+  %tasks = load i32, ptr %pool.threads
+{threads}  ret i32 0
 }}
 
 define ptr @{name}_info() nounwind {{
   ret ptr @{name}_about
 }}
 """
+
+
+def _step(
+    flat: Flat,
+    functions: Functions,
+    name: str,
+    step: str,
+    kernel: str,
+    places: Sequence[Place],
+    given: Sequence[str],
+) -> str:
+    lines = [
+        line
+        for i, tensor in enumerate(given)
+        for line in (f"%at{i} = getelementptr ptr, ptr %data, i32 {i}", f"%{tensor} = load ptr, ptr %at{i}")
+    ]
+    arguments: list[str] = []
+    for i, place in enumerate(places):
+        shared = {"constants": f"@{name}_constants", "workspace": "%workspace"}
+        start = shared.get(place.memory) or f"%{place.memory}{place.index}"
+        lines.append(f"%place{i} = getelementptr i8, ptr {start}, i32 {place.offset}")
+        arguments.append(f"ptr %place{i}")
+    lines += [
+        f"%scratch = getelementptr i8, ptr %workspace, i32 {flat.workspace}",
+        f"%share = mul i32 %task, {functions.own}",
+        f"%start = add i32 %share, {flat.workspace + functions.scratch}",
+        "%own = getelementptr i8, ptr %workspace, i32 %start",
+        f"call i32 @{kernel}({', '.join(arguments)}, ptr %scratch, ptr %own, i32 %task, i32 %tasks)",
+        "ret void",
+    ]
+    body = "".join(f"  {line}\n" for line in lines)
+    return f"\ndefine internal void @{step}(ptr %data, i32 %task, i32 %tasks) nounwind {{\n{body}}}\n"
 
 
 _QUOTED = [f"\\{byte:02X}" for byte in range(256)]

@@ -34,6 +34,7 @@ def write(
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
     workspace: int,
+    own: int,
     alignment: int,
     checksum: str,
     needs_libm: bool,
@@ -43,7 +44,7 @@ def write(
     tensors += [(f"output{i}", tensor) for i, tensor in enumerate(outputs)]
     libraries = "m" if needs_libm and not target.bare else ""
     files = {
-        f"{name}.h": _header(name, title, target, tensors, workspace, alignment, checksum),
+        f"{name}.h": _header(name, title, target, tensors, workspace, own, alignment, checksum),
         "example.c": _example(name, tensors),
         "CMakeLists.txt": _cmake(name, libraries),
         "LICENSES.txt": _licences(),
@@ -59,6 +60,7 @@ def _header(
     target: CompileTarget,
     tensors: Sequence[tuple[str, Tensor]],
     workspace: int,
+    own: int,
     alignment: int,
     checksum: str,
 ) -> str:
@@ -84,10 +86,13 @@ def _header(
  *
  * The workspace is {macro}_WORKSPACE_BYTES of the caller's memory at a multiple of {macro}_ALIGNMENT
  * bytes. What is in it before and after a run does not matter. Nothing is allocated and the library has no
- * writable data, so several threads may run it at once, each with a workspace of its own. A run uses the
- * thread that calls it. Large buffers are in the workspace and not on the stack.
+ * writable data, so several threads may run it at once, each with a workspace of its own. Large buffers are
+ * in the workspace and not on the stack.
  *
- * {name}_run returns 0, or 1 where the workspace is not aligned; then it has done nothing.
+ * {name}_run uses the thread that calls it, {name}_run_threads those of a pool of the caller's, and a
+ * workspace of {macro}_WORKSPACE_BYTES_OF(threads). Both compute the same.
+ *
+ * They return 0, or 1 where the workspace is not aligned; then they have done nothing.
  *
  * {name}_info returns JSON about the library, with {macro}_CHECKSUM in it if this header belongs to it.
  */
@@ -97,6 +102,7 @@ def _header(
 #include <stdint.h>
 
 {counts}#define {macro}_WORKSPACE_BYTES {workspace}
+#define {macro}_WORKSPACE_BYTES_OF(threads) ({macro}_WORKSPACE_BYTES + ((threads) - 1) * {own})
 #define {macro}_ALIGNMENT {alignment}
 #define {macro}_CHECKSUM "{checksum}"
 
@@ -104,7 +110,17 @@ def _header(
 extern "C" {{
 #endif
 
+/* run calls task(data, i, threads) once for each i from 0 to threads - 1, from any threads, and returns when
+ * all of these calls have. threads is at least 1. */
+struct {name}_pool {{
+  void (*run)(void *self, void (*task)(void *data, int32_t i, int32_t threads), void *data, int32_t threads);
+  void *self;
+  int32_t threads;
+}};
+
 int {name}_run({", ".join(parameters)}, void *workspace);
+int {name}_run_threads({", ".join(parameters)}, void *workspace,
+    const struct {name}_pool *pool);
 const char *{name}_info(void);
 
 #ifdef __cplusplus
