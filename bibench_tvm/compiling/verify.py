@@ -84,9 +84,7 @@ class _InC(_Emulated):
     def _run(self, library: CLibrary, samples: Samples, timeout_s: float) -> list[list[np.ndarray]]:
         from rpc.emulation import arm32
 
-        files = library.archive, library.header, library.record.name
-        outputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in library.outputs]
-        return arm32.run_network(*files, samples, outputs, cpu=self.cpu, timeout_s=timeout_s)
+        return arm32.run_network(library.network, samples, cpu=self.cpu, timeout_s=timeout_s)
 
 
 def compare_outputs(

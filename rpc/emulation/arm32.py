@@ -4,14 +4,13 @@ TVM has no runtime for 32-bit Arm, so a network is run as a library for C, by na
 kernel by native/call_kernel.c, which has the few functions of the runtime that kernels call.
 """
 
-import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from rpc.emulation import qemu, tensor_file
+from rpc.emulation import c_network, qemu, tensor_file
 from rpc.emulation.qemu import EmulationFailed
 from rpc.missing import EmulationUnavailable
 
@@ -28,44 +27,20 @@ def missing() -> str | None:
 
 
 def run_network(
-    library: Path,
-    header: Path,
-    name: str,
-    samples: Sequence[Sequence[np.ndarray]],
-    outputs: Sequence[np.ndarray],
-    *,
-    cpu: str = "cortex-a7",
-    timeout_s: float,
+    library: c_network.CNetwork, samples: Sequence[Sequence[np.ndarray]], *, cpu: str, timeout_s: float
 ) -> list[list[np.ndarray]]:
-    """Runs a network that is a library for C on each sample; gives the outputs of each.
+    """Runs a network on each sample; samples[sample][input] gives outputs[sample][output].
 
-    library, header: `lib<name>.a` and `<name>.h`; samples[sample][input]; outputs: arrays like those that the
-    network writes. Around all its buffers is memory that it must not touch. Raises EmulationUnavailable, or
-    EmulationFailed with what went wrong and how many samples were done.
+    `cpu` is QEMU's name. Raises EmulationUnavailable, or EmulationFailed with what went wrong and how many
+    samples were done.
     """
     emulator, sysroot, compiler = _prepared()
-    count = len(samples[0]) + len(outputs)
-    places = ", ".join(f"(tensors)[{i}]" for i in range(count))
-    call = f"""#include "{header.resolve()}"
-#define CALL(tensors, workspace) {name}_run({places}, workspace)
-#define WORKSPACE_BYTES {name.upper()}_WORKSPACE_BYTES
-#define OUTPUT_COUNT {len(outputs)}
-"""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "call.h").write_text(call)
-        flags = [*qemu.ffi_headers(), "-I", folder, "-I", str(qemu.NATIVE), "-lm"]
-        program = qemu.build(compiler, [qemu.NATIVE / "run_standalone.c", library], Path(folder), flags)
-        sent, received = Path(folder, "inputs"), Path(folder, "outputs")
-        tensor_file.write(sent, [[*sample, *outputs] for sample in samples])
-        command = [emulator, "-cpu", cpu, "-L", str(sysroot), str(program), str(sent), str(received)]
-        try:
-            qemu.run(command, {"LD_LIBRARY_PATH": str(sysroot / "lib")}, timeout_s)
-        except EmulationFailed as problem:
-            done = 0
-            with contextlib.suppress(OSError, ValueError):
-                done = len(tensor_file.read(received)[1])
-            raise EmulationFailed(f"On {cpu}, after {done} of {len(samples)} samples: {problem}") from None
-        return qemu.received(received, len(samples))
+    command = [emulator, "-cpu", cpu, "-L", str(sysroot)]
+    environment = {"LD_LIBRARY_PATH": str(sysroot / "lib")}
+    try:
+        return c_network.run(library, samples, compiler, command, environment, timeout_s)
+    except EmulationFailed as problem:
+        raise EmulationFailed(f"On {cpu}, {problem}") from None
 
 
 def run_kernel(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from bibench_tvm.artifact.manifest import Standalone, Tensor
 from bibench_tvm.cli.errors import BibenchError, UsageError
@@ -23,6 +24,7 @@ from bibench_tvm.compiling.link import archive, assemble, link_library
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.compiling.standalone import texts
 from bibench_tvm.compiling.standalone.elf import Elf
+from rpc.emulation.c_network import CNetwork
 
 if TYPE_CHECKING:
     import tvm
@@ -49,12 +51,10 @@ class CLibrary:
     outputs: tuple[Tensor, ...]
 
     @property
-    def archive(self) -> Path:
-        return self.folder / f"lib{self.record.name}.a"
-
-    @property
-    def header(self) -> Path:
-        return self.folder / f"{self.record.name}.h"
+    def network(self) -> CNetwork:
+        name = self.record.name
+        outputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in self.outputs]
+        return CNetwork(self.folder / f"lib{name}.a", self.folder / f"{name}.h", name, outputs)
 
 
 def c_identifier(name: str) -> str:
