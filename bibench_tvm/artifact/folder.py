@@ -140,14 +140,16 @@ def _store_version(made: Path, standalone: Path, files: Mapping[str, str]) -> No
 
 def _show_version(scratch: Path, standalone: Path, files: Mapping[str, str]) -> None:
     """Let the plain names be those of the stored version."""
-    version = version_of(files)
-    with contextlib.suppress(OSError):  # else the names are copies
+    version, through = version_of(files), _FILES
+    try:
         os.symlink(version, scratch / _FILES)
         os.replace(scratch / _FILES, standalone / _FILES)
-    through = _FILES if (standalone / _FILES).is_symlink() else version
+    except OSError:  # no links here: copies, one after another
+        through = version
     for name in files:
-        if not (standalone / name).is_symlink() or os.readlink(standalone / name) != f"{_FILES}/{name}":
-            _link(scratch / name, standalone / name, f"{through}/{name}")
+        shown, target = standalone / name, f"{through}/{name}"
+        if not (shown.is_symlink() and os.readlink(shown) == target):
+            _link(scratch / name, shown, target)
 
 
 def _remove_other_versions(standalone: Path, files: Mapping[str, str]) -> None:
@@ -161,8 +163,9 @@ def _remove_other_versions(standalone: Path, files: Mapping[str, str]) -> None:
             if stored.name not in files and ours:
                 plain.unlink()
         shutil.rmtree(other)
-    if not files:
+    if not (standalone / _FILES).exists():  # nothing is stored any more, or there are no links
         (standalone / _FILES).unlink(missing_ok=True)
+    if not files:
         with contextlib.suppress(OSError):  # it is not there, or the user's files are in it
             standalone.rmdir()
 
