@@ -281,6 +281,33 @@ def test_the_example(model: Artifact, tmp_path: Path) -> None:
     assert wrong.returncode == 1 and "is not a file of 768 bytes" in wrong.stderr
 
 
+def test_the_header_in_cpp(model: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "main.cpp").write_text(
+        """
+        #include "model.h"
+        alignas(MODEL_ALIGNMENT) static unsigned char workspace[MODEL_WORKSPACE_BYTES_OF(2)];
+        int use(const float *image, const float *vector, float *maps, float *scores, int64_t *top) {
+          model_pool pool = {[](void *, void (*task)(void *, int32_t, int32_t), void *data, int32_t threads) {
+            for (int32_t i = 0; i < threads; i++) task(data, i, threads);
+          }, nullptr, 2};
+          return model_run_threads(image, vector, maps, scores, top, workspace, &pool);
+        }
+        """
+    )
+    command = [
+        *ZIG,
+        "-c",
+        "-std=c++17",
+        "-nostdinc++",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        tmp_path / "main.o",
+    ]
+    subprocess.run([*command, f"-I{model.folder}/standalone", tmp_path / "main.cpp"], check=True)
+
+
 def test_what_the_library_takes_and_has(model: Artifact, tmp_path: Path) -> None:
     content = (model.folder / "standalone" / "libmodel.a").read_bytes()
     elf = Elf(content[content.index(b"\x7fELF") :])
