@@ -5,7 +5,7 @@
 # brings the data that can be had without an account. Runs again without harm.
 set -eu
 cd "$(dirname "$0")"
-extras=${1-bench,train,tune}
+extras=${1-bench,report,train,tune}
 venv=${BIBENCH_VENV:-.venv}
 python=${PYTHON:-python3}
 

@@ -61,6 +61,7 @@ BLOCKS = (
     Block(task="standin_speech", arch="dfsmn@small", settings=("lr=0.002",)),
     Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
     Block(task="standin_text", arch="bert_tiny4@small", settings=("epochs=6",)),
+    Block(task="standin_detection", arch="ssd300@small", settings=("lr=0.003",)),
 )
 PROFILE = Profile(
     trainings=BLOCKS,

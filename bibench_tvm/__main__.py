@@ -16,6 +16,7 @@ COMMANDS = {
     "board": "offer this machine, or an emulated one, to others",
     "tracker": "where boards register",
     "targets": "the names that --target takes, or the boards at a tracker",
+    "report": "results of the tracks as one page: tables, figures, commands",
     "summary": "a network's parameters, bits and operations, without training it",
     "tracks": "the six tracks of BiBench: run, compared, beside the paper's own figures",
     "train": "train a network on a task",

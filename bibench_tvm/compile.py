@@ -13,7 +13,7 @@ from rich.console import Console
 from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.cli.own_algorithm import Mine, own_algorithm
+from bibench_tvm.importer.own_algorithm import Mine, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -89,6 +89,7 @@ def compile_command(
         from bibench_tvm.compiling.compiler import CompileOptions, chooser, compile_network
         from bibench_tvm.compiling.processors import resolve_target
         from bibench_tvm.compiling.standalone.library import DEFAULT_NAME
+        from bibench_tvm.compiling.two_stages import compile_stages, two_stages
         from bibench_tvm.importer.source import named
 
         chooser(resolve_target(target), tuned)  # before the network is built
@@ -124,12 +125,18 @@ def compile_command(
             dump_ir=dump_ir,
             standalone=(name or DEFAULT_NAME) if standalone else None,
         )
-        artifact = compile_network(network, options)
-        _print_summary(results(as_json), artifact.record)
-        stderr.print(f"Written to {artifact.folder}", soft_wrap=True)
+        if detector := two_stages(network):
+            compiled = compile_stages(detector, options, network.file)
+            stages = {"first": compiled.first, "second": compiled.second}
+        else:
+            stages = {"": compile_network(network, options)}
+        for artifact in stages.values():
+            _print_summary(results(as_json), artifact.record)
+        stderr.print(f"Written to {out}", soft_wrap=True)
         if as_json:
-            print_json({**artifact.manifest, "path": str(artifact.folder)})
-        if artifact.record.verification.passed is False:
+            found = {name: {**stage.manifest, "path": str(stage.folder)} for name, stage in stages.items()}
+            print_json({**found, "path": str(out)} if detector else found[""])
+        if any(artifact.record.verification.passed is False for artifact in stages.values()):
             raise typer.Exit(1)
 
 

@@ -54,18 +54,27 @@ def run(
         from rpc import lean
 
         lean.import_tvm(compiler=True)  # it says what this processor has
-        from bibench_tvm.artifact.artifact import load
+        from bibench_tvm.artifact.artifact import Artifact, load
+        from bibench_tvm.detection.detector import OUTPUTS, Detector, is_detector, load_detector
 
         if threads is not None and not board:
             use_threads(threads)
-        compiled = load(artifact)
-        names = [spec["name"] for spec in compiled.manifest["outputs"]]
+        compiled: Artifact | Detector
+        if is_detector(artifact):
+            compiled, names = load_detector(artifact), list(OUTPUTS)
+        else:
+            compiled = load(artifact)
+            names = [spec["name"] for spec in compiled.manifest["outputs"]]
         if len(outputs) != len(names):
             raise UsageError(
                 f"The network's outputs are {', '.join(names)}: give --output {len(names)} times, and not "
                 f"{len(outputs)} times."
             )
         arrays = [read_array(path) for path in inputs]
+        if is_detector(artifact) and len(arrays) != 1:
+            raise UsageError(
+                f"A detector has one input, the images, and not {len(arrays)}: give --input once."
+            )
         refuse_tracker_alone(tracker, board)
         where: dict[str, Any] = {}
         if board:

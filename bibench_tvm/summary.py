@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command
-from bibench_tvm.cli.own_algorithm import Mine, own_algorithm
 from bibench_tvm.compile import Algorithm, Checkpoint, InputShape, Model, Variant
+from bibench_tvm.importer.own_algorithm import Mine, own_algorithm
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -29,7 +29,7 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
-from bibench_tvm.cli.own_algorithm import Mine, Own, own_algorithm
+from bibench_tvm.importer.own_algorithm import Mine, Own, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -208,6 +208,7 @@ def _judge(
     path: Path, task: str, data: Path | None, board: str, tracker: str, wait: float, *, as_json: bool
 ) -> None:
     from bibench_tvm.artifact.artifact import load
+    from bibench_tvm.detection.detector import is_detector, load_detector
     from bibench_tvm.measuring.accuracy import (
         batches_of,
         forward_of_artifact,
@@ -226,6 +227,7 @@ def _judge(
         opened = tasks[task](data)
     except DataError as error:
         raise BibenchError(str(error)) from error
+    compiled = load_detector if is_detector(path) else load
     where: dict[str, object] = {}
     with contextlib.ExitStack() as stack:
         if not path.is_dir():
@@ -233,9 +235,9 @@ def _judge(
         elif board:
             ours = stack.enter_context(session(tracker_address(tracker), board, wait_s=wait, limit_s=3600))
             where = {"board": ours.info.key, "emulated": ours.info.emulated}
-            forward = forward_of_artifact(load(path), ours)
+            forward = forward_of_artifact(compiled(path), ours)
         else:
-            forward = forward_of_artifact(load(path))
+            forward = forward_of_artifact(compiled(path))
         advance = stack.enter_context(phase(f"judging {path} on {task}", batches_of(opened)))
         try:
             metrics = judge(forward, opened, advance)

@@ -23,6 +23,9 @@ _EXTRAS = {
     "xgboost": "tune",
     "psutil": "tune",
     "sympy": "bench",
+    "altair": "report",
+    "jinja2": "report",
+    "vl_convert": "report",
 }
 # Of these, a board needs none: what they are for is done on the workstation.
 _COMPILING = ("torch", "onnx", "onnxscript", "ziglang")

@@ -32,7 +32,8 @@ def test_a_package_knows_only_what_it_may(package):
 
 
 ON_A_BOARD = ["bibench_tvm.bench", "bibench_tvm.board", "bibench_tvm.run", "bibench_tvm.tracker"]
-ON_A_BOARD += [module for module in modules() if module.startswith(("rpc", "bibench_tvm.artifact"))]
+BOARD_ROOMS = ("rpc", "bibench_tvm.artifact", "bibench_tvm.detection")
+ON_A_BOARD += [module for module in modules() if module.startswith(BOARD_ROOMS)]
 
 
 # None in place of a package makes an import of it fail; tvm_ffi imports torch by itself where it finds it.

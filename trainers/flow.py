@@ -202,6 +202,7 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
     weight: dict[fx.Node, str] = {}  # parameters, and what is made of one alone
     positive: dict[fx.Node, set[str]] = {}  # what is never negative, and why
     called: set[str] = set()
+    parameters = dict(model.named_parameters(remove_duplicate=False))  # a buffer is no layer's weight
     for node in graph.nodes:
         inputs = node.all_input_nodes
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -212,7 +213,7 @@ def _read_graph(graph: fx.Graph, model: nn.Module) -> Flow:
             leaves: list[fx.Node] = []
             fx.map_arg(node.args[0], leaves.append)
             flow.outputs += [after[leaf] for leaf in leaves]
-        elif node.op == "get_attr":
+        elif node.op == "get_attr" and node.target in parameters:
             weight[node] = node.target
         elif node.op == "call_module":
             module = model.get_submodule(node.target)

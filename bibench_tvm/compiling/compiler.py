@@ -48,6 +48,7 @@ from bibench_tvm.compiling.sampling import (
 )
 from bibench_tvm.compiling.standalone.library import DEFAULT_NAME, CLibrary, c_identifier, make_standalone
 from bibench_tvm.compiling.verify import Samples, compare_outputs, runner_for, skipped, verify
+from bibench_tvm.detection.detector import is_detector
 from bibench_tvm.importer import Imported, TensorSpec
 from bibench_tvm.importer.source import Network
 
@@ -186,6 +187,8 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
     linker()
     choose = chooser(resolved, options.tuned)
     out, verify, samples, labels = options.out, options.verify, options.samples, options.labels
+    if is_detector(out):
+        raise UsageError(f"{out} holds a detector of two stages; name another folder for a network.")
     with scratch_beside(out) as scratch:
         with phase("importing"):
             imported = network.load(float32=options.float32)

@@ -15,7 +15,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.cli.own_algorithm import Own
+from bibench_tvm.importer.own_algorithm import Own
 from bibench_tvm.jobs.job import Job, Outcome, folder_of
 from trainers.checkpoint import CHECKPOINT
 from trainers.convert import list_algorithms, list_hyperparameters

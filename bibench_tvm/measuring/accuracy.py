@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,38 @@ import torch
 from torch import Tensor
 
 from bibench_tvm.artifact.artifact import Artifact
+from bibench_tvm.artifact.manifest import Tensor as TensorSpec
 from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.detection.detector import Detector
 from trainers.checkpoint import load_checkpoint
 from trainers.inputs import call, describe, example_inputs_of
 from trainers.tasks import Task
-from trainers.training.evaluate import evaluate, judged_splits, mean_of
+from trainers.training.evaluate import batch_size_for, evaluate, judged_splits, mean_of
 
-BATCH = 64  # samples; a board gets so many at a time
+BATCH = 64  # samples at most; a board gets so many at a time
 
 
 def judge(
-    forward: Callable[[Any], Any], task: Task, advance: Callable[[], None] = lambda: None, batch: int = BATCH
+    forward: Callable[[Any], Any], task: Task, advance: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
     """The metrics over the judged splits of what `forward` makes of inputs; `advance` after each batch."""
+    size = _batch_size(task)
     with torch.inference_mode():
         return mean_of(
             {
-                split: evaluate(forward, task, split, batch_size=batch, advance=advance)
+                split: evaluate(forward, task, split, batch_size=size, advance=advance)
                 for split in judged_splits(task)
             }
         )
 
 
-def batches_of(task: Task, batch: int = BATCH) -> int:
+def batches_of(task: Task) -> int:
     """How often `judge` calls `advance`."""
-    return sum(-(-task.splits[split] // batch) for split in judged_splits(task))
+    return sum(-(-task.splits[split] // _batch_size(task)) for split in judged_splits(task))
+
+
+def _batch_size(task: Task) -> int:
+    return min(BATCH, batch_size_for(task))
 
 
 def forward_of_checkpoint(path: Path, task: Task, name: str) -> Callable[[Any], Any]:
@@ -48,14 +55,15 @@ def forward_of_checkpoint(path: Path, task: Task, name: str) -> Callable[[Any], 
     return lambda inputs: call(model, inputs)
 
 
-def forward_of_artifact(artifact: Artifact, board: Any = None) -> Callable[[Any], Any]:
+def forward_of_artifact(artifact: Artifact | Detector, board: Any = None) -> Callable[[Any], Any]:
     """From the inputs of a batch, whatever its size, to outputs, computed here or on a board.
 
     Raises:
         UsageError: while it runs, at inputs that are not the artifact's.
     """
-    specs = artifact.manifest["inputs"]
-    size = specs[0]["shape"][0] if specs[0]["shape"] else 1
+    record = artifact.first.record if isinstance(artifact, Detector) else artifact.record
+    specs = record.inputs
+    size = specs[0].shape[0] if specs[0].shape else 1
 
     def forward(inputs: Any) -> Any:
         arrays = [_fill(x, size).numpy() for x in _in_order(inputs, specs)]
@@ -68,9 +76,9 @@ def forward_of_artifact(artifact: Artifact, board: Any = None) -> Callable[[Any]
     return forward
 
 
-def _in_order(inputs: Any, specs: list[dict[str, Any]]) -> list[Tensor]:
+def _in_order(inputs: Any, specs: Sequence[TensorSpec]) -> list[Tensor]:
     if isinstance(inputs, dict):
-        names = [spec["name"] for spec in specs]
+        names = [spec.name for spec in specs]
         if sorted(names) != sorted(inputs):
             raise UsageError(
                 f"The artifact's inputs are {', '.join(names)}, but the task has {', '.join(inputs)}."

@@ -21,7 +21,7 @@ from bibench_tvm.cli.console import (
     results,
 )
 from bibench_tvm.cli.errors import unknown
-from bibench_tvm.cli.own_algorithm import Mine, kept_algorithm, own_algorithm
+from bibench_tvm.importer.own_algorithm import Mine, kept_algorithm, own_algorithm
 
 if TYPE_CHECKING:
     from rich.console import Console

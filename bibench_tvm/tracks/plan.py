@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.cli.own_algorithm import Own
+from bibench_tvm.importer.own_algorithm import Own
 from bibench_tvm.jobs.job import Job, folder_of
 from bibench_tvm.jobs.sweep import Point, job_of, jobs_of, own_point
 from bibench_tvm.tracks.profiles import LR, Block, Profile
@@ -18,6 +18,7 @@ from trainers.checkpoint import CHECKPOINT
 from trainers.convert import list_algorithms
 from trainers.registry import unknown_name
 
+HERE = "host"  # the device of this machine
 JUDGED: tuple[Track, ...] = ("learning_task", "architecture")  # by the training itself
 CLOSED = {"epochs", "batch_size", "lr"}  # what may differ within the closed division
 JOBS = "jobs"  # the folder of what jobs keep, beside that of the results
@@ -181,7 +182,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         for point in self._points(block, block.settings):
             job = job_of(point, self._jobs / "consumption", self.own)
             job = msgspec.structs.replace(job, name=f"consumption/{job.name}", alone=True)
-            yield Item(job=job, keys=(_key("training", self.name, point, device="host", threads=1),))
+            yield Item(job=job, keys=(_key("training", self.name, point, device=HERE, threads=1),))
 
     def _judged(self, point: Point, corrupted: str) -> Item:
         command = [
@@ -256,7 +257,7 @@ def places_of(boards: Collection[str], tracker: str, cores: int) -> tuple[Place,
         RemoteError: there is no tracker at `tracker`.
         UsageError: it has no such board, or one for which nothing here compiles.
     """
-    found = [Place(device="host", target="host", cores=cores)]
+    found = [Place(device=HERE, target="host", cores=cores)]
     if not boards:
         return tuple(found)
     from bibench_tvm.compiling.processors import name_of

@@ -45,6 +45,7 @@ CNNS = ("resnet18", "resnet34", "resnet20", "vgg_small", "mobilenet_v2")
 BERTS = ("bert_tiny4", "bert_tiny6", "bert_base")
 GLUE = ("mnli_m", "mnli_mm", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte")
 KEYWORD_NETWORKS = ("fsmn", "dfsmn")
+DETECTORS = ("ssd300", "faster_rcnn")
 
 PROFILES = {
     "quick": Profile(
@@ -78,8 +79,9 @@ PROFILES = {
                 limit_train=10000,
             ),
             Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
-            Block(task="standin_text", arch="bert_tiny4@small"),
+            Block(task="standin_text", arch="bert_tiny4@small", settings=("epochs=6",)),
             Block(task="standin_speech", arch="dfsmn@small", seeds=(0, 1, 2), settings=("lr=0.002",)),
+            Block(task="standin_detection", arch="ssd300@small", settings=("epochs=4", "lr=0.003")),
         ),
         corrupted={"fashion_mnist": "standin_corruptions"},
         sensitivity=Block(
@@ -96,7 +98,7 @@ PROFILES = {
             limit_train=2000,
         ),
         limit=3600,
-        complexity=(*CNNS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
+        complexity=(*CNNS, *DETECTORS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
     ),
     "paper": Profile(
         trainings=(
@@ -106,6 +108,11 @@ PROFILES = {
             Block(task="shapenet", arch="pointnet"),
             *(Block(task=f"glue/{name}", arch=arch) for name in GLUE for arch in BERTS),
             *(Block(task="speech_commands", arch=arch) for arch in KEYWORD_NETWORKS),
+            *(
+                Block(task=task, arch=arch)
+                for task in ("voc07", "coco17")
+                for arch in ("ssd300", "faster_rcnn")
+            ),
         ),
         corrupted={"cifar10": "cifar10_c"},
         sensitivity=Block(
@@ -116,6 +123,6 @@ PROFILES = {
         ),
         consumption=Block(task="cifar10", arch="resnet18", settings=("epochs=2", "from_float=false")),
         limit=30 * 24 * 3600,
-        complexity=(*CNNS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
+        complexity=(*CNNS, *DETECTORS, *BERTS, "pointnet", "pointnet_vanilla", *KEYWORD_NETWORKS),
     ),
 }

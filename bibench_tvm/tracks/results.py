@@ -82,7 +82,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         command: what was run, after `python -m`; versions: of the libraries; commit: of the project, "" where
-            it is no checkout; machine: its processor, cores and system; conditions: its load at the end.
+            it is no checkout; machine: its processor, cores and system, and of an inference what a core
+            can do at most, "binary_products_per_s" and "float_products_per_s"; conditions: its load at
+            the end.
         hashes: of the "job" with all that it needed; of "data" and "checkpoint", where there are any.
         layers: of an inference, in the order of the run.
         ended: ISO 8601, UTC; seconds: that the job took.

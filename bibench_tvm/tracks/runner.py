@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bibench_tvm.artifact.artifact import digest
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.jobs.engine import Workers, run_jobs
 from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.figures import figures_of, layers_of
-from bibench_tvm.tracks.plan import JOBS, Item
+from bibench_tvm.tracks.plan import HERE, JOBS, Item
 from bibench_tvm.tracks.results import Key, Result, path_of, read, write
 
 VERSIONED = ("bibench-tvm", "apache-tvm", "lightning", "numpy", "torch", "torchmetrics")
@@ -39,22 +43,31 @@ def run_plan(
     """
     by_name = {item.job.name: item for item in items}
     around = surroundings()
+    timed = functools.cache(_timed_on)
 
     def settle(outcome: Outcome) -> None:
         if outcome.state == "done":
             for key in by_name[outcome.name].keys:
-                _keep(folder, key, outcome, around)
+                _keep(folder, key, outcome, around, timed)
         advance(outcome)
 
     return run_jobs([item.job for item in items], folder / JOBS, cores=cores, cluster=cluster, advance=settle)
 
 
-def _keep(folder: Path, key: Key, outcome: Outcome, around: dict[str, Any]) -> None:
+def _keep(
+    folder: Path,
+    key: Key,
+    outcome: Outcome,
+    around: dict[str, Any],
+    timed: Callable[[], dict[str, int]],
+) -> None:
     try:
         if read(path_of(folder, key)).hashes.get("job") == outcome.identity:
             return
     except BibenchError:
         pass  # there is none yet, or a damaged one
+    if key.track == "inference" and key.device == HERE:
+        around = around | {"machine": around["machine"] | timed()}
     write(
         folder,
         Result(
@@ -85,6 +98,16 @@ def surroundings() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
     }
     return {"versions": versions, "commit": _commit(), "machine": machine}
+
+
+def _timed_on() -> dict[str, int]:
+    """What a core of this machine can do at most, and no layer exceed; {} where that cannot be found."""
+    line = [sys.executable, "-m", "bibench_tvm.measuring.limit"]
+    try:
+        said = subprocess.run(line, capture_output=True, text=True, check=True, timeout=120)
+        return msgspec.json.decode(said.stdout, type=dict[str, int])
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+        return {}
 
 
 def _processor() -> str:

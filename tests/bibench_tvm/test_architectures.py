@@ -22,6 +22,7 @@ NAMES = [
     "reactnet_a@small",
     "resnet20@small",
     "resnet34@small",
+    "ssd300@small",
     "vgg_small@small",
 ]
 

@@ -59,6 +59,9 @@ def inputs(artifact: Artifact, tmp_path: Path) -> list[object]:
         ("tvm", ["board", "--tracker", "127.0.0.1:9", "--key", "k"]),
         ("onnx", ["tune", "{file}", "--out", "{out}"]),
         ("xgboost", ["tune", "{file}", "--out", "{out}"]),
+        ("altair", ["report", "{out}", "--out", "{out}/report.html"]),
+        ("jinja2", ["report", "{out}", "--out", "{out}/report.html"]),
+        ("vl_convert", ["report", "{out}", "--out", "{out}/report.md"]),
     ],
 )
 def test_every_command_says_the_same(

@@ -69,6 +69,24 @@ def test_round_trip(tmp_path: Path, algorithm: str, keep: list[str] | None) -> N
     assert [file.name for file in (tmp_path / "sub").iterdir()] == ["model.pt"]
 
 
+@pytest.mark.parametrize("arch", ["faster_rcnn@small", "pointnet@small", "ssd300@small"])
+def test_what_no_checkpoint_holds_is_made_again(arch: str, tmp_path: Path) -> None:
+    """Anchors, the identity: buffers whose values do not come with the weights."""
+    model = trainers.create_model(arch).eval()
+    assert model.state_dict().keys() < {
+        name for name, _ in [*model.named_parameters(), *model.named_buffers()]
+    }
+    trainers.save_checkpoint(tmp_path / "model.pt", model, arch=arch, sizes={}, algorithm="fp32")
+    again, _ = trainers.load_checkpoint(tmp_path / "model.pt")
+    x = torch.randn(1, *model.example_inputs[0].shape[1:])
+    with torch.inference_mode():
+        found, expected = again(x), model(x)
+    for ours, theirs in zip(
+        *(found, expected) if isinstance(found, tuple) else ([found], [expected]), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
 def test_a_state_dict_alone(tmp_path: Path) -> None:
     model = build("bireal")
     torch.save(model.state_dict(), tmp_path / "state.pt")

@@ -1,17 +1,20 @@
 """One file per family of networks. A new one is a file here with a function under `@register_model`.
 
 The function takes the network's sizes as keywords, each with a default: `num_classes` and `in_channels` of an
-image network, `num_classes`, `vocabulary` and `length` of one for text, `num_classes`, `parts`, `points` and
-`in_channels` of one for point clouds, `num_classes`, `features` and `frames` of one for speech. A text among
-them chooses between ways to build it: the `stem`, the `aggregator`. A smaller or larger version is another
-name: each network has one for quick runs, `@models.register("resnet20@small")`. What it returns is a module
-with
+image network, and `image_size` of one that finds objects, `num_classes`, `vocabulary` and `length` of one for
+text, `num_classes`, `parts`, `points` and `in_channels` of one for point clouds, `num_classes`, `features`
+and `frames` of one for speech. A text among them chooses between ways to build it: the `stem`, the
+`aggregator`. A smaller or larger version is another name: each network has one for quick runs,
+`@models.register("resnet20@small")`. What it returns is a module with
 
 - `example_inputs`, a batch of one of what the forward takes: a tuple of its arguments, a dictionary of them
   by name, or one argument alone. A property, so that it is made when it is asked for. The values have to be
   such as the forward takes (token ids, a mask of ones); zeros do for images;
 - `stays_float`, where the first convolution and the heads are not what should stay float by default: the
-  names of the modules that should.
+  names of the modules that should;
+- `loss(outputs, targets)`, where the task cannot know it, as that of a detector, which is about the boxes it
+  has: of what the forward returns in training and of the task's targets. In evaluation, and so in what is
+  exported, the forward returns what the task's metrics take.
 """
 
 import inspect

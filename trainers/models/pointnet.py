@@ -60,11 +60,12 @@ class TNet(nn.Module):
         self.aggregator = Aggregator(aggregator)
         self.cloud = nn.Sequential(dense(16 * width, 8 * width), dense(8 * width, 4 * width))
         self.matrix = nn.Linear(4 * width, channels * channels)
-        self.register_buffer("identity", torch.eye(channels), persistent=False)
+        # Of no checkpoint, so it has its values also where the network is built without any.
+        self.register_buffer("identity", torch.eye(channels, device="cpu"), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         matrix = self.matrix(self.cloud(self.aggregator(self.points(x))))
-        return matrix.unflatten(1, self.identity.shape) + self.identity
+        return matrix.unflatten(1, self.identity.shape) + self.identity.to(matrix.device)
 
 
 class PointNet(nn.Module):

@@ -36,6 +36,12 @@ class BasicBlock(nn.Module):
         return self.activation(self.bn2(self.conv2(y)) + shortcut)
 
 
+def make_stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
+    """So many basic blocks, the first with the stride: (N, in, H, W) -> (N, out, H/stride, W/stride)."""
+    later = (BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))
+    return nn.Sequential(BasicBlock(in_channels, out_channels, stride), *later)
+
+
 class ResNet(ImageNetwork):
     """Stem, stages of basic blocks that double the width and halve the extent, mean over positions,
     classifier.
@@ -61,12 +67,9 @@ class ResNet(ImageNetwork):
         channels = width
         for index, count in enumerate(blocks):
             wider = width * 2**index
-            stage = nn.Sequential()
-            for block in range(count):
-                stage.append(BasicBlock(channels, wider, 2 if index and not block else 1))
-                channels = wider
             self.stages.append(f"layer{index + 1}")
-            self.add_module(self.stages[-1], stage)
+            self.add_module(self.stages[-1], make_stage(channels, wider, count, 2 if index else 1))
+            channels = wider
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
         for module in self.modules():

@@ -27,7 +27,8 @@ class Task(Protocol):
         sizes: what `create_model` is given for a network that fits the task; a network that has no such
             choice is not given its "stem".
         example_inputs: a batch of one.
-        epochs: passes over the training split, unless a recipe or the user says how many.
+        epochs: passes over the training split; batch_size: samples of a step; unless a recipe or the user
+            says how many.
         metric: the one of the metrics that decides; more is better.
         licence: of the data; published: where it can be had.
         identity: a digest of the data, as of `identity_of`, with which a training goes on or refuses to.
@@ -39,6 +40,7 @@ class Task(Protocol):
     sizes: Mapping[str, int | str]
     example_inputs: Any
     epochs: int
+    batch_size: int
     metric: str
     licence: str
     published: str
@@ -61,7 +63,7 @@ class Task(Protocol):
         """
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Of one batch: a scalar with a gradient."""
+        """Of one batch: a scalar with a gradient. Not asked of a network that has a `loss` of its own."""
 
     def metrics(self) -> MetricCollection:
         """New ones, from 0 to 1 where they have bounds; `update(outputs, targets)` is called a batch."""

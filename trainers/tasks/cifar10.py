@@ -31,6 +31,7 @@ class Cifar10(Classification):
     sizes: Mapping[str, int | str] = {"num_classes": 10, "in_channels": 3, "stem": "cifar"}
     example_inputs: Any = (torch.zeros(1, 3, 32, 32),)
     epochs = 200
+    batch_size = 64
     licence = LICENCE
     published = PUBLISHED
 

@@ -30,6 +30,7 @@ class Cifar10C(Classification):
     sizes: Mapping[str, int | str] = Cifar10.sizes
     example_inputs: Any = (torch.zeros(1, 3, 32, 32),)
     epochs = 0
+    batch_size = 64
     licence = "CC-BY-4.0; of the images of CIFAR-10 none is stated."
     published = "https://zenodo.org/records/2535967 (CIFAR-10-C.tar)"
 

@@ -34,6 +34,7 @@ class ImageNet(Classification):
     sizes: Mapping[str, int | str] = {"num_classes": 1000, "in_channels": 3}
     example_inputs: Any = (torch.zeros(1, 3, EXTENT, EXTENT),)
     epochs = 90
+    batch_size = 64
     licence = "For non-commercial research and education, by the terms of access of image-net.org."
     published = "https://www.image-net.org/download.php"
 

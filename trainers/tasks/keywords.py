@@ -43,6 +43,7 @@ class Keywords:
     example_inputs: Any = (torch.zeros(1, 1, FEATURES, FRAMES),)
     metric = "accuracy"
     epochs: int
+    batch_size: int
     licence: str
     published: str
 

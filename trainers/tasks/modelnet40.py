@@ -41,6 +41,7 @@ class ModelNet40(Classification):
     sizes: Mapping[str, int | str] = {"num_classes": len(CLASSES), "points": POINTS}
     example_inputs: Any = (torch.zeros(1, 3, POINTS),)
     epochs = 200
+    batch_size = 64
     licence = "For research; the meshes belong to their authors (modelnet.cs.princeton.edu)."
     published = (
         "https://modelnet.cs.princeton.edu (ModelNet40.zip) or "

@@ -39,6 +39,7 @@ class ShapeNet(Segmentation):
     sizes: Mapping[str, int | str] = {"num_classes": len(CATEGORIES), "parts": sum(parts), "points": POINTS}
     example_inputs: Any = (torch.zeros(1, 3, POINTS),)
     epochs = 200
+    batch_size = 64
     licence = "For non-commercial research and education, by the terms of use of shapenet.org."
     published = f"https://shapenet.cs.stanford.edu/media/{NAME}.zip"
 

@@ -23,6 +23,7 @@ class SpeechCommands(Keywords):
     """Classes: the ten words in the order of `WORDS`, 10 for another word, 11 for silence."""
 
     epochs = 20
+    batch_size = 64
     licence = "CC BY 4.0, Google. https://creativecommons.org/licenses/by/4.0/"
     published = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 

@@ -31,6 +31,7 @@ class StandinCorruptions(Classification):
     sizes: Mapping[str, int | str] = FashionMnist.sizes
     example_inputs: Any = FashionMnist.example_inputs
     epochs = 0
+    batch_size = 64
     licence = FashionMnist.licence
     published = f"Nowhere: a stand-in for CIFAR-10-C, made of {FashionMnist.published}"
 

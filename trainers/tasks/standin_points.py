@@ -27,6 +27,7 @@ class StandinClouds:
 
     example_inputs: Any = (torch.zeros(1, 3, POINTS),)
     epochs = 12
+    batch_size = 64
     licence = "Apache-2.0, as the program that makes them: a stand-in, whose figures compare with no paper's."
     published = (
         "Nowhere: a stand-in for ModelNet40 and ShapeNet, made by trainers/tasks/parametric_clouds.py."

@@ -41,6 +41,7 @@ class StandinSpeech(Keywords):
     """7,040 clips of one second, eight a speaker and word."""
 
     epochs = 6
+    batch_size = 64
     licence = (
         "A stand-in of the project's own making, synthesised by espeak-ng; that program is under the GPL-3, "
         "what it says is not."

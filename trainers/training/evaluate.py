@@ -10,7 +10,15 @@ from trainers.inputs import call, samples_of
 from trainers.tasks import DataError, Task
 from trainers.training.loader import evaluation_batches
 
-BATCH = 250  # samples; of what is only computed forward
+BATCH = 250  # samples at most, of what is only computed forward
+VALUES = 1 << 22  # in a batch at most, since a network holds many times as many
+
+
+def batch_size_for(task: Task) -> int:
+    """How many samples of the task are judged at a time."""
+    leaves = torch.utils._pytree.tree_leaves(task.example_inputs)
+    each = sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
+    return max(1, min(BATCH, VALUES // max(1, each)))
 
 
 def judged_splits(task: Task) -> list[str]:
@@ -24,7 +32,7 @@ def evaluate(
     split: str,
     *,
     samples: Sequence[int] | None = None,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     workers: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
@@ -41,7 +49,8 @@ def evaluate(
     metrics = task.metrics()
     for metric in metrics.values():
         metric.distributed_available_fn = lambda: False  # each process that judges has seen all samples
-    for inputs, targets in evaluation_batches(task, split, chosen, batch_size, workers):
+    size = batch_size or batch_size_for(task)
+    for inputs, targets in evaluation_batches(task, split, chosen, size, workers):
         if samples_of(inputs):  # none where all files of a batch are broken
             metrics.update(forward(inputs), targets)
         advance()

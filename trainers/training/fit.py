@@ -39,6 +39,7 @@ def fit(
     out: str | Path,
     metadata: Mapping[str, Any],
     epochs: int,
+    batch_size: int,
     seed: int = 0,
     teacher: nn.Module | None = None,
     limit_train: int | None = None,
@@ -58,6 +59,7 @@ def fit(
     that was not interrupted. One that is finished only judges again, or goes on if it is given more epochs.
 
     Args:
+        epochs, batch_size: those of the recipe, or the task's.
         metadata: the keyword arguments of `save_checkpoint`; the metrics join its "extra" ("test_accuracy").
         teacher: the float network, for a recipe with distillation.
         limit_train: how many of the training samples are used, a random choice that is always the same.
@@ -77,12 +79,12 @@ def fit(
     out = Path(out)
     with _alone(out):  # which refuses a folder that cannot be written before the first epoch
         chosen, split, held_out = _samples(task, recipe, limit_train, teacher)
-        order = Order(chosen, recipe.batch_size, epochs, seed, ranks=devices)
+        order = Order(chosen, batch_size, epochs, seed, ranks=devices)
         if order.per_epoch == 0:
             raise DataError(
                 f"{len(chosen)} samples are too few for {devices} batches of at least 2, as an epoch needs."
             )
-        settings = msgspec.to_builtins(recipe)
+        settings = msgspec.to_builtins(recipe) | {"batch_size": batch_size}
         del settings["epochs"]
         arguments = {
             "recipe": settings,

@@ -5,6 +5,7 @@ Lightning's own counters start anew with each process, so that a training that g
 somewhere else, and not one whose loops are put together again."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ from trainers.training.state import State
 
 BEST = "best.pt"
 LOG_EVERY = 10  # steps between two lines of the log
+
+
+def loss_of(model: nn.Module, task: Task) -> Callable[[Any, Any], Tensor]:
+    """The network's own `loss` where it has one, else the task's."""
+    own = getattr(model, "loss", None)
+    return own if callable(own) else task.loss
 
 
 class Training(LightningModule):
@@ -138,7 +145,7 @@ class Training(LightningModule):
         # What is random in a step follows from where it is, so that nothing random has to be kept.
         torch.manual_seed(seed_of(self.seed, self.batches_done, self.global_rank))
         outputs = call(self.model, inputs)
-        loss = self.task.loss(outputs, targets)
+        loss = loss_of(self.model, self.task)(outputs, targets)
         if share := self.recipe.distillation:
             loss = (1 - share) * loss + share * self._distance(outputs, inputs)
         if not torch.isfinite(loss):

@@ -21,8 +21,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How to train.
 
     Attributes:
-        epochs: passes over the training split; None takes the task's own number.
-        batch_size: samples of one forward on one device; accumulate: so many of these make a step.
+        epochs: passes over the training split; batch_size: samples of one forward on one device; None takes
+            the task's own number.
+        accumulate: so many of these make a step.
         lr: the highest learning rate; schedule: the share of it over the steps of a stage; warmup: the
             part of a stage in which it grows from 0 to there.
         momentum: of SGD; clip: the largest norm of the gradient of all parameters, 0 for any.
@@ -43,7 +44,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     epochs: Count | None = None
-    batch_size: Annotated[int, Meta(ge=2)] = 64
+    batch_size: Annotated[int, Meta(ge=2)] | None = None
     accumulate: Count = 1
     lr: Annotated[float, Meta(gt=0, le=1e6)] = 1e-3
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"

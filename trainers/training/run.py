@@ -64,8 +64,8 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
     `command` is what was typed, for the checkpoint.
 
     Raises:
-        ValueError: a name, a size or a setting that does not exist, a network that is not for the task, or
-            what `fit` raises.
+        ValueError: a name, a size or a setting that does not exist, a network that is not for the task
+            or into which nothing is distilled, or what `fit` raises.
         DataError: the data is missing or damaged.
     """
     check_options(run.algorithm, "hyper-parameter", run.hyperparameters, list_hyperparameters(run.algorithm))
@@ -73,6 +73,11 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
     task = task_class(Path(run.data) if run.data else None)
     binary = run.algorithm != "fp32"
     model, sizes = network_for(run, task)
+    if run.recipe.distillation and callable(getattr(model, "loss", None)):
+        raise ValueError(
+            f"{run.arch} is trained by a loss of its own, into which nothing is distilled; choose a recipe "
+            "with distillation=0."
+        )
     start = _given(run, task) if run.init else None
     if start is None and binary and run.recipe.from_float:
         float_run = msgspec.structs.replace(
@@ -156,6 +161,7 @@ def _fit(
         out=out,
         metadata=metadata,
         epochs=run.recipe.epochs or task.epochs,
+        batch_size=run.recipe.batch_size or task.batch_size,
         seed=run.seed,
         teacher=teacher,
         limit_train=run.limit_train,

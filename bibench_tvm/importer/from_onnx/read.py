@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 from bibench_tvm.cli.errors import first_line
 from bibench_tvm.importer.from_onnx.limits import external_tensors, refuse_external_growth
+from bibench_tvm.importer.from_onnx.qonnx import expand_quantizers
 from bibench_tvm.importer.imported import ImportFailed
 from bibench_tvm.importer.sentences import of_bad_values
 
@@ -46,6 +47,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except Exception as error:
         raise ImportFailed(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     _refuse_bad_values(model, path)
+    expand_quantizers(model, path)
     return model
 
 

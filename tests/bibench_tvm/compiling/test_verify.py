@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import trainers
 from bibench_tvm import compile_model
 from bibench_tvm.compiling import verify
 from bibench_tvm.compiling.rounding import largest_difference
-from bibench_tvm.importer import Imported, ReferenceRun, source
+from bibench_tvm.importer import Imported, ReferenceRun, import_model, source
 from rpc import emulated
 
 
@@ -266,3 +267,19 @@ def test_infinities_and_nan_agree_with_themselves() -> None:
     assert largest_difference(values, values) == 0
     assert largest_difference(values, np.zeros(4, np.float32)) == np.finfo(np.float64).max
     assert largest_difference(np.array([True]), np.array([False])) == 1
+
+
+def test_what_is_put_in_place_may_lie_otherwise_in_memory() -> None:
+    """Trainings leave convolutions in channels last, and exported, a flattening is a view of such memory."""
+
+    class Rows(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).clamp(-1, 1).permute(0, 2, 3, 1).flatten(1)
+
+    model = Rows(4, 6, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.randn(1, 4, 4, 4)
+    reference: Any = import_model(model.eval(), example_inputs=(x,)).reference
+    (clamp,) = [node.name for node in reference.core.graph.nodes if "clamp" in node.name]
+    array = np.arange(96, dtype=np.float32).reshape(1, 6, 4, 4)
+    found = reference([x.numpy()], replaced={clamp: array}).outputs[0]
+    np.testing.assert_array_equal(found, array.transpose(0, 2, 3, 1).reshape(1, 96))

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from bibench_tvm.compile import app as compile_app
 from bibench_tvm.tracks.results import read_all
 from tests.bibench_tvm.tracks.test_own import invoke
 from trainers import list_algorithms
@@ -30,7 +32,8 @@ BAD = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a good algorithm's results, beside fp32's and bnn's: trainings that take a minute."""
     out = tmp_path_factory.mktemp("mine")
-    (out / "own.py").write_text(HEAD + GOOD)
+    page = (Path(__file__).parents[3] / "docs/own-algorithm.md").read_text()
+    (out / "own.py").write_text(page.split("```python\n")[1].split("```")[0])
     found = json.loads(invoke("run", out, *PART, "--mine", out / "own.py", "--json").stdout)
     assert found["jobs"] == {"done": 3}
     return out
@@ -44,6 +47,18 @@ def test_it_is_scored_beside_the_others(folder: Path) -> None:
     (kept,) = folder.glob("mine/*/own.py")
     assert str(kept) in by_name["mine"].command  # what was scored, whatever becomes of the user's file
     assert "mine" not in list_algorithms()
+
+
+def test_it_is_compiled_in_bits(folder: Path, tmp_path: Path) -> None:
+    (checkpoint,) = folder.glob("jobs/standin_points/*/mine@*/*/checkpoint.pt")
+    given = [checkpoint, "--mine", folder / "own.py", "--target", "host", "--verify", 2, "--out", tmp_path]
+    result = CliRunner().invoke(compile_app, [*map(str, given), "--json"])
+    assert result.exit_code == 0, result.output
+    manifest = json.loads(result.stdout)
+    assert manifest["algorithm"] == "mine" and manifest["verification"]["integers_exact"]
+    assert sum(layer["binarized"] for layer in manifest["layers"]) == 6
+    without = CliRunner().invoke(compile_app, [str(checkpoint), "--target", "host", "--out", str(tmp_path)])
+    assert "mine" in without.stderr and without.exit_code
 
 
 @pytest.mark.parametrize("body", BAD, ids=["raises", "nan", "endless"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.cli.own_algorithm import Own
+from bibench_tvm.importer.own_algorithm import Own
 from bibench_tvm.jobs.engine import _order
 from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.figures import figures_of, layers_of

@@ -44,4 +44,5 @@ def train_toy(
     others = {key: value for key, value in settings.items() if key not in of_recipe}
     recipe = Recipe(**{"batch_size": 16, "lr": 0.01} | of_recipe)
     metadata = {"arch": arch, "algorithm": algorithm, "variant": "paper", "sizes": sizes}
-    return fit(model, task, recipe, out=out, metadata=metadata, epochs=epochs, **others), model
+    others |= {"epochs": epochs, "batch_size": recipe.batch_size}
+    return fit(model, task, recipe, out=out, metadata=metadata, **others), model

@@ -46,6 +46,23 @@ def test_a_loss_that_is_no_number_ends_it(train: Train, tmp_path: Path) -> None:
     assert not (tmp_path / "state.pt").exists()
 
 
+def test_a_network_is_trained_by_its_own_loss(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.trainers import toy_image
+
+    class Knows(toy_image.Tiny):
+        def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(outputs, targets)
+
+    class Ignorant(Brighter):
+        def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("the task cannot know it")
+
+    monkeypatch.setattr(toy_image, "Tiny", Knows)
+    assert train(tmp_path, Ignorant(), "fp32", epochs=8)[0]["accuracy"] > 0.8
+
+
 class Root(nn.Module):
     """nan for what is negative."""
 

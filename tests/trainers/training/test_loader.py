@@ -2,10 +2,12 @@
 
 from collections import Counter
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainers.toy_image import Brighter
+from trainers.training.evaluate import batch_size_for
 from trainers.training.loader import Order, split_samples
 
 
@@ -43,3 +45,17 @@ def test_samples_that_are_held_out() -> None:
     assert split_samples(task, None, 0) == (list(range(64)), "train", [])
     task.splits = {"train": 64, "validation": 5, "test": 3}
     assert split_samples(task, None, 0.25) == (list(range(64)), "validation", [0, 1, 2, 3, 4])
+
+
+def test_large_samples_are_judged_a_few_at_a_time() -> None:
+    class Of:
+        def __init__(self, *shapes: tuple[int, ...]) -> None:
+            self.example_inputs = tuple(torch.zeros(1, *shape) for shape in shapes)
+
+    for shapes, expected in (
+        ([(1, 32, 32)], 250),
+        ([(64,), (64,)], 250),
+        ([(3, 300, 300)], 2**22 // 270_000),
+        ([(3, 4000, 4000)], 1),
+    ):
+        assert batch_size_for(Of(*shapes)) == expected  # type: ignore[arg-type]

@@ -15,6 +15,9 @@ import trainers
 from tests.trainers.toy_image import Brighter
 from tests.trainers.toy_text import HasMark
 from tests.trainers.training.conftest import Train
+from trainers.tasks.standin_detection import StandinDetection
+from trainers.training.fit import fit
+from trainers.training.recipe import Recipe
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -136,3 +139,35 @@ def test_states_it_cannot_go_on_from(train: Train, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"no")
     with pytest.raises(trainers.CheckpointError, match="is damaged"):
         train(tmp_path, Brighter(), epochs=1)
+
+
+class FewObjects(StandinDetection):
+    """A part of the stand-in, whose `batch` sends this process a signal when it was called often enough."""
+
+    splits: Any = {"train": 24, "test": 4}
+    stop_after = -1
+
+    def batch(self, split: str, indices: Any, generator: Any = None) -> Any:
+        self.stop_after -= split == "train"
+        if self.stop_after == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return super().batch(split, indices, generator)
+
+
+@pytest.mark.parametrize("arch", ["ssd300@small", "faster_rcnn@small"])
+def test_a_detector_goes_on_in_the_middle_of_an_epoch(tmp_path: Path, arch: str) -> None:
+    task = FewObjects()
+
+    def go(folder: Path) -> nn.Module:
+        torch.manual_seed(0)
+        model = trainers.binarize(trainers.create_model(arch, **task.sizes), "reactnet")
+        metadata = {"arch": arch, "sizes": task.sizes, "algorithm": "reactnet", "variant": "paper"}
+        fit(model, task, Recipe(), out=folder, metadata=metadata, epochs=2, batch_size=8)
+        return model
+
+    whole = go(tmp_path / "whole")
+    task.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "parts")
+    assert 3 < torch.load(tmp_path / "parts/state.pt", weights_only=True)["batches"] < 6
+    assert same(whole, go(tmp_path / "parts"))

@@ -147,3 +147,12 @@ def test_distillation_is_the_distance_to_the_float_network(tmp_path: Path) -> No
     expected = 4 * (wanted * (wanted / found).log()).sum(1).mean()
     torch.testing.assert_close(training._distance(outputs, inputs), expected.detach())
     assert task.metric in perform(change(distillation=0.5), tmp_path, RESOURCES)
+
+
+def test_nothing_is_distilled_into_a_network_with_a_loss_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tiny, "loss", Brighter().loss, raising=False)
+    with pytest.raises(ValueError, match="by a loss of its own, into which nothing is distilled"):
+        perform(change(distillation=0.5), tmp_path, RESOURCES)
+    assert not [*tmp_path.iterdir()]  # not even the float network
