@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import UNSET
 from rich.console import Console
 
 from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest
@@ -20,7 +21,8 @@ Model = Annotated[
     Path | None, typer.Argument(help="A .pt2, a .onnx or a checkpoint. Left out: the bundled network.")
 ]
 Target = Annotated[
-    str, typer.Option(help="arm_cpu, host, armv7, a device such as rpi4b, or a TVM target tag.")
+    str,
+    typer.Option(help="arm_cpu, host, armv7, a device such as rpi4b, cortex-m4, or a TVM target tag."),
 ]
 Arch = Annotated[
     str | None, typer.Option(help="Compile this network with fresh weights, or what a state dict is of.")
@@ -47,7 +49,12 @@ Samples = Annotated[
         help="Inputs to calibrate int8 and to verify on: a .npy file [N, ...], or a .npz with one by name."
     ),
 ]
-Name = Annotated[str | None, typer.Option(help="What the manifest calls the model.")]
+Name = Annotated[
+    str | None, typer.Option(help="What the manifest calls the model, and C functions begin with.")
+]
+Standalone = Annotated[
+    bool, typer.Option("--standalone", help="Write a library for C too, which needs neither TVM nor Python.")
+]
 DumpIr = Annotated[Path | None, typer.Option(help="A folder for the module after each phase, as text.")]
 Labels = Annotated[Path | None, typer.Option(help="A .npy file [N] of the classes of --samples.")]
 
@@ -72,6 +79,7 @@ def compile_command(
     labels: Labels = None,
     name: Name = None,
     dump_ir: DumpIr = None,
+    standalone: Standalone = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -80,6 +88,7 @@ def compile_command(
         from bibench_tvm.cli.arrays import read_array, read_samples
         from bibench_tvm.compiling.compiler import CompileOptions, chooser, compile_network
         from bibench_tvm.compiling.processors import resolve_target
+        from bibench_tvm.compiling.standalone.library import DEFAULT_NAME
         from bibench_tvm.compiling.two_stages import compile_stages, two_stages
         from bibench_tvm.importer.source import named
 
@@ -114,6 +123,7 @@ def compile_command(
             float_layers=float_layers,
             float32=float32,
             dump_ir=dump_ir,
+            standalone=(name or DEFAULT_NAME) if standalone else None,
         )
         if detector := two_stages(network):
             compiled = compile_stages(detector, options, network.file)
@@ -151,6 +161,12 @@ def _print_summary(found: Console, manifest: Manifest) -> None:
         f"{size.float32:,} as float32: a factor of {size.float32 / size.deployed:.1f}. "
         f"A run takes {manifest.memory_bytes.peak_activations:,} bytes beside the weights."
     )
+    if (in_c := manifest.standalone) is not UNSET:
+        needs = ", ".join(in_c.undefined_symbols)
+        found.print(
+            f"standalone/lib{in_c.name}.a is the network for C: {in_c.code_and_constants:,} bytes, and a "
+            f"workspace of {in_c.workspace_bytes:,}. It needs {needs or 'nothing'} of who links it."
+        )
     if used := manifest.tuning.records:
         sources = ", ".join(sorted({u["source"] for u in used}))
         found.print(f"{len(used)} kernels have a tuned schedule, from {sources}.")

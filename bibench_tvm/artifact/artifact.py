@@ -152,6 +152,10 @@ class Artifact:
                 f"{self.folder} is for {target.name} ({there}), and {where} is {machine}. Run it on "
                 "such a board, or compile it again with another --target."
             )
+        if MODEL not in self.record.files:
+            raise BibenchError(
+                f"{self.folder} is a library for C alone: link its standalone folder into a program."
+            )
         if machine != "unknown" and (lacking := sorted(set(target.features) - set(features))):
             raise BibenchError(
                 f"{self.folder} is for {target.name}, and the processor of {where} lacks "
@@ -273,7 +277,8 @@ def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Artif
 
 
 def artifact_of(folder: Path, manifest: Manifest, content: bytes) -> Artifact:
-    """What `load` returns, of what was read from the folder or written there. content: of the library."""
+    """What `load` returns, of what was read from the folder or written there. content: of the library, empty
+    where there is only one for C."""
     return Artifact(folder, manifest, _kept(content, folder))
 
 
@@ -300,7 +305,9 @@ def _read(folder: Path) -> tuple[Manifest, bytes]:
                 f"{folder} was compiled with TVM {built}, and TVM {tvm.__version__} is installed here. "
                 "Compile it again, or install that version."
             )
-        expected = manifest.files[MODEL]
+        expected = manifest.files.get(MODEL)
+        if expected is None:  # a library for C alone
+            return manifest, b""
         library = folder / stored_name(MODEL, expected)
         try:
             content = library.read_bytes()

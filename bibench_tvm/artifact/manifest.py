@@ -166,6 +166,23 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[dict[str, Any], ...]
 
 
+class Standalone(msgspec.Struct, frozen=True, kw_only=True):
+    """The network as a library for C, in the folder `standalone`; sizes in bytes.
+
+    A run takes `workspace_bytes` of its caller's memory, of this alignment, on several threads `thread_bytes`
+    more for each further one, and allocates nothing.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z][A-Za-z0-9_]*$")]  # what its functions begin with
+    files: dict[str, Sha256]
+    workspace_bytes: Count
+    thread_bytes: Count
+    alignment: Extent
+    code_and_constants: Count
+    undefined_symbols: tuple[str, ...]  # what it takes from whom it is linked with
+    checksum: Sha256  # which the header and the library both say
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that is said of an artifact."""
 
@@ -186,6 +203,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tuning: Tuning
     versions: dict[str, str]
     files: dict[str, Sha256]  # each is in the folder under its digest
+    standalone: Standalone | UnsetType = UNSET
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -241,7 +259,7 @@ def _nonsense(manifest: Manifest) -> str | None:
     for tensor in (*manifest.inputs, *manifest.outputs):
         if math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize > _LARGEST_TENSOR:
             return f"'{tensor.name}' would have {math.prod(tensor.shape):,} elements"
-    if MODEL not in manifest.files:
+    if MODEL not in manifest.files and manifest.standalone is UNSET:
         return f"its 'files' does not say the sha256 of {MODEL}"
     if "tvm" not in manifest.versions:
         return "its 'versions' does not say that of TVM"

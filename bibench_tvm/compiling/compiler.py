@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from bibench_tvm.artifact.artifact import Artifact, artifact_of, digest
-from bibench_tvm.artifact.folder import install, scratch_beside
+from bibench_tvm.artifact.folder import STANDALONE, install, scratch_beside
 from bibench_tvm.artifact.manifest import (
     MODEL,
     Accuracies,
@@ -26,6 +27,7 @@ from bibench_tvm.artifact.manifest import (
     Memory,
     Sizes,
     SourceFile,
+    Standalone,
     TargetDescription,
     Tensor,
     Tuning,
@@ -44,6 +46,7 @@ from bibench_tvm.compiling.sampling import (
     sample_inputs,
     what_random_inputs_miss,
 )
+from bibench_tvm.compiling.standalone.library import DEFAULT_NAME, CLibrary, c_identifier, make_standalone
 from bibench_tvm.compiling.verify import Samples, compare_outputs, runner_for, skipped, verify
 from bibench_tvm.detection.detector import is_detector
 from bibench_tvm.importer import Imported, TensorSpec
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from schedules.targets.kernel_target import Tile
 
 PROBE = "probe.so"
+MODEL_IN_C, PROBE_IN_C = "model", "probe"
 OBSERVED = "observed.so"
 INT8_HERE = "int8.so"
 FLOAT_LAYERS = ("float32", "int8")
@@ -81,6 +85,7 @@ def compile_model(
     float_layers: str = "float32",
     float32: bool = False,
     dump_ir: str | Path | None = None,
+    standalone: bool = False,
 ) -> Artifact:
     """Compile a network and write the artifact to the folder `out`, whole or not at all.
 
@@ -90,7 +95,7 @@ def compile_model(
             forward's arguments, which fix the shapes of a live module. Left out, the module's own
             `example_inputs`.
         target: `host`, a name of `processors.PRESETS`, or a TVM target tag.
-        name: what the manifest calls the model.
+        name: what the manifest calls the model, and what the functions of a `standalone` library begin with.
         arch, algorithm, variant: of a checkpoint that does not say. For a module, `algorithm` is what the
             manifest says where its layers do not.
         tuned: a folder that `tune` wrote for this target, whose records choose the schedules; else those
@@ -107,6 +112,7 @@ def compile_model(
         float32: compute a network in float64 in float32; else it is refused. Inputs and outputs keep their
             types, but for bfloat16, which become float32.
         dump_ir: a folder to write the module to after each phase, as text without the constants.
+        standalone: write the network as a library for C as well, to the folder `standalone` of the artifact.
 
     Returns:
         The artifact, as `load(out)` would. A verification that failed, or could not run, does not raise:
@@ -134,13 +140,14 @@ def compile_model(
         float_layers=float_layers,
         float32=float32,
         dump_ir=Path(dump_ir) if dump_ir else None,
+        standalone=(name or DEFAULT_NAME) if standalone else None,
     )
     return compile_network(network, options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
-    """See `compile_model`."""
+    """See `compile_model`. standalone: a name for the library for C, or None for no such library."""
 
     target: str
     out: Path
@@ -151,6 +158,7 @@ class CompileOptions:
     float_layers: str = "float32"
     float32: bool = False
     dump_ir: Path | None = None
+    standalone: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for options that make no sense."""
@@ -162,11 +170,18 @@ class CompileOptions:
             check_samples(self.samples, self.labels)
         elif self.labels is not None:
             raise UsageError("There are labels, and no samples that they belong to.")
+        if self.standalone is not None:
+            c_identifier(self.standalone)
 
 
 def compile_network(network: Network, options: CompileOptions) -> Artifact:
     """What `compile_model` does."""
     resolved = resolve_target(options.target)
+    if resolved.bare and options.standalone is None:
+        raise UsageError(
+            f"{resolved.name} has no operating system, on which TVM's runtime could run a network. Add "
+            "--standalone (standalone=True) for a library that runs without."
+        )
     from relay_passes import activation_bytes, name_kernels
 
     linker()
@@ -185,9 +200,21 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
                 calibration = _calibrate(imported, scratch, samples)
             ranges = calibration.ranges if calibration else None
             watch = Dump(options.dump_ir) if options.dump_ir else _unwatched
-            lowered, finished = build(
-                imported, resolved, scratch / MODEL, choose, Options(ranges=ranges, watch=watch)
-            )
+            library = None if resolved.bare else scratch / MODEL
+            as_asked = Options(ranges=ranges, watch=watch)
+            lowered, finished = build(imported, resolved, library, choose, as_asked)
+            for_c: CLibrary | None = None
+            if options.standalone is not None:
+                for_c = make_standalone(
+                    finished,
+                    resolved,
+                    c_identifier(options.standalone),
+                    scratch / STANDALONE,
+                    title=network.title(imported),
+                    inputs=tuple(map(_tensor, imported.inputs)),
+                    outputs=tuple(map(_tensor, imported.outputs)),
+                )
+            in_c: Standalone | UnsetType = for_c.record if for_c else UNSET
             quantization = FloatArithmetic(mode="float32")
             if calibration:
                 quantization = _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
@@ -196,9 +223,19 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             missed = what_random_inputs_miss(imported) if samples is None else []
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
                 verification = _verification(
-                    imported, resolved, scratch, choose, inputs, labels, advance, ranges, missed
+                    imported,
+                    resolved,
+                    scratch,
+                    finished,
+                    for_c,
+                    choose,
+                    inputs,
+                    labels,
+                    advance,
+                    ranges,
+                    missed,
                 )
-        content = (scratch / MODEL).read_bytes()
+        content = library.read_bytes() if library else b""
         manifest = Manifest(
             model=network.title(imported),
             algorithm=imported.algorithm or network.algorithm,
@@ -212,12 +249,16 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             float_layers=quantization,
             kernels=tuple(KernelOfLayer(**entry) for entry in name_kernels(finished, lowered)),
             notes=tuple(imported.notes),
-            size_bytes=Sizes(float32=float_bytes(imported), deployed=len(content)),
+            size_bytes=Sizes(
+                float32=float_bytes(imported),
+                deployed=len(content) if in_c is UNSET or library else in_c.code_and_constants,
+            ),
             memory_bytes=Memory(peak_activations=activation_bytes(finished)),
             verification=verification,
             tuning=Tuning(records=tuple(choose.used.values())),
             versions=_versions(),
-            files={MODEL: hashlib.sha256(content).hexdigest()},
+            files={MODEL: hashlib.sha256(content).hexdigest()} if library else {},
+            standalone=in_c,
         )
         artifact = artifact_of(out, manifest, content)
         install(scratch, out, manifest)
@@ -252,11 +293,12 @@ _PLAIN = Options()
 def build(
     imported: Imported,
     target: CompileTarget,
-    library: Path,
+    library: Path | None,
     choose: Callable[[KernelTask], Tile | None],
     options: Options = _PLAIN,
 ) -> tuple[Lowered, tvm.IRModule]:
-    """Lower, generate code and link to `library`; returns what was lowered, and what code was made of.
+    """Lower, generate code and link to `library`, if there is to be one; returns what was lowered, and what
+    code was made of.
 
     Raises BibenchError.
     """
@@ -267,7 +309,8 @@ def build(
     try:
         lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **vars(options))
         finished = finish(lowered.module, target.tvm, options.watch)
-        export(generate_code(finished, target.tvm), library)
+        if library:
+            export(generate_code(finished, target.tvm), library)
     except (BibenchError, WrongRecord):
         raise
     except Exception as error:  # TVM raises what it likes, with the whole network in its words
@@ -282,6 +325,8 @@ def _verification(
     imported: Imported,
     target: CompileTarget,
     scratch: Path,
+    finished: tvm.IRModule,
+    for_c: CLibrary | None,
     choose: Chooser,
     inputs: Samples,
     labels: np.ndarray | None,
@@ -292,8 +337,15 @@ def _verification(
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
-    lowered, _ = build(imported, target, scratch / PROBE, choose, Options(probe=True, ranges=ranges))
-    libraries = scratch / MODEL, scratch / PROBE
+    probe = None if target.runs_as_c else scratch / PROBE
+    lowered, probed = build(imported, target, probe, choose, Options(probe=True, ranges=ranges))
+    libraries: tuple[Path | CLibrary, Path | CLibrary] = scratch / MODEL, scratch / PROBE
+    if target.runs_as_c:
+        try:
+            for_c = for_c or make_standalone(finished, target, DEFAULT_NAME, scratch / MODEL_IN_C)
+            libraries = for_c, make_standalone(probed, target, DEFAULT_NAME, scratch / PROBE_IN_C)
+        except BibenchError as error:
+            return skipped(f"{target.name} cannot be verified here: {error}")
     return verify(imported, *libraries, lowered, backend, inputs, labels, missed, advance)
 
 

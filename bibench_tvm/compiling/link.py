@@ -24,9 +24,13 @@ _OBJECTS = ("lib0.o", "devc.o")
 
 def linker() -> list[str]:
     """The command of an LLVM linker: that of the `ziglang` package, or an `ld.lld` on the path."""
+    return _tool("ld.lld", "ld.lld")
+
+
+def _tool(ziglang: str, elsewhere: str) -> list[str]:
     if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "ld.lld"]
-    if path := shutil.which("ld.lld"):
+        return [sys.executable, "-m", "ziglang", ziglang]
+    if path := shutil.which(elsewhere):
         return [path]
     raise BibenchError(str(sentence_of("ziglang")))
 
@@ -43,7 +47,41 @@ def export(executable: Any, library: Path) -> None:
 
 def link_shared(output: str, objects: Sequence[str], options: object = None) -> None:
     """For `export_library(fcompile=...)`. What kernels need of libm and the runtime, who loads them has."""
-    command = [*linker(), "-shared", "-s", "-o", output, *objects]
+    _run([*linker(), "-shared", "-s", "-o", output, *objects], output)
+
+
+def assemble(text: Path, output: Path) -> None:
+    """LLVM's text -> a relocatable object, for the target that the text names; nothing is optimised.
+
+    Raises BibenchError.
+    """
+    from tvm.runtime import load_module
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    _refuse_more(text.stat().st_size, limit)
+    try:
+        module = load_module(str(text))
+        with _objects_in_memory(output.parent) as folder:
+            made = os.path.join(folder, _OBJECTS[0])
+            module.write_to_file(made, "o")
+            flags = ["--strip-debug", "--discard-all"]
+            _run([*linker(), "-r", *flags, "-o", str(output), made], str(output))
+    except OSError as error:
+        raise BibenchError(f"{output.parent} cannot be written: {error.strerror or error}.") from error
+
+
+def archive(output: Path, made: Path) -> None:
+    """A static library of one object. Raises BibenchError."""
+    _run([*_tool("ar", "llvm-ar"), "rcsD", str(output), str(made)], str(output))
+
+
+def link_library(output: Path, made: Path) -> None:
+    """A shared library of one object, which needs no other. Raises BibenchError."""
+    flags = ["-shared", "-s", "-soname", output.name, "-z", "now"]
+    _run([*linker(), *flags, "-o", str(output), str(made)], str(output))
+
+
+def _run(command: Sequence[str], output: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.returncode:
         return
@@ -79,8 +117,11 @@ def _refuse_small_files(module: Any) -> None:
 
     code = sum(len(part.inspect_source("s")) for part in module._collect_dso_modules())
     constants = len(_ffi_api.ModulePackImportsToC(module, False, "")) // 4 if module.imports else 0
-    if max(code, constants) > limit:
+    _refuse_more(max(code, constants), limit)
+
+
+def _refuse_more(size: int, limit: int) -> None:
+    if resource.RLIM_INFINITY != limit < size:
         raise BibenchError(
-            f"This process may write files of {limit:,} bytes (ulimit -f), and the network may take "
-            f"{max(code, constants):,}."
+            f"This process may write files of {limit:,} bytes (ulimit -f), and the network may take {size:,}."
         )

@@ -34,7 +34,9 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "arm_cpu": Preset("any 64-bit Arm processor with NEON", _LINUX, "generic", emulated_cpu="cortex-a53"),
-    "armv7": Preset("32-bit Arm with NEON", "armv7a-linux-gnueabihf", "cortex-a7", ("neon", "vfp4"), ""),
+    "armv7": Preset(
+        "32-bit Arm with NEON", "armv7a-linux-gnueabihf", "cortex-a7", ("neon", "vfp4"), "cortex-a7"
+    ),
     "rpi3b+": Preset("Raspberry Pi 3B+, Cortex-A53", _LINUX, "cortex-a53", emulated_cpu="cortex-a53"),
     "rpi4b": Preset("Raspberry Pi 4B, Cortex-A72", _LINUX, "cortex-a72", emulated_cpu="cortex-a72"),
     "rpi5": Preset("Raspberry Pi 5, Cortex-A76", _LINUX, "cortex-a76", _DOT, "cortex-a76"),
@@ -56,6 +58,10 @@ PRESETS: dict[str, Preset] = {
     "snapdragon888": Preset("Snapdragon 888, Cortex-X1", _ANDROID, "cortex-x1", _DOT),
     "apple-m1": Preset("Apple M1, under Linux", _LINUX, "apple-m1", _DOT),
     "apple-m1-max": Preset("Apple M1 Max, under Linux", _LINUX, "apple-m1", _DOT),
+    "cortex-m4": Preset("Cortex-M4F, standalone only", "thumbv7em-none-eabihf", "cortex-m4", (), ""),
+    "cortex-m7": Preset("Cortex-M7F, standalone only", "thumbv7em-none-eabihf", "cortex-m7", (), ""),
+    "cortex-m33": Preset("Cortex-M33F, standalone only", "thumbv8m.main-none-eabihf", "cortex-m33", (), ""),
+    "cortex-m55": Preset("Cortex-M55, standalone only", "thumbv8.1m.main-none-eabihf", "cortex-m55", (), ""),
 }
 
 
@@ -80,6 +86,16 @@ class CompileTarget:
     def is_host(self) -> bool:
         return self.name == "host"
 
+    @property
+    def runs_as_c(self) -> bool:
+        """Whether an emulator can run a network for it as a library for C alone: TVM has no runtime there."""
+        return self.machine == "armv7l"
+
+    @property
+    def bare(self) -> bool:
+        """Without an operating system, so that there is no loader and no runtime of TVM."""
+        return "-none-" in self.triple
+
 
 def resolve_target(name: str) -> CompileTarget:
     """`host`, a name in `PRESETS`, or a TVM target tag such as `raspberry-pi/4b-aarch64`, or UsageError."""
@@ -100,7 +116,7 @@ def resolve_target(name: str) -> CompileTarget:
             "mcpu": preset.cpu,
             "mattr": [f"+{f}" for f in preset.features],
         }
-        if preset.triple.startswith("armv7"):
+        if preset.triple.endswith("eabihf"):
             # Else floats reach libm in the wrong registers, without a word.
             description["mfloat-abi"] = "hard"
     elif key in tvm.target.list_tags():
@@ -111,7 +127,9 @@ def resolve_target(name: str) -> CompileTarget:
             k: v for k, v in tag.export().items() if k in ("mtriple", "mcpu", "mattr", "mfloat-abi")
         }
         description["kind"] = "llvm"
-        emulated = "max" if machine_name(str(description.get("mtriple", ""))) == "aarch64" else ""
+        triple = str(description.get("mtriple", ""))
+        fit = machine_name(triple) == "aarch64" or triple.endswith("linux-gnueabihf")
+        emulated = "max" if fit else ""
     else:
         raise unknown("target", name, ["host", *PRESETS])
     target = tvm.target.Target(description)

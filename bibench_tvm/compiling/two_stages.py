@@ -79,6 +79,7 @@ def compile_stages(network: Network, options: CompileOptions, file: Path | None 
                 out=options.out / stage,
                 samples=samples[stage],
                 dump_ir=options.dump_ir and options.dump_ir / stage,
+                standalone=options.standalone and f"{options.standalone}_{stage}",
             ),
         )
         for stage in STAGES

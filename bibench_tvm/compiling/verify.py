@@ -20,6 +20,7 @@ from bibench_tvm.compiling.calibrate import Samples, run_here
 from bibench_tvm.compiling.comparison import Comparison, are_class_scores, top
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.compiling.rounding import largest_difference
+from bibench_tvm.compiling.standalone.library import CLibrary
 
 if TYPE_CHECKING:
     from bibench_tvm.importer import Imported
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 # An emulated network that takes longer than this hangs.
 SAMPLE_LIMIT_S = 600.0
 
-Runner = Callable[[Path, Samples], Iterator[list[np.ndarray]]]
-"""Runs a library on each sample; gives the outputs, tuples flattened, one sample after the other."""
+Runner = Callable[[Any, Samples], Iterator[list[np.ndarray]]]
+"""Runs a library, a path or a `CLibrary`, on each sample; gives the outputs, tuples flattened, one sample
+after the other."""
 
 
 def skipped(reason: str) -> Verification:
@@ -44,14 +46,14 @@ def runner_for(target: CompileTarget) -> tuple[str, Runner] | str:
     if target.is_host:
         return "host", run_here
     if not target.emulated_cpu:
-        return (
-            f"{target.name} cannot be verified here: there is no TVM runtime for it under emulation. Its "
-            "kernels are tested one by one, see tests/schedules."
-        )
+        return f"{target.name} cannot be verified here: there is no emulator for it."
     from rpc import emulated
+    from rpc.emulation import arm32
 
-    if reason := emulated.missing():
+    if reason := arm32.missing() if target.runs_as_c else emulated.missing():
         return f"{target.name} cannot be verified here: {reason}"
+    if target.runs_as_c:
+        return f"qemu-arm -cpu {target.emulated_cpu}, as a library for C", _InC(target.emulated_cpu)
     return f"qemu-aarch64 -cpu {target.emulated_cpu}", _Emulated(target.emulated_cpu)
 
 
@@ -61,16 +63,28 @@ class _Emulated:
 
     cpu: str
 
-    def __call__(self, library: Path, samples: Samples) -> Iterator[list[np.ndarray]]:
+    def _run(self, library: Any, samples: Samples, timeout_s: float) -> list[list[np.ndarray]]:
         from rpc import emulated
 
+        return emulated.run(library, samples, cpu=self.cpu, timeout_s=timeout_s)
+
+    def __call__(self, library: Any, samples: Samples) -> Iterator[list[np.ndarray]]:
         done, size = 0, 1
         while done < len(samples):
             batch = samples[done : done + size]
             start = time.monotonic()
-            yield from emulated.run(library, batch, cpu=self.cpu, timeout_s=SAMPLE_LIMIT_S * len(batch))
+            yield from self._run(library, batch, SAMPLE_LIMIT_S * len(batch))
             done += len(batch)
             size = max(1, min(2 * size, int(5 * len(batch) / (time.monotonic() - start))))
+
+
+class _InC(_Emulated):
+    """The same for a library for C, under a processor that has no other."""
+
+    def _run(self, library: CLibrary, samples: Samples, timeout_s: float) -> list[list[np.ndarray]]:
+        from rpc.emulation import arm32
+
+        return arm32.run_network(library.network, samples, cpu=self.cpu, timeout_s=timeout_s)
 
 
 def compare_outputs(
@@ -94,8 +108,8 @@ def compare_outputs(
 
 def verify(
     imported: Imported,
-    library: Path,
-    probe: Path,
+    library: Path | CLibrary,
+    probe: Path | CLibrary,
     lowered: Lowered,
     backend: tuple[str, Runner],
     samples: Samples,

@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from bibench_tvm import BibenchError, load
 from bibench_tvm.artifact.artifact import Artifact
-from bibench_tvm.artifact.folder import install, scratch_beside
+from bibench_tvm.artifact.folder import STANDALONE, install, scratch_beside
+from bibench_tvm.artifact.manifest import Standalone
 
+IN_C = ("libmodel.a", "model.h")
 CALLS = ("open", "os.", "fcntl.", "shutil.", "fsync")
 
 
@@ -35,7 +37,25 @@ class Replacements:
         files = {"model.so": hashlib.sha256(content).hexdigest()}
         with scratch_beside(self.out) as scratch:
             (scratch / "model.so").write_bytes(content)
-            install(scratch, self.out, structs.replace(self.artifact.record, model=name, files=files))
+            (scratch / STANDALONE).mkdir()
+            for file in IN_C:
+                (scratch / STANDALONE / file).write_text(f"{file} of {name}")
+            self.manifest = structs.replace(
+                self.artifact.record, model=name, files=files, standalone=self.in_c(name)
+            )
+            install(scratch, self.out, self.manifest)
+
+    def in_c(self, name: str) -> Standalone:
+        return Standalone(
+            name="model",
+            files={file: hashlib.sha256(f"{file} of {name}".encode()).hexdigest() for file in IN_C},
+            workspace_bytes=1,
+            thread_bytes=0,
+            alignment=64,
+            code_and_constants=1,
+            undefined_symbols=(),
+            checksum="0" * 64,
+        )
 
     def child(self, name: str, die_at: int = 0) -> int:
         """A process that installs `name`, and is killed as it makes its system call `die_at`."""
@@ -64,12 +84,22 @@ class Replacements:
         assert artifact._library.read() == name.encode() * 10_000
         return name
 
+    def found_in_c(self) -> str:
+        """The name of the library for C; raises where its files do not belong together."""
+        contents = [(self.out / STANDALONE / file).read_text().split(" of ") for file in IN_C]
+        assert [file for file, _ in contents] == list(IN_C)
+        (name,) = {name for _, name in contents}
+        return name
+
     def names(self) -> list[str]:
         return sorted(path.name for path in self.out.iterdir())
 
     def whole(self) -> list[str]:
         stored = json.loads((self.out / "manifest.json").read_text())["files"]["model.so"]
-        return ["manifest.json", f"model-{stored}.so", "model.so", "notes.txt"]
+        versions = list((self.out / STANDALONE).glob(".files-*"))
+        assert len(versions) == 1 and self.found_in_c() == self.found()
+        assert (self.out / STANDALONE / "main.c").read_text() == "mine"
+        return ["manifest.json", f"model-{stored}.so", "model.so", "notes.txt", "standalone"]
 
 
 @pytest.fixture
@@ -78,6 +108,7 @@ def folder(artifact: Artifact, tmp_path: Path) -> Iterator[Replacements]:
     replacements = Replacements(tmp_path / "out", artifact)
     replacements.install("first")
     (tmp_path / "out/notes.txt").write_text("mine")
+    (tmp_path / "out/standalone/main.c").write_text("mine")
     problems: list[Exception] = []
     done = threading.Event()
 
@@ -104,6 +135,7 @@ def test_a_writer_that_is_killed_at_any_of_its_calls(folder: Replacements) -> No
         folder.install("old")
         status = os.waitstatus_to_exitcode(os.waitpid(folder.child("new", number), 0)[1])
         outcomes.append(folder.found())
+        assert folder.found_in_c() in ("old", outcomes[-1])
         if status == 0:
             break
         assert status == -signal.SIGKILL
@@ -164,7 +196,28 @@ def test_a_disk_that_is_full(folder: Replacements, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(BibenchError, match="cannot be written: No space left on device"):
         folder.install("new")
-    assert folder.found() == "first"
+    assert folder.found() == "first" and folder.found_in_c() == "first"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_library_for_c_goes_with_its_artifact(
+    links: bool, folder: Replacements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "symlink", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
+    folder.install("second")
+    made, content = structs.replace(folder.manifest, model="x"), b"x" * 10_000
+    files = {"model.so": hashlib.sha256(content).hexdigest()}
+    renamed = {"kws.h": hashlib.sha256(content).hexdigest()}
+    for standalone in (structs.replace(folder.in_c("x"), name="kws", files=renamed), UNSET):
+        with scratch_beside(folder.out) as scratch:
+            (scratch / "model.so").write_bytes(content)
+            (scratch / STANDALONE).mkdir()
+            (scratch / STANDALONE / "kws.h").write_bytes(content)
+            install(scratch, folder.out, structs.replace(made, files=files, standalone=standalone))
+        visible = {path.name for path in (folder.out / STANDALONE).glob("[!.]*")}
+        assert visible == {"main.c"} | (set() if standalone is UNSET else {"kws.h"})
+    assert [path.name for path in (folder.out / STANDALONE).iterdir()] == ["main.c"]
 
 
 def test_the_scratch_of_who_lives_is_left_alone_and_of_who_was_killed_is_not(tmp_path: Path) -> None:

@@ -1,0 +1,362 @@
+"""A network as a library for C computes what the artifact beside it does, bit for bit, and needs nothing."""
+
+import ctypes
+import itertools
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import trainers
+from bibench_tvm import BibenchError, compile_model, load
+from bibench_tvm.artifact.artifact import Artifact
+from bibench_tvm.artifact.manifest import Standalone
+from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.compiling.standalone.elf import Elf
+from bibench_tvm.compiling.standalone.library import c_identifier
+from rpc import emulated
+from rpc.emulation import arm32, c_network, qemu
+from rpc.emulation.c_network import CNetwork
+
+ZIG = [sys.executable, "-m", "ziglang", "cc", "-O1"]  # else it builds more than it has in its cache
+POOL_RUN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
+TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
+
+
+class Both(torch.nn.Module):
+    """A convolutional and a dense network: an image and a vector in, two tensors and classes out."""
+
+    def __init__(self, algorithm: str):
+        super().__init__()
+        torch.manual_seed(0)
+        self.image = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 16, 3, padding=1),
+            torch.nn.BatchNorm2d(16),
+            torch.nn.Conv2d(16, 24, 3, padding=1),
+            torch.nn.BatchNorm2d(24),
+            torch.nn.Conv2d(24, 8, 3, stride=2),
+        )
+        self.vector = torch.nn.Sequential(
+            torch.nn.Linear(19, 33), torch.nn.BatchNorm1d(33), torch.nn.Linear(33, 21), torch.nn.Linear(21, 5)
+        )
+        keep = ["image.0", "vector.0", "vector.3"]
+        trainers.binarize(self, algorithm, keep=keep)
+
+    def forward(self, image: torch.Tensor, vector: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores = self.vector(vector)
+        return self.image(image), torch.softmax(scores, 1), scores.argmax(1)
+
+
+def compiled(algorithm: str, out: Path, batch: int = 1, **options: object) -> Artifact:
+    inputs = torch.zeros(batch, 3, 8, 8), torch.zeros(batch, 19)
+    return compile_model(Both(algorithm).eval(), inputs, out=out, standalone=True, **options)
+
+
+def record(artifact: Artifact) -> Standalone:
+    assert isinstance(artifact.record.standalone, Standalone)
+    return artifact.record.standalone
+
+
+def samples(artifact: Artifact, count: int = 2) -> list[list[np.ndarray]]:
+    chance = np.random.default_rng(0)
+    return [
+        [chance.standard_normal(spec.shape).astype(spec.dtype) for spec in artifact.record.inputs]
+        for _ in range(count)
+    ]
+
+
+def network(artifact: Artifact) -> CNetwork:
+    folder, name = artifact.folder / "standalone", record(artifact).name
+    outputs = [np.zeros(spec.shape, spec.dtype) for spec in artifact.record.outputs]
+    return CNetwork(folder / f"lib{name}.a", folder / f"{name}.h", name, outputs)
+
+
+def by_ctypes(artifact: Artifact, inputs: Sequence[np.ndarray], threads: int = 0) -> list[np.ndarray]:
+    """One run, on buffers that begin one element after a multiple of 64 bytes."""
+    library, made = ctypes.CDLL(artifact.folder / "standalone" / "libmodel.so"), record(artifact)
+    arrays = [*inputs, *(np.zeros(spec.shape, spec.dtype) for spec in artifact.record.outputs)]
+    memory = made.workspace_bytes + max(threads - 1, 0) * made.thread_bytes
+    kept = [placed(np.frombuffer(array.tobytes(), array.dtype), array.itemsize) for array in arrays]
+    workspace = placed(np.full(memory, 0xA5, np.uint8), 0)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (*kept, workspace)]
+    if not threads:
+        assert library.model_run(*pointers) == 0
+        return [a.reshape(b.shape) for a, b in zip(kept, arrays, strict=True)][len(inputs) :]
+
+    def run(_: int, task: int, data: int, count: int) -> None:
+        share = [threading.Thread(target=TASK(task), args=(data, i, count)) for i in range(count)]
+        for thread in share:
+            thread.start()
+        for thread in share:
+            thread.join()
+
+    callback = POOL_RUN(run)
+
+    class Pool(ctypes.Structure):
+        _fields_ = [("run", POOL_RUN), ("self", ctypes.c_void_p), ("threads", ctypes.c_int32)]
+
+    assert library.model_run_threads(*pointers, ctypes.byref(Pool(callback, None, threads))) == 0
+    return [a.reshape(b.shape) for a, b in zip(kept, arrays, strict=True)][len(inputs) :]
+
+
+def placed(array: np.ndarray, beyond: int) -> np.ndarray:
+    """A copy whose address is so many bytes beyond a multiple of 64."""
+    room = np.zeros(array.nbytes + 128, np.uint8)
+    start = -room.ctypes.data % 64 + beyond
+    copy = room[start : start + array.nbytes].view(array.dtype)
+    copy[:] = array
+    return copy
+
+
+def same(ours: Sequence[np.ndarray], theirs: object) -> bool:
+    expected = theirs if isinstance(theirs, tuple) else (theirs,)
+    return [a.tobytes() for a in ours] == [np.asarray(b).tobytes() for b in expected]
+
+
+CASES = list(
+    zip(
+        ["bnn", "xnor", "dorefa", "bireal", "xnorpp", "reactnet", "recu", "fda"],
+        itertools.cycle([1, 4]),
+        itertools.cycle(["float32", "int8", "int8", "float32"]),
+        strict=False,
+    )
+)
+
+
+@pytest.mark.parametrize(("algorithm", "batch", "float_layers"), CASES)
+def test_the_same_as_the_artifact(algorithm: str, batch: int, float_layers: str, tmp_path: Path) -> None:
+    artifact = compiled(algorithm, tmp_path, batch, float_layers=float_layers)
+    for inputs in samples(artifact):
+        expected = artifact.run(*inputs)
+        assert same(by_ctypes(artifact, inputs), expected)
+        assert same(by_ctypes(artifact, inputs, threads=3), expected)
+
+
+def test_fsmn(tmp_path: Path) -> None:
+    model = trainers.binarize(trainers.create_model("fsmn@small"), "fda").eval()
+    artifact = compile_model(model, out=tmp_path, standalone=True, float_layers="int8")
+    for inputs in samples(artifact, 1):
+        expected = artifact.run(*inputs)
+        assert same(by_ctypes(artifact, inputs), expected)
+        assert same(by_ctypes(artifact, inputs, threads=2), expected)
+
+
+def test_threads_with_memory_of_their_own(tmp_path: Path) -> None:
+    """Of a kernel whose tasks have large buffers, Winograd's."""
+    torch.manual_seed(0)
+    wide = torch.nn.Conv2d(8, 64, 3, padding=1)
+    artifact = compile_model(wide.eval(), torch.zeros(1, 8, 32, 32), out=tmp_path, standalone=True)
+    (inputs,) = samples(artifact, 1)
+    assert record(artifact).thread_bytes > 0
+    for threads in (0, 1, 4):
+        assert same(by_ctypes(artifact, inputs, threads), artifact.run(*inputs))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return compiled("reactnet", tmp_path_factory.mktemp("model"))
+
+
+def test_generic_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIBENCH_HOST", "generic")
+    artifact = compiled("bireal", tmp_path)
+    for inputs in samples(artifact):
+        assert same(by_ctypes(artifact, inputs), artifact.run(*inputs))
+
+
+def test_buffers_between_pages_that_may_not_be_touched(model: Artifact) -> None:
+    given = samples(model)
+    found = c_network.run(network(model), given, ZIG, [], {}, 60)
+    for inputs, ours in zip(given, found, strict=True):
+        assert same(ours, model.run(*inputs))
+
+
+def test_on_64_bit_arm(board: None, tmp_path: Path) -> None:
+    artifact = compiled("recu", tmp_path, target="arm_cpu")
+    emulator, sysroot, _ = emulated.prepared("run_model.c")
+    compiler = qemu.compiler("aarch64-linux-gnu-gcc", ["aarch64-linux-gnu.2.28"])
+    environment = {"LD_LIBRARY_PATH": str(sysroot / "lib")}
+    command = [emulator, "-cpu", "cortex-a53", "-L", str(sysroot)]
+    given = samples(artifact)
+    found = c_network.run(network(artifact), given, compiler, command, environment, 60)
+    expected = emulated.run(artifact.folder / "model.so", given, cpu="cortex-a53", timeout_s=60)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert same(ours, tuple(theirs))
+
+
+def test_32_bit_arm_is_verified_whole(tmp_path: Path) -> None:
+    inputs = torch.zeros(1, 3, 8, 8), torch.zeros(1, 19)
+    artifact = compile_model(Both("xnor").eval(), inputs, target="armv7", out=tmp_path, verify=2)
+    found = artifact.record.verification
+    assert found.backend == "qemu-arm -cpu cortex-a7, as a library for C"
+    assert found.passed is True and found.samples == 2 and found.signs, found.reason
+    assert not (tmp_path / "standalone").exists()
+
+
+@pytest.mark.parametrize("name", ["cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
+def test_microcontrollers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = compiled("bnn", tmp_path, target=name)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["manifest.json", "standalone"] and load(tmp_path).record == artifact.record
+    given = samples(artifact)
+    with pytest.raises(BibenchError, match=f"is for {name} .armv7l., and this machine is"):
+        artifact.run(*given[0])
+    assert {"libmodel.a", "model.h"} <= set(record(artifact).files) and "libmodel.so" not in record(
+        artifact
+    ).files
+    if name == "cortex-m55":  # no processor for Linux has its vectors
+        return
+    # An application processor executes what the others do.
+    ours = arm32.run_network(network(artifact), given, cpu="max", timeout_s=60)
+    monkeypatch.setenv("BIBENCH_HOST", "generic")
+    here = compiled("bnn", tmp_path / "here")
+    for inputs, (image, scores, top) in zip(given, ours, strict=True):
+        expected = here.run(*inputs)
+        np.testing.assert_allclose(image, expected[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scores, expected[1], rtol=1e-5, atol=1e-6)
+        assert np.array_equal(top, expected[2])
+
+
+def test_two_networks_in_one_program(model: Artifact, tmp_path: Path) -> None:
+    """Both written in C, as `example.c` is, and linked by a C compiler."""
+    other = compiled("dorefa", tmp_path / "other", name="Key word-spotter 2")
+    assert record(other).name == "Key_word_spotter_2"
+    (tmp_path / "both.c").write_text(
+        """
+        #include "model.h"
+        #include "Key_word_spotter_2.h"
+        #include <stdio.h>
+        #include <string.h>
+        static float image[MODEL_INPUT0_COUNT], vector[MODEL_INPUT1_COUNT], maps[MODEL_OUTPUT0_COUNT];
+        static float scores[MODEL_OUTPUT1_COUNT];
+        static int64_t top[MODEL_OUTPUT2_COUNT];
+        static _Alignas(MODEL_ALIGNMENT) char first[MODEL_WORKSPACE_BYTES];
+        static _Alignas(KEY_WORD_SPOTTER_2_ALIGNMENT) char second[KEY_WORD_SPOTTER_2_WORKSPACE_BYTES + 64];
+        int main(void) {
+          for (int i = 0; i < MODEL_INPUT0_COUNT; i++) image[i] = (float)(i % 7 - 3);
+          for (int i = 0; i < MODEL_INPUT1_COUNT; i++) vector[i] = (float)(i % 5 - 2);
+          if (!strstr(model_info(), MODEL_CHECKSUM)) return 1;
+          if (!strstr(Key_word_spotter_2_info(), KEY_WORD_SPOTTER_2_CHECKSUM)) return 2;
+          if (Key_word_spotter_2_run(image, vector, maps, scores, top, second + 4) != 1) return 3;
+          if (model_run(image, vector, maps, scores, top, first)) return 4;
+          for (int i = 0; i < MODEL_OUTPUT1_COUNT; i++) printf("%.9g ", scores[i]);
+          if (Key_word_spotter_2_run(image, vector, maps, scores, top, second)) return 5;
+          for (int i = 0; i < MODEL_OUTPUT1_COUNT; i++) printf("%.9g ", scores[i]);
+        }
+        """
+    )
+    libraries = [f"{made.folder}/standalone/lib{record(made).name}.a" for made in (model, other)]
+    folders = [f"-I{made.folder}/standalone" for made in (model, other)]
+    program = tmp_path / "both"
+    command = [*ZIG, "-Wall", "-Wextra", "-Werror", *folders, tmp_path / "both.c", *libraries, "-lm"]
+    subprocess.run([*command, "-o", program], check=True)
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    image = (np.arange(192) % 7 - 3).astype(np.float32).reshape(1, 3, 8, 8)
+    vector = (np.arange(19) % 5 - 2).astype(np.float32).reshape(1, 19)
+    expected = [value for made in (model, other) for value in made.run(image, vector)[1].ravel()]
+    assert [np.float32(word) for word in said.split()] == expected
+
+
+def test_the_example(model: Artifact, tmp_path: Path) -> None:
+    """In a shell with a stack of 64 KB."""
+    folder, program = model.folder / "standalone", tmp_path / "example"
+    command = [*ZIG, "-std=c11", "-Wall", "-Wextra", "-Werror", folder / "example.c", folder / "libmodel.a"]
+    subprocess.run([*command, "-lm", "-o", program], check=True)
+    (inputs,) = samples(model, 1)
+    files = [tmp_path / f"input{i}" for i in range(2)]
+    for array, file in zip(inputs, files, strict=True):
+        array.tofile(file)
+    line = f"ulimit -s 64; exec {program} {files[0]} {files[1]}"
+    said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout.split()
+    outputs = model.run(*inputs)
+    assert len(said) == sum(output.size for output in outputs)
+    expected = [value for output in outputs for value in output.ravel()]
+    assert [type(value)(word) for word, value in zip(said, expected, strict=True)] == expected
+    wrong = subprocess.run([program, files[1], files[0]], capture_output=True, text=True)
+    assert wrong.returncode == 1 and "is not a file of 768 bytes" in wrong.stderr
+
+
+def test_the_header_in_cpp(model: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "main.cpp").write_text(
+        """
+        #include "model.h"
+        alignas(MODEL_ALIGNMENT) static unsigned char workspace[MODEL_WORKSPACE_BYTES_OF(2)];
+        int use(const float *image, const float *vector, float *maps, float *scores, int64_t *top) {
+          model_pool pool = {[](void *, void (*task)(void *, int32_t, int32_t), void *data, int32_t threads) {
+            for (int32_t i = 0; i < threads; i++) task(data, i, threads);
+          }, nullptr, 2};
+          return model_run_threads(image, vector, maps, scores, top, workspace, &pool);
+        }
+        """
+    )
+    command = [
+        *ZIG,
+        "-c",
+        "-std=c++17",
+        "-nostdinc++",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        tmp_path / "main.o",
+    ]
+    subprocess.run([*command, f"-I{model.folder}/standalone", tmp_path / "main.cpp"], check=True)
+
+
+def test_what_the_library_takes_and_has(model: Artifact, tmp_path: Path) -> None:
+    content = (model.folder / "standalone" / "libmodel.a").read_bytes()
+    elf = Elf(content[content.index(b"\x7fELF") :])
+    assert (
+        set(elf.undefined) <= {"memcpy", "memset", "expf"}
+        and elf.undefined == record(model).undefined_symbols
+    )
+    assert elf.defined == ("model_info", "model_run", "model_run_threads") and not elf.writable
+    (tmp_path / "data.c").write_text(
+        "int writable = 1; int zero; extern int other; int get(void) { return other; }"
+    )
+    command = [
+        *ZIG,
+        "-c",
+        "-target",
+        "thumb-linux-musleabihf",
+        tmp_path / "data.c",
+        "-o",
+        tmp_path / "data.o",
+    ]
+    subprocess.run(command, check=True)
+    other = Elf((tmp_path / "data.o").read_bytes())
+    assert {".data", ".bss"} <= {
+        name[:5].rstrip(".") for name in other.writable
+    } and "other" in other.undefined
+
+
+def test_what_needs_the_runtime_is_refused(tmp_path: Path) -> None:
+    class Sorted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.topk(x, 3, dim=1).values
+
+    with pytest.raises(BibenchError, match="cannot be a library without TVM: it needs .* of TVM's runtime"):
+        compile_model(Sorted().eval(), torch.zeros(1, 8), out=tmp_path, standalone=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names() -> None:
+    assert c_identifier("ResNet-20 (int8)") == "ResNet_20_int8"
+    for name in ("", "20 networks", "-", "\u7f51", "x" * 61):
+        with pytest.raises(UsageError, match="Give another --name"):
+            c_identifier(name)
+
+
+def test_a_microcontroller_has_no_other_library(invoke: Callable, small_file: Path, tmp_path: Path) -> None:
+    done = invoke("compile", small_file, "--target", "cortex-m4", "--out", tmp_path / "out")
+    assert done.code == 2 and "cortex-m4 has no operating system" in done.stderr
+    assert not (tmp_path / "out").exists()
+    options = ["--target", "cortex-m4", "--standalone", "--name", "kws", "--verify", 1, "--json"]
+    done = invoke("compile", small_file, *options, "--out", tmp_path / "out")
+    assert done.code == 0 and "libkws.a" in done.json["standalone"]["files"] and done.json["files"] == {}
+    assert "there is no emulator for it" in done.json["verification"]["reason"]
