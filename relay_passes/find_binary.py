@@ -449,7 +449,7 @@ class _Search:
 
 
 def _notes_of_rounding(values: TwoValued | ThreeValued) -> list[str]:
-    if values.moved is None:
+    if not values.moved:
         return []
     height = values.height if isinstance(values, ThreeValued) else max(abs(values.low), abs(values.high))
     taken = f"{height:g} and {-height:g}"
