@@ -449,7 +449,7 @@ class _Search:
 
 
 def _notes_of_rounding(values: TwoValued | ThreeValued) -> list[str]:
-    if not values.moved:
+    if values.moved is None:
         return []
     height = values.height if isinstance(values, ThreeValued) else max(abs(values.low), abs(values.high))
     taken = f"{height:g} and {-height:g}"
