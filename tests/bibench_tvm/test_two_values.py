@@ -43,6 +43,8 @@ SPELLINGS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "a truth": lambda x, alpha, beta: (x >= beta).float() * (2 * alpha) + (beta - alpha),
     "sign": lambda x, alpha, beta: torch.sign(x - beta) * alpha + beta,
     "straight through": through,
+    "0 and alpha": lambda x, alpha, beta: (x >= beta).float() * alpha,
+    "-alpha, 0 and alpha": lambda x, alpha, beta: torch.sign(torch.round(x - beta)) * alpha,
 }
 
 
