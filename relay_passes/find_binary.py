@@ -9,6 +9,13 @@ schedules/parts/borders.py), so scale = h / 2 * alpha, or l / 2 * alpha over the
 A sign that is 0 as a matter of course, {-h, 0, +h}, is two planes of {0, 1}: h / 2 * alpha times the
 difference of the integer parts over "x is above 0" and "x is below 0".
 
+Of other values, x = p s + q and w = alpha[o] t + beta[o] with s and t of -1 and +1,
+
+    sum(x w) = p alpha sum(s t) + p beta sum(s) + sum over the taps inside the image of q w
+
+whose second sum is one more convolution, of which all weights are +1: its one output channel serves all of
+the layer's, but for groups. The third depends on the taps that lie in the padding, see `bibench.border`.
+
 A transposed convolution is several ordinary ones (`ir/transposed.py`), whose sums lie side by side.
 
 A product of two activations is the same, with what the bits of {0, 1} want added at run time, see
@@ -21,6 +28,8 @@ Ensures: every layer with two-valued operands is a binary operator with a halo o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import tvm
 from tvm import relax
@@ -30,6 +39,7 @@ from relay_passes.ir.layers import Layer
 from relay_passes.ir.operators import (
     BinaryConvolution,
     BinaryProduct,
+    Border,
     Contraction,
     Named,
     Pack,
@@ -58,6 +68,7 @@ from relay_passes.ir.two_valued import (
 from relay_passes.mark_layers import out_channels_first, why_not_in_parts
 from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
+from schedules.parts.borders import inside_sums
 from schedules.targets import KernelTarget
 
 SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"
@@ -138,10 +149,7 @@ class _Search:
             if three := three_values(builder, x, self.numbers):
                 return three
             return f"{what} is {self._why_not(builder, x)}"
-        if values.low == -values.high or 0.0 in (values.low, values.high):
-            return values
-        taken = f"{what} takes the values {values.low:g} and {values.high:g}"
-        return f"{taken}; only -a and a, or 0 and a, have a kernel"
+        return values
 
     def _why_not(self, builder: relax.BlockBuilder, x: relax.Expr) -> str:
         """What is in the way of two values, as the end of a sentence."""
@@ -214,11 +222,13 @@ class _Search:
             return value
         word = self.target.word_for(conv)
         signs = np.where(weights.signs, np.int8(1), np.int8(-1)).reshape(conv.out_channels, *conv.kernel, -1)
-        total = self._dot(builder, x, values, layer, signs, word)
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
         self._note_binary(builder, x, values, layer, conv.macs, stored, conv, weights)
-        return self._scaled(builder, total, values, weights)
+        if _is_plain(values, weights):
+            return self._scaled(builder, self._dot(builder, x, values, layer, signs, word), values, weights)
+        result = builder.emit(self._shifted(builder, x, values, layer, signs, weights, word))
+        return self._as_known(builder, value, result)
 
     def _dot(
         self,
@@ -229,8 +239,9 @@ class _Search:
         signs: np.ndarray,
         word: int,
         phase: Phase | None = None,
+        of_input: bool = False,
     ) -> relax.Expr:
-        """The integer part of one convolution; phase: see `BinaryConvolution`."""
+        """The integer part of one convolution; phase, of_input: see `BinaryConvolution`."""
         conv = layer.conv
 
         def dot(plane: int) -> relax.Expr:
@@ -241,6 +252,8 @@ class _Search:
                 zero_one=_is_zero_one(values),
                 plane=plane,
                 phase=phase,
+                levels=values.levels if isinstance(values, TwoValued) else None,
+                of_input=of_input,
             )
             return builder.emit(
                 call("bibench.binary_convolution", words, relax.const(signs), attributes=binary)
@@ -255,14 +268,56 @@ class _Search:
         values: TwoValued | ThreeValued,
         weights: BinaryWeights,
     ) -> relax.Expr:
-        height = values.height if isinstance(values, ThreeValued) else values.high or values.low
-        half = np.float32(0.5 if _is_zero_one(values) else 1)
-        scale = (weights.alpha * (np.float32(height) * half)).astype(np.float32)
+        scale = (weights.alpha * _step(values)).astype(np.float32)
         result: relax.Expr = relax.op.astype(total, "float32")
         if (scale == 1).all():
             return result
         factor = scale[0] if (scale == scale[0]).all() else scale
         return relax.op.multiply(builder.emit(result), relax.const(factor))
+
+    def _shifted(
+        self,
+        builder: relax.BlockBuilder,
+        x: relax.Expr,
+        values: TwoValued | ThreeValued,
+        layer: Contraction,
+        signs: np.ndarray,
+        weights: BinaryWeights,
+        word: int,
+        phase: Phase | None = None,
+    ) -> relax.Expr:
+        """The layer's result in float32, of {low, high} and of weights alpha s + beta."""
+        conv, op = layer.conv, relax.op
+        alpha, step = weights.alpha.astype(np.float64), float(_step(values))
+        beta = np.zeros_like(alpha) if weights.beta is None else weights.beta.astype(np.float64)
+
+        def scaled(total: relax.Expr, scale: np.ndarray) -> relax.Expr:
+            number = builder.emit(op.astype(total, "float32"))
+            return builder.emit(op.multiply(number, relax.const(scale.astype(np.float32))))
+
+        result = scaled(self._dot(builder, x, values, layer, signs, word, phase), step * alpha)
+        if beta.any():
+            channels = 1 if conv.groups == 1 else conv.out_channels
+            summing = replace(layer, conv=replace(conv, out_channels=channels))
+            ones = np.ones((channels, *signs.shape[1:]), np.int8)
+            total = self._dot(builder, x, values, summing, ones, word, phase, of_input=True)
+            result = builder.emit(op.add(result, scaled(total, step * beta)))
+        if isinstance(values, TwoValued) and values.levels:
+            middle = (values.low + values.high) / 2
+            whole = signs * alpha[:, None, None, None] + beta[:, None, None, None]
+            table, *classes = inside_sums(conv, middle * whole)
+            if table[..., 0].size == 1:
+                moved: relax.Expr = relax.const(table[0, 0].astype(np.float32))
+            else:
+                constants = [relax.const(c) for c in (table.astype(np.float32), *classes)]
+                moved = builder.emit(call("bibench.border", *constants, attributes=Border()))
+            result = builder.emit(op.add(result, moved))
+        return result
+
+    def _as_known(self, builder: relax.BlockBuilder, value: relax.Call, result: relax.Var) -> relax.Var:
+        """`result`, of which is known what the source's own operator says of its numbers."""
+        self.numbers.know(result, self.numbers.of(builder, builder.emit(value)))
+        return result
 
     def _note_binary(
         self,
@@ -316,6 +371,7 @@ class _Search:
             layer.batch, layer.height, layer.width, layer.channels, layer.out_channels, layer.kernel
         )
         word = self.target.word_for(whole)
+        plain = _is_plain(values, weights)
         sums: list[relax.Expr | None] = []
         for part in parts(layer):
             if part.conv is None:
@@ -324,10 +380,16 @@ class _Search:
             own = Contraction(name=layer.name, op=layer.op, conv=part.conv)
             rows, columns = part.taps
             chosen = np.ascontiguousarray(signs[:, rows, columns])
-            sums.append(self._dot(builder, x, values, own, chosen, word, part.phase))
+            if plain:
+                sums.append(self._dot(builder, x, values, own, chosen, word, part.phase))
+            else:
+                sums.append(self._shifted(builder, x, values, own, chosen, weights, word, part.phase))
         stored = int(np.prod(layer.kernel)) * layer.out_channels * -(-layer.channels // 8)
         self._note_binary(builder, x, values, layer, macs, stored, None, weights)
-        return self._scaled(builder, shuffled(builder, layer, sums), values, weights)
+        whole_image = shuffled(builder, layer, sums)
+        if plain:
+            return self._scaled(builder, whole_image, values, weights)
+        return self._as_known(builder, value, whole_image)
 
     def _product(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
         x, y = value.args
@@ -335,6 +397,10 @@ class _Search:
         macs = int(np.prod(shape)) * shape_of(x)[-1]
         left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))
+        for what, side in (("its input", left), ("its second operand", right)):
+            if not reason and isinstance(side, TwoValued) and side.levels:
+                taken = f"{what} takes the values {side.low:g} and {side.high:g}"
+                reason = f"{taken}; a product of two activations has a kernel for -a and a, or 0 and a"
         if not reason and (isinstance(left, ThreeValued) or isinstance(right, ThreeValued)):
             reason = "a product of two activations has a kernel for two values only, not for -a, 0 and a"
         if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
@@ -395,7 +461,21 @@ def _notes_of_rounding(values: TwoValued | ThreeValued) -> list[str]:
 
 def _is_zero_one(values: TwoValued | ThreeValued) -> bool:
     """Whether bits stand for 0 and 1, so that sums are kept doubled."""
-    return isinstance(values, ThreeValued) or values.low != -values.high
+    return isinstance(values, ThreeValued) or 0.0 in (values.low, values.high)
+
+
+def _is_plain(values: TwoValued | ThreeValued, weights: BinaryWeights) -> bool:
+    """Whether a layer's result is a multiple of its integers."""
+    return weights.beta is None and (isinstance(values, ThreeValued) or values.levels is None)
+
+
+def _step(values: TwoValued | ThreeValued) -> np.float32:
+    """What an integer of 1 is in the activations: half of the way from the lower to the higher, as sums over
+    {0, 1} are kept doubled; below 0 for {l, 0}, whose bits say "l"."""
+    if isinstance(values, TwoValued) and values.levels:
+        return np.float32((values.high - values.low) / 2)
+    height = values.height if isinstance(values, ThreeValued) else values.high or values.low
+    return np.float32(height) * np.float32(0.5 if _is_zero_one(values) else 1)
 
 
 def _name(value: relax.Call) -> str:

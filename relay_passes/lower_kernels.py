@@ -84,6 +84,7 @@ class _Lowering:
         self.definition = {b.var: b for b in self.order}
         self.group_of = {member.var: group for group in groups for member in group.members}
         self.outside = _read_outside(mod, groups)
+        self.borders = {b.var: b.value for b in self.order if is_call(b.value, "bibench.border")}
         self.builder = relax.BlockBuilder()
         self.env: dict[relax.Var, relax.Expr] = {}
         self.bound: set[relax.Var] = set()
@@ -125,6 +126,8 @@ class _Lowering:
         if group:
             self._lower(group)
             return
+        if var in self.borders:
+            return  # the kernel of the group that adds it reads it as a table
         value = substitute(self.definition[var].value, self.env)
         for name, kernel in (
             ("transpose", turning_kernel(value, self.target)),
@@ -138,7 +141,7 @@ class _Lowering:
 
     def _lower(self, group: Group) -> None:
         written = [m.var for m in in_order(group) if m.var in self.outside]
-        epilogue, operands = epilogue_of(group, written, self.env)
+        epilogue, operands = epilogue_of(group, written, self.env, self.borders)
         anchor = substitute(group.anchor.value, self.env)
         site = Site(
             anchor=anchor,

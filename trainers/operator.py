@@ -9,7 +9,8 @@ In evaluation, and so in whatever is exported, a layer computes exactly
     a = where(x >= t, 1, -1)      w = where(w >= 0, 1, -1)      y = conv(a, w)      y * scale + bias
 
 where y holds exact integers, padding is of `a` and with 0, and there is neither an autograd.Function nor
-control flow that depends on data. This is what the compiler looks for. Where a gradient is asked for in
+control flow that depends on data. An algorithm may put two other numbers in the place of 1 and -1
+(`input_values`, `weight_values`). This is what the compiler looks for. Where a gradient is asked for in
 evaluation, the same values have the gradients of training; what is exported has none.
 
 In training NaN stays NaN, which shows in the loss; in evaluation a comparison makes it -1."""
@@ -265,6 +266,14 @@ class BinaryLayer(nn.Module):
         """The redistributed weights as +1 and -1."""
         return sign(weight, self.weight_derivative, training=self.training)
 
+    def input_values(self, signs: Tensor) -> Tensor:
+        """The two numbers, of the layer, that the signs of the activations stand for."""
+        return signs
+
+    def weight_values(self, signs: Tensor) -> Tensor:
+        """The two numbers, of each output channel, that the signs of the weights stand for."""
+        return signs
+
     def scale(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """The integers `y` times the scaling factors; `x` is the layer's input, `weight` redistributed."""
         return y
@@ -322,10 +331,11 @@ class BinaryLayer(nn.Module):
         a = self.sign_input(x)
         if not torch.compiler.is_compiling() and not self.looked_at_input:
             self._look_at_input(a)
+        a = self.input_values(a)
         if self.float_weights:
             y = self.operate(a, self.latent)
         else:
-            y = self.scale(self.operate(a, self.sign_weight(weight)), x, weight)
+            y = self.scale(self.operate(a, self.weight_values(self.sign_weight(weight))), x, weight)
         return y if bias is None else y + self.offset(bias)
 
     def _look_at_input(self, a: Tensor) -> None:

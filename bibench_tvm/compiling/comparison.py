@@ -175,12 +175,16 @@ class Comparison:
         operands, same = [], True
         for position, (read, theirs_) in enumerate(zip(reads, theirs, strict=True)):
             value = self._value(call, position, theirs_)
-            operands.append((read.codes * value).astype(theirs_.dtype))
-            same &= bool((_signs(theirs_, call, position, value) == read.codes).all())
+            operands.append((read.codes * value + (read.codes != 0) * _middle(call)).astype(theirs_.dtype))
+            signs = _signs(theirs_, call, position, value)
+            same &= bool((signs == read.codes)[read.inside].all())
         return Injection(tuple(operands)), same
 
     def _value(self, call: KernelCall, position: int, theirs: np.ndarray) -> float:
-        """What a bit 1 stands for in the source: that of its two values which is not 0, or the positive."""
+        """What a bit 1 stands for in the source: that of its two values which is not 0, or the positive; of
+        other values, how far it lies from their middle."""
+        if call.levels:
+            return (call.levels[1] - call.levels[0]) / 2
         key = (call.layer.name, position)
         if key not in self._values:
             found = _value_of(theirs, call, position)
@@ -203,7 +207,8 @@ class Comparison:
                 self._weights[call.layer.name] = np.moveaxis(integers, 0, axis), meant, None
             else:
                 empty = (last.reshape(len(last), -1) == 0).all(1)
-                self._weights[call.layer.name] = np.sign(weights), None, empty
+                signs = np.moveaxis(_two_sides(last), 0, axis)
+                self._weights[call.layer.name] = signs, None, empty
         return self._weights[call.layer.name]
 
     # ---- a layer
@@ -231,9 +236,13 @@ class Comparison:
         weights, empty = None, None
         if call.weights is not None:
             weights, _, empty = self._weights_of(call)
+            if call.of_input:
+                weights, empty = np.ones_like(weights), None
         expected = self.reference.sums(call.layer.name, tuple(read.codes for read in reads), weights)
         if self.reference.layers[call.layer.name].convolution:
             expected = np.moveaxis(expected, 1, -1)
+        if call.of_input:
+            expected = expected[..., : sums.shape[-1]]
         if call.phase:
             expected, sums = _of_phase(expected, sums, call.phase)
         if expected.size != sums.size:
@@ -261,10 +270,14 @@ class Comparison:
                 continue
             value = self._value(call, position, theirs)
             signs = _signs(theirs, call, position, value)
-            far = np.abs(np.abs(theirs) - abs(value)) > TOLERANCE * abs(value)
-            if (far & (theirs != 0))[read.inside].any():
+            theirs = theirs - theirs.dtype.type(_middle(call))
+            # Of values far from 0 and near to each other the two have rounded before they were subtracted.
+            near = TOLERANCE * max(abs(value), abs(_middle(call)))
+            far = np.abs(np.abs(theirs) - abs(value)) > near
+            at_middle = signs == 0
+            if (far & ~at_middle)[read.inside].any():
                 check.reason = "Its operand has more than two values in the source"
-            at_zero = np.zeros_like(far) if call.zero_one[position] else (theirs == 0) & (read.codes == 1)
+            at_zero = np.zeros_like(far) if call.zero_one[position] else at_middle & (read.codes == 1)
             flipped = np.zeros_like(far)
             flipped[read.inside] = (signs != read.codes)[read.inside]
             flipped &= ~at_zero
@@ -273,7 +286,9 @@ class Comparison:
             check.flipped_signs += int(flipped.sum())
             if flipped.any():
                 ours = injections[call.layer.name].operands[position]
-                excused = self.rounding.excused(call.layer.name, position, flipped, ours, values, injections)
+                excused = self.rounding.excused(
+                    call.layer.name, position, flipped, ours, values, injections, _middle(call)
+                )
                 check.excused_flips += int(excused.sum())
             if check.signs_at_zero and call.layer.name not in self.zero_is_one:
                 check.reason = "The source has exact zeros where it has signs, and no note says so"
@@ -417,8 +432,25 @@ def _of_phase(expected: np.ndarray, sums: np.ndarray, phase: Phase) -> tuple[np.
 
 
 def _signs(theirs: np.ndarray, call: KernelCall, position: int, value: float) -> np.ndarray:
-    """What the source has, as `KernelCall.activations` would say it; 0 at 0."""
+    """What the source has, as `KernelCall.activations` would say it; 0 at 0, or in the middle."""
+    if call.levels:
+        off = theirs - theirs.dtype.type(_middle(call))
+        return np.where(np.abs(off) <= TOLERANCE * value, 0, np.sign(off))
     return np.sign(theirs) * (np.sign(value) if call.zero_one[position] else 1)
+
+
+def _middle(call: KernelCall) -> float:
+    """Of the two values that a bit stands for in the source, but 0 where one of them is 0."""
+    return sum(call.levels) / 2 if call.levels else 0.0
+
+
+def _two_sides(weights: np.ndarray) -> np.ndarray:
+    """[O, ...] as -1 and +1, or 0: of a channel that has two values, on which side of their middle; else the
+    sign."""
+    flat = weights.reshape(len(weights), -1).astype(np.float64)
+    low, high = flat.min(1, keepdims=True), flat.max(1, keepdims=True)
+    one = high - low <= TOLERANCE * np.abs(flat).max(1, keepdims=True)
+    return np.sign(flat - np.where(one, 0, (low + high) / 2)).astype(weights.dtype).reshape(weights.shape)
 
 
 def _in_source(image: np.ndarray, layer: SourceLayer, position: int) -> _Read | None:

@@ -64,11 +64,12 @@ class Rounding:
         ours: np.ndarray,
         values: list[np.ndarray],
         given: Injections,
+        middle: float = 0.0,
     ) -> np.ndarray:
         """bool: which of the flipped signs of an operand may be due to rounding: a small multiple of it,
         added to or taken from what is compared, gives our sign, and it is not exactly on the threshold.
 
-        ours: as the artifact has the operand.
+        ours: as the artifact has the operand; middle: of its two values, what tells them apart.
         """
         moves = self._moves(self.reference.decisions(layer, position), values, given)
         if not moves:
@@ -78,10 +79,11 @@ class Rounding:
                 self.reference(
                     values, given, replaced={name: x + sign * move for name, (x, move) in moves.items()}
                 ).layer_inputs[layer][position]
+                - ours.dtype.type(middle)
             )
             for sign in (1, -1)
         )
-        signs = np.sign(ours)
+        signs = np.sign(ours - ours.dtype.type(middle))
         # Between the two lies the 0 of a sum that cancels out, which the source has but for rounding.
         return flipped & ((above == signs) | (below == signs) | ((signs == 0) & (above != below)))
 

@@ -293,7 +293,8 @@ class _Product:
     binary: bool
 
 
-# What leaves a tensor of two values one of two values: moves, and arithmetic with one number.
+# What leaves a tensor of two values one of two values: moves, and arithmetic with one number, or with one for
+# each place of the first dimension, that of the output channels of weights.
 _MOVES = {
     *("view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze"),
     *("select", "slice", "clone", "detach", "alias", "contiguous", "_to_copy", "cat", "split", "unbind"),
@@ -356,6 +357,12 @@ class _Run(TorchDispatchMode):
     def _keeps_two_values(self, name: str, tensors: list[Tensor]) -> bool:
         if name == "where":
             return all(tensor.dim() == 0 for tensor in tensors[1:])
-        wide = tensors if name in _MOVES else [tensor for tensor in tensors if tensor.dim()]
+        wide = [t for t in tensors if name in _MOVES or id(t) in self.two_valued or not self._is_number(t)]
         known = bool(wide) and all(id(tensor) in self.two_valued for tensor in wide)
-        return known and (name in _MOVES or (name in _ARITHMETIC and len(wide) == 1))
+        if known and name in _ARITHMETIC:
+            return len(wide) == 1 and all(t.numel() == 1 or t.dim() == wide[0].dim() for t in tensors)
+        return known and name in _MOVES
+
+    @staticmethod
+    def _is_number(tensor: Tensor) -> bool:
+        return all(extent == 1 for extent in tensor.shape[1:]) and (tensor.dim() > 1 or tensor.numel() == 1)

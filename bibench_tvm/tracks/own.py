@@ -42,7 +42,8 @@ def run(
     task: Annotated[Several, typer.Option(help="Only this task; may be repeated.")] = None,
     arch: Annotated[Several, typer.Option(help="Only this network; may be repeated.")] = None,
     algorithm: Annotated[
-        Several, typer.Option(help="Only this algorithm, beside fp32; may be repeated. Or all.")
+        Several,
+        typer.Option(help="Only this algorithm, beside fp32; may be repeated. Or all: the paper's eight."),
     ] = None,
     mine: Mine = None,
     board: Annotated[

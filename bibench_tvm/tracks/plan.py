@@ -11,6 +11,7 @@ from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.importer.own_algorithm import Own
 from bibench_tvm.jobs.job import Job, folder_of
 from bibench_tvm.jobs.sweep import Point, job_of, jobs_of, own_point
+from bibench_tvm.tracks.deployment import IN_PAPER
 from bibench_tvm.tracks.profiles import LR, Block, Profile
 from bibench_tvm.tracks.results import Key, Track
 from bibench_tvm.tracks.structure import ALGORITHM, STRUCTURES, TASK
@@ -103,9 +104,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _algorithms(self) -> list[str]:
-        """The float network always: the others are compared with it."""
+        """The float network always: the others are compared with it. The paper's, or those that are named."""
         own = [self.own.name] if self.own else []
-        return list(dict.fromkeys(["fp32", *(self.wanted.algorithms or list_algorithms()), *own]))
+        return list(dict.fromkeys(["fp32", *(self.wanted.algorithms or IN_PAPER), *own]))
 
     def _points(self, block: Block, settings: tuple[str, ...]) -> Iterator[Point]:
         for seed in block.seeds:

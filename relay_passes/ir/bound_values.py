@@ -34,6 +34,10 @@ class BoundValues:
         self._known: dict[relax.Var, ValueRange] = {}
         self.steps: dict[relax.Expr, Any] = {}  # what `two_valued.py` found of them
 
+    def know(self, var: relax.Var, found: ValueRange) -> None:
+        """What is to be said of a variable, whatever computes it."""
+        self._known[var] = found
+
     def of(self, builder: relax.BlockBuilder, expr: relax.Expr) -> ValueRange:
         """The numbers that this tensor can hold."""
         if not isinstance(expr, relax.Var):

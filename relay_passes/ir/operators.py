@@ -12,6 +12,8 @@ read as an image with leading extents of 1.
     bibench.pack(x)                       bool, or float32 with a quantizer -> words (schedules/parts/bits.py)
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
     bibench.int8_convolution(words, w)    words of bytes, int8 -> int32 dot products
+    bibench.border(table, rows, columns)  constants -> float32 [OH, OW, O], table[rows][:, columns]: what
+                                          depends on how near to a border a pixel lies
     bibench.sign_sums(words)              what each pixel's -1 and +1 add up to, int32 [N, H, W, 1]
     bibench.binary_product(words, words, *sums)  [.., M, K], [.., N, K] -> int32 [.., M, N]; see BinaryProduct
 
@@ -91,9 +93,14 @@ class PackedContraction(Contraction):
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryConvolution(PackedContraction):
-    """Of bits, whose values are -1 and +1, or 0 and 1."""
+    """Of bits, whose values are -1 and +1, or 0 and 1.
+
+    levels: what -1 and +1 stand for in the source, where that is not -a and a. of_input: whether its weights
+    are all +1, and none of the layer's: it adds up the input for weights of alpha s + beta."""
 
     zero_one: bool = False
+    levels: tuple[float, float] | None = None
+    of_input: bool = False
     phase: Phase | None = None  # of a transposed convolution, of which this is a part
     plane: int = 0  # of an operand of three values, what is above 0 (1) or below (-1)
 
@@ -131,6 +138,11 @@ class SignSums:
     packing: Packing
 
 
+@dataclass(frozen=True)
+class Border:
+    """Has nothing to say but its arguments."""
+
+
 ATTRIBUTES: dict[str, type] = {
     "bibench.convolution": Contraction,
     "bibench.matmul": Contraction,
@@ -143,6 +155,7 @@ ATTRIBUTES: dict[str, type] = {
     "bibench.int8_convolution": Int8Convolution,
     "bibench.binary_product": BinaryProduct,
     "bibench.sign_sums": SignSums,
+    "bibench.border": Border,
 }
 
 Attributes = TypeVar("Attributes")
@@ -233,6 +246,12 @@ def _sums_type(c: relax.Call, _: Any) -> relax.TensorType:
     return relax.TensorType((n, h, w, 1), "int32")
 
 
+def _border_type(c: relax.Call, _: Any) -> relax.TensorType:
+    channels = int(c.args[0].ty.shape[2])
+    rows, columns = (int(classes.ty.shape[0]) for classes in c.args[1:])
+    return relax.TensorType((rows, columns, channels), "float32")
+
+
 for _name, _infer in {
     "bibench.convolution": _layer_type,
     "bibench.matmul": _layer_type,
@@ -245,6 +264,7 @@ for _name, _infer in {
     "bibench.int8_convolution": _layer_type,
     "bibench.binary_product": _layer_type,
     "bibench.sign_sums": _sums_type,
+    "bibench.border": _border_type,
 }.items():
     tvm.ir.register_op_attr(_name, "FInferType", _infer)
     tvm.ir.register_op_attr(_name, "FPurity", True)

@@ -506,8 +506,8 @@ _ANYWHERE = np.array(
 class Steps:
     """An expression of one tensor x that takes two values.
 
-    accident: where x is 0 it has a third one, 0, that is taken as the higher here. moved: how far rounding
-    moves it from its two values in the source, as seen from -16 to 16; None where it does not.
+    accident: where x is 0 it has a third one, in their middle, that is taken as the higher here. moved: how
+    far rounding moves it from its two values in the source, as seen from -16 to 16; None where it does not.
     intervals: ordinals [C] each, (first, last) of the closed intervals of x where it has the higher value, or
     the lower one if `outside`; shape: of these, as they broadcast against x."""
 
@@ -637,7 +637,7 @@ def _of_floats(
             return None
         if halves and zero == "common":
             return Values(tuple(all_values), x, True, distance)
-        accident = halves
+        accident = halves or (zero == "accidental" and len(taken) == 2 and _in_the_middle(third, taken))
     if (nan & counted_zero).any():
         return None
     if len(taken) != 2 or (len(all_values) == 3 and not accident):
@@ -663,6 +663,10 @@ def _of_floats(
 
 def _alike(a: float, b: float) -> bool:
     return abs(a - b) <= _ONE_NUMBER * max(abs(a), abs(b))
+
+
+def _in_the_middle(values: Array, ends: list[float]) -> bool:
+    return bool((np.abs(values - sum(ends) / 2) <= _ONE_NUMBER * max(map(abs, ends))).all())
 
 
 def _distinct(values: Array) -> list[float]:

@@ -17,6 +17,7 @@ import numpy as np
 from tvm import relax
 
 from relay_passes.ir.operators import Phase, Transposed
+from relay_passes.ir.rewrite import dtype_of
 from schedules.geometry import Convolution
 
 
@@ -86,12 +87,13 @@ def _axes(layer: Transposed) -> tuple[_Axis, _Axis]:
 
 
 def shuffled(builder: relax.BlockBuilder, layer: Transposed, sums: Sequence[relax.Expr | None]) -> relax.Expr:
-    """int32 [N, OH, OW, O] from the results of `parts`, None where there is none."""
+    """[N, OH, OW, O] from the results of `parts`, all int32 or all float32; None where there is none."""
     rows, columns = _axes(layer)
     op, (down, across) = relax.op, layer.strides
     places = rows.last - rows.first + 1, columns.last - columns.first + 1
     shape = (layer.batch, *places, layer.out_channels)
-    filled = [relax.const(np.zeros(shape, "int32")) if part is None else part for part in sums]
+    dtype = next((dtype_of(part) for part in sums if part is not None), "int32")
+    filled = [relax.const(np.zeros(shape, dtype)) if part is None else part for part in sums]
 
     def joined(tensors: list[relax.Expr], axis: int) -> relax.Expr:
         return builder.emit(op.concat(tensors, axis)) if len(tensors) > 1 else tensors[0]

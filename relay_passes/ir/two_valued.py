@@ -1,4 +1,4 @@
-"""Which activations take only two values, and which weights are +-alpha per output channel.
+"""Which activations take only two values, and which weights are +-alpha, or two numbers, per output channel.
 
 An activation is judged by how it is made, never by its name: a `where` between two numbers, a comparison that
 was cast to a number, `sign`, what is clipped to a range with two integers in it and rounded, and whatever
@@ -69,6 +69,12 @@ class TwoValued:
     high: float
     accident: bool = False
     moved: float | None = None
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """The two, where they are not -a and a, nor 0 and another."""
+        plain = self.low == -self.high or 0.0 in (self.low, self.high)
+        return None if plain else (self.low, self.high)
 
 
 def number(expr: relax.Expr) -> float | None:
@@ -316,16 +322,18 @@ def _opposite(builder: relax.BlockBuilder, condition: relax.Expr) -> relax.Expr:
 
 @dataclass(frozen=True)
 class BinaryWeights:
-    """signs: bool, true where positive; alpha: float32 [O], >= 0; weights = alpha * (2 * signs - 1), but for
-    `moved`, relative to alpha: by how much rounding moved them."""
+    """signs: bool, true for the higher value; alpha: float32 [O], >= 0; beta: float32 [O], or None for 0;
+    weights = alpha * (2 * signs - 1) + beta, but for `moved`, relative to alpha: by how much rounding moved
+    them."""
 
     signs: np.ndarray
     alpha: np.ndarray
     moved: float = 0.0
+    beta: np.ndarray | None = None
 
 
 def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
-    """weights: [O, ...]. The reason in words where they are not +-alpha per output channel.
+    """weights: [O, ...]. The reason in words where they are not two numbers per output channel.
 
     A channel that is 0 everywhere has alpha = 0: its signs do not matter.
     """
@@ -335,13 +343,18 @@ def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
         return BinaryWeights(weights >= 0, alpha.astype(np.float32))
     middle = np.median(flat, 1).astype(np.float32)  # of an odd number, and of most others, one of them
     off = np.abs(flat.astype(np.float64) - middle[:, None]).max(1)
-    odd = np.nonzero(off > ALIKE * middle)[0]
-    if len(odd):
-        channel = int(odd[0])
-        magnitudes = len(np.unique(flat[channel]))
-        zeros = bool((flat[channel] == 0).any())
-        return (
-            f"its weights are not +-alpha: output channel {channel} has {magnitudes} different magnitudes"
-            + (", 0 among them" if zeros else "")
-        )
-    return BinaryWeights(weights >= 0, middle, float((off / np.where(middle, middle, 1)).max()))
+    moved = off / np.where(middle, middle, 1)
+    signs, beta = weights >= 0, np.zeros_like(middle)
+    for channel in np.nonzero(off > ALIKE * middle)[0]:
+        values = weights[channel].astype(np.float64)
+        higher = values > (values.min() + values.max()) / 2
+        low, high = (np.median(values[side]) if side.any() else np.nan for side in (~higher, higher))
+        moved[channel] = 2 * np.abs(values - np.where(higher, high, low)).max() / (high - low)
+        if not moved[channel] <= ALIKE:  # NaN too, of weights that are not finite
+            count, zeros = len(np.unique(values)), ", 0 among them" if (values == 0).any() else ""
+            return (
+                "its weights are not +-alpha, nor alpha s + beta: "
+                f"output channel {channel} has {count} different values{zeros}"
+            )
+        signs[channel], middle[channel], beta[channel] = higher, (high - low) / 2, (high + low) / 2
+    return BinaryWeights(signs, middle, float(moved.max()), beta if beta.any() else None)

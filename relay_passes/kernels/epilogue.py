@@ -13,11 +13,15 @@ from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value, step_at
 
 
 def epilogue_of(
-    group: Group, written: list[relax.Var], env: Mapping[relax.Var, relax.Expr]
+    group: Group,
+    written: list[relax.Var],
+    env: Mapping[relax.Var, relax.Expr],
+    borders: Mapping[relax.Var, relax.Call],
 ) -> tuple[Epilogue, list[relax.Expr]]:
     """The program, and the tensors that it reads besides the sum.
 
-    written: members in the order of its outputs; env: the new variable for each that is computed before.
+    written: members in the order of its outputs; env: the new variable for each that is computed before;
+    borders: the calls of `bibench.border`, which the kernel reads as tables.
     """
     values: dict[relax.Var, Value] = {}
     if not is_call(group.anchor.value, "bibench.pack"):
@@ -33,6 +37,9 @@ def epilogue_of(
             return Value("number", number=float(arg.value), dtype=dtype_of(like.args[0]))
         if is_constant(arg) and constant_value(arg).size == 1:
             return Value("number", number=constant_value(arg).item(), dtype=dtype_of(arg))
+        if isinstance(arg, relax.Var) and arg in borders:
+            operands.extend(borders[arg].args)
+            return Value("table", len(operands) - 3)
         if isinstance(arg, relax.Var):
             arg = env.get(arg, arg)
         for i, operand in enumerate(operands):

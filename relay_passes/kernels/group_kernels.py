@@ -171,7 +171,24 @@ def _take_followers(plan: _Plan, group: Group) -> None:
             plan.join(group, readers[0])
             return
         plan.join(group, readers[0])
+        _take_operands(plan, group, readers[0])
         tail = readers[0].var
+
+
+def _take_operands(plan: _Plan, group: Group, member: relax.VarBinding) -> None:
+    """Join what `member` alone reads and what is larger than anything that it is made of: a number for each
+    pixel times one for each channel."""
+    for var in read_vars(member.value):
+        unit = plan.unit.get(var)
+        if unit is None or len(unit.members) > 1 or var in plan.results or len(plan.users[var]) > 1:
+            continue
+        binding = unit.anchor
+        if not is_call(binding.value, *OPERATORS):
+            continue
+        if any(is_tensor(arg) and shape_of(arg) == group.shape for arg in binding.value.args):
+            continue
+        if plan.may_join(group, binding):
+            plan.join(group, binding)
 
 
 _ENDINGS = ("bibench.pack", "relax.permute_dims")  # written in a form of their own, which no member reads

@@ -97,6 +97,16 @@ class KernelCall:
         return self.layer.plane if isinstance(self.layer, BinaryConvolution) else 0
 
     @property
+    def levels(self) -> tuple[float, float] | None:
+        """What -1 and +1 stand for in the source, where that is not -a and a."""
+        return self.layer.levels if isinstance(self.layer, BinaryConvolution) else None
+
+    @property
+    def of_input(self) -> bool:
+        """Whether it adds up the layer's input: its weights are +1 and none of the source's."""
+        return isinstance(self.layer, BinaryConvolution) and self.layer.of_input
+
+    @property
     def phase(self) -> Phase | None:
         """Which of the layer's outputs it computes; None for all."""
         return self.layer.phase if isinstance(self.layer, BinaryConvolution) else None

@@ -62,15 +62,30 @@ def border_tables(
 
     weights: bool [O, KH, KW, C / groups].
     """
-    (rows, row_class), (columns, column_class) = _border_classes(conv)
+    valid, *classes = _valid_taps(conv)
     ones = weights.sum(-1, dtype=np.int32)  # [O, KH, KW]
     channels = conv.channels // conv.groups
-    valid = (rows[:, None, :, None] & columns[None, :, None, :]).astype(np.int32)  # [RC, CC, KH, KW]
     base = channels * valid.sum((2, 3))[..., None] + 2 * np.einsum("rcij,oij->rco", 1 - valid, ones)
     if zero_one:
         base = base + np.einsum("rcij,oij->rco", valid, 2 * ones - channels)
-    classes = (row_class.ravel().astype(CLASS_DTYPE), column_class.ravel().astype(CLASS_DTYPE))
     return base.astype(border_dtype(conv)), *classes
+
+
+def inside_sums(conv: Convolution, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the weights of the taps inside the image add up to, float64 [row classes, column classes, O], and
+    the classes of rows and columns as `border_tables` has them.
+
+    weights: [O, KH, KW, C / groups].
+    """
+    valid, *classes = _valid_taps(conv)
+    return np.einsum("rcij,oij->rco", valid, weights.sum(-1, dtype=np.float64)), *classes
+
+
+def _valid_taps(conv: Convolution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int32 [RC, CC, KH, KW]: 1 where a tap lies inside the image; the class of each row and column."""
+    (rows, row_class), (columns, column_class) = _border_classes(conv)
+    valid = (rows[:, None, :, None] & columns[None, :, None, :]).astype(np.int32)
+    return valid, row_class.ravel().astype(CLASS_DTYPE), column_class.ravel().astype(CLASS_DTYPE)
 
 
 def limit_table(base: np.ndarray, thresholds: np.ndarray, conv: Convolution) -> np.ndarray:

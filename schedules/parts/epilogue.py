@@ -117,9 +117,12 @@ def _as(like, value):
 
 @dataclass(frozen=True)
 class Value:
-    """A thing that a step reads: the kernel's sum, an operand of the kernel, an earlier step, or a number."""
+    """A thing that a step reads: the kernel's sum, an operand of the kernel, an earlier step, or a number.
 
-    kind: str  # "sum" | "operand" | "step" | "number"
+    A "table" is three operands from `index` on, as `borders.inside_sums` gives them: what depends on how near
+    to a border a pixel lies, and on the channel."""
+
+    kind: str  # "sum" | "operand" | "table" | "step" | "number"
     index: int = 0
     number: float | int | bool = 0
     dtype: str = "float32"
@@ -158,7 +161,7 @@ class Epilogue:
 
     def is_integer(self, value: Value) -> bool:
         """Whether no float has a part in this value, so that it is exact on any machine."""
-        if value.kind == "operand":
+        if value.kind in ("operand", "table"):
             return "float" not in self.operands[value.index][1]
         if value.kind == "number":
             return "float" not in value.dtype
@@ -177,6 +180,9 @@ class Epilogue:
                 return total
             if v.kind == "operand":
                 return operands[v.index]
+            if v.kind == "table":
+                table, rows, columns = operands[v.index : v.index + 3]
+                return table[rows][:, columns]
             return done[v.index] if v.kind == "step" else np.asarray(v.number, v.dtype)
 
         with np.errstate(all="ignore"):
@@ -209,8 +215,13 @@ class Epilogue:
         def read(v: Value):
             if v.kind == "sum":
                 return total
-            if v.kind == "operand":
+            if v.kind in ("operand", "table"):
                 *outer, channel = broadcast_index(buffers[v.index].shape, index)
+                if v.kind == "table":
+                    outer = [
+                        classes[at].astype("int32")
+                        for classes, at in zip(buffers[v.index + 1 : v.index + 3], index[1:3], strict=True)
+                    ]
                 if lanes > 1 and int(buffers[v.index].shape[-1]) > 1:
                     return buffers[v.index][(*outer, T.ramp(channel, 1, lanes))]
                 return spread(buffers[v.index][(*outer, channel)])

@@ -87,6 +87,38 @@ def test_so_they_are_from_onnx(tmp_path: Path) -> None:
     assert not floats(manifest) and manifest["verification"]["passed"] is True
 
 
+class Elastic(nn.Module):
+    """BiT's elastic binarization: queries and keys of -a and a, probabilities of 0 and a, values of both.
+
+    (1, L, 24) -> two of (1, HEADS, L, DEPTH)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(HEADS * DEPTH, HEADS * DEPTH) for _ in range(3))
+        self.alpha = nn.Parameter(torch.tensor([0.7, 0.9, 0.05, 1.3]))
+        self.beta = nn.Parameter(torch.tensor([0.1, -0.2, 0.02, 0.05]))
+
+    def both_signs(self, x: Tensor, i: int) -> Tensor:
+        return self.alpha[i] * signs((x - self.beta[i]) / self.alpha[i])
+
+    def from_0(self, x: Tensor, i: int) -> Tensor:
+        return self.alpha[i] * torch.round(torch.clamp((x - self.beta[i]) / self.alpha[i], 0, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = (p(x).unflatten(-1, (HEADS, DEPTH)).transpose(1, 2) for p in self.projections)
+        scores = self.both_signs(q, 0) @ self.both_signs(k, 1).transpose(-1, -2)
+        weights = self.from_0(torch.softmax(scores / DEPTH**0.5, -1), 2)
+        return weights @ self.both_signs(v, 3), weights @ self.from_0(torch.relu(v), 3)
+
+
+def test_elastic_binarization_is_binary_and_exact(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, L, HEADS * DEPTH)
+    manifest = compile_model(Elastic().eval(), x, target="host", out=tmp_path, verify=2).manifest
+    assert [layer["binarized"] for layer in manifest["layers"]] == [False] * 3 + [True] * 3
+    assert not floats(manifest) and manifest["verification"]["passed"] is True
+
+
 def test_a_wrong_sum_of_signs_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = sign_sums.sign_sums_kernel
     monkeypatch.setattr(

@@ -47,7 +47,8 @@ TWO_VALUED = {
     **{compare: lambda emit, x, compare=compare: bit(emit, x, compare)
        for compare in ("greater_equal", "greater", "less_equal", "less")},
     **{f"{yes} or {no}": lambda emit, x, yes=yes, no=no: bit(emit, x, "greater", yes, no)
-       for yes, no in ((-1, 1), (0.25, -0.25), (0, 1), (1, 0), (0, -2), (-2, 0))},
+       for yes, no in ((-1, 1), (0.25, -0.25), (0, 1), (1, 0), (0, -2), (-2, 0), (2, -1), (1, 2),
+                       (-3, -0.5))},
     "a number compared with": lambda emit, x: emit(op.where(
         emit(op.less(number(0.5), x)), number(1), number(-1))),
     "a threshold per channel": lambda emit, x: emit(op.where(
@@ -229,8 +230,6 @@ NOT_BINARY = {
     "the input": (lambda emit, x: x, "its input is the network's input, which is not binary"),
     "three values": (lambda emit, x: emit(op.add(bit(emit, x), bit(emit, x, at=1.0))), "comes from add"),
     "one value": (lambda emit, x: bit(emit, x, "greater", 1.0, 1.0), "comes from where"),
-    "-1 and 2": (lambda emit, x: bit(emit, x, "greater", 2.0, -1.0), "takes the values -1 and 2; only"),
-    "1 and 2": (lambda emit, x: bit(emit, x, "greater", 2.0, 1.0), "takes the values 1 and 2; only"),
     "times a vector": (lambda emit, x: emit(op.multiply(bit(emit, x), relax.const(image((6,))))), "multiply"),
     "lost in a sum": (lambda emit, x: emit(op.add(bit(emit, x), number(1e9))), "comes from add"),
     "0 times a sign": (lambda emit, x: emit(op.multiply(bit(emit, x), number(0))), "comes from multiply"),
@@ -280,11 +279,11 @@ def test_other_weights_have_a_reason(build):
     zero = signs(7, 20, 3, 3)
     zero[4, 3, 2, 1] = 0
     for weights, reason in (
-        (zero, "output channel 4 has 2 different magnitudes, 0 among them"),
-        (RNG.normal(size=(7, 20, 3, 3)), "output channel 0 has 180 different magnitudes"),
+        (zero, "output channel 4 has 3 different values, 0 among them"),
+        (RNG.normal(size=(7, 20, 3, 3)), "output channel 0 has 180 different values"),
     ):
         _, [layer] = find(build(lambda emit, x, w=weights: emit(conv(bit(emit, x), w)), SHAPE))
-        assert layer.reason == f"its weights are not +-alpha: {reason}"
+        assert layer.reason == f"its weights are not +-alpha, nor alpha s + beta: {reason}"
         assert layer.weight_bytes == 4 * 7 * 180
     _, [layer] = find(build(lambda emit, x: emit(conv(x, zero)), SHAPE))
     assert layer.reason.count(";") == 1  # both the input and the weights
@@ -320,6 +319,50 @@ def test_scaled_and_shifted_where_nothing_is_turned(build, run, name):
     before = build(lambda emit, x: emit(op.matmul(TWO_VALUED[name](emit, x), weights)), (4, 5))
     x = image((4, 5))
     np.testing.assert_allclose(run(find(before)[0], x)[0], run(before, x)[0], rtol=1e-5)
+
+
+VALUES = ((1.0, -1.0), (0.3, -0.3), (1.0, 0.0), (0.0, -2.0), (0.7, -0.2), (-0.5, -3.0), (1.5, 0.25))
+
+
+def shape_of_layer(rng):
+    """(the image, the weights, the attributes) of a convolution of any kind in one or two dimensions."""
+    spatial, groups = int(rng.integers(1, 3)), int(rng.choice([1, 1, 2, 5]))
+    channels, outs = groups * int(rng.integers(1, 12)), groups * int(rng.integers(1, 9))
+    kernel, dilation = rng.integers(1, 4, spatial), rng.integers(1, 3, spatial)
+    image = (int(rng.integers(1, 3)), channels, *rng.integers(5, 9, spatial))
+    attributes = {
+        "strides": rng.integers(1, 3, spatial).tolist(),
+        "padding": rng.integers(0, 4, 2 * spatial).tolist(),
+        "dilation": dilation.tolist(),
+        "groups": groups,
+    }
+    return tuple(map(int, image)), (outs, channels // groups, *map(int, kernel)), attributes
+
+
+@pytest.mark.parametrize("seed", range(18))
+def test_two_values_of_any_kind_in_layers_of_any_shape(build, run, operators, seed):
+    """Activations of two numbers, and in two of three cases weights alpha s + beta."""
+    rng = np.random.default_rng(seed)
+    shape, extents, attributes = shape_of_layer(rng)
+    column = (-1, *[1] * (len(extents) - 1))
+    weights = rng.choice([-1, 1], extents) * rng.uniform(0.1, 2, extents[0]).reshape(column)
+    if seed % 3:
+        weights = weights + (rng.normal(size=extents[0]) * (rng.random(extents[0]) < 0.8)).reshape(column)
+    layer_of = op.nn.conv2d if len(shape) == 4 else op.nn.conv1d
+    yes, no = VALUES[seed % len(VALUES)]
+
+    def body(emit, x):
+        return emit(
+            layer_of(bit(emit, x, "greater", yes, no), relax.const(weights.astype("float32")), **attributes)
+        )
+
+    before = build(body, shape)
+    after, [layer] = find(before)
+    assert layer.binarized and not layer.notes, layer.reason
+    assert "bibench.convolution" not in operators(after)
+    x = image(shape)
+    [expected] = run(before, x)
+    np.testing.assert_allclose(run(after, x)[0], expected, rtol=1e-5, atol=2e-6 * np.abs(expected).max())
 
 
 SIDES = {"+-a": (-0.5, 0.5), "0 and a": (0.5, 0.0), "-a and 0": (-2.0, 0.0)}

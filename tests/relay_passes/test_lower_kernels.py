@@ -182,10 +182,21 @@ def zero_one(emit, x):
     return binary(emit, emit(op.astype(emit(op.less(x, number(3))), "float32")), 8)
 
 
+def any_two_values(emit, x):
+    """Of activations, and of the weights of each channel; grouped ones last."""
+    for out, groups in ((33, 1), (9, 3)):
+        bits = emit(op.where(emit(op.greater(x, number(0))), number(1.5), number(-0.25)))
+        weights = RNG.choice(np.float32([-1, 1]), (out, bits.ty.shape[1].value // groups, 3, 3))
+        weights = weights * np.float32(0.5) + RNG.integers(-2, 3, (out, 1, 1, 1)).astype("float32")
+        x = norm(emit, emit(op.nn.conv2d(bits, relax.const(weights), padding=(2, 1), groups=groups)))
+    return x
+
+
 NETWORKS = [
     lone, on_a_line, line_of_layers, of_two_layouts, residual_block, straight, downsample, scaled_by_position,
     pooled, pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise,
     several_results, only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
+    any_two_values,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
@@ -228,6 +239,9 @@ KERNELS = {
     residual_block: ["float_convolution", "binary_convolution", "binary_convolution"],
     # The first of two writes for itself, the second adds.
     downsample: ["float_convolution", "binary_convolution", "binary_convolution"],
+    # The sum of the input is an operand of the convolution, which scales and shifts it. Groups of 11 channels
+    # end within a byte.
+    any_two_values: ["pack", *["binary_convolution"] * 2] * 2,
 }
 
 

@@ -86,7 +86,8 @@ def test_every_algorithm(algorithm: str, variant: str) -> None:
     found = complexity_of(layer, torch.zeros(1, 6, 12, 14)).layers[0]
     floats = {"bnn": 0, "dorefa": 1 if variant == "paper" else 8, "xnorpp": 8 + 10 + 12, "reactnet": 8 + 6}
     floats["fda"] = 8 + 6 if variant == "paper" else 8
-    scales = {"bnn": 0, "xnor": 2, "xnorpp": 2}.get(algorithm, 1)
+    floats["adabin"] = 8 + 8
+    scales = {"bnn": 0, "xnor": 2, "xnorpp": 2, "adabin": 2}.get(algorithm, 1)
     assert found.binary and found.op == "conv2d"
     assert found.parameters == 432 + 8
     assert found.bits == 432 + 32 * (8 + floats.get(algorithm, 8))
@@ -110,7 +111,9 @@ def test_products_of_an_attention() -> None:
         (lambda x, w: x.view(2, 2, 8)[:, 0] @ (1 - 2 * w) / 3, True),
         (lambda x, w: torch.cat([x, -x]) @ w.clone(), True),
         (lambda x, w: F.pad(x, (1, 1)) @ F.pad(w, (0, 0, 1, 1)), True),
+        (lambda x, w: (x * torch.ones(1) + torch.ones(4, 1)) @ (w.t() * torch.ones(6, 1)).t(), True),
         (lambda x, w: (x + x.flip(0)) @ w, False),
+        (lambda x, w: (x * torch.ones(8)) @ w, False),
         (lambda x, w: (x * torch.ones(1, 8)) @ w, False),
         (lambda x, w: torch.where(x > 0, torch.ones(4, 8), 0.0) @ w, False),
         (lambda x, w: x @ torch.ones(8, 6), False),
@@ -118,7 +121,7 @@ def test_products_of_an_attention() -> None:
     ],
 )
 def test_products_of_bits(product: Any, binary: bool) -> None:
-    """Both operands come from a comparison, by moves and by arithmetic with one number."""
+    """Both operands come from a comparison, by moves and by arithmetic with one number, or one a row."""
 
     class Product(nn.Module):
         def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

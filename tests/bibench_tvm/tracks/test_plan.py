@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.importer.own_algorithm import Own
 from bibench_tvm.jobs.engine import _order
 from bibench_tvm.jobs.job import Outcome
+from bibench_tvm.tracks.deployment import IN_PAPER
 from bibench_tvm.tracks.figures import figures_of, layers_of
 from bibench_tvm.tracks.plan import Filter, Item, Place, Plan
 from bibench_tvm.tracks.profiles import PROFILES
@@ -35,7 +37,7 @@ def test_every_profile_is_a_graph_of_what_there_is(name: str, tmp_path: Path) ->
     _order([item.job for item in items])
     keys = [key for item in items for key in item.keys]
     assert len({str(key) for key in keys}) == len(keys)
-    assert {key.algorithm for key in keys} == set(list_algorithms())
+    assert {key.algorithm for key in keys} == {"fp32", *IN_PAPER} < set(list_algorithms())
     for key in keys:
         if key.task != TASK:
             default_sizes(key.arch)
@@ -47,7 +49,7 @@ def test_every_profile_is_a_graph_of_what_there_is(name: str, tmp_path: Path) ->
         seeds = {key.seed for key in keys if key.task == block.task and key.track == "learning_task"}
         assert seeds == {0, 1, 2}
         training = [key for key in keys if key.track == "training"]
-        assert len(training) == (2 * 2 * 2 * 2 + 1) * len(list_algorithms())
+        assert len(training) == (2 * 2 * 2 * 2 + 1) * 9
         assert {key.division for key in training} == {"open"}
 
 
@@ -58,6 +60,8 @@ def test_a_part_of_a_profile(tmp_path: Path) -> None:
     assert [key.algorithm for item in items for key in item.keys] == ["fp32", "bnn"]
     assert second.job.needs == [first.job.name]
     assert str(tmp_path / "jobs" / first.job.name / "checkpoint.pt") in second.job.command
+    named = items_of("quick", tmp_path, msgspec.structs.replace(wanted, algorithms=("adabin",)))
+    assert [key.algorithm for item in named for key in item.keys] == ["fp32", "adabin"]
     inference = items_of("quick", tmp_path, Filter(tracks=("inference",), algorithms=("bnn",)))
     timed = [item for item in inference if item.keys]
     assert {key.track for item in timed for key in item.keys} == {"inference"}
