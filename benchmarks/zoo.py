@@ -55,7 +55,7 @@ BLOCKS = (
     Block(
         task="fashion_mnist",
         arch="resnet20@small",
-        settings=("epochs=8", "lr=0.002", "holdout=0.1"),
+        settings=("epochs=8", "lr=0.002", "batch_size=32", "holdout=0.1"),
         limit_train=10000,
     ),
     Block(task="standin_speech", arch="dfsmn@small", settings=("lr=0.002",)),

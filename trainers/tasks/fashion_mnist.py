@@ -59,7 +59,7 @@ class FashionMnist(Classification):
     sizes: Mapping[str, int | str] = {"num_classes": 10, "in_channels": 1}
     example_inputs: Any = (torch.zeros(1, 1, 32, 32),)
     epochs = 2
-    batch_size = 32
+    batch_size = 64
     licence = LICENCE
     published = "https://github.com/zalandoresearch/fashion-mnist"
 
