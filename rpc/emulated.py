@@ -4,7 +4,6 @@ The C program native/run_model.c calls the network through TVM's own aarch64 lib
 version that is installed here. It computes exactly what the board computes; its time means nothing.
 """
 
-import contextlib
 import importlib.metadata
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rpc.emulation import qemu, tensor_file
+from rpc.emulation import qemu
 from rpc.emulation.qemu import EmulationFailed
 from rpc.missing import EmulationUnavailable
 
@@ -58,19 +57,10 @@ def run(
     """
     emulator, sysroot, runner = prepared("run_model.c")
     with tempfile.TemporaryDirectory() as folder:
-        sent, received = Path(folder, "inputs"), Path(folder, "outputs")
-        tensor_file.write(sent, inputs)
         command = [emulator, "-cpu", cpu, "-L", str(sysroot), str(runner), str(Path(model_so).resolve())]
         libraries = f"{runner.parent}:{sysroot / 'lib'}"
         environment = {"TVM_NUM_THREADS": str(threads), "LD_LIBRARY_PATH": libraries}
-        try:
-            qemu.run([*command, str(sent), str(received)], environment, timeout_s)
-        except EmulationFailed as problem:
-            done = 0
-            with contextlib.suppress(OSError, ValueError):
-                done = len(tensor_file.read(received)[1])
-            raise EmulationFailed(f"On {cpu}, after {done} of {len(inputs)} samples: {problem}") from None
-        return qemu.received(received, len(inputs))
+        return qemu.compute(command, inputs, Path(folder), environment, timeout_s, f"On {cpu}, ")
 
 
 def prepared(source: str) -> tuple[str, Path, Path]:

@@ -52,39 +52,33 @@ def runner_for(target: CompileTarget) -> tuple[str, Runner] | str:
 
     if reason := arm32.missing() if target.runs_as_c else emulated.missing():
         return f"{target.name} cannot be verified here: {reason}"
+    cpu = target.emulated_cpu
     if target.runs_as_c:
-        return f"qemu-arm -cpu {target.emulated_cpu}, as a library for C", _InC(target.emulated_cpu)
-    return f"qemu-aarch64 -cpu {target.emulated_cpu}", _Emulated(target.emulated_cpu)
+        return f"qemu-arm -cpu {cpu}, as a library for C", _Emulated(
+            lambda library, batch, limit: arm32.run_network(library.network, batch, cpu=cpu, timeout_s=limit)
+        )
+    return f"qemu-aarch64 -cpu {cpu}", _Emulated(
+        lambda library, batch, limit: emulated.run(library, batch, cpu=cpu, timeout_s=limit)
+    )
 
 
 @dataclass(frozen=True)
 class _Emulated:
-    """Runs under QEMU in batches of about 5 seconds: there is progress to show, and little to hold."""
+    """Runs under QEMU in batches of about 5 seconds: there is progress to show, and little to hold.
 
-    cpu: str
+    run: the library on a batch, in so many seconds.
+    """
 
-    def _run(self, library: Any, samples: Samples, timeout_s: float) -> list[list[np.ndarray]]:
-        from rpc import emulated
-
-        return emulated.run(library, samples, cpu=self.cpu, timeout_s=timeout_s)
+    run: Callable[[Any, Samples, float], list[list[np.ndarray]]]
 
     def __call__(self, library: Any, samples: Samples) -> Iterator[list[np.ndarray]]:
         done, size = 0, 1
         while done < len(samples):
             batch = samples[done : done + size]
             start = time.monotonic()
-            yield from self._run(library, batch, SAMPLE_LIMIT_S * len(batch))
+            yield from self.run(library, batch, SAMPLE_LIMIT_S * len(batch))
             done += len(batch)
             size = max(1, min(2 * size, int(5 * len(batch) / (time.monotonic() - start))))
-
-
-class _InC(_Emulated):
-    """The same for a library for C, under a processor that has no other."""
-
-    def _run(self, library: CLibrary, samples: Samples, timeout_s: float) -> list[list[np.ndarray]]:
-        from rpc.emulation import arm32
-
-        return arm32.run_network(library.network, samples, cpu=self.cpu, timeout_s=timeout_s)
 
 
 def compare_outputs(

@@ -37,10 +37,7 @@ def run_network(
     emulator, sysroot, compiler = _prepared()
     command = [emulator, "-cpu", cpu, "-L", str(sysroot)]
     environment = {"LD_LIBRARY_PATH": str(sysroot / "lib")}
-    try:
-        return c_network.run(library, samples, compiler, command, environment, timeout_s)
-    except EmulationFailed as problem:
-        raise EmulationFailed(f"On {cpu}, {problem}") from None
+    return c_network.run(library, samples, compiler, command, environment, timeout_s, f"On {cpu}, ")
 
 
 def run_kernel(

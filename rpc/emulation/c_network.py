@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rpc.emulation import qemu, tensor_file
-from rpc.emulation.qemu import EmulationFailed
+from rpc.emulation import qemu
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,14 @@ def run(
     emulator: Sequence[str],
     environment: Mapping[str, str],
     timeout_s: float,
+    where: str = "",
 ) -> list[list[np.ndarray]]:
     """The outputs of each sample. All buffers of the network have their natural alignment and no more, and
     around them is memory that it must not touch.
 
     compiler: the command of a C compiler, as `qemu.compiler` gives it; emulator: what runs its programs, and
-    may be empty. Raises EmulationUnavailable, or EmulationFailed with how many samples were done.
+    may be empty; where: what a failure's sentence begins with. Raises EmulationUnavailable, or
+    EmulationFailed with how many samples were done.
     """
     places = ", ".join(f"(tensors)[{i}]" for i in range(len(samples[0]) + len(network.outputs)))
     call = f"""#include "{network.header.resolve()}"
@@ -49,13 +49,5 @@ def run(
         flags = [*qemu.ffi_headers(), "-I", folder, "-lm"]
         sources = [qemu.NATIVE / "run_standalone.c", network.archive]
         program = qemu.build(compiler, sources, Path(folder), flags)
-        sent, received = Path(folder, "inputs"), Path(folder, "outputs")
-        tensor_file.write(sent, [[*sample, *network.outputs] for sample in samples])
-        try:
-            qemu.run([*emulator, str(program), str(sent), str(received)], environment, timeout_s)
-        except EmulationFailed as problem:
-            done = 0
-            with contextlib.suppress(OSError, ValueError):
-                done = len(tensor_file.read(received)[1])
-            raise EmulationFailed(f"after {done} of {len(samples)} samples: {problem}") from None
-        return qemu.received(received, len(samples))
+        given = [[*sample, *network.outputs] for sample in samples]
+        return qemu.compute([*emulator, str(program)], given, Path(folder), environment, timeout_s, where)

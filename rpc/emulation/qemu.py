@@ -179,6 +179,30 @@ def death_of(number: int) -> str:
     return f"died of {crash.name}: {meaning}."
 
 
+def compute(
+    command: Sequence[str],
+    samples: Sequence[Sequence[np.ndarray]],
+    folder: Path,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    where: str = "",
+) -> list[list[np.ndarray]]:
+    """What a program makes of each sample, which it is given as a file of tensors and answers with another.
+
+    The files are in `folder`. Raises EmulationFailed with how many samples were done, after `where`.
+    """
+    sent, path = folder / "inputs", folder / "outputs"
+    tensor_file.write(sent, samples)
+    try:
+        run([*command, str(sent), str(path)], environment, timeout_s)
+    except EmulationFailed as problem:
+        done = 0
+        with contextlib.suppress(OSError, ValueError):
+            done = len(tensor_file.read(path)[1])
+        raise EmulationFailed(f"{where}after {done} of {len(samples)} samples: {problem}") from None
+    return received(path, len(samples))
+
+
 def received(path: Path, expected: int) -> list[list[np.ndarray]]:
     """The lists of tensors that an emulated program wrote. Raises EmulationFailed unless all are there."""
     try:
