@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.report.intervals import Interval, interval
 from bibench_tvm.tracks import paper
 from bibench_tvm.tracks.recompute import NAMES
-from bibench_tvm.tracks.results import FOLDER, TRACKS, Key, Result, Track, path_of, read
+from bibench_tvm.tracks.results import TRACKS, Key, Result, Track, misplaced, read_each
 
 FLOAT = "fp32"
 LABELS = {FLOAT: "fp32"} | {ours: theirs for theirs, ours in NAMES.items()}  # in the order of the paper
@@ -61,29 +61,24 @@ class Data:
 
 def read_data(folder: Path) -> Data:
     """What is no result is a sentence in `faults`. Raises BibenchError if there is no folder."""
-    if not folder.is_dir():
-        raise BibenchError(f"There is no folder {folder}.")
-    found: list[tuple[Path, Result]] = []
+    whole: list[tuple[Path, Result]] = []
     faults = []
-    for path in sorted((folder / FOLDER).rglob("*.json")):
-        try:
-            result = read(path)
-        except BibenchError as error:
-            faults.append(_plain(str(error)))
+    for path, result in read_each(folder):
+        if isinstance(result, BibenchError):
+            faults.append(_plain(str(result)))
             continue
-        place = path_of(folder, result.key)
-        if path != place:
-            faults.append(_plain(f"{path} holds the result that belongs into {place}, and is left out."))
+        if wrong := misplaced(folder, path, result):
+            faults.append(_plain(f"{wrong}, and is left out."))
             continue
         if strange := _strange_number(result):
             faults.append(_plain(f"{path} is left out: its {strange} is no number of a measurement."))
             continue
         if not result.figures:
             faults.append(_plain(f"{path} has no figures."))
-        found.append((path, result))
+        whole.append((path, result))
     entries = [
         Entry(number, _plain(str(path.relative_to(folder))), _clean(result))
-        for number, (path, result) in enumerate(sorted(found, key=lambda pair: _place(pair[1].key)), 1)
+        for number, (path, result) in enumerate(sorted(whole, key=lambda pair: _place(pair[1].key)), 1)
     ]
     return Data(folder, tuple(entries), tuple(faults))
 
@@ -158,6 +153,11 @@ def settings(key: Key) -> str:
     return " ".join(f"{name}={value}" for name, value in key.settings.items())
 
 
+def training_of(key: Key) -> tuple[object, ...]:
+    """What networks have in common that were trained in the same way, whatever their algorithm and seed."""
+    return key.profile, key.task, key.arch, key.recipe, tuple(sorted(key.settings.items()))
+
+
 def metric(result: Result) -> str | None:
     """The name of the figure by which a task judges; of a task that is not known here, of its first share."""
     from trainers.tasks import tasks
@@ -184,13 +184,6 @@ def samples(entries: Iterable[Entry], figure: Callable[[Result], float | None]) 
         Sample(group[0][0].key, tuple(entry for entry, _ in group), interval([value for _, value in group]))
         for group in groups.values()
     ]
-
-
-def grouped(of: Sequence[Any], by: Callable[[Any], Any]) -> dict[Any, list[Any]]:
-    groups: dict[Any, list[Any]] = {}
-    for one in of:
-        groups.setdefault(by(one), []).append(one)
-    return groups
 
 
 _TASKS = {

@@ -11,7 +11,6 @@ from bibench_tvm.report.data import (
     algorithm,
     algorithms,
     board,
-    grouped,
     network,
     samples,
     score,
@@ -20,7 +19,7 @@ from bibench_tvm.report.data import (
 from bibench_tvm.report.intervals import LEVEL
 from bibench_tvm.report.parts import Cell, Section, Table, results, row
 from bibench_tvm.report.tables import duration, percent, run_line
-from bibench_tvm.tracks.results import TRACKS
+from bibench_tvm.tracks.results import TRACKS, grouped
 from bibench_tvm.tracks.structure import TASK as STRUCTURE
 
 KINDS = {

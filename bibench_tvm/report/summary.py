@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bibench_tvm.report.data import (
-    FLOAT,
-    Data,
-    Entry,
-    algorithm,
-    algorithms,
-    board,
-    grouped,
-    printed_overall,
-    short,
-)
+from bibench_tvm.report.data import FLOAT, Data, Entry, algorithm, algorithms, board, printed_overall, short
 from bibench_tvm.report.parts import Cell, Section, Table
 from bibench_tvm.report.tables import cells, run_line
 from bibench_tvm.tracks.overall import Row, overall
-from bibench_tvm.tracks.results import Track
+from bibench_tvm.tracks.results import Track, grouped
 from bibench_tvm.tracks.structure import TASK as STRUCTURE
 
 ACCURACY: tuple[Track, ...] = ("learning_task", "architecture", "corruption")

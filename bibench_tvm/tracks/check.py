@@ -11,7 +11,7 @@ import msgspec
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.tracks.overall import overall
-from bibench_tvm.tracks.results import FOLDER, Figure, Result, path_of, read
+from bibench_tvm.tracks.results import Figure, Result, by_profile, misplaced, read_each
 
 CORRELATIONS = ("correlation", "matthews", "pearson", "spearman")  # the metrics that may be below 0
 WITHIN = 3.0  # times the latency, at most, take the layers together: each is timed by itself, which costs
@@ -36,19 +36,15 @@ def check(folder: Path) -> Findings:
     Raises:
         BibenchError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise BibenchError(f"There is no folder {folder}.")
     sentences, whole = [], []
-    for path in sorted((folder / FOLDER).rglob("*.json")):
-        try:
-            result = read(path)
-        except BibenchError as error:
-            sentences.append(str(error))
+    for path, found in read_each(folder):
+        if isinstance(found, BibenchError):
+            sentences.append(str(found))
             continue
-        whole.append(result)
-        if path != path_of(folder, result.key):
-            sentences.append(f"{path} holds the result that belongs into {path_of(folder, result.key)}.")
-        sentences += [f"{path}: {fault}." for fault in faults(result)]
+        whole.append(found)
+        if wrong := misplaced(folder, path, found):
+            sentences.append(f"{wrong}.")
+        sentences += [f"{path}: {fault}." for fault in faults(found)]
     return Findings(results=whole, at_fault=sentences, missing=_missing(whole), mixed=_mixed(whole))
 
 
@@ -121,7 +117,7 @@ def _disagreements(result: Result) -> Iterator[str]:
 def _missing(results: Sequence[Result]) -> list[str]:
     """What one side of a comparison lacks; a kind of networks that a profile has none of is not compared."""
     found = []
-    for profile, own in _by_profile(results).items():
+    for profile, own in by_profile(results).items():
         for row in overall(own):
             empty = {name for name, part in row.parts.items() if not (part.count or part.missing)}
             missing = [name for name in row.overall.missing if name not in empty]
@@ -132,7 +128,7 @@ def _missing(results: Sequence[Result]) -> list[str]:
 def _mixed(results: Sequence[Result]) -> list[str]:
     """Versions of packages, and machines that times were taken on, of which a profile has several."""
     found = []
-    for profile, own in _by_profile(results).items():
+    for profile, own in by_profile(results).items():
         for package in sorted({name for result in own for name in result.versions}):
             versions = sorted({result.versions.get(package, "none") for result in own})
             if len(versions) > 1:
@@ -141,11 +137,4 @@ def _mixed(results: Sequence[Result]) -> list[str]:
         machines = sorted({str(result.machine.get("processor")) for result in timed})
         if len(machines) > 1:
             found.append(f"The profile {profile} has times of {' and '.join(machines)}.")
-    return found
-
-
-def _by_profile(results: Sequence[Result]) -> dict[str, list[Result]]:
-    found: dict[str, list[Result]] = {}
-    for result in results:
-        found.setdefault(result.key.profile, []).append(result)
     return found

@@ -8,12 +8,11 @@ import msgspec
 
 from bibench_tvm.tracks import metrics
 from bibench_tvm.tracks.metrics import Metric, Pairs
-from bibench_tvm.tracks.results import Result, Track
+from bibench_tvm.tracks.results import Result, Track, grouped
 from bibench_tvm.tracks.structure import TASK
 from trainers.tasks import tasks
 
 KINDS = {"bert": "Transformers", "pointnet": "MLPs", "fsmn": "MLPs", "dfsmn": "MLPs"}
-Name = Callable[[Result], str]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +25,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
     overall: Metric
     parts: dict[str, Metric]
+
+
+def kind_of(arch: str) -> str:
+    """CNNs, Transformers or MLPs; `arch` may have its size, "bert_tiny4@small"."""
+    return KINDS.get(arch.split("@")[0].split("_")[0], "CNNs")
 
 
 def overall(results: Sequence[Result]) -> list[Row]:
@@ -63,13 +67,6 @@ def _accuracy(result: Result) -> float | None:
     return result.figure(tasks[result.key.task].metric)
 
 
-def _grouped(results: Iterable[Result], by: Name) -> dict[str, list[Result]]:
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(by(result), []).append(result)
-    return groups
-
-
 Parts = tuple[Metric, dict[str, Metric]]
 
 
@@ -77,14 +74,14 @@ def _learning_task(own: list[Result], algorithm: str, results: Sequence[Result])
     """Equation 2; the nine of GLUE are one task."""
     parts = {
         task: metrics.relative_accuracy(_pairs(group, algorithm, _accuracy))
-        for task, group in _grouped(own, lambda result: result.key.task.split("/")[0]).items()
+        for task, group in grouped(own, lambda result: result.key.task.split("/")[0]).items()
     }
     return metrics.om_task(parts), parts
 
 
 def _architecture(own: list[Result], algorithm: str, results: Sequence[Result]) -> Parts:
     """Equation 3."""
-    groups = _grouped(own, lambda r: KINDS.get(r.key.arch.split("@")[0].split("_")[0], "CNNs"))
+    groups = grouped(own, lambda result: kind_of(result.key.arch))
     parts = {
         kind: metrics.relative_accuracy(_pairs(groups.get(kind, []), algorithm, _accuracy))
         for kind in ("CNNs", "Transformers", "MLPs")
@@ -100,7 +97,7 @@ def _corruption(own: list[Result], algorithm: str, results: Sequence[Result]) ->
         if result.key.track == "learning_task"
     }
     parts = {}
-    for task, group in _grouped(own, lambda result: result.key.corruption or "").items():
+    for task, group in grouped(own, lambda result: result.key.corruption or "").items():
         gaps: dict[str, dict[str, float | None]] = {}
         for result in group:
             before = clean.get((result.key.algorithm, _name(result)))

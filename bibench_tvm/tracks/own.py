@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from bibench_tvm.tracks.deployment import Deployment
     from bibench_tvm.tracks.overall import Row
-    from bibench_tvm.tracks.results import Result
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the results.")]
 Several = list[str] | None
@@ -179,18 +178,15 @@ def show_own(folder: Path, console: Console) -> dict[str, Any]:
     from bibench_tvm.tracks.check import faults
     from bibench_tvm.tracks.deployment import deployments
     from bibench_tvm.tracks.overall import overall
-    from bibench_tvm.tracks.results import read_all
+    from bibench_tvm.tracks.results import by_profile, read_all
 
-    by_profile: dict[str, list[Result]] = {}
     everything = read_all(folder)
-    for result in everything:
-        by_profile.setdefault(result.key.profile, []).append(result)
     if wrong := sum(any(faults(result)) for result in everything):
         console.print(
             f"{wrong} results have what cannot be right: `tracks check {folder}` says what.", style="yellow"
         )
     shown = {}
-    for profile, own in by_profile.items():
+    for profile, own in by_profile(everything).items():
         shown[profile] = overall(own)
         stand_in = any(figure.kind == "stand-in" for result in own for figure in result.figures)
         console.print(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from bibench_tvm.tracks import metrics, paper
+from bibench_tvm.tracks.deployment import IN_PAPER
 from bibench_tvm.tracks.metrics import Figure, Metric, Pairs, Reading
 
 SAME = 0.005 + 1e-9  # half of the last digit that is printed
@@ -302,7 +303,7 @@ def _one(value: Figure) -> Metric:
 
 def _times(algorithm: str) -> Pairs:
     """Of equation 9: Larq on every device, for what it can deploy: the same for all but ReActNet."""
-    deployable = algorithm not in ("XNOR", "XNOR++")
+    deployable = IN_PAPER[NAMES[algorithm]]
 
     def time(row: paper.Inference) -> Figure:
         return (row.larq_react_ms if algorithm == "ReActNet" else row.larq_bnn_ms) if deployable else None

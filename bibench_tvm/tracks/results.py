@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.cli.whole_file import whole_file
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 VERSION = 1
 FOLDER = "results"
@@ -139,11 +142,50 @@ def read(path: Path) -> Result:
     return result
 
 
-def read_all(folder: Path) -> list[Result]:
-    """All results below `folder`, by their paths. Raises BibenchError as `read`, or if there is no folder."""
+def read_each(folder: Path) -> list[tuple[Path, Result | BibenchError]]:
+    """Every file of results below `folder`, by its path, with the error where it is none.
+
+    Raises:
+        BibenchError: there is no such folder.
+    """
     if not folder.is_dir():
         raise BibenchError(f"There is no folder {folder}.")
-    return [read(path) for path in sorted((folder / FOLDER).rglob("*.json"))]
+    found: list[tuple[Path, Result | BibenchError]] = []
+    for path in sorted((folder / FOLDER).rglob("*.json")):
+        try:
+            found.append((path, read(path)))
+        except BibenchError as error:
+            found.append((path, error))
+    return found
+
+
+def read_all(folder: Path) -> list[Result]:
+    """All results below `folder`, by their paths. Raises BibenchError as `read`, or if there is no folder."""
+    results = []
+    for _, found in read_each(folder):
+        if isinstance(found, BibenchError):
+            raise found
+        results.append(found)
+    return results
+
+
+def misplaced(folder: Path, path: Path, result: Result) -> str:
+    """What is wrong with the place of the file `path` of a result, without a full stop; "" if nothing is."""
+    place = path_of(folder, result.key)
+    return "" if path == place else f"{path} holds the result that belongs into {place}"
+
+
+def grouped(of: Iterable[T], by: Callable[[T], K]) -> dict[K, list[T]]:
+    """Those that have the same of something together, in the order in which they come."""
+    groups: dict[K, list[T]] = {}
+    for one in of:
+        groups.setdefault(by(one), []).append(one)
+    return groups
+
+
+def by_profile(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Results of different profiles are not compared."""
+    return grouped(results, lambda result: result.key.profile)
 
 
 def schema() -> dict[str, Any]:

@@ -7,7 +7,6 @@ from bibench_tvm.report.data import (
     Sample,
     algorithm,
     algorithms,
-    grouped,
     network,
     printed_score,
     samples,
@@ -17,6 +16,7 @@ from bibench_tvm.report.data import (
 from bibench_tvm.report.figures.style import dots, side_by_side, titled
 from bibench_tvm.report.parts import Cell, Figure, Section, Table, results, row
 from bibench_tvm.report.tables import number, run_line, spread
+from bibench_tvm.tracks.results import grouped
 
 
 def section(data: Data, paper: bool) -> Section:

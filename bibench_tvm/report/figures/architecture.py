@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bibench_tvm.report.data import (
     FLOAT,
     Data,
     algorithm,
     algorithms,
-    grouped,
     network,
     samples,
     score,
     short,
+    training_of,
 )
 from bibench_tvm.report.figures.style import dots, side_by_side, titled
-from bibench_tvm.report.parts import Figure, Section, Table, results, row
+from bibench_tvm.report.parts import Cell, Figure, Section, Table, results, row
 from bibench_tvm.report.tables import number, run_line
 from bibench_tvm.tracks import paper as printed_in
+from bibench_tvm.tracks.overall import kind_of
+from bibench_tvm.tracks.results import grouped
 from bibench_tvm.tracks.structure import TASK as STRUCTURE
 
 
 def section(data: Data, paper: bool) -> Section:
-    from bibench_tvm.tracks.overall import KINDS
-
     about = Section(
         id="architecture",
         title="Accuracy by architecture",
@@ -34,13 +36,14 @@ def section(data: Data, paper: bool) -> Section:
         command=run_line(data, "--profile", "quick", "--track", "architecture"),
     )
     found = samples([e for e in data.of("architecture") if e.key.task != STRUCTURE], score)
-    floats = {_twin(sample.key): sample for sample in found if sample.key.algorithm == FLOAT}
-    rows, points = [], []
+    floats = {training_of(sample.key): sample for sample in found if sample.key.algorithm == FLOAT}
+    rows: list[list[Cell]] = []
+    points: list[dict[str, Any]] = []
     for sample in found:
-        twin = floats.get(_twin(sample.key))
+        twin = floats.get(training_of(sample.key))
         if sample.key.algorithm == FLOAT or twin is None or not twin.interval.mean:
             continue
-        kind = KINDS.get(sample.key.arch.split("@")[0].split("_")[0], "CNNs")
+        kind = kind_of(sample.key.arch)
         left = 100 * sample.interval.mean / twin.interval.mean
         points.append({"kind": kind, "algorithm": algorithm(sample.key), "x": left})
         numbers = results([*sample.numbers, *twin.numbers])
@@ -89,10 +92,3 @@ def _structures(data: Data) -> list[Table]:
             rows.append(row(short(entry.key.arch), number(error), paper, results([entry.number])))
     caption = "Error of binary structures with fresh weights, of the spread of the float one's output"
     return [Table(caption, ["structure", "error", "paper", "results"], rows)] if rows else []
-
-
-def _twin(key: object) -> tuple[object, ...]:
-    """What a float network and a binarized one have in common that are compared."""
-    return tuple(getattr(key, name) for name in ("profile", "task", "arch", "recipe")) + (
-        tuple(sorted(key.settings.items())),  # type: ignore[attr-defined]
-    )

@@ -6,10 +6,11 @@ from typing import Any
 
 import altair
 
-from bibench_tvm.report.data import Data, algorithm, algorithms, grouped, network
+from bibench_tvm.report.data import Data, algorithm, algorithms, network
 from bibench_tvm.report.figures.style import ROW, across, colour, data, shape, side_by_side
 from bibench_tvm.report.parts import Figure, Section, Table, results, row
 from bibench_tvm.report.tables import number, run_line
+from bibench_tvm.tracks.results import grouped
 
 RATIOS = {"compression": "compression of the parameters", "speedup": "speed-up of the operations"}
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import altair
 
-from bibench_tvm.report.data import FLOAT, Data, Entry, algorithm, algorithms, grouped, metric, score
+from bibench_tvm.report.data import FLOAT, Data, Entry, algorithm, algorithms, metric, score, training_of
 from bibench_tvm.report.figures.style import Rows, data, dots, side_by_side
 from bibench_tvm.report.intervals import Interval, interval
 from bibench_tvm.report.parts import Figure, Section, Table, results, row
 from bibench_tvm.report.tables import number, run_line, spread
 from bibench_tvm.tracks import paper as printed_in
 from bibench_tvm.tracks.recompute import NAMES
+from bibench_tvm.tracks.results import grouped
 
 
 def section(of: Data, paper: bool) -> Section:
@@ -97,8 +98,7 @@ def _sets(entry: Entry) -> dict[str, float]:
 
 def _network(entry: Entry) -> tuple[object, ...]:
     """What tells trained networks apart."""
-    k = entry.key
-    return (k.profile, k.task, k.arch, k.algorithm, k.variant, k.recipe, k.seed, tuple(k.settings.items()))
+    return *training_of(entry.key), entry.key.algorithm, entry.key.variant, entry.key.seed
 
 
 def _beside(names: Sequence[str], errors: dict[str, Interval], gaps: dict[str, Interval]) -> Any:

@@ -15,11 +15,11 @@ from bibench_tvm.report.data import (
     algorithm,
     algorithms,
     board,
-    grouped,
     metric,
     network,
     samples,
     score,
+    training_of,
 )
 from bibench_tvm.report.figures.style import (
     INK,
@@ -36,7 +36,7 @@ from bibench_tvm.report.figures.style import (
 from bibench_tvm.report.parts import Cell, Figure, Section, Table, results, row
 from bibench_tvm.report.tables import NOTHING, cost, marks, number, run_line
 from bibench_tvm.tracks import paper as printed_in
-from bibench_tvm.tracks.results import Key, Result
+from bibench_tvm.tracks.results import Key, Result, grouped
 
 
 def latency(result: Result) -> float | None:
@@ -86,8 +86,7 @@ def _twins(found: Sequence[Sample]) -> Callable[[Sample], Sample | None]:
     """The float network of the same job."""
 
     def same(sample: Sample) -> tuple[object, ...]:
-        k: Key = sample.key
-        return k.profile, k.task, k.arch, k.recipe, tuple(sorted(k.settings.items())), _machine(sample)
+        return *training_of(sample.key), _machine(sample)
 
     floats = {same(sample): sample for sample in found if sample.key.algorithm == FLOAT}
     return lambda sample: floats.get(same(sample))
@@ -183,8 +182,7 @@ def _fronts(found: Sequence[Sample], names: Sequence[str], of: Data) -> list[Fig
 
 
 def _trained(key: Key) -> tuple[object, ...]:
-    settings = tuple(sorted(key.settings.items()))
-    return key.profile, key.task, key.arch, key.algorithm, key.variant, key.recipe, settings
+    return *training_of(key), key.algorithm, key.variant
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

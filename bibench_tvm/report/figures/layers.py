@@ -8,12 +8,12 @@ from typing import Any
 
 import altair
 
-from bibench_tvm.report.data import FLOAT, Data, Entry, algorithm, algorithms, board, grouped, network, short
+from bibench_tvm.report.data import FLOAT, Data, Entry, algorithm, algorithms, board, network, short
 from bibench_tvm.report.figures.inference import latency, machine, unit
 from bibench_tvm.report.figures.style import COLOURS, INK, Rows, data, logarithmic, side_by_side, titled
 from bibench_tvm.report.parts import Cell, Figure, Section, Table, results, row
 from bibench_tvm.report.tables import NOTHING, cost, number, run_line
-from bibench_tvm.tracks.results import Layer
+from bibench_tvm.tracks.results import Layer, grouped
 
 # In `Result.machine`: what one core does at most in its registers.
 BINARY_LIMIT, FLOAT_LIMIT = "binary_products_per_s", "float_products_per_s"

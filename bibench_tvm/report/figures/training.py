@@ -13,16 +13,17 @@ from bibench_tvm.report.data import (
     Entry,
     algorithm,
     algorithms,
-    grouped,
     network,
     samples,
     score,
+    training_of,
 )
 from bibench_tvm.report.figures.style import Rows, colour, data, dots, shape, side_by_side, titled
 from bibench_tvm.report.intervals import interval
 from bibench_tvm.report.parts import Figure, Section, Table, results, row
 from bibench_tvm.report.tables import number, run_line, spread
 from bibench_tvm.tracks import paper as printed_in
+from bibench_tvm.tracks.results import grouped
 
 VARIED = ("optimizer", "lr", "schedule")
 
@@ -127,9 +128,7 @@ def _times(entries: Sequence[Entry]) -> list[Figure]:
         return entry.result.figure("train_seconds")
 
     def twin(entry: Entry) -> tuple[object, ...]:
-        k = entry.key
-        alike = tuple(sorted(k.settings.items())), tuple(entry.result.machine.items())
-        return k.track, k.profile, k.task, k.arch, k.recipe, k.seed, *alike
+        return *training_of(entry.key), entry.key.seed, tuple(entry.result.machine.items())
 
     floats = {twin(e): e for e in entries if e.key.algorithm == FLOAT and seconds(e)}
     ratios: dict[str, list[tuple[float, list[int]]]] = {}
