@@ -19,6 +19,9 @@ from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.jobs.job import Job, Outcome, folder_of, outcome_before
 from bibench_tvm.jobs.process import Processes, run_job
 
+# Seconds: a signal that the kernel hands to another thread does not wake the main one, which alone hears it.
+_DEAF = 1.0
+
 
 class Workers(Protocol):
     """Who runs jobs, each as soon as there is room."""
@@ -89,7 +92,7 @@ def run_jobs(
                     job = lonely.pop(0)
                     running[here.submit(job, identities[job.name], folder)] = job.name
                 if running:
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    for future in wait(running, _DEAF, FIRST_COMPLETED).done:
                         del running[future]
                         settle(future.result())
         except KeyboardInterrupt:

@@ -1,6 +1,5 @@
 """A graph of jobs: what is done stays done, what fails says why, and nothing is left behind."""
 
-import os
 import random
 import signal
 import subprocess
@@ -84,11 +83,11 @@ def test_any_graph_runs_each_job_once_after_what_it_needs(tmp_path: Path) -> Non
 
 def test_no_more_at_a_time_than_cores(tmp_path: Path) -> None:
     started = time.monotonic()
-    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    # In the timer's thread, as the kernel may choose any
+    threading.Timer(3.0, signal.raise_signal, (signal.SIGINT,)).start()
     log = tmp_path / "log"
     outcomes = run_jobs([job("wait", log, name=f"w{i}") for i in range(4)], tmp_path / "jobs", cores=2)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 30
     assert len(log.read_text().splitlines()) == 2
     assert {outcome.state for outcome in outcomes} == {"stopped"}
     assert sorted(outcome.reason for outcome in outcomes) == ["as asked"] * 2 + ["it did not start"] * 2
