@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.jobs.forks import Nursery
 from bibench_tvm.jobs.job import Job, Outcome, folder_of, outcome_before
 from bibench_tvm.jobs.process import Processes, run_job
 
@@ -36,7 +37,8 @@ class Cores:
     """So many at a time on this machine."""
 
     def __init__(self, count: int) -> None:
-        self.pool, self.processes = ThreadPoolExecutor(count), Processes()
+        self.pool, self.nursery = ThreadPoolExecutor(count), Nursery()
+        self.processes = Processes(self.nursery)
 
     def submit(self, job: Job, identity: str, folder: Path) -> Future[Outcome]:
         return self.pool.submit(run_job, job, identity, folder, self.processes)
@@ -77,7 +79,7 @@ def run_jobs(
         order.done(outcome.name)
         advance(outcome)
 
-    with _alone(folder), here.pool:
+    with _alone(folder), contextlib.closing(here.nursery), here.pool:
         try:
             while order.is_active():
                 for name in order.get_ready():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -13,43 +12,66 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from bibench_tvm.cli.whole_file import whole_file
+from bibench_tvm.jobs.death import end_with_parent
+from bibench_tvm.jobs.forks import FORKED, Nursery
 from bibench_tvm.jobs.job import OUTCOME, Job, Outcome, folder_of
 
 _WORDS = "job.log"  # what the command said on standard error
+_PRINTED = "job.out"  # and on standard output, while it runs
 _PATIENCE = 30.0  # seconds for a job that is asked to stop
-_PR_SET_PDEATHSIG = 1
+
+
+class Running(Protocol):
+    """A process that was started."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, -N where signal N ended it. Raises subprocess.TimeoutExpired."""
 
 
 class Processes:
-    """Those that run, so that they can be asked to stop."""
+    """Those that run, so that they can be asked to stop; with a nursery, some of them are forked there."""
 
-    def __init__(self) -> None:
-        self.running: set[subprocess.Popen[bytes]] = set()
+    def __init__(self, nursery: Nursery | None = None) -> None:
+        self.nursery = nursery
+        self.running: set[Running] = set()
         self.lock = threading.Lock()
         self.stopping = False
 
-    def start(self, command: list[str], words: Any) -> subprocess.Popen[bytes] | None:
+    def start(self, job: Job, place: Path) -> Running | None:
+        """What it prints goes to two files in `place`. None once the processes were asked to stop."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        printed, words = place / _PRINTED, place / _WORDS
+        for path in (printed, words):
+            path.write_bytes(b"")
         with self.lock:
             if self.stopping:
                 return None
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=words,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-                start_new_session=True,  # Ctrl-C is for this process, which stops the jobs in its own way
-                preexec_fn=_end_with_parent,
-            )
+            process: Running | None = None
+            # Each has a session of its own: Ctrl-C is for this process, which stops the jobs in its own way.
+            if self.nursery and job.command[0] in FORKED and not job.alone:
+                process = self.nursery.start(job.command, environment, printed, words)
+            if process is None:
+                with printed.open("wb") as printed_file, words.open("wb") as words_file:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", *job.command],
+                        stdin=subprocess.DEVNULL,
+                        stdout=printed_file,
+                        stderr=words_file,
+                        env=environment,
+                        start_new_session=True,
+                        preexec_fn=end_with_parent,
+                    )
             self.running.add(process)
             return process
 
-    def ended(self, process: subprocess.Popen[bytes]) -> None:
+    def ended(self, process: Running) -> None:
         with self.lock:
             self.running.discard(process)
 
@@ -61,10 +83,11 @@ class Processes:
         _end(asked)
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(processes: Sequence[Running]) -> None:
     """Ask them to stop, and kill those that do not, with what they started."""
     for process in processes:
-        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + _PATIENCE
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -73,44 +96,36 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-_libc = ctypes.CDLL(None)
-
-
-def _end_with_parent() -> None:
-    """In the new process: have it asked to stop when this one is killed. Linux only, elsewhere nothing."""
-    if sys.platform == "linux":
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def run_job(job: Job, identity: str, folder: Path, processes: Processes) -> Outcome:
     """Run its command, and write down how it went unless it was asked to stop."""
     place = folder_of(folder, job.name)
     place.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with (place / _WORDS).open("wb") as words:
-        process = processes.start([sys.executable, "-m", *job.command], words)
-        if process is None:
-            return Outcome(name=job.name, state="stopped", command=job.command, reason="it did not start")
-        try:
-            printed, _ = process.communicate(timeout=job.limit)
-            late = ""
-        except subprocess.TimeoutExpired:
-            late = f"it took longer than {job.limit:g} s, and was stopped"
-            _end([process])
-            printed, _ = process.communicate()
-        processes.ended(process)
+    process = processes.start(job, place)
+    if process is None:
+        return Outcome(name=job.name, state="stopped", command=job.command, reason="it did not start")
+    late = ""
+    try:
+        code = process.wait(job.limit)
+    except subprocess.TimeoutExpired:
+        late = f"it took longer than {job.limit:g} s, and was stopped"
+        _end([process])
+        code = process.wait()
+    processes.ended(process)
     seconds = time.monotonic() - started
-    result = _parsed(printed)
+    printed = place / _PRINTED
+    result = _parsed(printed.read_bytes())
+    printed.unlink()
     if late:
         outcome = Outcome(name=job.name, state="failed", command=job.command, seconds=seconds, reason=late)
-    elif process.returncode == 0 and result is not None:
+    elif code == 0 and result is not None:
         outcome = Outcome(name=job.name, state="done", command=job.command, seconds=seconds, result=result)
     elif processes.stopping:
         return Outcome(
             name=job.name, state="stopped", command=job.command, seconds=seconds, reason="as asked"
         )
     else:
-        reason = _reason(result, process.returncode, place / _WORDS)
+        reason = _reason(result, code, place / _WORDS)
         outcome = Outcome(name=job.name, state="failed", command=job.command, seconds=seconds, reason=reason)
     outcome = msgspec.structs.replace(outcome, identity=identity)
     with whole_file(place / OUTCOME) as file:

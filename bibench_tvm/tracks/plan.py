@@ -214,6 +214,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                     name=f"bench/{place.device}/threads={threads}/{point.name}",
                     command=[
                         *("bibench_tvm.bench", "--json", "--threads", str(threads), *place.options),
+                        *self._against(point, place, threads),
                         artifact,
                     ],
                     needs=[name],
@@ -226,6 +227,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                     library="bibench_tvm",
                 )
                 yield Item(job=timed, keys=(key,))
+
+    def _against(self, point: Point, place: Place, threads: int) -> list[str]:
+        """Libraries take long and differ little between algorithms: beside the first, on one thread."""
+        chosen = point.algorithm in self._algorithms[1:2] and place.device == HERE and threads == 1
+        return ["--against", ",".join(self.profile.libraries)] if chosen and self.profile.libraries else []
 
     def _checkpoint(self, point: Point) -> str:
         return str(folder_of(self._jobs, point.name) / CHECKPOINT)

@@ -24,6 +24,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     consumption: what is trained alone on the machine, for its time and memory; None for nothing.
     complexity: the networks that are counted; structure: whether table 7 is computed.
     threads: with how many an artifact is timed, as far as a board has them.
+    libraries: those of `bench --against` beside which the layers of one binarized network of each
+        architecture are timed on this machine.
     limit: the seconds that a job may take.
     """
 
@@ -37,6 +39,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     complexity: tuple[str, ...]
     structure: bool = True
     threads: tuple[int, ...] = (1, 2, 4, 8)
+    libraries: tuple[str, ...] = ("topi", "onnxruntime")
     limit: float
 
 
@@ -68,6 +71,7 @@ PROFILES = {
         consumption=None,
         complexity=("resnet18",),
         threads=(1,),
+        libraries=(),
         limit=300,
     ),
     "standin": Profile(
@@ -77,6 +81,12 @@ PROFILES = {
                 arch="resnet20@small",
                 settings=("epochs=8", "lr=0.002", "batch_size=64"),
                 limit_train=10000,
+            ),
+            Block(
+                task="fashion_mnist",
+                arch="vgg_small@small",
+                settings=("epochs=4", "lr=0.002", "batch_size=64"),
+                limit_train=5000,
             ),
             Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
             Block(task="standin_text", arch="bert_tiny4@small", settings=("epochs=6",)),

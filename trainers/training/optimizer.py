@@ -28,7 +28,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, stage: int) -> torch.optim.
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
     adam = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return adam(groups, lr=recipe.lr)
+    return adam(groups, lr=recipe.lr, fused=True)
 
 
 def rate_share(recipe: Recipe, step: int, steps: int) -> float:

@@ -29,8 +29,8 @@ def timing(of: Data, paper: bool) -> Section:
         title="Layer by layer",
         intro=[
             "What each layer took within the network. Where libraries were timed beside it, bars of the same "
-            "layer by itself follow, each library's with floats in and out. Shown is the fastest "
-            "binarized network of each architecture on each board."
+            "layer by itself follow, each library's with floats in and out. Shown is one binarized network "
+            "of each architecture on each board, the fastest of those with libraries beside them."
         ],
         empty="No result has times of layers yet.",
         command=run_line(of, "--profile", "quick", "--track", "inference"),
@@ -134,10 +134,15 @@ def _range(percents: Sequence[float]) -> str:
 
 
 def _shown(of: Data) -> list[Entry]:
-    """Of each network on each board the fastest that is binarized and has layers."""
+    """Of each network on each board one that is binarized and has layers: the fastest, of those that libraries
+    were timed beside, if there are such."""
     there = [e for e in of.of("inference") if e.result.layers and e.key.algorithm != FLOAT]
     groups = grouped(there, lambda e: (network(e.key), board(e.key), tuple(e.result.machine.items())))
-    return [min(own, key=lambda entry: latency(entry.result) or float("inf")) for own in groups.values()]
+
+    def order(entry: Entry) -> tuple[bool, float]:
+        return not any(layer.alone for layer in entry.result.layers), latency(entry.result) or float("inf")
+
+    return [min(own, key=order) for own in groups.values()]
 
 
 def _bars(entry: Entry, index: int) -> Figure:

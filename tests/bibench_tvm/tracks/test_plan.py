@@ -100,6 +100,8 @@ def test_boards_and_threads(tmp_path: Path) -> None:
         for key in item.keys:
             assert item.job.alone == (key.device != "emulated")
             assert ("--board" in item.job.command) == (key.device == "pi")
+            beside = (key.algorithm, key.device, key.threads) == ("bnn", "host", 1)
+            assert ("--against" in item.job.command) == beside
 
 
 def test_an_algorithm_of_the_users_own(tmp_path: Path) -> None:
