@@ -37,12 +37,12 @@ algorithms: Registry[type["BinaryLayer"]] = Registry("algorithm")
 
 def clip(x: Tensor) -> Tensor:
     """Derivative of the straight-through estimator that saturates, eq. 12: 1 where |x| < 1, else 0."""
-    return x.abs().lt_(1)
+    return (x.abs() < 1).to(x.dtype)
 
 
 def closed_clip(x: Tensor) -> Tensor:
     """The same as it was released: 1 where |x| <= 1, else 0."""
-    return x.abs().le_(1)
+    return (x.abs() <= 1).to(x.dtype)
 
 
 def poly(x: Tensor) -> Tensor:
