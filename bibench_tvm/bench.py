@@ -1,6 +1,6 @@
 """`python -m bibench_tvm.bench ARTIFACT --board KEY`: what a network costs on a board, and its accuracy.
 
-Without --against it needs neither torch nor onnx.
+Without --against and --task it needs neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from bibench_tvm.importer import Imported
     from bibench_tvm.measuring.against import Source
     from bibench_tvm.measuring.measure import Images
-    from rpc.session import Address
+    from rpc.session import Address, Board
+    from trainers.tasks import Task
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -57,6 +58,12 @@ def bench(
     images: Annotated[
         Path | None,
         typer.Option(help="An .npz with images, labels, mean and std, for the accuracy on the board."),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="Judge the artifact on the board by this task, as train --evaluate does.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="With --task: its folder, if it is not at its usual place.")
     ] = None,
     runs: Annotated[
         int | None, typer.Option(min=2, help="So many timed runs; left out, those of 2 seconds, 10 to 200.")
@@ -80,8 +87,8 @@ def bench(
     with reporting(as_json=as_json, debug=debug):
         from rpc import lean
 
-        names = _contestants(against, model, out)
-        if not names:
+        names, judged = _contestants(against, model, out), _task(task, data)
+        if not names and judged is None:
             lean.import_tvm()  # who compares, compiles
         from bibench_tvm.artifact.artifact import load
         from bibench_tvm.measuring.tables import show
@@ -95,7 +102,7 @@ def bench(
             _make_folder(out)
         with _tracker(boards, tracker) as (address, keys):
             for index, key in _pairs(loaded, keys, address, report["left_out"]):
-                job = _Job(loaded[index], pictures[index], sources[index], names, runs, threads, out)
+                job = _Job(loaded[index], pictures[index], judged, sources[index], names, runs, threads, out)
                 try:
                     _measure(job, address, key, wait, limit, report)
                 except (BibenchError, RemoteError) as error:
@@ -121,6 +128,7 @@ class _Job:
 
     artifact: Artifact
     images: Images | str
+    task: Task | None
     source: Source | None
     against: Sequence[str]
     runs: int | None
@@ -141,6 +149,8 @@ def _measure(
             board.use_threads(job.threads)
         result = measure(job.artifact, board, images=job.images, runs=job.runs, progress=phase)
         result["threads"] = board.threads()
+        if job.task is not None:
+            result["metrics"] = _judge(job.artifact, job.task, board)
         report["results"].append(result)
         _save(job.out, report)
         if not job.against:
@@ -162,6 +172,33 @@ def _measure(
         from bibench_tvm.measuring.picture import draw
 
         draw(result, job.out / f"against-{len(report['results'])}")
+
+
+def _task(name: str, data: Path | None) -> Task | None:
+    if not name:
+        if data:
+            raise UsageError("--data is for --task: it has the data of one.")
+        return None
+    from trainers.tasks import DataError, tasks
+
+    try:
+        return tasks[name](data)
+    except DataError as error:
+        raise BibenchError(str(error)) from error
+
+
+def _judge(artifact: Artifact, task: Task, board: Board) -> dict[str, float]:
+    from bibench_tvm.measuring.accuracy import batches_of, forward_of_artifact, judge
+
+    with phase(f"{board.info.key}: judging", batches_of(task)) as advance:
+        try:
+            return judge(forward_of_artifact(artifact, board), task, advance)
+        except (RuntimeError, IndexError, ValueError) as error:
+            if isinstance(error, BibenchError):
+                raise
+            raise UsageError(
+                f"What {artifact.folder} computes is not what the task asks for; --task names its own."
+            ) from error
 
 
 def _contestants(against: str, model: Path | None, out: Path | None) -> list[str]:

@@ -76,6 +76,11 @@ def _summary(results: Sequence[Result]) -> Table:
     row("memory for activations", lambda r: f"{r['activation_bytes']:,} bytes")
     row("artifact", lambda r: f"{r['size_bytes']:,} bytes")
     row("accuracy", _accuracy)
+    for name in dict.fromkeys(name for result in results for name in result.get("metrics", {})):
+        row(
+            f"of the task: {name}",
+            lambda r, name=name: f"{r['metrics'][name]:.2%}" if name in r.get("metrics", {}) else "-",
+        )
     return table
 
 

@@ -11,9 +11,10 @@ import msgspec
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.tracks.overall import overall
-from bibench_tvm.tracks.results import Figure, Result, by_profile, misplaced, read_each
+from bibench_tvm.tracks.results import Figure, Key, Result, by_profile, misplaced, read_each
 
 CORRELATIONS = ("correlation", "matthews", "pearson", "spearman")  # the metrics that may be below 0
+ALIKE = 0.005  # between a board's score and the host's, whose float layers round otherwise
 WITHIN = 3.0  # times the latency, at most, take the layers together: each is timed by itself, which costs
 EMULATED = "instructions"
 
@@ -45,6 +46,7 @@ def check(folder: Path) -> Findings:
         if wrong := misplaced(folder, path, found):
             sentences.append(f"{wrong}.")
         sentences += [f"{path}: {fault}." for fault in faults(found)]
+    sentences += _otherwise_on_boards(whole)
     return Findings(results=whole, at_fault=sentences, missing=_missing(whole), mixed=_mixed(whole))
 
 
@@ -112,6 +114,27 @@ def _disagreements(result: Result) -> Iterator[str]:
         mean = result.figure(name)
         if mean is not None and not math.isclose(mean, math.fsum(parts) / len(parts), abs_tol=1e-5):
             yield f"{name} is {mean:g}, and the mean of its {len(parts)} parts is not"
+
+
+def _otherwise_on_boards(results: Sequence[Result]) -> Iterator[str]:
+    """Scores of artifacts on boards that are not those of the networks that they were compiled from."""
+
+    def network(result: Result) -> Key:
+        return msgspec.structs.replace(
+            result.key, track="learning_task", device=None, threads=None, library=None
+        )
+
+    trained = {str(result.key): result for result in results if result.key.track == "learning_task"}
+    for result in results:
+        source = trained.get(str(network(result)))
+        if result.key.track != "inference" or source is None:
+            continue
+        for figure in result.figures:
+            wanted = source.figure(figure.name) if figure.unit == "1" else None
+            if wanted is not None and abs(figure.value - wanted) > ALIKE:
+                key = result.key
+                about = f"{key.profile}, {key.task}, {key.arch}, {key.algorithm}: {figure.name}"
+                yield f"{about} is {figure.value:g} on {key.device}, and {wanted:g} where it was trained."
 
 
 def _missing(results: Sequence[Result]) -> list[str]:

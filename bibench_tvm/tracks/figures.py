@@ -36,7 +36,7 @@ def _figures(key: Key, printed: dict[str, Any]) -> list[Figure]:
         ]
     if key.track == "inference":
         (measured,) = printed["results"]
-        return _inference(measured)
+        return [*_inference(measured), *_scores(key, measured.get("metrics", {}))]
     if key.track == "training" and key.device:
         return [
             Figure(name=name, value=float(printed[name]), unit=unit, kind="measured")
@@ -44,10 +44,14 @@ def _figures(key: Key, printed: dict[str, Any]) -> list[Figure]:
         ]
     if key.task == TASK:
         return [Figure(name="error", value=float(printed["error"]), unit="1", kind="measured")]
-    kind: Kind = "stand-in" if (key.corruption or key.task).startswith("standin_") else "measured"
     metrics = printed.get("metrics") or {
         name.removeprefix("test_"): value for name, value in printed.items() if name.startswith("test_")
     }
+    return _scores(key, metrics)
+
+
+def _scores(key: Key, metrics: dict[str, Any]) -> list[Figure]:
+    kind: Kind = "stand-in" if (key.corruption or key.task).startswith("standin_") else "measured"
     return [Figure(name=name, value=float(value), unit="1", kind=kind) for name, value in metrics.items()]
 
 

@@ -215,6 +215,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                     command=[
                         *("bibench_tvm.bench", "--json", "--threads", str(threads), *place.options),
                         *self._against(point, place, threads),
+                        *self._task(point, place, threads),
                         artifact,
                     ],
                     needs=[name],
@@ -232,6 +233,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Libraries take long and differ little between algorithms: beside the first, on one thread."""
         chosen = point.algorithm in self._algorithms[1:2] and place.device == HERE and threads == 1
         return ["--against", ",".join(self.profile.libraries)] if chosen and self.profile.libraries else []
+
+    def _task(self, point: Point, place: Place, threads: int) -> list[str]:
+        """A board computes what the host does, or it shows. Emulated it would take hours."""
+        judged = place.device != HERE and not place.emulated and threads == 1
+        return ["--task", point.task] if judged else []
 
     def _checkpoint(self, point: Point) -> str:
         return str(folder_of(self._jobs, point.name) / CHECKPOINT)

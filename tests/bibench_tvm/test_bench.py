@@ -26,6 +26,7 @@ from rpc import machine
 from rpc.session import list_boards, parse_address
 from schedules.records.records import Processor, Record, Records
 from schedules.records.space import candidates
+from trainers.pretrained import pretrained
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,18 @@ def test_without_images_there_is_no_accuracy(bench: Callable, from_file: Artifac
     (result,) = bench(from_file.folder).json["results"]
     assert result["accuracy"] is None
     assert result["accuracy_reason"] == "There are no images to classify: --images F.npz."
+
+
+def test_a_task_is_judged_on_the_board(bench: Callable, invoke: Callable, tmp_path: Path) -> None:
+    """As `train --evaluate` judges the network that was compiled."""
+    network = pretrained("pointnet_vanilla@small", "reactnet")
+    artifact = compile_model(network, target="host", out=tmp_path / "points")
+    (result,) = bench(artifact.folder, "--task", "standin_points").json["results"]
+    judged = invoke("train", "--evaluate", network, "--task", "standin_points", "--json").json
+    assert result["metrics"] == pytest.approx(judged["metrics"], abs=0.01)
+    wrong = bench(artifact.folder, "--task", "standin_speech")
+    assert wrong.code == 1
+    assert "Error: Input 'x' has shape (64, 1, 32, 32), and the network takes" in wrong.stderr
 
 
 def test_batches_are_filled_up(small: Any, bench: Callable, images: Path, tmp_path: Path) -> None:

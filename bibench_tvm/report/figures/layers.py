@@ -134,8 +134,8 @@ def _range(percents: Sequence[float]) -> str:
 
 
 def _shown(of: Data) -> list[Entry]:
-    """Of each network on each board one that is binarized and has layers: the fastest, of those that libraries
-    were timed beside, if there are such."""
+    """Of each network on each board one that is binarized and has layers: the fastest of those that libraries
+    were timed beside, if there are such, else of all."""
     there = [e for e in of.of("inference") if e.result.layers and e.key.algorithm != FLOAT]
     groups = grouped(there, lambda e: (network(e.key), board(e.key), tuple(e.result.machine.items())))
 

@@ -119,3 +119,16 @@ def test_a_folder(tmp_path: Path) -> None:
     assert found.missing == ["p, learning_task, bnn: fashion_mnist"]
     path = write(tmp_path, changed("learning_task", value=2.0))
     assert check(tmp_path).at_fault == [f"{path}: accuracy is 2, and has to be from 0 to 1."]
+
+
+def test_a_board_that_scores_otherwise(tmp_path: Path) -> None:
+    write(tmp_path, result("learning_task"))
+    timed = result("inference")
+    key = msgspec.structs.replace(timed.key, device="pi", library="bibench_tvm")
+    for value, sentences in [
+        (0.502, []),
+        (0.4, ["p, fashion_mnist, resnet20, bnn: accuracy is 0.4 on pi, and 0.5 where it was trained."]),
+    ]:
+        score = Figure(name="accuracy", value=value, unit="1", kind="measured")
+        write(tmp_path, msgspec.structs.replace(timed, key=key, figures=[*timed.figures, score]))
+        assert check(tmp_path).at_fault == sentences

@@ -102,6 +102,7 @@ def test_boards_and_threads(tmp_path: Path) -> None:
             assert ("--board" in item.job.command) == (key.device == "pi")
             beside = (key.algorithm, key.device, key.threads) == ("bnn", "host", 1)
             assert ("--against" in item.job.command) == beside
+            assert ("--task" in item.job.command) == (key.device == "pi" and key.threads == 1)
 
 
 def test_an_algorithm_of_the_users_own(tmp_path: Path) -> None:
