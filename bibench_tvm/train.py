@@ -29,15 +29,19 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
+from bibench_tvm.cli.unused import note_unused
 from bibench_tvm.importer.own_algorithm import Mine, Own, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+_JUDGING = ("judged", "task", "data", "board", "tracker", "wait", "threads", "mine")
+_SWEEPING = ("sweep", "out", "cores", "mine")
 _OWN = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 @app.command()
 def train(
+    context: typer.Context,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of checkpoint.pt, the log and the state to go on from. Default: in runs/."),
@@ -112,14 +116,18 @@ def train(
         everywhere = len(os.sched_getaffinity(0))
         algorithm = algorithm or (own.name if own else "reactnet")
         if judged is not None:
+            note_unused(context, "--evaluate", _JUDGING)
             refuse_tracker_alone(tracker, board)
-            _judge(judged, task, data, board, tracker, wait, as_json=as_json)
+            _judge(judged, task, data, board, tracker, wait, threads or everywhere, as_json=as_json)
             return
         if sweep is not None:
+            note_unused(context, "--sweep: its file says what is trained", _SWEEPING)
             _sweep(sweep, out or Path("runs") / sweep.stem, cores or everywhere, own, as_json=as_json)
             return
         if board or tracker:
             raise UsageError("--board and --tracker go with --evaluate.")
+        if cores:
+            raise UsageError("--cores goes with --sweep; a training by itself has --threads.")
         import msgspec
 
         from trainers.checkpoint import CHECKPOINT, load_untrusted
@@ -205,8 +213,18 @@ def _peak_memory_bytes() -> int:
 
 
 def _judge(
-    path: Path, task: str, data: Path | None, board: str, tracker: str, wait: float, *, as_json: bool
+    path: Path,
+    task: str,
+    data: Path | None,
+    board: str,
+    tracker: str,
+    wait: float,
+    threads: int,
+    *,
+    as_json: bool,
 ) -> None:
+    import torch
+
     from bibench_tvm.artifact.artifact import load
     from bibench_tvm.detection.detector import is_detector, load_detector
     from bibench_tvm.measuring.accuracy import (
@@ -221,6 +239,7 @@ def _judge(
 
     if path.is_dir() and not (path / "manifest.json").exists() and (path / CHECKPOINT).exists():
         path /= CHECKPOINT  # the folder of a training
+    torch.set_num_threads(threads)
     if board and not path.is_dir():
         raise UsageError(f"{path} is no artifact's folder, and a board runs artifacts.")
     try:
