@@ -226,14 +226,13 @@ def _deployment_table(deployed: list[Deployment]) -> Table:
 
 def _table(rows: list[Row]) -> Table:
     """A row for each part of a track, a column for each algorithm."""
-    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table(box=SIMPLE)
+    table = Table(box=None, padding=(0, 0, 0, 1), pad_edge=False)
     algorithms = list(dict.fromkeys(row.algorithm for row in rows))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for algorithm in algorithms:
-        table.add_column(algorithm, justify="right")
+        table.add_column(algorithm, justify="right", overflow="fold", min_width=6)
     for track in dict.fromkeys(row.track for row in rows):
         own = {row.algorithm: row for row in rows if row.track == track}
         table.add_row(track, *(_number(own[a].overall.value) for a in algorithms), style="bold")
