@@ -79,7 +79,7 @@ PROFILES = {
             Block(
                 task="fashion_mnist",
                 arch="resnet20@small",
-                settings=("epochs=8", "lr=0.002", "batch_size=64"),
+                settings=("epochs=6", "lr=0.002", "batch_size=64"),
                 limit_train=10000,
             ),
             Block(
@@ -91,7 +91,7 @@ PROFILES = {
             Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
             Block(task="standin_text", arch="bert_tiny4@small", settings=("epochs=6",)),
             Block(task="standin_speech", arch="dfsmn@small", seeds=(0, 1, 2), settings=("lr=0.002",)),
-            Block(task="standin_detection", arch="ssd300@small", settings=("epochs=4", "lr=0.003")),
+            Block(task="standin_detection", arch="ssd300@small", settings=("epochs=3", "lr=0.003")),
         ),
         corrupted={"fashion_mnist": "standin_corruptions"},
         sensitivity=Block(
