@@ -50,17 +50,22 @@ static void close_file(uint32_t file) { host(kClose, &file); }
 
 static volatile char* painted_from;
 
-static __attribute__((noinline)) void paint(void) {
-  volatile char* here = __builtin_frame_address(0);
-  painted_from = here - kPainted;
-  // Not below what memset itself would need, were it called: this is a loop of its own.
-  for (volatile char* at = painted_from; at < here - 64; at++) *at = (char)kPaint;
+static inline volatile char* stack_pointer(void) {
+  volatile char* here;
+  __asm__ volatile("mov %0, sp" : "=r"(here));
+  return here;
 }
 
-static __attribute__((noinline)) uint32_t depth_below(const char* begin) {
+static __attribute__((noinline)) void paint(void) {
+  volatile char* here = stack_pointer();
+  painted_from = here - kPainted;
+  for (volatile char* at = painted_from; at < here; at++) *at = (char)kPaint;
+}
+
+static __attribute__((noinline)) uint32_t depth_below(volatile char* begin) {
   volatile char* at = painted_from;
   while (*at == (char)kPaint) at++;
-  return (uint32_t)(begin - (const char*)at);
+  return (uint32_t)(begin - at);
 }
 
 static __attribute__((noinline)) int call(void) { return CALL(); }
@@ -78,7 +83,7 @@ static __attribute__((noinline, used)) void run_all(void) {
 #define WRITE(tensor) failed |= transfer(kWrite, outputs, tensor, sizeof tensor);
     OUTPUTS(WRITE)
   }
-  uint32_t depth = depth_below(__builtin_frame_address(0)), file = open_file("depth", 5, kWriteBinary);
+  uint32_t depth = depth_below(stack_pointer()), file = open_file("depth", 5, kWriteBinary);
   failed |= transfer(kWrite, file, &depth, sizeof depth);
   close_file(file);
   close_file(inputs);

@@ -88,6 +88,50 @@ def test_the_same_as_the_artifact(phone: Path, arm: Artifact, monkeypatch: pytes
             device.use_threads(4096)
 
 
+@pytest.fixture
+def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for ssh, whose host is this machine; gives the folder of its programs."""
+    folder, tools = tmp_path / "host", tmp_path / "tools"
+    folder.mkdir()
+    tools.mkdir()
+    behind = 'while [ "$1" != -- ]; do shift; done; test "$2" = me@host || exit 9'
+    fails = 'if [ "$SSH_SAYS" ]; then echo "$SSH_SAYS" >&2; exit 255; fi'
+    program(tools, "ssh", f'#!/bin/sh\n{behind}\n{fails}\nexport TMPDIR={folder}\nexec sh -c "$3"\n')
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return folder
+
+
+def test_bench_over_ssh(
+    invoke: Callable, login: Path, small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = compile_model(small_file, target="host", out=tmp_path / "here", standalone=True)
+    done = invoke("bench", here.folder, "--board", "ssh:me@host", "--runs", 5, "--json")
+    assert done.code == 0, done.stderr
+    (result,) = done.json["results"]
+    assert result["check"]["by"] == "this machine" and result["latency_ms"]["runs"] == 5
+    assert set(here.record.target.features) <= set(result["board"]["features"])
+    assert list(login.iterdir()) == []
+    for said, sentence in (
+        (
+            "ssh: Could not resolve hostname host: Name or service not known",
+            "There is no host of the name in",
+        ),
+        ("ssh: connect to host host port 22: Connection refused", "reached: no ssh server listens there."),
+        (
+            "me@host: Permission denied (publickey).",
+            "does not let this user in by key. Type: ssh-copy-id me@host",
+        ),
+        (
+            "Host key verification failed.",
+            "is not known here, or has changed. Look at it once by hand: ssh me@host",
+        ),
+        ("kex_exchange_identification: read: reset", "ended before the work did."),
+    ):
+        monkeypatch.setenv("SSH_SAYS", said)
+        done = invoke("bench", here.folder, "--board", "ssh:me@host", "--json")
+        assert done.code == 1 and sentence in done.json["error"], done.json
+
+
 FAULTS: list[tuple[dict[str, str], str]] = [
     ({"PHONE_STATE": ""}, "adb has no device R5CT20ABC. It has none at all."),
     ({"PHONE_STATE": "unauthorized"}, "does not trust this machine. Unlock it, and allow debugging"),

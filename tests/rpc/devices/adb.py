@@ -1,7 +1,7 @@
 """Stands in for adb: a phone whose programs run under QEMU. The environment says how it behaves.
 
 PHONE_FOLDER: where its /data/local/tmp is; PHONE_STATE: as `adb devices` has it, empty where absent;
-PHONE_FULL, PHONE_OLD, PHONE_LOST: no space left; without exit status, as before Android 7; the cable is pulled
+PHONE_FULL, PHONE_OLD, PHONE_LOST: no space left; no exit status, as before Android 7; the cable is pulled
 in the middle; PHONE_DIES: a signal that ends each program with a network.
 """
 
