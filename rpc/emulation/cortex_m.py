@@ -6,6 +6,7 @@ There is no operating system: native/run_bare.c reads and writes files by semiho
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,11 +21,17 @@ from rpc.emulation.qemu import EmulationFailed
 from rpc.missing import EmulationUnavailable, sentence_of
 
 DEBIAN_PACKAGE = "qemu-system-arm"
+# What the compiler's own library has, and native/run_bare.c: there is no libm to be had for such a board.
+_AT_HAND = re.compile(
+    r"mem(cpy|set|move)|__aeabi_\w+|(exp2?|log(2|10)?|sin|cos|tan|floor|ceil|trunc|round|fmod|fma|sqrt|fabs"
+    r"|fmin|fmax)f?"
+)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A board of Arm's that QEMU has. code, data: where its memories begin, of `bytes` each."""
+    """A board of Arm's that QEMU has. zig_cpu: with its floating-point unit, else floats reach libm in the wrong
+    registers; code, data: where its memories begin, of `bytes` each."""
 
     name: str
     zig_cpu: str
@@ -34,10 +41,10 @@ class Machine:
 
 
 MACHINES = {
-    "cortex-m4": Machine("mps2-an386", "cortex_m4", 0x00000000, 0x20000000, 4 << 20),
-    "cortex-m7": Machine("mps2-an500", "cortex_m7", 0x00000000, 0x20000000, 4 << 20),
-    "cortex-m33": Machine("mps2-an505", "cortex_m33", 0x10000000, 0x38000000, 4 << 20),
-    "cortex-m55": Machine("mps3-an547", "cortex_m55", 0x00000000, 0x20000000, 512 << 10),
+    "cortex-m4": Machine("mps2-an386", "cortex_m4+vfp4d16sp", 0x00000000, 0x20000000, 4 << 20),
+    "cortex-m7": Machine("mps2-an500", "cortex_m7+fp_armv8d16sp", 0x00000000, 0x20000000, 4 << 20),
+    "cortex-m33": Machine("mps2-an505", "cortex_m33+fp_armv8d16sp", 0x10000000, 0x38000000, 4 << 20),
+    "cortex-m55": Machine("mps3-an547", "cortex_m55+fp_armv8d16sp", 0x00000000, 0x20000000, 512 << 10),
 }
 
 
@@ -57,6 +64,11 @@ def missing() -> str | None:
     except EmulationUnavailable as problem:
         return str(problem)
     return None
+
+
+def lacking(symbols: Sequence[str]) -> list[str]:
+    """Those of the functions that a network takes which there are not for such a board."""
+    return [symbol for symbol in symbols if not _AT_HAND.fullmatch(symbol)]
 
 
 def run_network(
@@ -148,7 +160,7 @@ SECTIONS {{
     target = ["-target", "thumb-freestanding-eabihf", f"-mcpu={machine.zig_cpu}"]
     options = [
         "-ffreestanding",
-        "-nostdlib",
+        "-nostartfiles",
         "-fno-sanitize=all",
         *(f"-I{header}" for header in (folder, *headers)),
     ]

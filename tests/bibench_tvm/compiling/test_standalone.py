@@ -20,7 +20,7 @@ from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.compiling.standalone.elf import Elf
 from bibench_tvm.compiling.standalone.library import c_identifier
 from rpc import emulated
-from rpc.emulation import arm32, c_network, qemu
+from rpc.emulation import c_network, cortex_m, qemu
 from rpc.emulation.c_network import CNetwork
 
 ZIG = [sys.executable, "-m", "ziglang", "cc", "-O1"]  # else it builds more than it has in its cache
@@ -209,13 +209,12 @@ def test_microcontrollers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {"libmodel.a", "model.h"} <= set(record(artifact).files) and "libmodel.so" not in record(
         artifact
     ).files
-    if name == "cortex-m55":  # no processor for Linux has its vectors
-        return
-    # An application processor executes what the others do.
-    ours = arm32.run_network(network(artifact), given, cpu="max", timeout_s=60)
+    found = cortex_m.run_network(network(artifact), given, cpu=name, timeout_s=60)
+    said = record(artifact).stack_bytes
+    assert isinstance(said, int) and said - 128 <= found.stack_bytes <= said + 512, found.stack_bytes
     monkeypatch.setenv("BIBENCH_HOST", "generic")
     here = compiled("bnn", tmp_path / "here")
-    for inputs, (image, scores, top) in zip(given, ours, strict=True):
+    for inputs, (image, scores, top) in zip(given, found.outputs, strict=True):
         expected = here.run(*inputs)
         np.testing.assert_allclose(image, expected[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(scores, expected[1], rtol=1e-5, atol=1e-6)
@@ -341,8 +340,8 @@ int main(void) {
 
 
 def test_the_depth_of_the_stack(model: Artifact, tmp_path: Path) -> None:
-    """As painted: what is used of a stack is about what the manifest says. What libm's expf and memcpy take comes
-    on top, and the frame of who calls."""
+    """As painted: what is used of a stack is about what the manifest says. What libm's expf and memcpy take
+    comes on top, and the frame of who calls."""
     folder, program = model.folder / "standalone", tmp_path / "depth"
     (tmp_path / "depth.c").write_text(DEPTH)
     sources = [tmp_path / "depth.c", folder / "libmodel.a"]
@@ -466,4 +465,6 @@ def test_a_microcontroller_has_no_other_library(invoke: Callable, small_file: Pa
     options = ["--target", "cortex-m4", "--standalone", "--name", "kws", "--verify", 1, "--json"]
     done = invoke("compile", small_file, *options, "--out", tmp_path / "out")
     assert done.code == 0 and "libkws.a" in done.json["standalone"]["files"] and done.json["files"] == {}
-    assert "there is no emulator for it" in done.json["verification"]["reason"]
+    found = done.json["verification"]
+    assert found["backend"] == "qemu-system-arm -M mps2-an386, as a library for C"
+    assert (found["passed"], found["samples"], found["integers_exact"]) == (True, 1, True), found["reason"]
