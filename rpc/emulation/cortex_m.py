@@ -30,8 +30,8 @@ _AT_HAND = re.compile(
 
 @dataclass(frozen=True)
 class Machine:
-    """A board of Arm's that QEMU has. zig_cpu: with its floating-point unit, else floats reach libm in the wrong
-    registers; code, data: where its memories begin, of `bytes` each."""
+    """A board of Arm's that QEMU has. zig_cpu: with its floating-point unit, else floats reach libm in
+    the wrong registers; code, data: where its memories begin, of `bytes` each."""
 
     name: str
     zig_cpu: str

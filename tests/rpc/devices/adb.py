@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from under_qemu import on_arm, wrap
+
 given = os.environ
 root = given["PHONE_FOLDER"]
 state = given.get("PHONE_STATE", "device")
@@ -32,11 +34,8 @@ if what == "push":
         print(f"adb: error: failed to copy '{source}' to '{place}': remote No space left on device")
         sys.exit(1)
     shutil.copy(source, place)
-    if source.read_bytes()[:4] == b"\x7fELF":
-        place.rename(f"{place}.elf")
-        dies = given.get("PHONE_DIES")
-        kill = f'case "$1" in time) kill -{dies} $$;; esac' if dies else ""
-        place.write_text(f'#!/bin/sh\n{kill}\nexec qemu-aarch64 -cpu cortex-a76 {place}.elf "$@"\n')
+    dies = given.get("PHONE_DIES")
+    wrap(place, f'case "$1" in time) kill -{dies} $$;; esac' if dies else "")
     print(f"{source}: 1 file pushed")
 elif what == "pull":
     shutil.copy(*rest)
@@ -44,8 +43,7 @@ else:
     (line,) = rest
     if "PHONE_LOST" in given and " time " in line:
         sys.exit(1)
-    machine = given.get("PHONE_MACHINE", "aarch64")
-    line = f"uname() {{ echo {machine}; }}; {line.replace('/data/local/tmp', root)}"
+    line = on_arm(line.replace("/data/local/tmp", root), given.get("PHONE_MACHINE", "aarch64"))
     old = "PHONE_OLD" in given
     done = subprocess.run(["sh", "-c", line], capture_output=old)
     if old:
