@@ -7,11 +7,12 @@ export BIBENCH_VENV
 ./install.sh test
 
 # The Arm tests fail, and do not skip, without an emulator, the system libraries of Arm and LLVM's models of its
-# cores; one test reads the whole of Fashion-MNIST, and one opens a report in a browser.
+# cores. One test reads the whole of Fashion-MNIST, one opens a report in a browser, and one builds with CMake.
 packages=$("$BIBENCH_VENV/bin/python" -c '
 from bibench_tvm.tuning import inner_loop
-from rpc.emulation import qemu
-print(qemu.DEBIAN_PACKAGES, inner_loop.DEBIAN_PACKAGES, "dataset-fashion-mnist chromium")')
+from rpc.emulation import cortex_m, qemu
+print(qemu.DEBIAN_PACKAGES, cortex_m.DEBIAN_PACKAGE, inner_loop.DEBIAN_PACKAGES)
+print("dataset-fashion-mnist chromium cmake make")')
 missing=
 for package in $packages; do
     status=$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null) || status=

@@ -52,7 +52,11 @@ def bench(
     ],
     boards: Annotated[
         list[str] | None,
-        typer.Option("--board", help="The key of a board; again for each further. Left out: this machine."),
+        typer.Option(
+            "--board",
+            help="The key of a board at the tracker, or adb:SERIAL or ssh:HOST; again for each further. Left "
+            "out: this machine.",
+        ),
     ] = None,
     tracker: Tracker = "",
     images: Annotated[
@@ -88,6 +92,7 @@ def bench(
         from rpc import lean
 
         names, judged = _contestants(against, model, out), _task(task, data)
+        _refuse_devices(boards, against=names, task=judged)
         if not names and judged is None:
             lean.import_tvm()  # who compares, compiles
         from bibench_tvm.artifact.artifact import load
@@ -141,9 +146,8 @@ def _measure(
 ) -> None:
     """Add the job's result on one board to the report, and keep what there is after each step."""
     from bibench_tvm.measuring.measure import measure
-    from rpc.session import session
 
-    with session(address, key, wait_s=wait_s, limit_s=limit_s) as board:
+    with _reached(address, key, wait_s, limit_s) as board:
         job.artifact.check_processor(board.info.machine, board.info.features, str(board))
         if job.threads:
             board.use_threads(job.threads)
@@ -201,6 +205,24 @@ def _judge(artifact: Artifact, task: Task, board: Board) -> dict[str, float]:
             ) from error
 
 
+@contextlib.contextmanager
+def _reached(address: Address, key: str, wait_s: float, limit_s: float) -> Iterator[Any]:
+    """A board of the tracker, or a device."""
+    from rpc.devices.device import reach
+    from rpc.devices.transport import is_device
+    from rpc.session import session
+
+    if not is_device(key):
+        with session(address, key, wait_s=wait_s, limit_s=limit_s) as board:
+            yield board
+        return
+    with phase(f"{key}: connecting"):
+        reached = contextlib.ExitStack()
+        device = reached.enter_context(reach(key, limit_s=limit_s))
+    with reached:
+        yield device
+
+
 def _contestants(against: str, model: Path | None, out: Path | None) -> list[str]:
     if not against:
         if model:
@@ -212,6 +234,15 @@ def _contestants(against: str, model: Path | None, out: Path | None) -> list[str
     if out:
         import matplotlib  # noqa: F401  to say at once that it is missing
     return names
+
+
+def _refuse_devices(boards: Sequence[str] | None, **given: object) -> None:
+    """Raise UsageError where something given needs a runtime of TVM on what has none."""
+    from rpc.devices.transport import is_device
+
+    option = next((name for name, value in given.items() if value), None)
+    if option and (found := next(filter(is_device, boards or []), None)):
+        raise UsageError(f"--{option} needs TVM on the board, which {found} has not: leave it out.")
 
 
 def _images(artifact: Artifact, path: Path | None) -> Images | str:
@@ -281,10 +312,13 @@ def _of_architecture(manifest: Manifest) -> Imported | None:
 @contextlib.contextmanager
 def _tracker(keys: list[str] | None, tracker: str) -> Iterator[tuple[Address, list[str]]]:
     """The tracker and the boards to measure; without keys, this machine as a board of its own."""
+    from rpc.devices.transport import check_key
     from rpc.session import local_board, tracker_address
 
     refuse_tracker_alone(tracker, keys)
     if keys:
+        for key in keys:
+            check_key(key)
         yield tracker_address(tracker), list(dict.fromkeys(keys))
         return
     with local_board() as (address, key):
@@ -295,10 +329,13 @@ def _pairs(
     loaded: Sequence[Artifact], keys: Sequence[str], address: Address, left_out: list[str]
 ) -> list[tuple[int, str]]:
     """(index of the artifact, key of the board) for all that fit; a sentence for each that does not."""
+    from rpc.devices.transport import is_device
     from rpc.session import RemoteError, list_boards
 
+    infos = {}
     try:
-        infos = {board.key: board for board in list_boards(address)}
+        if not all(map(is_device, keys)):  # what a device is, it says when it is reached
+            infos = {board.key: board for board in list_boards(address)}
     except RemoteError as error:
         raise BibenchError(str(error)) from error
     pairs = []

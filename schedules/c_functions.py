@@ -48,8 +48,11 @@ class Functions:
     own: int
 
 
-def generate_functions(finished: tvm.IRModule, target: tvm.target.Target, prefix: str) -> Functions:
-    """The kernels of a module that have their schedules; prefix: what the symbols begin with."""
+def generate_functions(
+    finished: tvm.IRModule, target: tvm.target.Target, prefix: str, attributes: str = ""
+) -> Functions:
+    """The kernels of a module that have their schedules; prefix: what the symbols begin with; attributes: of
+    LLVM, for all functions."""
     kernels = {
         name: _over_pointers(function, f"{prefix}_{name.name_hint}")
         for name, function in finished.functions.items()
@@ -62,7 +65,7 @@ def generate_functions(finished: tvm.IRModule, target: tvm.target.Target, prefix
         steps = {symbol: step for kernel in split.values() for symbol, step in kernel.functions.items()}
         made = tvm_ffi.get_global_func("target.build.llvm")(finish()(tvm.IRModule(steps)), target)
     return Functions(
-        text=_local(str(made.inspect_source("ll")), prefix),
+        text=_local(str(made.inspect_source("ll")), prefix, attributes),
         steps={name: kernel.steps for name, kernel in split.items()},
         scratch=max((kernel.scratch for kernel in split.values()), default=0),
         own=max((kernel.own for kernel in split.values()), default=0),
@@ -183,9 +186,9 @@ def _view(buffer: tirx.Buffer, memory: tirx.Var, start: int) -> tirx.DeclBuffer:
     return tirx.DeclBuffer(buffer, data=address)
 
 
-def _local(text: str, prefix: str) -> str:
+def _local(text: str, prefix: str, attributes: str) -> str:
     """The functions seen in their own module alone, and without tables for unwinding, which would name a
     function of the C++ runtime on 32-bit Arm."""
     ours = rf"^define (?:dllexport |weak |dso_local )*(?=[^@]*@({prefix}|_)_)"
     text = re.sub(ours, "define internal ", text, flags=re.M)
-    return re.sub(r"^(attributes #\d+ = \{)", r"\1 nounwind", text, flags=re.M)
+    return re.sub(r"^(attributes #\d+ = \{)", rf"\1 nounwind {attributes}", text, flags=re.M)

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
-from bibench_tvm.artifact.folder import stored_name
+from bibench_tvm.artifact.folder import STANDALONE, stored_name
 from bibench_tvm.artifact.manifest import MODEL, Manifest, Tensor, encode, read
 from bibench_tvm.artifact.threads import run_where_threads_are, use_threads
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from rpc.machine_name import machine_name, this_machine
 
 if TYPE_CHECKING:
+    from rpc.devices.build import NetworkInC
     from rpc.library import Library
 
 _ATTEMPTS = 20  # to read a folder that is being replaced
@@ -89,8 +91,36 @@ class Artifact:
         return _joined([network.run(part) for part in _parts(arrays, count)])
 
     def network_on(self, board: Any) -> Any:
-        """The `rpc.session.Network` of this artifact on a `rpc.session.Board`, sent there anew."""
+        """The `rpc.session.Network` of this artifact on a `rpc.session.Board`, or a `NetworkOnDevice` on a
+        `rpc.devices.device.Device`, sent there anew."""
+        if board.takes_c:
+            return board.network_in_c(self.network_in_c(), len(self.record.inputs))
         return board.network(self.folder / MODEL, self._library.read())
+
+    def network_in_c(self) -> NetworkInC:
+        """The library for C, as the manifest describes it. Raises BibenchError where there is none."""
+        from rpc.devices.build import NetworkInC
+
+        made = self.record.standalone
+        if made is UNSET:
+            raise BibenchError(
+                f"{self.folder} has no library for C, and a device without TVM runs no other. Compile it "
+                "again with --standalone."
+            )
+        name = made.name
+        files = {}
+        for file in f"lib{name}.a", f"{name}.h", f"{name}_threads.h", f"{name}_threads.c":
+            path = self.folder / STANDALONE / file
+            try:
+                files[file] = path.read_bytes()
+            except OSError as error:
+                raise BibenchError(f"{path} cannot be read: {error.strerror or error}.") from error
+            if hashlib.sha256(files[file]).hexdigest() != made.files.get(file):
+                raise BibenchError(
+                    f"{path} is not the file that the manifest describes: it was damaged or exchanged."
+                )
+        outputs = [np.zeros(shape, dtype) for shape, dtype in self._gives]
+        return NetworkInC(name, files, outputs)
 
     def _runs(self, arrays: Sequence[np.ndarray]) -> int:
         """How many runs these arrays make. Raises UsageError where they do not fit."""

@@ -177,6 +177,7 @@ class Standalone(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, Sha256]
     workspace_bytes: Count
     thread_bytes: Count
+    stack_bytes: Count | UnsetType = UNSET  # at most, besides what the functions that it takes need
     alignment: Extent
     code_and_constants: Count
     undefined_symbols: tuple[str, ...]  # what it takes from whom it is linked with

@@ -341,9 +341,15 @@ def _verification(
     lowered, probed = build(imported, target, probe, choose, Options(probe=True, ranges=ranges))
     libraries: tuple[Path | CLibrary, Path | CLibrary] = scratch / MODEL, scratch / PROBE
     if target.runs_as_c:
+        from rpc.emulation import cortex_m
+
         try:
             for_c = for_c or make_standalone(finished, target, DEFAULT_NAME, scratch / MODEL_IN_C)
             libraries = for_c, make_standalone(probed, target, DEFAULT_NAME, scratch / PROBE_IN_C)
+            if target.bare and (absent := cortex_m.lacking(for_c.record.undefined_symbols)):
+                return skipped(
+                    f"{target.name} cannot be verified here: there is no {', '.join(absent)} for it."
+                )
         except BibenchError as error:
             return skipped(f"{target.name} cannot be verified here: {error}")
     return verify(imported, *libraries, lowered, backend, inputs, labels, missed, advance)

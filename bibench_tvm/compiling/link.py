@@ -50,10 +50,10 @@ def link_shared(output: str, objects: Sequence[str], options: object = None) -> 
     _run([*linker(), "-shared", "-s", "-o", output, *objects], output)
 
 
-def assemble(text: Path, output: Path) -> None:
+def assemble(text: Path, output: Path) -> str:
     """LLVM's text -> a relocatable object, for the target that the text names; nothing is optimised.
 
-    Raises BibenchError.
+    Returns what LLVM says meanwhile. Raises BibenchError.
     """
     from tvm.runtime import load_module
 
@@ -63,11 +63,27 @@ def assemble(text: Path, output: Path) -> None:
         module = load_module(str(text))
         with _objects_in_memory(output.parent) as folder:
             made = os.path.join(folder, _OBJECTS[0])
-            module.write_to_file(made, "o")
+            with _standard_error(Path(folder, "said")) as said:
+                module.write_to_file(made, "o")
             flags = ["--strip-debug", "--discard-all"]
             _run([*linker(), "-r", *flags, "-o", str(output), made], str(output))
+            return said.read_text(errors="replace")
     except OSError as error:
         raise BibenchError(f"{output.parent} cannot be written: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def _standard_error(file: Path) -> Iterator[Path]:
+    """Let what this process writes to standard error go to a file: LLVM has no other way to say anything."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(file, "wb") as to:
+            os.dup2(to.fileno(), 2)
+        yield file
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def archive(output: Path, made: Path) -> None:

@@ -45,10 +45,20 @@ def runner_for(target: CompileTarget) -> tuple[str, Runner] | str:
     """(name of the backend, how it runs a library), or the sentence that says why there is none."""
     if target.is_host:
         return "host", run_here
+    from rpc import emulated
+    from rpc.emulation import arm32, cortex_m
+
+    if target.name in cortex_m.MACHINES:
+        if reason := cortex_m.missing():
+            return f"{target.name} cannot be verified here: {reason}"
+        name = target.name
+        return f"qemu-system-arm -M {cortex_m.MACHINES[name].name}, as a library for C", _Emulated(
+            lambda library, batch, limit: (
+                cortex_m.run_network(library.network, batch, cpu=name, timeout_s=limit).outputs
+            )
+        )
     if not target.emulated_cpu:
         return f"{target.name} cannot be verified here: there is no emulator for it."
-    from rpc import emulated
-    from rpc.emulation import arm32
 
     if reason := arm32.missing() if target.runs_as_c else emulated.missing():
         return f"{target.name} cannot be verified here: {reason}"

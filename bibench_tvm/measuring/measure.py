@@ -18,6 +18,7 @@ from bibench_tvm.cli.arrays import random_array
 from bibench_tvm.cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from rpc.devices.device import Device, NetworkOnDevice
     from rpc.session import Board, Network
 
 MILLISECONDS, INSTRUCTIONS = "ms", "instructions"
@@ -29,12 +30,11 @@ WIDE = 0.1  # spread of the runs
 
 Images = tuple[np.ndarray, np.ndarray]
 _TIMED_S = 2.0
-_PART_S = 0.2  # of runs that are asked for at a time: there is progress to show, and Ctrl-C to hear
 _RUNS = (10, 200)
 _PROFILED_RUNS = 30
 
 
-def unit_of(board: Board) -> str:
+def unit_of(board: Board | Device) -> str:
     return INSTRUCTIONS if board.info.emulated else MILLISECONDS
 
 
@@ -54,7 +54,7 @@ def statistics(values: Sequence[float]) -> dict[str, float]:
 
 def measure(
     artifact: Artifact,
-    board: Board,
+    board: Board | Device,
     *,
     images: Images | str,
     runs: int | None,
@@ -64,8 +64,10 @@ def measure(
 
     images: float32 (N, ...) and the class of each, or the reason why there are none; runs: how many are
     timed, by default those of about two seconds, between 10 and 200; progress: `console.phase`. Raises
-    BibenchError, and what the board raises.
+    BibenchError, and what the board raises. A device without TVM has no times of layers, and is checked.
     """
+    from bibench_tvm.measuring.device import facts
+
     manifest, unit = artifact.record, unit_of(board)
     before = board.conditions()
     with progress(f"{board.info.key}: sending {artifact.folder}", 1) as advance:
@@ -74,7 +76,7 @@ def measure(
     inputs = sample_inputs(manifest, None if isinstance(images, str) else images[0])
     once = max(min(network.time(inputs, number=1, repeat=3)), 1e-9)
     count = runs or (3 if unit == INSTRUCTIONS else int(min(max(_TIMED_S / once, _RUNS[0]), _RUNS[1])))
-    together = max(1, int(_PART_S / once))
+    together = count if once * count <= board.part_s else max(1, int(board.part_s / once))
     values: list[float] = []
     with progress(f"{board.info.key}: timing {count} runs", count) as advance:
         while len(values) < count:
@@ -87,6 +89,7 @@ def measure(
         profile = network.profile(inputs, repeat=profiled)
         advance()
     memory = network.peak_memory_bytes()
+    on_device = facts(network, inputs) if board.takes_c else {}
     accuracy, reason = None, images if isinstance(images, str) else ""
     if not isinstance(images, str):
         accuracy = _accuracy(network, manifest, *images, board.info.key, progress)
@@ -115,6 +118,7 @@ def measure(
         "warnings": []
         if board.info.emulated
         else warnings_of(board.info.cores, before, after, total["spread"]),
+        **on_device,
     }
 
 
@@ -160,7 +164,7 @@ def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 def sample_inputs(manifest: Manifest, images: np.ndarray | None) -> list[np.ndarray]:
     """One array for each input: the first images, or numbers at random."""
     if images is not None:
-        return [next(_batches(manifest, images))[0]]
+        return [next(_batches(manifest, images))]
     generator = np.random.default_rng(0)
     return [random_array(generator, tensor.shape, tensor.dtype) for tensor in manifest.inputs]
 
@@ -185,17 +189,17 @@ def check_images(manifest: Manifest, images: np.ndarray, path: object) -> None:
         )
 
 
-def _batches(manifest: Manifest, images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Whole batches, and how many images in each count: the last one is filled up with its last image."""
+def _batches(manifest: Manifest, images: np.ndarray) -> Iterator[np.ndarray]:
+    """Whole batches: the last one is filled up with its last image."""
     size = manifest.inputs[0].shape[0]
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         filled = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-        yield np.ascontiguousarray(filled), len(batch)
+        yield np.ascontiguousarray(filled)
 
 
 def _accuracy(
-    network: Network,
+    network: Network | NetworkOnDevice,
     manifest: Manifest,
     images: np.ndarray,
     labels: np.ndarray,
@@ -204,8 +208,9 @@ def _accuracy(
 ) -> dict[str, Any]:
     right = done = 0
     with progress(f"{key}: accuracy on {len(images)} images", len(images)) as advance:
-        for batch, counted in _batches(manifest, images):
-            scores = network.run([batch])[0][:counted]
+        for outputs in network.run_each([batch] for batch in _batches(manifest, images)):
+            scores = outputs[0][: len(images) - done]
+            counted = len(scores)
             right += int((scores.argmax(-1) == labels[done : done + counted]).sum())
             done += counted
             for _ in range(counted):

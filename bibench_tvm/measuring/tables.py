@@ -20,7 +20,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for result in results:
         alike.setdefault(tuple(layer["name"] for layer in result["layers"]), []).append(result)
     for group in alike.values():
-        console.print(_layers(group))
+        if group[0]["layers"] or group[0]["other_kernels"]:  # a device without TVM does not say
+            console.print(_layers(group))
     for result in results:
         if "against" in result:
             console.print(_against(result, console))
@@ -29,6 +30,9 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for result in results:
         for warning in result["warnings"]:
             console.print(f"{result['board']['key']}: {warning}", style="yellow", soft_wrap=True)
+        if reason := result.get("check", {}).get("reason"):
+            said = f"What it computes was not compared: {reason}"
+            console.print(f"{result['board']['key']}: {said}", style="yellow", soft_wrap=True)
 
 
 def cost(value: float, unit: str) -> str:
@@ -81,6 +85,8 @@ def _summary(results: Sequence[Result]) -> Table:
             f"of the task: {name}",
             lambda r, name=name: f"{r['metrics'][name]:.2%}" if name in r.get("metrics", {}) else "-",
         )
+    if any("check" in result for result in results):
+        row("the same outputs as by", lambda r: r.get("check", {}).get("by") or "-")
     return table
 
 

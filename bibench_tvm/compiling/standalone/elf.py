@@ -35,6 +35,10 @@ class Elf:
         )
 
     @property
+    def pointer_bytes(self) -> int:
+        return 8 if self._wide else 4
+
+    @property
     def loaded_bytes(self) -> int:
         """Code and constants."""
         return sum(s[5] for s in self._sections if s[2] & _ALLOC and s[1] != _NO_BITS)

@@ -22,7 +22,7 @@ from bibench_tvm.artifact.manifest import Standalone, Tensor
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.compiling.link import archive, assemble, link_library
 from bibench_tvm.compiling.processors import CompileTarget
-from bibench_tvm.compiling.standalone import texts
+from bibench_tvm.compiling.standalone import stack, texts
 from bibench_tvm.compiling.standalone.elf import Elf
 from rpc.emulation.c_network import CNetwork
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from schedules.c_functions import Functions
 
 DEFAULT_NAME = "model"
+_ATTRIBUTES = f"nounwind {stack.WARN}"
 _LONGEST_NAME = 60
 # What comes with every C compiler: on 32-bit Arm also what its processors have no instruction for.
 _FROM_C = re.compile(r"mem(cpy|set|move)|__aeabi_\w+")
@@ -90,7 +91,7 @@ def make_standalone(
         flat = flatten(finished)
     except NotFlat as error:
         raise _needs(str(error)) from error
-    functions = generate_functions(finished, target.tvm, name)
+    functions = generate_functions(finished, target.tvm, name, stack.WARN)
     if called := re.search(r"@_*(TVM\w+)", functions.text):
         raise _needs(called[1])
     tensors_in, tensors_out = _named("input", flat.inputs, inputs), _named("output", flat.outputs, outputs)
@@ -103,12 +104,14 @@ def make_standalone(
         "thread_bytes": functions.own,
     }
     about["checksum"] = _checksum(flat, functions.text, about)
+    calls = _calls(flat, functions, name, json.dumps(about))
     try:
         folder.mkdir()
         text, made = folder / f"{name}.ll", folder / f"{name}.o"
-        text.write_text(functions.text + _calls(flat, functions, name, json.dumps(about)))
-        assemble(text, made)
+        text.write_text(functions.text + calls)
+        frames = stack.frame_sizes(assemble(text, made))
         elf = Elf(made.read_bytes())
+        deepest = stack.depth(functions.text + calls, frames, name, elf.pointer_bytes)
         _check(elf)
         libraries = [folder / f"lib{name}.a"]
         archive(libraries[0], made)
@@ -127,6 +130,7 @@ def make_standalone(
             outputs=tensors_out,
             workspace=about["workspace_bytes"],
             own=functions.own,
+            stack=deepest,
             alignment=ALIGNMENT,
             checksum=about["checksum"],
             needs_libm=needs_libm,
@@ -139,6 +143,7 @@ def make_standalone(
         files={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
         workspace_bytes=about["workspace_bytes"],
         thread_bytes=functions.own,
+        stack_bytes=deepest,
         alignment=ALIGNMENT,
         code_and_constants=elf.loaded_bytes,
         undefined_symbols=elf.undefined,
@@ -212,6 +217,7 @@ compute:
   %data = alloca [{len(given)} x ptr]
 {stored}"""
     parameters = ", ".join(f"ptr %{tensor}" for tensor in given)
+    attributes = _ATTRIBUTES
     serial = "".join(f"  call void @{step}(ptr %data, i32 0, i32 1)\n" for step, _ in steps)
     threads = "".join(
         f"  call void %run(ptr %self, ptr @{step}, ptr %data, i32 %tasks)\n"
@@ -224,10 +230,10 @@ compute:
 @{name}_constants = internal constant [{len(constants)} x i8] c"{_quoted(constants)}", align {ALIGNMENT}
 @{name}_about = internal constant [{len(about) + 1} x i8] c"{_quoted(about.encode())}\\00"
 {"".join(texts)}
-define i32 @{name}_run({parameters}) nounwind {{{begin}{serial}  ret i32 0
+define i32 @{name}_run({parameters}) {attributes} {{{begin}{serial}  ret i32 0
 }}
 
-define i32 @{name}_run_threads({parameters}, ptr %pool) nounwind {{{begin}  %run = load ptr, ptr %pool
+define i32 @{name}_run_threads({parameters}, ptr %pool) {attributes} {{{begin}  %run = load ptr, ptr %pool
   %pool.self = getelementptr {{ ptr, ptr, i32 }}, ptr %pool, i32 0, i32 1
   %self = load ptr, ptr %pool.self
   %pool.threads = getelementptr {{ ptr, ptr, i32 }}, ptr %pool, i32 0, i32 2
@@ -235,7 +241,7 @@ define i32 @{name}_run_threads({parameters}, ptr %pool) nounwind {{{begin}  %run
 {threads}  ret i32 0
 }}
 
-define ptr @{name}_info() nounwind {{
+define ptr @{name}_info() {attributes} {{
   ret ptr @{name}_about
 }}
 """
@@ -270,7 +276,7 @@ def _step(
         "ret void",
     ]
     body = "".join(f"  {line}\n" for line in lines)
-    return f"\ndefine internal void @{step}(ptr %data, i32 %task, i32 %tasks) nounwind {{\n{body}}}\n"
+    return f"\ndefine internal void @{step}(ptr %data, i32 %task, i32 %tasks) {_ATTRIBUTES} {{\n{body}}}\n"
 
 
 _QUOTED = [f"\\{byte:02X}" for byte in range(256)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bibench_tvm.artifact.manifest import Tensor
 from bibench_tvm.compiling.processors import CompileTarget
+from bibench_tvm.compiling.standalone.pool import pool_files
 
 _C_TYPES = {
     "float32": "float",
@@ -35,6 +36,7 @@ def write(
     outputs: Sequence[Tensor],
     workspace: int,
     own: int,
+    stack: int,
     alignment: int,
     checksum: str,
     needs_libm: bool,
@@ -44,10 +46,11 @@ def write(
     tensors += [(f"output{i}", tensor) for i, tensor in enumerate(outputs)]
     libraries = "m" if needs_libm and not target.bare else ""
     files = {
-        f"{name}.h": _header(name, title, target, tensors, workspace, own, alignment, checksum),
+        f"{name}.h": _header(name, title, target, tensors, workspace, own, stack, alignment, checksum),
         "example.c": _example(name, tensors),
-        "CMakeLists.txt": _cmake(name, libraries),
+        "CMakeLists.txt": _cmake(name, libraries, target.bare),
         "LICENSES.txt": _licences(),
+        **({} if target.bare else pool_files(name)),
     }
     for file, text in files.items():
         (folder / file).write_text(text, encoding="utf-8")
@@ -61,6 +64,7 @@ def _header(
     tensors: Sequence[tuple[str, Tensor]],
     workspace: int,
     own: int,
+    stack: int,
     alignment: int,
     checksum: str,
 ) -> str:
@@ -87,7 +91,8 @@ def _header(
  * The workspace is {macro}_WORKSPACE_BYTES of the caller's memory at a multiple of {macro}_ALIGNMENT
  * bytes. What is in it before and after a run does not matter. Nothing is allocated and the library has no
  * writable data, so several threads may run it at once, each with a workspace of its own. Large buffers are
- * in the workspace and not on the stack.
+ * in the workspace and not on the stack, of which a run takes {macro}_STACK_BYTES at most, besides what
+ * memcpy and libm take.
  *
  * {name}_run uses the thread that calls it, {name}_run_threads those of a pool of the caller's, and a
  * workspace of {macro}_WORKSPACE_BYTES_OF(threads). Both compute the same.
@@ -104,6 +109,7 @@ def _header(
 {counts}#define {macro}_WORKSPACE_BYTES {workspace}
 #define {macro}_WORKSPACE_BYTES_OF(threads) ({macro}_WORKSPACE_BYTES + ((threads) - 1) * {own})
 #define {macro}_ALIGNMENT {alignment}
+#define {macro}_STACK_BYTES {stack}
 #define {macro}_CHECKSUM "{checksum}"
 
 #ifdef __cplusplus
@@ -184,10 +190,12 @@ int main(int argc, char **argv) {{
 _PRINTED_INTEGER = '"%lld\\n", (long long)'
 
 
-def _cmake(name: str, libraries: str) -> str:
+def _cmake(name: str, libraries: str, bare: bool) -> str:
+    more = "" if bare else f", and `{name}_threads` with the pool of threads"
+    pool = _CMAKE_OF_POOL.replace("@name@", name)
     linked = f"\n  INTERFACE_LINK_LIBRARIES {libraries}" if libraries else ""
     return f"""\
-# add_subdirectory() of this folder gives the target `{name}`, for target_link_libraries(... {name}).
+# add_subdirectory() of this folder gives the target `{name}`, for target_link_libraries(... {name}){more}.
 cmake_minimum_required(VERSION 3.13)
 project({name} C)
 
@@ -195,12 +203,19 @@ add_library({name} STATIC IMPORTED GLOBAL)
 set_target_properties({name} PROPERTIES
   IMPORTED_LOCATION "${{CMAKE_CURRENT_SOURCE_DIR}}/lib{name}.a"
   INTERFACE_INCLUDE_DIRECTORIES "${{CMAKE_CURRENT_SOURCE_DIR}}"{linked})
-
+{"" if bare else pool}
 if(CMAKE_CURRENT_SOURCE_DIR STREQUAL CMAKE_SOURCE_DIR)
   set(CMAKE_C_STANDARD 11)
   add_executable(example example.c)
   target_link_libraries(example {name})
 endif()
+"""
+
+
+_CMAKE_OF_POOL = """
+find_package(Threads REQUIRED)
+add_library(@name@_threads STATIC EXCLUDE_FROM_ALL @name@_threads.c)
+target_link_libraries(@name@_threads PUBLIC @name@ Threads::Threads)
 """
 
 

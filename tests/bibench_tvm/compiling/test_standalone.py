@@ -20,7 +20,7 @@ from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.compiling.standalone.elf import Elf
 from bibench_tvm.compiling.standalone.library import c_identifier
 from rpc import emulated
-from rpc.emulation import arm32, c_network, qemu
+from rpc.emulation import c_network, cortex_m, qemu
 from rpc.emulation.c_network import CNetwork
 
 ZIG = [sys.executable, "-m", "ziglang", "cc", "-O1"]  # else it builds more than it has in its cache
@@ -209,13 +209,12 @@ def test_microcontrollers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {"libmodel.a", "model.h"} <= set(record(artifact).files) and "libmodel.so" not in record(
         artifact
     ).files
-    if name == "cortex-m55":  # no processor for Linux has its vectors
-        return
-    # An application processor executes what the others do.
-    ours = arm32.run_network(network(artifact), given, cpu="max", timeout_s=60)
+    found = cortex_m.run_network(network(artifact), given, cpu=name, timeout_s=60)
+    said = record(artifact).stack_bytes
+    assert isinstance(said, int) and said - 128 <= found.stack_bytes <= said + 512, found.stack_bytes
     monkeypatch.setenv("BIBENCH_HOST", "generic")
     here = compiled("bnn", tmp_path / "here")
-    for inputs, (image, scores, top) in zip(given, ours, strict=True):
+    for inputs, (image, scores, top) in zip(given, found.outputs, strict=True):
         expected = here.run(*inputs)
         np.testing.assert_allclose(image, expected[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(scores, expected[1], rtol=1e-5, atol=1e-6)
@@ -260,6 +259,109 @@ def test_two_networks_in_one_program(model: Artifact, tmp_path: Path) -> None:
     vector = (np.arange(19) % 5 - 2).astype(np.float32).reshape(1, 19)
     expected = [value for made in (model, other) for value in made.run(image, vector)[1].ravel()]
     assert [np.float32(word) for word in said.split()] == expected
+
+
+POOLED = """
+#include "model_threads.h"
+#include <stdio.h>
+#include <stdlib.h>
+static float image[MODEL_INPUT0_COUNT], vector[MODEL_INPUT1_COUNT];
+static struct {
+  float maps[MODEL_OUTPUT0_COUNT], scores[MODEL_OUTPUT1_COUNT];
+  int64_t top[MODEL_OUTPUT2_COUNT];
+} out;
+static _Alignas(MODEL_ALIGNMENT) char memory[MODEL_WORKSPACE_BYTES_OF(4)];
+int main(void) {
+  if (model_threads_start(0)) return 3;
+  for (int i = 0; i < MODEL_INPUT0_COUNT; i++) image[i] = (float)(i % 7 - 3);
+  for (int i = 0; i < MODEL_INPUT1_COUNT; i++) vector[i] = (float)(i % 5 - 2);
+  for (int32_t threads = 0; threads <= 4; threads += threads ? threads : 1) {
+    const struct model_pool *pool = threads ? model_threads_start(threads) : NULL;
+    if (threads && !pool) return 1;
+    for (int run = 0; run < (threads ? 50 : 1); run++) {
+      int failed = pool ? model_run_threads(image, vector, out.maps, out.scores, out.top, memory, pool)
+                        : model_run(image, vector, out.maps, out.scores, out.top, memory);
+      if (failed) return 2;
+    }
+    if (pool) model_threads_stop(pool);
+    fwrite(&out, sizeof out, 1, stdout);
+  }
+}
+"""
+
+
+def test_our_pool_of_threads(model: Artifact, tmp_path: Path) -> None:
+    """1, 2 and 4 threads, fifty runs on each pool, compute what the thread that calls does alone."""
+    folder, program = model.folder / "standalone", tmp_path / "pooled"
+    (tmp_path / "pooled.c").write_text(POOLED)
+    sources = [tmp_path / "pooled.c", folder / "model_threads.c", folder / "libmodel.a"]
+    command = [*ZIG, "-std=c11", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{folder}", *sources, "-lm"]
+    subprocess.run([*command, "-o", program], check=True)
+    said = subprocess.run([program], capture_output=True, check=True).stdout
+    size = len(said) // 4
+    assert size and [said[i * size : (i + 1) * size] for i in range(1, 4)] == [said[:size]] * 3
+    image = (np.arange(192) % 7 - 3).astype(np.float32).reshape(1, 3, 8, 8)
+    vector = (np.arange(19) % 5 - 2).astype(np.float32).reshape(1, 19)
+    assert said.startswith(model.run(image, vector)[0].tobytes())
+
+
+DEPTH = """
+#define _GNU_SOURCE
+#include "model.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+enum { SIZE = 1 << 20 };
+static _Alignas(4096) unsigned char stack[SIZE];
+static float image[MODEL_INPUT0_COUNT], vector[MODEL_INPUT1_COUNT], maps[MODEL_OUTPUT0_COUNT];
+static float scores[MODEL_OUTPUT1_COUNT];
+static int64_t top[MODEL_OUTPUT2_COUNT];
+static _Alignas(MODEL_ALIGNMENT) char memory[MODEL_WORKSPACE_BYTES];
+static unsigned char *before;
+static void *live(void *unused) {
+  volatile unsigned char *here = (unsigned char *)__builtin_frame_address(0) - 512;
+  for (volatile unsigned char *at = stack + 65536; at < here; at++) *at = 0xA5;
+  before = (unsigned char *)__builtin_frame_address(0);
+  return model_run(image, vector, maps, scores, top, memory) ? stack : unused;
+}
+int main(void) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  void *failed;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstack(&attributes, stack, SIZE);
+  if (pthread_create(&thread, &attributes, live, NULL) || pthread_join(thread, &failed) || failed) return 1;
+  unsigned char *at = stack + 65536;
+  while (*at == 0xA5) at++;
+  printf("%ld", (long)(before - at));
+  return 0;
+}
+"""
+
+
+def test_the_depth_of_the_stack(model: Artifact, tmp_path: Path) -> None:
+    """As painted: what is used of a stack is about what the manifest says. What libm's expf and memcpy take
+    comes on top, and the frame of who calls."""
+    folder, program = model.folder / "standalone", tmp_path / "depth"
+    (tmp_path / "depth.c").write_text(DEPTH)
+    sources = [tmp_path / "depth.c", folder / "libmodel.a"]
+    subprocess.run([*ZIG, "-pthread", f"-I{folder}", *sources, "-lm", "-o", program], check=True)
+    used = int(subprocess.run([program], capture_output=True, text=True, check=True).stdout)
+    said = record(model).stack_bytes
+    assert isinstance(said, int) and said - 512 <= used <= said + 1024, (used, said)
+
+
+NM = {"mem" + end for end in ("cpy", "set", "move")} | {"expf"}
+
+
+@pytest.mark.parametrize("target", ["host", "arm_cpu", "kirin980", "armv7", "cortex-m4", "cortex-m33"])
+def test_every_target_takes_little_and_writes_nothing(target: str, small_file: Path, tmp_path: Path) -> None:
+    artifact = compile_model(small_file, target=target, out=tmp_path, standalone=True)
+    content = (tmp_path / "standalone/libmodel.a").read_bytes()
+    elf = Elf(content[content.index(b"\x7fELF") :])
+    taken = {symbol for symbol in elf.undefined if not symbol.startswith("__aeabi_")}
+    assert taken <= NM and not elf.writable, (taken, elf.writable)
+    assert 0 < record(artifact).stack_bytes < 16384
 
 
 def test_the_example(model: Artifact, tmp_path: Path) -> None:
@@ -316,6 +418,10 @@ def test_what_the_library_takes_and_has(model: Artifact, tmp_path: Path) -> None
         and elf.undefined == record(model).undefined_symbols
     )
     assert elf.defined == ("model_info", "model_run", "model_run_threads") and not elf.writable
+    made = record(model)
+    assert (
+        f"#define MODEL_STACK_BYTES {made.stack_bytes}" in (model.folder / "standalone/model.h").read_text()
+    )
     (tmp_path / "data.c").write_text(
         "int writable = 1; int zero; extern int other; int get(void) { return other; }"
     )
@@ -359,4 +465,6 @@ def test_a_microcontroller_has_no_other_library(invoke: Callable, small_file: Pa
     options = ["--target", "cortex-m4", "--standalone", "--name", "kws", "--verify", 1, "--json"]
     done = invoke("compile", small_file, *options, "--out", tmp_path / "out")
     assert done.code == 0 and "libkws.a" in done.json["standalone"]["files"] and done.json["files"] == {}
-    assert "there is no emulator for it" in done.json["verification"]["reason"]
+    found = done.json["verification"]
+    assert found["backend"] == "qemu-system-arm -M mps2-an386, as a library for C"
+    assert (found["passed"], found["samples"], found["integers_exact"]) == (True, 1, True), found["reason"]

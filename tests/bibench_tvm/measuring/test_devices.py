@@ -1,0 +1,220 @@
+"""Devices by adb and by ssh: a network in C goes there, computes what it should, and is timed."""
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bibench_tvm import BibenchError, compile_model
+from bibench_tvm.artifact.artifact import Artifact
+from bibench_tvm.measuring import device as device_facts
+from rpc import emulated
+from rpc.devices.answers import Done, Timing, answer
+from rpc.devices.device import reach
+from rpc.devices.here import run_here
+from rpc.listing import RemoteError
+
+SERIAL = "adb:R5CT20ABC"
+ADB = Path(__file__).parents[2] / "rpc/devices/adb.py"
+SSH = ADB.with_name("ssh.py")
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    path = folder / name
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
+    """The folder of a phone's programs, which adb.py stands in for."""
+    folder, tools = tmp_path / "phone", tmp_path / "tools"
+    folder.mkdir()
+    tools.mkdir()
+    program(tools, "adb", f'#!/bin/sh\nexec {sys.executable} {ADB} "$@"\n')
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("PHONE_FOLDER", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arm(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The small network for a phone: (1, 4, 8, 8) -> (1, 5)."""
+    return compile_model(small_file, target="kirin980", out=tmp_path_factory.mktemp("arm"), standalone=True)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 4, 8, 8), np.uint8)
+    np.savez(path, images=pixels, labels=np.arange(7) % 5, mean=np.full(4, 0.5), std=np.float32(0.25))
+    return path
+
+
+def test_bench_on_a_phone(invoke: Callable, phone: Path, arm: Artifact, images: Path) -> None:
+    options = ["--images", images, "--runs", 3, "--threads", 2, "--json"]
+    done = invoke("bench", arm.folder, "--board", SERIAL, *options)
+    assert done.code == 0, done.stderr
+    (result,) = done.json["results"]
+    assert result["board"]["key"] == SERIAL and result["board"]["machine"] == "aarch64"
+    assert result["board"]["cpu"] == "cortex-a76" and "dotprod" in result["board"]["features"]
+    assert result["latency_ms"]["runs"] == 3 and result["latency_ms"]["min"] > 0
+    assert result["check"] == {"identical": True, "by": "qemu-aarch64 -cpu max", "reason": ""}
+    assert len(result["timed_on_cores"]) == result["threads"] == 2 and result["warm_up_runs"] >= 1
+    assert result["accuracy"]["images"] == 7 and result["peak_memory_bytes"] > 0
+    assert result["layers"] == [] and {"governor", "mhz"} <= set(result["conditions"]["before"])
+    assert list(phone.iterdir()) == [], "nothing is left there"
+
+
+def test_the_same_as_the_artifact(phone: Path, arm: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over an adb that says nothing of the exit status, and ends lines as Windows does."""
+    monkeypatch.setenv("PHONE_OLD", "1")
+    chance = np.random.default_rng(0)
+    samples = [[chance.standard_normal((1, 4, 8, 8)).astype(np.float32)] for _ in range(3)]
+    expected = emulated.run(arm.folder / "model.so", samples, cpu="cortex-a76", timeout_s=60)
+    with reach(SERIAL, limit_s=60) as device:
+        network = arm.network_on(device)
+        found = list(network.run_each(samples))
+        assert [a.tobytes() for (a,) in found] == [b.tobytes() for (b,) in expected]
+        seconds = network.time(samples[1], number=2, repeat=2)
+        assert len(seconds) == 2 and min(seconds) > 0
+        assert isinstance(network.timing, Timing) and len(network.timing.nanoseconds) == 4
+        assert network.timed_outputs[0].tobytes() == expected[1][0].tobytes()
+        with pytest.raises(RemoteError, match="4096 threads were asked for, and the device adb:R5CT20ABC"):
+            device.use_threads(4096)
+
+
+@pytest.fixture
+def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
+    """The folder of a host's programs, which ssh.py stands in for."""
+    folder, tools = tmp_path / "host", tmp_path / "tools"
+    folder.mkdir()
+    tools.mkdir()
+    program(tools, "ssh", f'#!/bin/sh\nexec {sys.executable} {SSH} "$@"\n')
+    monkeypatch.setenv("HOST_FOLDER", str(folder))
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return folder
+
+
+def test_bench_over_ssh(
+    invoke: Callable, login: Path, arm: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = invoke("bench", arm.folder, "--board", "ssh:me@host", "--runs", 5, "--json")
+    assert done.code == 0, done.stderr
+    (result,) = done.json["results"]
+    assert result["check"]["identical"] is True and result["latency_ms"]["runs"] == 5
+    assert list(login.iterdir()) == []
+    for said, sentence in (
+        (
+            "ssh: Could not resolve hostname host: Name or service not known",
+            "There is no host of the name in",
+        ),
+        ("ssh: connect to host host port 22: Connection refused", "reached: no ssh server listens there."),
+        (
+            "me@host: Permission denied (publickey).",
+            "does not let this user in by key. Type: ssh-copy-id me@host",
+        ),
+        (
+            "Host key verification failed.",
+            "is not known here, or has changed. Look at it once by hand: ssh me@host",
+        ),
+        ("kex_exchange_identification: read: reset", "ended before the work did."),
+    ):
+        monkeypatch.setenv("SSH_SAYS", said)
+        done = invoke("bench", arm.folder, "--board", "ssh:me@host", "--json")
+        assert done.code == 1 and sentence in done.json["error"], done.json
+
+
+FAULTS: list[tuple[dict[str, str], str]] = [
+    ({"PHONE_STATE": ""}, "adb has no device R5CT20ABC. It has none at all."),
+    ({"PHONE_STATE": "unauthorized"}, "does not trust this machine. Unlock it, and allow debugging"),
+    ({"PHONE_STATE": "offline"}, "is offline. Unplug it"),
+    ({"PHONE_STATE": "no permissions (user in plugdev group)"}, "this user may not use it. On Debian, type:"),
+    ({"PHONE_STATE": "recovery"}, "is in the state 'recovery': start Android."),
+    ({"PHONE_FULL": "1"}, "The device adb:R5CT20ABC has no space left: sending "),
+    ({"PHONE_MACHINE": "riscv64"}, "is riscv64, and programs are made for aarch64, armv7l, x86_64."),
+    ({"PHONE_DIES": "ILL"}, "died of SIGILL: it used an instruction that this processor does not have."),
+    ({"PHONE_DIES": "KILL"}, "died of SIGKILL: it was killed, perhaps for want of memory."),
+    ({"PHONE_DIES": "ALRM"}, "ran longer than 3600 s, and was ended: --limit."),
+    ({"PHONE_LOST": "1"}, "The connection to the device adb:R5CT20ABC ended before the work did."),
+]
+
+
+@pytest.mark.parametrize(("phone_is", "sentence"), FAULTS)
+def test_faults_are_sentences(
+    invoke: Callable,
+    phone: Path,
+    arm: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    phone_is: dict[str, str],
+    sentence: str,
+) -> None:
+    for name, value in phone_is.items():
+        monkeypatch.setenv(name, value)
+    done = invoke("bench", arm.folder, "--board", SERIAL, "--json")
+    assert done.code == 1 and sentence in done.json["error"], done.json
+    assert list(phone.iterdir()) == []
+
+
+def test_what_does_not_fit_a_phone(
+    invoke: Callable, phone: Path, arm: Artifact, artifact: Artifact, small_file: Path, tmp_path: Path
+) -> None:
+    done = invoke("bench", artifact.folder, "--board", SERIAL, "--json")
+    assert done.code == 1 and "(x86_64), and the device adb:R5CT20ABC is aarch64" in done.json["error"]
+    plain = compile_model(small_file, target="kirin980", out=tmp_path / "plain")
+    done = invoke("bench", plain.folder, arm.folder, "--board", SERIAL, "--runs", 2, "--json")
+    assert done.code == 1 and len(done.json["results"]) == 1
+    assert "has no library for C, and a device without TVM runs no other" in done.json["failed"][0]
+    header = (arm.folder / "standalone" / "model.h").resolve()
+    kept = header.read_bytes()
+    try:
+        header.write_bytes(kept + b"\n")
+        with pytest.raises(BibenchError, match="model.h is not the file that the manifest describes"):
+            arm.network_in_c()
+    finally:
+        header.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--board", "adb:"], 2, "'adb:' names no device: write adb:SERIAL"),
+        (["--board", "ssh:-oProxyCommand=true"], 2, "names no device"),
+        (["--board", "ssh:a b"], 2, "names no device"),
+        (["--board", "ssh:pi", "--against", "topi"], 2, "--against needs TVM on the board"),
+    ],
+)
+def test_wrong_keys(invoke: Callable, artifact: Artifact, options: list, code: int, sentence: str) -> None:
+    done = invoke("bench", artifact.folder, *options, "--json")
+    assert done.code == code and sentence in done.json["error"]
+
+
+def test_without_adb(invoke: Callable, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    for key, tool in (SERIAL, "adb"), ("ssh:pi", "ssh"):
+        done = invoke("bench", artifact.folder, "--board", key, "--json")
+        assert done.code == 1 and f"{tool} is not installed here. Type: " in done.json["error"]
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b"hello", b'{"samples": -1}', b"\xff"])
+def test_nonsense_is_refused(said: bytes) -> None:
+    with pytest.raises(RemoteError, match="What the program on the device says makes no sense"):
+        answer(said, Done, "the device")
+
+
+def test_another_result_is_a_failure(
+    invoke: Callable, phone: Path, arm: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def off(*arguments: Any) -> tuple[str, list[list[np.ndarray]]]:
+        by, ((scores,),) = run_here(*arguments)
+        scores.view(np.uint8)[0, 0] ^= 1
+        return by, [[scores]]
+
+    monkeypatch.setattr(device_facts, "run_here", off)
+    done = invoke("bench", arm.folder, "--board", SERIAL, "--runs", 2, "--json")
+    assert done.code == 1 and "is wrong: output 0 is not what the same program" in done.json["error"]
