@@ -173,8 +173,7 @@ def load_checkpoint(
     Args:
         path: a file of `save_checkpoint`, or of a plain state dict.
         arch, algorithm, variant: needed for a plain state dict (algorithm "fp32" and variant "paper" if
-        left out);
-            for a checkpoint they have to agree with it.
+            left out); for a checkpoint they have to agree with it.
 
     Returns:
         The model in evaluation mode, and the checkpoint's metadata: everything but the weights, as a file of
