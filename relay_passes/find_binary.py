@@ -66,7 +66,9 @@ from relay_passes.ir.two_valued import (
     ThreeValued,
     TwoValued,
     binary_weights,
+    few_values,
     moved_from,
+    number,
     planes_of,
     steps_of,
     three_values,
@@ -173,6 +175,10 @@ class _Search:
             listed = f"{', '.join(taken[:-1])} and {taken[-1]}"
             return f"not binary: it comes from {by}, and takes the values {listed}{more}"
         made = made_by(builder, x)
+        if (scaled := self._scaled_and_moved(builder, made)) is not None:
+            return self._why_not(builder, scaled)
+        if isinstance(made, relax.TupleGetItem) and moved_from(builder, made) is None:
+            made = made_by(builder, made.tuple_value)
         name = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
         name = name.removeprefix("bibench.")
         if (source := moved_from(builder, made)) is not None:
@@ -191,6 +197,16 @@ class _Search:
             pairs = dict.fromkeys(f"{v.low:g} and {v.high:g}" for v in of_parts if v)
             return f"not binary: it comes from concat, whose parts take different values: {'; '.join(pairs)}"
         return f"not binary: it comes from {name}, not from a sign"
+
+    def _scaled_and_moved(self, builder: relax.BlockBuilder, made: relax.Expr) -> relax.Expr | None:
+        """What arithmetic with numbers was done to, where that is computed and is in the way itself."""
+        if not is_call(made, "relax.add", "relax.subtract", "relax.multiply", "relax.divide"):
+            return None
+        computed = [arg for arg in made.args if number(arg) is None]
+        if len(computed) != 1 or computed[0] in self.inputs or not is_call(made_by(builder, computed[0])):
+            return None
+        few = few_values(builder, computed[0], self.numbers)
+        return computed[0] if few is None else None
 
     def _pack(
         self,

@@ -472,7 +472,7 @@ def codes_of(value: float, base: float, scales: Sequence[float]) -> tuple[int, .
     )
 
 
-_AFFINE = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
+_ARITHMETIC = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.negative"}
 
 
 def _image(value: relax.Call, v: Any) -> np.ndarray:
@@ -525,24 +525,22 @@ def truth(
         return builder.emit(compare(value.args[0], relax.const(0, dtype_of(value.args[0]))))
     if name == "relax.astype" and dtype_of(value.args[0]) == "bool":
         return value.args[0]
-    if name == "relax.multiply" and not any(is_constant(arg) for arg in value.args):
-        others = []  # where each is not 0, or is above 0
-        for arg in value.args:
-            if (own := two_values(builder, arg, numbers)) is not None:
-                higher = truth(builder, arg, own, numbers)
-                if values.low < 0 < values.high:
-                    others.append(higher)
-                    continue
-                others.append(_opposite(builder, higher) if own.high == 0.0 else higher)
-        if values.low < 0 < values.high:
-            return _opposite(builder, builder.emit(relax.op.logical_xor(*others)))
-        met = builder.emit(relax.op.logical_and(*others))
-        return _opposite(builder, met) if values.high == 0.0 else met
-    if name in _AFFINE or name == "relax.negative":
-        for inner in value.args:
-            if (own := two_values(builder, inner, numbers)) is not None:
-                higher = truth(builder, inner, own, numbers)
-                return higher if _rises(value, own) else _opposite(builder, higher)
+    if name in _ARITHMETIC:
+        computed = [arg for arg in value.args if number(arg) is None]
+        known = [of for arg in computed if (of := two_values(builder, arg, numbers)) is not None]
+        if len(known) == 2 and name == "relax.multiply" and _multiplied(*known) is not None:
+            highs = [truth(builder, arg, of, numbers) for arg, of in zip(computed, known, strict=True)]
+            if values.low < 0 < values.high:
+                return _opposite(builder, builder.emit(relax.op.logical_xor(*highs)))
+            not_zero = [
+                _opposite(builder, high) if of.high == 0.0 else high
+                for high, of in zip(highs, known, strict=True)
+            ]
+            met = builder.emit(relax.op.logical_and(*not_zero))
+            return _opposite(builder, met) if values.high == 0.0 else met
+        if len(computed) == len(known) == 1 and shape_of(computed[0]) == shape_of(expr):
+            higher = truth(builder, computed[0], known[0], numbers)
+            return higher if _rises(value, known[0]) else _opposite(builder, higher)
     middle = relax.const((values.low + values.high) / 2, "float32")
     return builder.emit(relax.op.greater_equal(expr, middle))  # equal: moved from a `sign` of 0, which is +1
 
