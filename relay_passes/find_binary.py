@@ -199,8 +199,9 @@ class _Search:
         return f"not binary: it comes from {name}, not from a sign"
 
     def _scaled_and_moved(self, builder: relax.BlockBuilder, made: relax.Expr) -> relax.Expr | None:
-        """What arithmetic with numbers was done to, where that is computed and is in the way itself."""
-        if not is_call(made, "relax.add", "relax.subtract", "relax.multiply", "relax.divide"):
+        """What was cast, or arithmetic with numbers was done to, where that is computed and is in the way."""
+        arithmetic = "relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.astype"
+        if not is_call(made, *arithmetic):
             return None
         computed = [arg for arg in made.args if number(arg) is None]
         if len(computed) != 1 or computed[0] in self.inputs or not is_call(made_by(builder, computed[0])):

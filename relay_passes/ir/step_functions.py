@@ -359,7 +359,7 @@ def _derive(
 
     if name in ("relax.add", "relax.subtract"):
         way = _both_ways(ways[0], _turned(ways[1], 1 if name == "relax.add" else -1))
-        way = np.where(args[0].finite & args[1].finite, way, _UNKNOWN)
+        way = np.where(args[0].finite | args[1].finite, way, _UNKNOWN)  # no infinity meets another
     elif name == "relax.negative":
         way = _turned(ways[0], -1)
     elif name in ("relax.multiply", "relax.divide"):

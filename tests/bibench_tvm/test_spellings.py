@@ -157,7 +157,6 @@ SIGNS: dict[str, Function] = {
     "equal to True": lambda x: ((x >= 0) == True).float() * 2 - 1,  # noqa: E712
     "a table": lambda x: TABLE[(x >= 0).long()],
     "an embedding": lambda x: F.embedding((x >= 0).long(), TABLE[:, None]).squeeze(-1),
-    "argmin": lambda x: torch.stack([x, torch.zeros_like(x)]).argmin(0).float() * 2 - 1,
     "bucketize": lambda x: torch.bucketize(x, torch.zeros(1), right=True).float() * 2 - 1,
     "threshold": threshold,
     "lerp": lambda x: torch.lerp(-torch.ones_like(x), torch.ones_like(x), (x >= 0).float()),
@@ -240,6 +239,7 @@ FLOATS: dict[str, tuple[Function, str]] = {
     "almost a sign": (lambda x: x / (x.abs() + 1e-12), "it comes from divide, not from a sign"),
     "a steep clip": (lambda x: (x * 1e30).clamp(-1, 1), "it comes from clip, not from a sign"),
     "a norm of bits": (lambda x: F.layer_norm(bits(x), (4, 4)), "it comes from layer_norm, not from a sign"),
+    "argmin": (lambda x: torch.stack([x, -x]).argmin(0).float() * 2 - 1, "it comes from argmin, not from"),
     "softmax": (lambda x: x.softmax(1), "it comes from softmax, not from a sign"),
 }
 
