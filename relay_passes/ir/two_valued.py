@@ -10,7 +10,8 @@ over what is never negative it takes 0 and 1, over what is never 0 it takes -1 a
 Where nothing but an accident of floats is exactly 0, it is taken as +1 there, and `TwoValued.accident` says
 so; where 0 is a matter of course, it has three values. What is computed of one tensor alone, element by
 element, is judged by the values that it takes (`step_functions.py`): `clip(sign(x), 0, 1)` is 1 where x is
-above 0, and exact.
+above 0, and exact. An activation of up to eight values that are sums of two or three scales is as many planes
+of bits (`Planes`).
 """
 
 from __future__ import annotations
