@@ -16,6 +16,9 @@ Of other values, x = p s + q and w = alpha[o] t + beta[o] with s and t of -1 and
 whose second sum is one more convolution, of which all weights are +1: its one output channel serves all of
 the layer's, but for groups. The third depends on the taps that lie in the padding, see `bibench.border`.
 
+An activation of a few values more is a sum of such, x = x_1 + x_2, and so is the layer's result: of 2 bits,
+{0, 2d} + {0, d}.
+
 A transposed convolution is several ordinary ones (`ir/transposed.py`), whose sums lie side by side.
 
 A product of two activations is the same, with what the bits of {0, 1} want added at run time, see
@@ -29,6 +32,8 @@ Ensures: every layer with two-valued operands is a binary operator with a halo o
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
+from typing import TypeGuard
 
 import numpy as np
 import tvm
@@ -56,10 +61,15 @@ from relay_passes.ir.transfers.operands import fields
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
 from relay_passes.ir.two_valued import (
     BinaryWeights,
+    Plane,
+    Planes,
     ThreeValued,
     TwoValued,
     binary_weights,
+    few_values,
     moved_from,
+    number,
+    planes_of,
     steps_of,
     three_values,
     truth,
@@ -70,6 +80,8 @@ from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
 from schedules.parts.borders import inside_sums
 from schedules.targets import KernelTarget
+
+Bits = TwoValued | ThreeValued | Planes
 
 SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"
 
@@ -140,16 +152,15 @@ class _Search:
             )
         )
 
-    def _activation(
-        self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input"
-    ) -> TwoValued | ThreeValued | str:
-        """The two values of an activation that a bit can stand for, or three, or the reason in words."""
-        values = two_values(builder, x, self.numbers)
-        if values is None:
-            if three := three_values(builder, x, self.numbers):
-                return three
-            return f"{what} is {self._why_not(builder, x)}"
-        return values
+    def _activation(self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input") -> Bits | str:
+        """The two values of an activation that a bit can stand for, or three, or a few, or the reason in
+        words."""
+        found = (
+            two_values(builder, x, self.numbers)
+            or three_values(builder, x, self.numbers)
+            or planes_of(builder, x, self.numbers)
+        )
+        return found or f"{what} is {self._why_not(builder, x)}"
 
     def _why_not(self, builder: relax.BlockBuilder, x: relax.Expr) -> str:
         """What is in the way of two values, as the end of a sentence."""
@@ -157,13 +168,17 @@ class _Search:
             return f"two-valued, {found.low:g} and {found.high:g}"
         if isinstance(other := steps_of(builder, x, self.numbers), Values):
             by = made_by(builder, x).op.name.removeprefix("relax.")
-            taken = [f"{value:g}" for value in other.found[:4]]
+            taken = [f"{value + 0.0:g}" for value in other.found[:4]]
             if len(taken) < 2:
                 return f"not binary: it comes from {by}, and takes the value {taken[0]} alone"
             more = " and others" if len(other.found) > 4 else ""
             listed = f"{', '.join(taken[:-1])} and {taken[-1]}"
             return f"not binary: it comes from {by}, and takes the values {listed}{more}"
         made = made_by(builder, x)
+        if (scaled := self._scaled_and_moved(builder, made)) is not None:
+            return self._why_not(builder, scaled)
+        if isinstance(made, relax.TupleGetItem) and moved_from(builder, made) is None:
+            made = made_by(builder, made.tuple_value)
         name = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
         name = name.removeprefix("bibench.")
         if (source := moved_from(builder, made)) is not None:
@@ -183,6 +198,17 @@ class _Search:
             return f"not binary: it comes from concat, whose parts take different values: {'; '.join(pairs)}"
         return f"not binary: it comes from {name}, not from a sign"
 
+    def _scaled_and_moved(self, builder: relax.BlockBuilder, made: relax.Expr) -> relax.Expr | None:
+        """What was cast, or arithmetic with numbers was done to, where that is computed and is in the way."""
+        arithmetic = "relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.astype"
+        if not is_call(made, *arithmetic):
+            return None
+        computed = [arg for arg in made.args if number(arg) is None]
+        if len(computed) != 1 or computed[0] in self.inputs or not is_call(made_by(builder, computed[0])):
+            return None
+        few = few_values(builder, computed[0], self.numbers)
+        return computed[0] if few is None else None
+
     def _pack(
         self,
         builder: relax.BlockBuilder,
@@ -192,7 +218,8 @@ class _Search:
         word: int,
         plane: int = 0,
     ) -> relax.Expr:
-        """plane: 0 for two values; of three values 1 for what is above 0, and -1 for what is below."""
+        """plane: 0 for two values; of three values 1 for what is above 0, and -1 for what is below; see
+        `Plane`."""
         key = (x, groups, word, plane)
         if key not in self.packed:
             planes = _planes(builder, x)
@@ -200,6 +227,9 @@ class _Search:
             source = x if planes is None else planes
             if isinstance(values, ThreeValued):
                 bits = (values.above if plane > 0 else values.below)(source)
+            elif isinstance(values, Plane):
+                bits = values.bits(source)
+                bits = builder.emit(relax.op.logical_not(bits)) if values.high == 0.0 else bits
             else:
                 bits = self._bits(builder, source, values)
             pack = Pack(packing=Packing(channels, word, groups), planar=planes is not None)
@@ -227,7 +257,7 @@ class _Search:
         self._note_binary(builder, x, values, layer, conv.macs, stored, conv, weights)
         if _is_plain(values, weights):
             return self._scaled(builder, self._dot(builder, x, values, layer, signs, word), values, weights)
-        result = builder.emit(self._shifted(builder, x, values, layer, signs, weights, word))
+        result = builder.emit(self._of_parts(builder, x, values, layer, signs, weights, word))
         return self._as_known(builder, value, result)
 
     def _dot(
@@ -251,6 +281,7 @@ class _Search:
                 packing=Packing(conv.channels, word, conv.groups),
                 zero_one=_is_zero_one(values),
                 plane=plane,
+                part=(values.low, values.high) if isinstance(values, Plane) else None,
                 phase=phase,
                 levels=values.levels if isinstance(values, TwoValued) else None,
                 of_input=of_input,
@@ -259,7 +290,9 @@ class _Search:
                 call("bibench.binary_convolution", words, relax.const(signs), attributes=binary)
             )
 
-        return builder.emit(relax.op.subtract(dot(1), dot(-1))) if isinstance(values, ThreeValued) else dot(0)
+        if isinstance(values, ThreeValued):
+            return builder.emit(relax.op.subtract(dot(1), dot(-1)))
+        return dot(values.index if isinstance(values, Plane) else 0)
 
     def _scaled(
         self,
@@ -274,6 +307,22 @@ class _Search:
             return result
         factor = scale[0] if (scale == scale[0]).all() else scale
         return relax.op.multiply(builder.emit(result), relax.const(factor))
+
+    def _of_parts(
+        self,
+        builder: relax.BlockBuilder,
+        x: relax.Expr,
+        values: Bits,
+        layer: Contraction,
+        signs: np.ndarray,
+        weights: BinaryWeights,
+        word: int,
+        phase: Phase | None = None,
+    ) -> relax.Expr:
+        """The layer's result in float32: the sum over the parts of its operand."""
+        parts = values.parts if isinstance(values, Planes) else (values,)
+        results = [self._shifted(builder, x, part, layer, signs, weights, word, phase) for part in parts]
+        return reduce(lambda a, b: builder.emit(relax.op.add(a, b)), results)
 
     def _shifted(
         self,
@@ -323,7 +372,7 @@ class _Search:
         self,
         builder: relax.BlockBuilder,
         x: relax.Expr,
-        values: TwoValued | ThreeValued,
+        values: Bits,
         layer: Contraction | Transposed,
         macs: int,
         stored: int,
@@ -334,6 +383,9 @@ class _Search:
         operand = self.numbers.of(builder, x)
         if isinstance(values, ThreeValued):
             notes = [f"the sign before it has three values, in two planes of bits: {values.cause} is often 0"]
+        elif isinstance(values, Planes):
+            taken = ", ".join(f"{value:.3g}" for value in values.values)
+            notes = [f"its input has the values {taken}, in {len(values.parts)} planes of bits"]
         elif (operand.low == operand.high).all():
             notes = [CONSTANT_NOTE]
         else:
@@ -348,7 +400,7 @@ class _Search:
                 op=layer.op,
                 binarized=True,
                 macs=macs,
-                weight_bytes=stored * (2 if isinstance(values, ThreeValued) else 1),
+                weight_bytes=stored * _planes_in(values),
                 notes="; ".join(notes),
                 geometry=conv,
                 dtype="binary",
@@ -371,7 +423,6 @@ class _Search:
             layer.batch, layer.height, layer.width, layer.channels, layer.out_channels, layer.kernel
         )
         word = self.target.word_for(whole)
-        plain = _is_plain(values, weights)
         sums: list[relax.Expr | None] = []
         for part in parts(layer):
             if part.conv is None:
@@ -380,14 +431,14 @@ class _Search:
             own = Contraction(name=layer.name, op=layer.op, conv=part.conv)
             rows, columns = part.taps
             chosen = np.ascontiguousarray(signs[:, rows, columns])
-            if plain:
+            if _is_plain(values, weights):
                 sums.append(self._dot(builder, x, values, own, chosen, word, part.phase))
             else:
-                sums.append(self._shifted(builder, x, values, own, chosen, weights, word, part.phase))
+                sums.append(self._of_parts(builder, x, values, own, chosen, weights, word, part.phase))
         stored = int(np.prod(layer.kernel)) * layer.out_channels * -(-layer.channels // 8)
         self._note_binary(builder, x, values, layer, macs, stored, None, weights)
         whole_image = shuffled(builder, layer, sums)
-        if plain:
+        if _is_plain(values, weights):
             return self._scaled(builder, whole_image, values, weights)
         return self._as_known(builder, value, whole_image)
 
@@ -401,8 +452,8 @@ class _Search:
             if not reason and isinstance(side, TwoValued) and side.levels:
                 taken = f"{what} takes the values {side.low:g} and {side.high:g}"
                 reason = f"{taken}; a product of two activations has a kernel for -a and a, or 0 and a"
-        if not reason and (isinstance(left, ThreeValued) or isinstance(right, ThreeValued)):
-            reason = "a product of two activations has a kernel for two values only, not for -a, 0 and a"
+        if not reason and not (isinstance(left, TwoValued) and isinstance(right, TwoValued)):
+            reason = "a product of two activations has a kernel for two values only, not for three or more"
         if not reason and (len(shape) > 4 or shape_of(x)[:-2] != shape_of(y)[:-2]):
             reason = "a binary product of activations needs equal leading extents on both sides, two at most"
         if reason or not isinstance(left, TwoValued) or not isinstance(right, TwoValued):
@@ -448,9 +499,12 @@ class _Search:
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
 
 
-def _notes_of_rounding(values: TwoValued | ThreeValued) -> list[str]:
+def _notes_of_rounding(values: Bits) -> list[str]:
     if values.moved is None:
         return []
+    if isinstance(values, Planes):
+        far = f"{values.moved:.2g} at most as seen from -16 to 16"
+        return [f"rounding in the source moves these values by {far}"]
     height = values.height if isinstance(values, ThreeValued) else max(abs(values.low), abs(values.high))
     taken = f"{height:g} and {-height:g}"
     if isinstance(values, TwoValued):
@@ -464,9 +518,15 @@ def _is_zero_one(values: TwoValued | ThreeValued) -> bool:
     return isinstance(values, ThreeValued) or 0.0 in (values.low, values.high)
 
 
-def _is_plain(values: TwoValued | ThreeValued, weights: BinaryWeights) -> bool:
+def _is_plain(values: Bits, weights: BinaryWeights) -> TypeGuard[TwoValued | ThreeValued]:
     """Whether a layer's result is a multiple of its integers."""
+    if isinstance(values, Planes):
+        return False
     return weights.beta is None and (isinstance(values, ThreeValued) or values.levels is None)
+
+
+def _planes_in(values: Bits) -> int:
+    return len(values.parts) if isinstance(values, Planes) else 2 if isinstance(values, ThreeValued) else 1
 
 
 def _step(values: TwoValued | ThreeValued) -> np.float32:

@@ -335,7 +335,7 @@ def _mend_rectifiers(modules: dict[str, nn.Module], swapped: dict[nn.Module, nn.
     mended, left = [], []
     for layer, causes in flow.rectified.items():
         binary = swapped.get(modules.get(layer))  # type: ignore[arg-type]
-        if binary is None or getattr(binary, "threshold", None) is not None:
+        if not isinstance(binary, BinaryLayer) or binary.takes_rectified():
             continue
         for cause in sorted(causes):
             rectifier = modules.get(cause)
@@ -352,8 +352,8 @@ def _mend_rectifiers(modules: dict[str, nn.Module], swapped: dict[nn.Module, nn.
     for name, module in modules.items():
         if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
             binary = module.linear2
-            fixed = isinstance(binary, BinaryLayer) and getattr(binary, "threshold", None) is None
-            if fixed and (module.activation is F.relu or isinstance(module.activation, nn.ReLU)):
+            rectified = module.activation is F.relu or isinstance(module.activation, nn.ReLU)
+            if rectified and isinstance(binary, BinaryLayer) and not binary.takes_rectified():
                 module.activation = F.hardtanh
                 mended.append(f"{name}.activation".lstrip("."))
     if mended:

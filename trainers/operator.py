@@ -256,6 +256,11 @@ class BinaryLayer(nn.Module):
         """The same, broadcastable to the weights."""
         return weight.detach().abs().mean(tuple(range(1, weight.dim())), keepdim=True)
 
+    def takes_rectified(self) -> bool:
+        """Whether the layer, of which is now known that its input is never negative, does not want that
+        mended: it has learned thresholds, or another set of values for such inputs."""
+        return getattr(self, "threshold", None) is not None
+
     def redistribute(self, weight: Tensor) -> Tensor:
         """The weights whose sign is taken; the same shape."""
         return weight

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -76,7 +78,8 @@ class LayerCheck:
 @dataclass(frozen=True)
 class _Read:
     """What a kernel read for one operand of its source layer, in the layout of that: int8, with 0 where the
-    source pads. inside: where it lies in the source's operand, which is larger by that padding."""
+    source pads; of several kernels that read the parts of one operand, that operand itself, in float64.
+    inside: where it lies in the source's operand, which is larger by that padding."""
 
     codes: np.ndarray
     inside: tuple[slice, ...]
@@ -173,6 +176,10 @@ class Comparison:
             values = read.codes.astype(np.float32) * np.float32(quantizer.scale)
             return Injection((values,), self._weights_of(call)[1]), False
         operands, same = [], True
+        if call.part:
+            [read], [theirs_] = reads, theirs
+            operand = read.codes.astype(theirs_.dtype)
+            return Injection((operand,)), bool((operand == theirs_)[read.inside].all())
         for position, (read, theirs_) in enumerate(zip(reads, theirs, strict=True)):
             value = self._value(call, position, theirs_)
             operands.append((read.codes * value + (read.codes != 0) * _middle(call)).astype(theirs_.dtype))
@@ -268,6 +275,9 @@ class Comparison:
                 steps = np.clip(theirs * quantizer.factor, -127, 127) - read.codes
                 check.wrong_bits += int((np.abs(steps) > _HALF_A_STEP).sum())
                 continue
+            if call.part:
+                self._check_sum(check, call, read, theirs, values, injections)
+                continue
             value = self._value(call, position, theirs)
             signs = _signs(theirs, call, position, value)
             theirs = theirs - theirs.dtype.type(_middle(call))
@@ -286,12 +296,46 @@ class Comparison:
             check.flipped_signs += int(flipped.sum())
             if flipped.any():
                 ours = injections[call.layer.name].operands[position]
+                side = partial(_side, middle=_middle(call))
                 excused = self.rounding.excused(
-                    call.layer.name, position, flipped, ours, values, injections, _middle(call)
+                    call.layer.name, position, flipped, ours, values, injections, side
                 )
                 check.excused_flips += int(excused.sum())
             if check.signs_at_zero and call.layer.name not in self.zero_is_one:
                 check.reason = "The source has exact zeros where it has signs, and no note says so"
+
+    def _check_sum(
+        self,
+        check: LayerCheck,
+        call: KernelCall,
+        read: _Read,
+        theirs: np.ndarray,
+        values: list[np.ndarray],
+        injections: Mapping[str, Injection],
+    ) -> None:
+        """An operand that is the sum of several two-valued ones."""
+        parts = {c.plane: c.part for c in self.calls if c.layer.name == call.layer.name and c.part}
+        levels = np.unique([sum(pick) for pick in product(*parts.values())])
+        near = TOLERANCE * np.abs(levels).max()
+        middles = (levels[1:] + levels[:-1]) / 2
+        if (np.abs(theirs - levels[np.searchsorted(middles, theirs)]) > near)[read.inside].any():
+            check.reason = f"Its operand has other values in the source than {len(levels)} sums of bits"
+        flipped = np.zeros(theirs.shape, bool)
+        flipped[read.inside] = (np.abs(theirs - read.codes) > near)[read.inside]
+        check.signs += read.codes[read.inside].size
+        check.flipped_signs += int(flipped.sum())
+        if flipped.any():
+            [ours] = injections[call.layer.name].operands
+            excused = self.rounding.excused(
+                call.layer.name,
+                0,
+                flipped,
+                ours,
+                values,
+                injections,
+                lambda x: 1 + np.searchsorted(middles, x),
+            )
+            check.excused_flips += int(excused.sum())
 
     # ---- the outputs
 
@@ -412,12 +456,25 @@ def _value_of(theirs: np.ndarray, call: KernelCall, position: int) -> float:
 
 
 def _joined(parts: Sequence[tuple[KernelCall, list[_Read]]]) -> list[_Read]:
-    """The operands of a layer from what its calls read: planes are what is above 0 less what is below."""
+    """The operands of a layer from what its calls read: planes are what is above 0 less what is below; or
+    what has several parts is their sum."""
     if not parts[0][0].plane:
         return parts[0][1]
+    if parts[0][0].part:
+        sums = {call.plane: _part_of(call, read.codes) for call, [read] in parts}
+        return [_Read(np.sum(list(sums.values()), 0), parts[0][1][0].inside)]
     planes = {call.plane: read.codes for call, [read] in parts}
     codes = sum((plane * codes for plane, codes in planes.items()), np.zeros((), np.int8))
     return [_Read(codes, parts[0][1][0].inside)]
+
+
+def _part_of(call: KernelCall, codes: np.ndarray) -> np.ndarray:
+    """What the bits of one part stand for, float64; 0 in the padding."""
+    assert call.part
+    low, high = call.part
+    if 0.0 in (low, high):
+        return codes * (low + high)
+    return codes * (high - low) / 2 + (codes != 0) * (high + low) / 2
 
 
 def _of_phase(expected: np.ndarray, sums: np.ndarray, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
@@ -437,6 +494,10 @@ def _signs(theirs: np.ndarray, call: KernelCall, position: int, value: float) ->
         off = theirs - theirs.dtype.type(_middle(call))
         return np.where(np.abs(off) <= TOLERANCE * value, 0, np.sign(off))
     return np.sign(theirs) * (np.sign(value) if call.zero_one[position] else 1)
+
+
+def _side(x: np.ndarray, middle: float) -> np.ndarray:
+    return np.sign(x - x.dtype.type(middle))
 
 
 def _middle(call: KernelCall) -> float:

@@ -8,7 +8,7 @@ numbers, one of which may happen to be exact, on shuffled integers besides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -64,26 +64,25 @@ class Rounding:
         ours: np.ndarray,
         values: list[np.ndarray],
         given: Injections,
-        middle: float = 0.0,
+        code: Callable[[np.ndarray], np.ndarray] = np.sign,
     ) -> np.ndarray:
         """bool: which of the flipped signs of an operand may be due to rounding: a small multiple of it,
         added to or taken from what is compared, gives our sign, and it is not exactly on the threshold.
 
-        ours: as the artifact has the operand; middle: of its two values, what tells them apart.
+        ours: as the artifact has the operand; code: which of its values a number is, 0 between two.
         """
         moves = self._moves(self.reference.decisions(layer, position), values, given)
         if not moves:
             return np.zeros_like(flipped)
         above, below = (
-            np.sign(
+            code(
                 self.reference(
                     values, given, replaced={name: x + sign * move for name, (x, move) in moves.items()}
                 ).layer_inputs[layer][position]
-                - ours.dtype.type(middle)
             )
             for sign in (1, -1)
         )
-        signs = np.sign(ours - ours.dtype.type(middle))
+        signs = code(ours)
         # Between the two lies the 0 of a sum that cancels out, which the source has but for rounding.
         return flipped & ((above == signs) | (below == signs) | ((signs == 0) & (above != below)))
 

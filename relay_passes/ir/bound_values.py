@@ -33,6 +33,7 @@ class BoundValues:
     def __init__(self) -> None:
         self._known: dict[relax.Var, ValueRange] = {}
         self.steps: dict[relax.Expr, Any] = {}  # what `two_valued.py` found of them
+        self.few: dict[relax.Expr, Any] = {}  # likewise
 
     def know(self, var: relax.Var, found: ValueRange) -> None:
         """What is to be said of a variable, whatever computes it."""

@@ -95,14 +95,16 @@ class PackedContraction(Contraction):
 class BinaryConvolution(PackedContraction):
     """Of bits, whose values are -1 and +1, or 0 and 1.
 
-    levels: what -1 and +1 stand for in the source, where that is not -a and a. of_input: whether its weights
-    are all +1, and none of the layer's: it adds up the input for weights of alpha s + beta."""
+    levels: what -1 and +1 stand for in the source, where that is not -a and a. part: of an operand that is a
+    sum of two-valued ones, the two values of this one, which `plane` counts from 1. of_input: whether its
+    weights are all +1, and none of the layer's: it adds up the input for weights of alpha s + beta."""
 
     zero_one: bool = False
     levels: tuple[float, float] | None = None
     of_input: bool = False
     phase: Phase | None = None  # of a transposed convolution, of which this is a part
-    plane: int = 0  # of an operand of three values, what is above 0 (1) or below (-1)
+    plane: int = 0  # of an operand of three values, what is above 0 (1) or below (-1); else see `part`
+    part: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ ALIKE = 1e-5
 """Relative: what a sum of more than it leaves, and weights made by one, may be moved by rounding."""
 _ONE_NUMBER = 2.0**-21  # relative: values that differ by less are one, but for rounding
 
-_MANY_NODES, _MANY_RANGES, _MANY_CHANNELS, _MANY_CUTS, _MANY_STEPS = 128, 96, 4096, 8, 4
+_MANY_NODES, _MANY_RANGES, _MANY_CHANNELS, _MANY_CUTS, _MANY_STEPS, _MANY_VALUES = 128, 96, 4096, 8, 8, 8
 _INFINITE = 0x7F800000  # as an ordinal
 
 Array = np.ndarray
@@ -77,6 +77,10 @@ _MORE: dict[str, Callable[..., Array]] = {
     "relax.tanh": _precisely(np.tanh), "relax.erf": _precisely(_erf), "relax.exp": _precisely(np.exp),
     "relax.sigmoid": _precisely(lambda a: 1 / (1 + np.exp(-a))), "relax.log": _precisely(np.log),
     "relax.nn.softplus": _precisely(lambda a: np.logaddexp(0, a)),
+    "relax.cos": _precisely(np.cos), "relax.sin": _precisely(np.sin), "relax.tan": _precisely(np.tan),
+    "relax.rsqrt": _precisely(lambda a: 1 / np.sqrt(a)), "relax.atan": _precisely(np.arctan),
+    "relax.isnan": np.isnan, "relax.isinf": np.isinf, "relax.isfinite": np.isfinite,
+    "relax.floor_divide": np.floor_divide,
     "relax.floor_mod": np.mod, "relax.nn.silu": _precisely(lambda a: a / (1 + np.exp(-a))),
 }  # fmt: skip
 _FILLED = {"relax.ones_like": 1, "relax.zeros_like": 0, "relax.ones": 1, "relax.zeros": 0}
@@ -355,7 +359,7 @@ def _derive(
 
     if name in ("relax.add", "relax.subtract"):
         way = _both_ways(ways[0], _turned(ways[1], 1 if name == "relax.add" else -1))
-        way = np.where(args[0].finite & args[1].finite, way, _UNKNOWN)
+        way = np.where(args[0].finite | args[1].finite, way, _UNKNOWN)  # no infinity meets another
     elif name == "relax.negative":
         way = _turned(ways[0], -1)
     elif name in ("relax.multiply", "relax.divide"):
@@ -397,14 +401,13 @@ def _derive(
                 cut = cut or change(node.args[0], partial(test, b.low), one_sided)
             if cut is None:
                 way = np.where(one_sided, 0, way)
+    elif name == "relax.floor_divide":
+        b = args[1]
+        way = np.where((ways[1] == 0) & b.finite & (b.low != 0), _turned(ways[0], b.side), way)
+        cut = _of_stairs(n, own, way)
     elif name in _STAIRS or (name == "relax.astype" and _to_integers(function, node)):
         way = ways[0]
-        with np.errstate(invalid="ignore"):
-            few = np.abs(own.high.astype(float) - own.low.astype(float)) <= _MANY_STEPS
-        last = own.high
-        differs = few & (np.abs(way) == 1) & (own.low != own.high)
-        if differs.any():
-            cut = differs, lambda v: v == last, n
+        cut = _of_stairs(n, own, way)
     elif name in ("relax.abs", "relax.square") or _is_square(function, node):
         way = np.where(a.side == 0, _UNKNOWN, _turned(ways[0], a.side))
         cut = change(node.args[0], lambda v: v >= 0, (np.abs(ways[0]) == 1) & (a.side == 0))
@@ -425,6 +428,15 @@ def _derive(
         way = np.where((np.isnan(own.low) | np.isnan(own.high)) & (way != 0), _UNKNOWN, way)
     way = np.where((np.abs(way) == 1) & (own.low == own.high), 0, way)
     return np.where(low == high, 0, way), cut
+
+
+def _of_stairs(n: int, own: _Ranges, way: Array) -> Cut | None:
+    """Before the last step of what goes up or down by few."""
+    with np.errstate(invalid="ignore"):
+        few = np.abs(own.high.astype(float) - own.low.astype(float)) <= _MANY_STEPS
+    last = own.high
+    differs = few & (np.abs(way) == 1) & (own.low != own.high)
+    return (differs, lambda v: v == last, n) if differs.any() else None
 
 
 def _same_magnitude(graph: _Graph, a: int, b: int) -> bool:
@@ -604,7 +616,7 @@ def _of_floats(
 ) -> Steps | Values | None:
     negative, positive, zero = domain
     sample = np.broadcast_to(_spread(16), (function.channels, 32))
-    if len(_distinct(function(sample).astype(np.float64))) > 3:
+    if len(_distinct(function(sample).astype(np.float64))) > _MANY_VALUES:
         return None
     start = _ANYWHERE[[i for i in range(6) if (negative or i > 1) and (positive or i < 4)]]
     low, high = (np.tile(start[:, i], (function.channels, 1)) for i in (0, 1))
@@ -641,7 +653,9 @@ def _of_floats(
     if (nan & counted_zero).any():
         return None
     if len(taken) != 2 or (len(all_values) == 3 and not accident):
-        return Values(tuple(all_values)) if len(all_values) != 2 else None
+        if (distance or 0.0) > ALIKE * max(map(abs, all_values), default=0.0):
+            return None
+        return Values(tuple(all_values), moved=distance) if len(all_values) != 2 else None
     low_value, high_value = taken
     off = np.abs(values[counted & ~(is_zero & accident)][:, None] - np.array(taken)).min(1).max()
     if _alike(low_value, -high_value) and low_value != -high_value:

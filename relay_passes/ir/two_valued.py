@@ -10,13 +10,16 @@ over what is never negative it takes 0 and 1, over what is never 0 it takes -1 a
 Where nothing but an accident of floats is exactly 0, it is taken as +1 there, and `TwoValued.accident` says
 so; where 0 is a matter of course, it has three values. What is computed of one tensor alone, element by
 element, is judged by the values that it takes (`step_functions.py`): `clip(sign(x), 0, 1)` is 1 where x is
-above 0, and exact.
+above 0, and exact. An activation of up to eight values that are sums of two or three scales is as many planes
+of bits (`Planes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,7 @@ from relay_passes.ir.rewrite import (
     dtype_of,
     is_call,
     is_constant,
+    is_tensor,
     made_by,
     shape_of,
 )
@@ -41,7 +45,15 @@ MOVES = {
     "relax.strided_slice", "relax.broadcast_to", "relax.nn.max_pool2d", "relax.nn.max_pool1d",
     "relax.take", "relax.flip", "relax.tile", "relax.repeat", "relax.roll", "relax.nn.pixel_shuffle",
     "relax.gather_elements", "relax.gather_nd", "relax.index_tensor", "relax.dynamic_strided_slice",
+    "relax.max", "relax.min", "relax.nn.max_pool3d", "relax.nn.adaptive_max_pool2d", "relax.sort",
 }  # fmt: skip
+
+WRITES = {"relax.scatter_nd": 2, "relax.scatter_elements": 2, "relax.slice_scatter": 1}
+"""Which put one operand into places of their first: that operand's position."""
+
+
+def _replaces(value: relax.Call) -> bool:
+    return str(getattr(value.attrs, "reduction", "update")) == "update"
 
 
 def moved_from(builder: relax.BlockBuilder, value: Any) -> relax.Expr | None:
@@ -50,13 +62,16 @@ def moved_from(builder: relax.BlockBuilder, value: Any) -> relax.Expr | None:
         made = made_by(builder, value.tuple_value)
         if isinstance(made, relax.Tuple):
             return made.fields[value.index]
+        if is_call(made, "relax.topk"):  # with the numbers, their places
+            return made.args[0] if value.index == 0 and str(made.attrs.ret_type) != "indices" else None
         return made.args[0] if is_call(made, "relax.split") else None
     if not is_call(value):
         return None
     if value.op.name == "relax.image.resize2d":
         return value.args[0] if "nearest" in str(value.attrs.method) else None
     if value.op.name == "relax.nn.pad":
-        return value.args[0] if str(value.attrs.pad_mode) != "constant" else None
+        crops = all(int(width) <= 0 for width in value.attrs.pad_width)
+        return value.args[0] if crops or str(value.attrs.pad_mode) != "constant" else None
     return value.args[0] if value.op.name in MOVES else None
 
 
@@ -91,7 +106,11 @@ def number(expr: relax.Expr) -> float | None:
 def two_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> TwoValued | None:
     """The two numbers that this activation takes, or None where that is not known."""
     found, steps = _judged(builder, expr, numbers)
-    return found if steps is None else TwoValued(steps.low, steps.high, steps.accident, steps.moved)
+    if steps is not None:
+        return TwoValued(steps.low, steps.high, steps.accident, steps.moved)
+    if found is None and (few := few_values(builder, expr, numbers)) and len(few.found) == 2:
+        return TwoValued(*few.found, moved=few.moved)
+    return found
 
 
 def _judged(
@@ -122,11 +141,15 @@ def _two_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundVal
     value = made_by(builder, expr)
     if (source := moved_from(builder, value)) is not None:
         return two_values(builder, source, numbers)
+    if is_constant(value):
+        return _union(np.unique(constant_value(value)).tolist()) if "float" in dtype_of(expr) else None
     if not is_call(value):
         return None
     name = value.op.name
     if name in ("relax.concat", "relax.stack"):
         return _union(_values_of(builder, part, numbers) for part in fields(builder, value.args[0]))
+    if (written := WRITES.get(name)) is not None and _replaces(value):
+        return _union(_values_of(builder, value.args[i], numbers) for i in (0, written))
     if name == "relax.nn.pad":
         inner = two_values(builder, value.args[0], numbers)
         return inner if inner and float(value.attrs.pad_value) in (inner.low, inner.high) else None
@@ -175,8 +198,14 @@ def _union(branches: Iterable[TwoValued | float | None]) -> TwoValued | None:
 
 
 def _multiplied(a: TwoValued | None, b: TwoValued | None) -> TwoValued | None:
-    """Of two activations of 0 and another number each."""
-    if a is None or b is None or a.accident or b.accident or a.low * a.high or b.low * b.high:
+    """Of two activations of 0 and another number each, or of -a and a, and -b and b."""
+    if a is None or b is None or a.moved is not None or b.moved is not None:
+        return None
+    if a.low == -a.high and b.low == -b.high:
+        other = float(np.float32(a.high) * np.float32(b.high))
+        both = TwoValued(-other, other, a.accident or b.accident)
+        return both if 0 < other < np.inf else None
+    if a.accident or b.accident or a.low * a.high or b.low * b.high:
         return None
     other = float(np.float32(a.low + a.high) * np.float32(b.low + b.high))
     return TwoValued(min(0.0, other), max(0.0, other)) if other and np.isfinite(other) else None
@@ -247,7 +276,214 @@ def three_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundVa
     )
 
 
-_AFFINE = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
+@dataclass(frozen=True)
+class Plane(TwoValued):
+    """One of the two-valued tensors whose sum an activation is; bits: of the activation, or of the same
+    elements in another order, where this one has its higher value; index: from 1."""
+
+    index: int = 1
+    bits: Callable[[relax.Expr], relax.Expr] = lambda x: x
+
+
+@dataclass(frozen=True)
+class Planes:
+    """An activation that is the sum of its parts; values: those that it may take, in order; moved: see
+    `TwoValued`."""
+
+    parts: tuple[Plane, ...]
+    values: tuple[float, ...]
+    moved: float | None = None
+
+
+def planes_of(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> Planes | None:
+    """Of an activation of a few values that so many bits, `MANY_PLANES` at most, add up to; else None.
+
+    It is a sum of two-valued tensors, or takes the values of such a sum: 2 bits are two planes, of which one
+    weighs twice as much.
+    """
+    if summed := _summed(builder, expr, numbers):
+        return summed
+    few = few_values(builder, expr, numbers)
+    if few is None or (found := subset_sums(few.found)) is None:
+        return None
+    (base, scales), values = found, few.found
+    signs = [codes_of(value, base, scales) for value in values]
+    parts = []
+    for i, scale in enumerate(scales):
+        middle = base if i == 0 else 0.0
+        parts.append(
+            Plane(
+                middle - scale,
+                middle + scale,
+                index=i + 1,
+                bits=partial(_among, builder, values, [bool(s[i] > 0) for s in signs]),
+            )
+        )
+    return Planes(tuple(_from_zero(parts)), values, few.moved)
+
+
+def _from_zero(parts: list[Plane]) -> list[Plane]:
+    """The same sum of parts that are 0 or another number each, where that is what it is: they need no
+    correction at borders."""
+    least = sum(part.low for part in parts)
+    largest = max(part.high - part.low for part in parts)
+    if abs(least) > _NOTHING * largest:
+        return parts
+    return [replace(part, low=0.0, high=part.high - part.low) for part in parts]
+
+
+def _among(
+    builder: relax.BlockBuilder, values: Sequence[float], chosen: Sequence[bool], x: relax.Expr
+) -> relax.Expr:
+    """Where x is one of the values that are chosen; values: in order, all that x takes."""
+    found: relax.Expr | None = None
+    for below, above, before, after in zip(values, values[1:], chosen, chosen[1:], strict=False):
+        if before != after:
+            middle = relax.const((below + above) / 2, "float32")
+            beyond = builder.emit(relax.op.greater_equal(x, middle))
+            found = beyond if found is None else builder.emit(relax.op.logical_xor(found, beyond))
+    assert found is not None
+    return _opposite(builder, found) if chosen[0] else found
+
+
+def few_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> Values | None:
+    """All that an activation takes, in order, but for accidents of floats; None where that is not known, or
+    more than so many planes of bits add up to."""
+    if expr not in numbers.few:
+        numbers.few[expr] = _few_values(builder, expr, numbers)
+    return numbers.few[expr]
+
+
+def _few_values(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> Values | None:
+    if (one := number(expr)) is not None:
+        return Values((one,))
+    found, steps = _judged(builder, expr, numbers)
+    if (two := steps or found) is not None:
+        return None if two.accident else Values((two.low, two.high), moved=two.moved)
+    value = made_by(builder, expr)
+    if (source := moved_from(builder, value)) is not None:
+        return few_values(builder, source, numbers)
+    if isinstance(taken := steps_of(builder, expr, numbers), Values):
+        return _distinct(taken.found, [taken])
+    if not is_call(value):
+        return None
+    name = value.op.name
+    if name in ("relax.concat", "relax.stack"):
+        operands = fields(builder, value.args[0])
+    elif name == "relax.nn.pad":
+        operands = [value.args[0], relax.const(float(value.attrs.pad_value), "float32")]
+    elif name == "relax.where":
+        operands = value.args[1:]
+    elif name in WRITES and _replaces(value):
+        operands = [value.args[0], value.args[WRITES[name]]]
+    elif name in OPERATORS and all(dtype_of(arg) == "float32" for arg in value.args if is_tensor(arg)):
+        operands = value.args
+    else:
+        return None
+    sets = [few for operand in operands if (few := few_values(builder, operand, numbers)) is not None]
+    if len(sets) < len(operands):
+        return None
+    if name not in OPERATORS or name == "relax.where":
+        return _distinct((v for few in sets for v in few.found), sets)
+    if any(few.moved is not None for few in sets):
+        return None
+    with np.errstate(all="ignore"):
+        results = [
+            evaluate_operator(value, pick)
+            for pick in product(*(np.array(few.found, np.float32) for few in sets))
+        ]
+    return _distinct((float(v) for v in results), sets)
+
+
+def _distinct(values: Iterable[float], of: Sequence[Values]) -> Values | None:
+    found = sorted({v + 0.0 for v in values})  # no -0.0
+    moves = [few.moved for few in of if few.moved is not None]
+    if len(found) > _MANY_VALUES or not np.isfinite(found).all():
+        return None
+    return Values(tuple(found), moved=max(moves, default=None))
+
+
+def _summed(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> Planes | None:
+    """Of a sum or difference of two-valued tensors, as it is written."""
+    terms, pending = [], [(expr, 1)]
+    while pending:
+        term, sign = pending.pop()
+        made = made_by(builder, term)
+        if (own := two_values(builder, term, numbers)) is not None and own.moved is None and not own.accident:
+            terms.append((term, own, sign))
+        elif is_call(made, "relax.add", "relax.subtract") and all(
+            not is_constant(arg) and shape_of(arg) == shape_of(expr) for arg in made.args
+        ):
+            turned = -sign if made.op.name == "relax.subtract" else sign
+            pending += [(made.args[1], turned), (made.args[0], sign)]
+        else:
+            return None
+        if len(terms) > MANY_PLANES:
+            return None
+    if len(terms) < 2:
+        return None
+
+    def bits(term: relax.Expr, own: TwoValued, sign: int) -> Callable[[relax.Expr], relax.Expr]:
+        def make(x: relax.Expr) -> relax.Expr:
+            higher = truth(builder, term, own, numbers)
+            return higher if sign > 0 else _opposite(builder, higher)
+
+        return make
+
+    parts = []
+    for i, (term, own, sign) in enumerate(terms):
+        low, high = sorted((sign * own.low, sign * own.high))
+        parts.append(Plane(low, high, index=i + 1, bits=bits(term, own, sign)))
+    sums = {sum(pick) for pick in product(*((part.low, part.high) for part in parts))}
+    return Planes(tuple(parts), tuple(sorted(sums)))
+
+
+MANY_PLANES = 3
+_MANY_VALUES = 2**MANY_PLANES
+_NOTHING = 2.0**-20  # relative
+
+
+def subset_sums(values: Iterable[float]) -> tuple[float, tuple[float, ...]] | None:
+    """(base, scales), the largest scale first, of which each value is base +- scale +- scale ...; None where
+    that takes more than `MANY_PLANES` scales."""
+    ordered = sorted(values, reverse=True)
+    if len(ordered) < 2 or not np.isfinite(ordered).all():
+        return None
+    if len(ordered) == 3:  # one plane for each step; where these are equal, neither needs a correction
+        steps = (ordered[0] - ordered[1]) / 2, (ordered[1] - ordered[2]) / 2
+        return (ordered[0] + ordered[2]) / 2, (max(steps), min(steps))
+    near = _NOTHING * (ordered[0] - ordered[-1])
+    known = np.zeros(1)
+    scales: list[float] = []
+    for value in ordered:
+        below = (ordered[0] - value) / 2
+        if np.abs(known - below).min() > near:
+            if len(scales) == MANY_PLANES:
+                return None
+            scales.append(below)
+            known = np.concatenate([known, known + below])
+    return ordered[0] - sum(scales), tuple(sorted(scales, reverse=True))
+
+
+def codes_of(value: float, base: float, scales: Sequence[float]) -> tuple[int, ...]:
+    """The signs, -1 or 1, with which the scales and the base add up to the value."""
+    return min(
+        product((-1, 1), repeat=len(scales)),
+        key=lambda signs: abs(base + sum(s * c for s, c in zip(signs, scales, strict=True)) - value),
+    )
+
+
+_ARITHMETIC = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.negative"}
+
+
+def _image(value: relax.Call, v: Any) -> np.ndarray:
+    """Of an operator whose other operands are numbers, in float32."""
+    others = [number(arg) for arg in value.args]
+    return evaluate_operator(value, [np.float32(v if other is None else other) for other in others])
+
+
+def _rises(value: relax.Call, of: TwoValued) -> bool:
+    return bool(_image(value, of.high) > _image(value, of.low))
 
 
 def _mapped(builder: relax.BlockBuilder, value: relax.Call, numbers: BoundValues) -> TwoValued | None:
@@ -256,12 +492,7 @@ def _mapped(builder: relax.BlockBuilder, value: relax.Call, numbers: BoundValues
     if len(moving) != 1 or shape_of(value.args[moving[0]]) != shape_of(value):
         return None
     inner = _two_values(builder, value.args[moving[0]], numbers)
-
-    def image(v: np.float32) -> float:
-        operands = [v if i in moving else np.float32(number(arg)) for i, arg in enumerate(value.args)]
-        return evaluate_operator(value, operands).item()
-
-    return _both(inner, image) if inner else None
+    return _both(inner, lambda v: _image(value, v).item()) if inner else None
 
 
 def _both(values: TwoValued, image: Callable[[np.float32], float]) -> TwoValued | None:
@@ -295,23 +526,22 @@ def truth(
         return builder.emit(compare(value.args[0], relax.const(0, dtype_of(value.args[0]))))
     if name == "relax.astype" and dtype_of(value.args[0]) == "bool":
         return value.args[0]
-    if name == "relax.multiply" and not any(is_constant(arg) for arg in value.args):
-        others = []  # where each is not 0
-        for arg in value.args:
-            if (own := two_values(builder, arg, numbers)) is not None:
-                higher = truth(builder, arg, own, numbers)
-                others.append(_opposite(builder, higher) if own.high == 0.0 else higher)
-        met = builder.emit(relax.op.logical_and(*others))
-        return _opposite(builder, met) if values.high == 0.0 else met
-    if name in _AFFINE or name == "relax.negative":
-        for i, inner in enumerate(value.args):
-            inner_values = two_values(builder, inner, numbers)
-            if inner_values is not None:
-                by = [number(arg) for j, arg in enumerate(value.args) if j != i]
-                falls = name == "relax.negative" or (name == "relax.subtract" and i == 1)
-                falls ^= name in ("relax.multiply", "relax.divide") and (by[0] or 0.0) < 0
-                higher = truth(builder, inner, inner_values, numbers)
-                return _opposite(builder, higher) if falls else higher
+    if name in _ARITHMETIC:
+        computed = [arg for arg in value.args if number(arg) is None]
+        known = [of for arg in computed if (of := two_values(builder, arg, numbers)) is not None]
+        if len(known) == 2 and name == "relax.multiply" and _multiplied(*known) is not None:
+            highs = [truth(builder, arg, of, numbers) for arg, of in zip(computed, known, strict=True)]
+            if values.low < 0 < values.high:
+                return _opposite(builder, builder.emit(relax.op.logical_xor(*highs)))
+            not_zero = [
+                _opposite(builder, high) if of.high == 0.0 else high
+                for high, of in zip(highs, known, strict=True)
+            ]
+            met = builder.emit(relax.op.logical_and(*not_zero))
+            return _opposite(builder, met) if values.high == 0.0 else met
+        if len(computed) == len(known) == 1 and shape_of(computed[0]) == shape_of(expr):
+            higher = truth(builder, computed[0], known[0], numbers)
+            return higher if _rises(value, known[0]) else _opposite(builder, higher)
     middle = relax.const((values.low + values.high) / 2, "float32")
     return builder.emit(relax.op.greater_equal(expr, middle))  # equal: moved from a `sign` of 0, which is +1
 

@@ -93,8 +93,13 @@ class KernelCall:
 
     @property
     def plane(self) -> int:
-        """0, or for an operand of three values, which has a call for each, 1 for above 0 and -1 for below."""
+        """0, or of an operand that has a call for each: see `BinaryConvolution`."""
         return self.layer.plane if isinstance(self.layer, BinaryConvolution) else 0
+
+    @property
+    def part(self) -> tuple[float, float] | None:
+        """The two values of one of several operands whose sum the source has; see `BinaryConvolution`."""
+        return self.layer.part if isinstance(self.layer, BinaryConvolution) else None
 
     @property
     def levels(self) -> tuple[float, float] | None:

@@ -1,5 +1,6 @@
 """Signs as people spell them, and moves of signs, from PyTorch and from ONNX: in bits, and exact."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,56 @@ from torch import Tensor, nn
 from bibench_tvm import compile_model
 
 SHAPE = (1, 8, 4, 4)
-NOT_IN_ONNX = {"heaviside", "copysign"}  # torch.onnx has no way to write them
-DETOURS = {"straight through a clip", "straight through tanh", "h + (s - h)"}
+# torch.onnx has no way to write them, or writes an If or float64.
+NOT_IN_ONNX = {
+    "heaviside", "copysign", "signbit", "sgn", "trunc", "threshold", "bucketize", "an xor of truths",
+    "equal to True", "nan_to_num", "floor_divide", "channel_shuffle", "rot90", "take_along_dim",
+    "nearest-exact", "diagonal",
+}  # fmt: skip
+DETOURS = {"straight through a clip", "straight through tanh", "h + (s - h)", "Bi-Real", "x + (s - x)"}
 Function = Callable[[Tensor], Tensor]
-
-
-def repaired(x: Tensor) -> Tensor:
-    s = torch.sign(x)
-    return s + (1.0 - s.abs())
 
 
 def put(x: Tensor) -> Tensor:
     s = torch.sign(x).clone()
     s[s == 0] = 1.0
     return s
+
+
+def put_twice(x: Tensor) -> Tensor:
+    s = torch.zeros_like(x)
+    s[x >= 0] = 1.0
+    s[x < 0] = -1.0
+    return s
+
+
+def put_slice(x: Tensor) -> Tensor:
+    s = bits(x).clone()
+    s[:, 2:4] = 1.0
+    return s
+
+
+def threshold(x: Tensor) -> Tensor:
+    return -F.threshold(-F.threshold(x, 0, -1.0), 0, -1.0)
+
+
+def bi_real(x: Tensor) -> Tensor:
+    """The published form: a piecewise polynomial that is taken away and added again."""
+    left, middle, right = ((x < limit).float() for limit in (-1, 0, 1))
+    inside = -left + (x * x + 2 * x) * (1 - left)
+    soft = (inside * middle + (-x * x + 2 * x) * (1 - middle)) * right + (1 - right)
+    return bits(x).detach() - soft.detach() + soft
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sign().add(0.1).sign()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
 
 
 def nested(x: Tensor) -> Tensor:
@@ -41,46 +78,169 @@ def bits(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0)
 
 
+def other(x: Tensor) -> Tensor:
+    return bits(x.flip(1) - 0.3)
+
+
 PER_CHANNEL = torch.linspace(-1, 1, 8).reshape(1, 8, 1, 1)
+TABLE = torch.tensor([-1.0, 1.0])
 SIGNS: dict[str, Function] = {
-    "s + (1 - |s|)": repaired,
+    "where": bits,
+    "where of tensors": lambda x: torch.where(x < 0, -torch.ones_like(x), torch.ones_like(x)),
+    "where of new ones": lambda x: torch.where(x > 0, x.new_ones(x.shape), torch.full_like(x, -1.0)),
+    "2 b - 1": lambda x: (x >= 0).float() * 2 - 1,
+    "1 - 2 b": lambda x: 1 - 2 * x.lt(0).to(x),
+    "2 (b - 1 / 2)": lambda x: 2 * ((x >= 0).float() - 0.5),
+    "in integers": lambda x: ((x >= 0) * 2 - 1).float(),
+    "in bytes": lambda x: ((x >= 0).to(torch.int8) * 2 - 1).float(),
+    "in halves": lambda x: ((x >= 0).half() * 2 - 1).float(),
+    "in place": lambda x: torch.ge(x, 0).type_as(x).mul_(2).sub_(1),
+    "s + (1 - |s|)": lambda x: torch.sign(x) + (1.0 - torch.sign(x).abs()),
+    "s + (1 - s^2)": lambda x: x.sign() + (1 - x.sign() ** 2),
+    "s + (1 - s s)": lambda x: x.sign() + (1 - x.sign() * x.sign()),
     "where s == 0": lambda x: torch.where(torch.sign(x) == 0, 1.0, torch.sign(x)),
+    "where s == -1": lambda x: torch.where(x.sign() == -1, x.sign(), torch.ones_like(x)),
+    "where |x| > 0": lambda x: torch.where(x.abs() > 0, x.sign(), torch.ones_like(x)),
     "s[s == 0] = 1": put,
+    "put twice": put_twice,
+    "filled where s == 0": lambda x: x.sign().masked_fill(x.sign().eq(0), 1),
+    "sign(sign + 0.1)": lambda x: x.sign().add(0.1).sign(),
+    "an autograd.Function": Straight.apply,
+    "sign(2 s + 1)": lambda x: torch.sign(torch.sign(x) * 2 + 1),
+    "clip(2 s + 1)": lambda x: torch.clamp(torch.sign(x) * 2 + 1, -1, 1),
+    "sgn": lambda x: torch.sgn(x) + (x == 0).float(),
     "a difference of truths": lambda x: (x >= 0).float() - (x < 0).float(),
-    "s + (x == 0)": lambda x: torch.sign(x) + (x == 0).float(),
+    "gt - le": lambda x: x.gt(0).float() - x.le(0).float(),
+    "s + (x == 0)": lambda x: torch.sign(x) + (x == 0),
+    "a maximum": lambda x: torch.maximum(torch.sign(x), (x == 0).float() * 2 - 1),
     "masked twice": lambda x: x.masked_fill(x >= 0, 1.0).masked_fill(x < 0, -1.0),
     "nested where": nested,
     "a power of -1": lambda x: torch.pow(-1.0, (x < 0).float()),
+    "a power of tensors": lambda x: torch.pow(torch.full_like(x, -1.0), (x < 0).float()),
+    "cos(pi b)": lambda x: torch.cos(math.pi * (x < 0).float()),
+    "exp(-b)": lambda x: torch.exp(-(x >= 0).float()),
+    "1 / sqrt(3 b + 1)": lambda x: torch.rsqrt((x >= 0).float() * 3 + 1),
+    "log(b + 1)": lambda x: torch.log((x >= 0).float() + 1),
     "floor": lambda x: torch.floor(torch.clamp(x, -1, 1) / 2 + 0.5) * 2 - 1,
+    "floor of a clip": lambda x: torch.floor(torch.clamp(x, -1, 0)) * 2 + 1,
+    "clip of a floor": lambda x: torch.clamp(torch.floor(x), -1, 0) * 2 + 1,
+    "ceil of a clip": lambda x: torch.ceil(torch.clamp(x, 0, 1)) * 2 - 1,
+    "hardtanh of a floor": lambda x: F.hardtanh(torch.floor(x) * 2 + 1),
+    "trunc": lambda x: torch.clamp(torch.trunc(x), 0, 1) * 2 - 1,
+    "floor_divide": lambda x: torch.clamp(x // 1, -1, 0) * 2 + 1,
+    "a remainder": lambda x: 1 - 2 * torch.remainder(torch.floor(torch.clamp(x, -1, 0)), 2),
+    "integers of a floor": lambda x: torch.clamp(torch.floor(x).long(), -1, 0).float() * 2 + 1,
+    "an integer >= 0": lambda x: (x.int() >= 0).float() * 2 - 1,
     "round": lambda x: 2 * torch.round(torch.clamp((x + 1) / 2, 0, 1)) - 1,
+    "BinaryConnect": lambda x: torch.where(torch.round(torch.clamp((x + 1) / 2, 0, 1)) == 1, 0.7, -0.7),
+    "DoReFa of one bit": lambda x: torch.round(torch.clamp(x, 0, 1)),
     "round of sigmoid": lambda x: torch.round(torch.sigmoid(x)) * 2 - 1,
+    "round of hardsigmoid": lambda x: torch.round(F.hardsigmoid(x)) * 2 - 1,
+    "tanh >= 0": lambda x: (torch.tanh(x) >= 0).float() * 2 - 1,
+    "relu of a sign": lambda x: F.relu(torch.sign(x)) * 2 - 1,
+    "sign of a relu": lambda x: torch.sign(F.relu(x)) * 2 - 1,
     "sign of a shifted sign": lambda x: torch.sign(torch.sign(x) - 0.5),
+    "sign without 0": lambda x: torch.sign(x.masked_fill(x == 0, 1e-8)),
+    "sign of x + (x == 0)": lambda x: torch.sign(x + (x == 0).float()),
     "a quotient": lambda x: torch.where(x == 0, 1.0, x / x.abs()),
+    "x == |x|": lambda x: (x.abs() == x).float() * 2 - 1,
+    "x == relu(x)": lambda x: (F.relu(x) == x).float() * 2 - 1,
+    "x - |x| < 0": lambda x: torch.where(x - x.abs() < 0, -1.0, 1.0),
+    "nan_to_num": lambda x: torch.nan_to_num(x / x.abs(), nan=1.0),
+    "x != 0": lambda x: (x != 0).float(),
+    "inside of an interval": lambda x: ((x >= -0.5) & (x < 1)).float() * 2 - 1,
     "outside of an interval": lambda x: ((x.abs() > 0.7).float() - 0.5) * 2,
     "a threshold per channel": lambda x: 1 - 2 * (x * PER_CHANNEL < PER_CHANNEL.abs() - 0.5).float(),
+    "a bias per channel": lambda x: bits(x + PER_CHANNEL),
+    "not": lambda x: (~(x < 0)).float() * 2 - 1,
+    "an xor of truths": lambda x: ((x < 0) ^ (x.flip(1) < 0.5)).float() * 2 - 1,
+    "equal to True": lambda x: ((x >= 0) == True).float() * 2 - 1,  # noqa: E712
+    "a table": lambda x: TABLE[(x >= 0).long()],
+    "an embedding": lambda x: F.embedding((x >= 0).long(), TABLE[:, None]).squeeze(-1),
+    "bucketize": lambda x: torch.bucketize(x, torch.zeros(1), right=True).float() * 2 - 1,
+    "threshold": threshold,
+    "lerp": lambda x: torch.lerp(-torch.ones_like(x), torch.ones_like(x), (x >= 0).float()),
+    "Bi-Real": bi_real,
     "straight through a clip": through(lambda x: x.clamp(-1, 1)),
     "straight through tanh": through(lambda x: torch.tanh(3 * x)),
-    "h + (s - h)": lambda x: x + (bits(x) - x),
+    "h + (s - h)": lambda x: torch.clamp(x, -1, 1) + (bits(x) - torch.clamp(x, -1, 1)).detach(),
+    "x + (s - x)": lambda x: x + (bits(x) - x),
     "a clip of what is far away": lambda x: torch.clamp((x >= 0).float() * 9 - 4, -1, 1),
+    "an activation of bits": lambda x: F.gelu(bits(x)),
     "heaviside": lambda x: torch.heaviside(x, torch.tensor(1.0)) * 2 - 1,
     "copysign": lambda x: torch.copysign(torch.tensor(1.0), x),  # of -0.0 too
+    "signbit": lambda x: 1 - 2 * torch.signbit(x).float(),
+    "of two tensors": lambda x: torch.where(x >= x.flip(1), 1.0, -1.0),
+    "a product of signs": lambda x: bits(x) * other(x) * 0.5,
+    "a maximum of signs": lambda x: torch.maximum(bits(x), other(x)),
+    "a majority": lambda x: torch.sign(bits(x) + other(x) + bits(x.roll(1, 1))),
+    "a clip of a sum": lambda x: (bits(x) + other(x) + 1).clamp(-1, 1),
 }
 MOVES: dict[str, Function] = {
     "chunk": lambda x: torch.cat(bits(x).chunk(2, 1)[::-1], 1),
+    "split": lambda x: torch.cat(bits(x).split([3, 5], 1)[::-1], 1),
     "cat": lambda x: torch.cat([bits(x[:, :3]), bits(x[:, 3:] - 0.3)], 1),
+    "cat of a constant": lambda x: torch.cat(
+        [bits(x[:, :7]), bits(PER_CHANNEL[:, :1].expand(1, 1, 4, 4))], 1
+    ),
     "index": lambda x: bits(x)[:, torch.tensor([3, 1, 0, 2, 7, 5, 6, 4])],
+    "index_select": lambda x: torch.index_select(bits(x), 1, torch.tensor([3, 1, 0, 2, 7, 5, 6, 4])),
+    "gather": lambda x: torch.gather(bits(x), 1, torch.arange(8).flip(0).view(1, 8, 1, 1).expand(SHAPE)),
+    "take_along_dim": lambda x: torch.take_along_dim(bits(x), torch.tensor([[[[1]]]]).expand(1, 8, 4, 1), 3),
     "shuffle": lambda x: bits(x).view(1, 2, 4, 4, 4).transpose(1, 2).reshape(SHAPE),
+    "channel_shuffle": lambda x: F.channel_shuffle(bits(x), 4),
     "flip": lambda x: bits(x).flip(3),
-    "roll": lambda x: torch.roll(bits(x), 1, 2),
+    "rot90": lambda x: torch.rot90(bits(x), 1, (2, 3)),
+    "roll": lambda x: torch.roll(bits(x), (1, -1), (2, 3)),
+    "roll of truths": lambda x: (x >= 0).roll(1, 2).float() * 2 - 1,
     "tile": lambda x: bits(x).repeat(1, 1, 2, 1),
+    "expand": lambda x: bits(x[:, :, :1]).expand(-1, -1, 4, -1),
+    "repeat_interleave": lambda x: bits(x).repeat_interleave(2, 3),
     "nearest": lambda x: F.interpolate(bits(x), scale_factor=2.0, mode="nearest"),
+    "nearest, to a size": lambda x: F.interpolate(bits(x), size=(8, 4), mode="nearest"),
+    "nearest-exact": lambda x: F.interpolate(bits(x), size=(8, 8), mode="nearest-exact"),
+    "nearest of truths": lambda x: F.interpolate((x >= 0).float(), scale_factor=2.0) * 2 - 1,
     "pixel shuffle": lambda x: F.pixel_unshuffle(F.pixel_shuffle(bits(x), 2), 2),
+    "pixel unshuffle": lambda x: F.pixel_unshuffle(bits(x), 2)[:, ::4],
+    "unfold": lambda x: F.unfold(bits(x[:, :2]), 2, stride=2).unsqueeze(-1),
     "slices": lambda x: bits(x)[:, :, 1:, ::2],
+    "select": lambda x: bits(x)[:, :, 1].unsqueeze(2),
+    "diagonal": lambda x: torch.stack([bits(x)[:, :, i, i] for i in range(4)], 2).unsqueeze(-1),
     "padded with 1": lambda x: F.pad(bits(x), (1, 0, 2, 1), value=1.0),
     "padded with -1": lambda x: F.pad(bits(x), (1, 1, 1, 1), value=-1.0),
+    "padded before a scale": lambda x: F.pad((x >= 0).float(), (1, 1, 1, 1)) * 2 - 1,
+    "cropped": lambda x: F.pad(bits(x), (-1, 0, 0, -1)),
     "replicated": lambda x: F.pad(bits(x), (1, 1, 1, 1), mode="replicate"),
     "reflected": lambda x: F.pad(bits(x), (1, 1, 1, 1), mode="reflect"),
+    "permuted": lambda x: bits(x.movedim(1, 3)).movedim(3, 1).transpose(2, 3),
+    "flattened": lambda x: bits(x).flatten(2).unsqueeze(-1),
     "stacked": lambda x: torch.stack([bits(x), bits(-x)], 2).flatten(1, 2)[:, ::2],
+    "max pool": lambda x: F.max_pool2d(bits(x), 3, 2, 1),
+    "min pool": lambda x: -F.max_pool2d(-bits(x), 2),
+    "amax": lambda x: bits(x).amax(3, keepdim=True),
+    "amin": lambda x: bits(x).amin(3, keepdim=True),
+    "masked": lambda x: torch.where(x > 0.5, bits(x), other(x)).masked_fill(x > 2, -1.0),
+    "put into a slice": put_slice,
+    "scattered": lambda x: bits(x).scatter(1, torch.zeros(1, 1, 4, 4, dtype=torch.long), 1.0),
+    "dropout": lambda x: F.dropout2d(bits(x), 0.5, False).clone().contiguous().detach(),
+}
+# What has more values than the kernels have, and the reason.
+FLOATS: dict[str, tuple[Function, str]] = {
+    "a float": (lambda x: F.relu(x), "it comes from relu, not from a sign"),
+    "the input": (lambda x: x, "the network's input, which is not binary"),
+    "an average": (lambda x: F.avg_pool2d(bits(x), 2) * 2 - 1, "it comes from avg_pool2d, not from a sign"),
+    "between pixels": (lambda x: F.interpolate(bits(x), scale_factor=2.0, mode="bilinear"), "resize2d"),
+    "beside floats": (
+        lambda x: torch.cat([bits(x[:, :4]), F.relu(x[:, 4:])], 1),
+        "from concat, one part of which is not binary: it comes from relu, not from a sign",
+    ),
+    "a sign and a float": (lambda x: bits(x) + x, "it comes from add, not from a sign"),
+    "a scale per channel": (lambda x: bits(x) * (PER_CHANNEL + 2), "it comes from multiply, not from a sign"),
+    "almost a sign": (lambda x: x / (x.abs() + 1e-12), "it comes from divide, not from a sign"),
+    "a steep clip": (lambda x: (x * 1e30).clamp(-1, 1), "it comes from clip, not from a sign"),
+    "a norm of bits": (lambda x: F.layer_norm(bits(x), (4, 4)), "it comes from layer_norm, not from a sign"),
+    "argmin": (lambda x: torch.stack([x, -x]).argmin(0).float() * 2 - 1, "it comes from argmin, not from"),
+    "softmax": (lambda x: x.softmax(1), "it comes from softmax, not from a sign"),
 }
 
 
@@ -99,33 +259,45 @@ class Spelled(nn.Module):
         return [F.conv2d(f(x), w) for f, w in zip(self.functions, self.weights, strict=True)]
 
 
-def edges() -> np.ndarray:
-    """Numbers at which some spelling changes, their neighbours, and infinities."""
+def edges() -> Tensor:
+    """Numbers at which some spelling changes, and their neighbours."""
     at = np.float32([0, 1, -1, 0.5, -0.5, 0.7, -0.7, 0.3, 2, 1e-30])
     near = [at, np.nextafter(at, np.float32(9)), np.nextafter(at, np.float32(-9)), -np.zeros(2, np.float32)]
-    return np.resize(np.concatenate(near), SHAPE)
+    return torch.from_numpy(np.resize(np.concatenate(near), SHAPE))
 
 
-@pytest.mark.parametrize("source", ["torch", "onnx"])
-@pytest.mark.parametrize("functions", [SIGNS, MOVES], ids=["signs", "moves"])
-def test_spellings_are_bits(functions: dict[str, Function], source: str, tmp_path: Path) -> None:
+def compiled(functions: dict[str, Function], source: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The artifact, verified, and its layer for each spelling that the source can write."""
     kept = {name: f for name, f in functions.items() if source == "torch" or name not in NOT_IN_ONNX}
-    model = Spelled(list(kept.values())).eval()
-    x = torch.from_numpy(edges())
+    model, x = Spelled(list(kept.values())).eval(), edges()
     given: Any = model
     if source == "onnx":
-        given = tmp_path / "model.onnx"
+        given = folder / "model.onnx"
         torch.onnx.export(model, (x,), str(given), dynamo=False, verbose=False)
-    artifact = compile_model(given, x, target="host", out=tmp_path / "out", verify=1)
-    layers = artifact.manifest["layers"]
-    found = dict(zip(kept, layers, strict=True))
-    assert not {name: layer["reason"] for name, layer in found.items() if not layer["binarized"]}
-    assert {
-        name for name, layer in found.items() if "weights from +-alpha, by 2e-07 of" not in layer["notes"]
-    } == set()
-    noted = {name for name in kept if "its input is -1 and 1 but for rounding" in found[name]["notes"]}
-    assert noted == DETOURS & set(kept)
+    artifact = compile_model(given, x, target="host", out=folder / "out", verify=1)
     verification = artifact.manifest["verification"]
     assert verification["passed"] and verification["integers_exact"], verification["reason"]
     for name, ours, theirs in zip(kept, artifact.run(x.numpy()), model(x), strict=True):
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
+    return artifact, dict(zip(kept, artifact.manifest["layers"], strict=True))
+
+
+@pytest.mark.parametrize("source", ["torch", "onnx"])
+@pytest.mark.parametrize(("functions", "least"), [(SIGNS, 75), (MOVES, 35)], ids=["signs", "moves"])
+def test_spellings_are_bits(functions: dict[str, Function], least: int, source: str, tmp_path: Path) -> None:
+    _, found = compiled(functions, source, tmp_path)
+    assert not {name: layer["reason"] for name, layer in found.items() if not layer["binarized"]}
+    assert len(found) >= least
+    assert {
+        name for name, layer in found.items() if "weights from +-alpha, by 2e-07 of" not in layer["notes"]
+    } == set()
+    noted = {name for name, layer in found.items() if "but for rounding in the source" in layer["notes"]}
+    assert noted == DETOURS & set(found)
+
+
+@pytest.mark.parametrize("source", ["torch", "onnx"])
+def test_others_are_float_with_the_operator_that_is_in_the_way(source: str, tmp_path: Path) -> None:
+    _, found = compiled({name: f for name, (f, _) in FLOATS.items()}, source, tmp_path)
+    assert {
+        n: s["reason"] for n, s in found.items() if s["binarized"] or FLOATS[n][1] not in s["reason"]
+    } == {}

@@ -202,7 +202,7 @@ def test_products_of_a_sign_of_three_values_stay_float(build):
     before = build(lambda emit, x, y: emit(op.matmul(emit(op.sign(x)), emit(op.sign(y)))), (4, 8), (8, 5))
     _, [layer] = find(before)
     assert (
-        layer.reason == "a product of two activations has a kernel for two values only, not for -a, 0 and a"
+        layer.reason == "a product of two activations has a kernel for two values only, not for three or more"
     )
 
 
@@ -228,13 +228,13 @@ def test_the_sign_of_what_is_never_0_needs_no_note(build, run, name):
 NOT_BINARY = {
     "relu": (lambda emit, x: emit(op.nn.relu(x)), "is not binary: it comes from relu, not from a sign"),
     "the input": (lambda emit, x: x, "its input is the network's input, which is not binary"),
-    "three values": (lambda emit, x: emit(op.add(bit(emit, x), bit(emit, x, at=1.0))), "comes from add"),
+    "a float added": (lambda emit, x: emit(op.add(bit(emit, x), x)), "comes from add"),
     "one value": (lambda emit, x: bit(emit, x, "greater", 1.0, 1.0), "comes from where"),
     "times a vector": (lambda emit, x: emit(op.multiply(bit(emit, x), relax.const(image((6,))))), "multiply"),
     "lost in a sum": (lambda emit, x: emit(op.add(bit(emit, x), number(1e9))), "comes from add"),
     "0 times a sign": (lambda emit, x: emit(op.multiply(bit(emit, x), number(0))), "comes from multiply"),
-    "padded with 0 in a channel": (lambda emit, x: emit(op.concat(
-        [bit(emit, x), relax.const(np.zeros((2, 20, 5, 6), "float32"))], 0)), "comes from concat"),
+    "beside other numbers": (lambda emit, x: emit(op.concat(
+        [bit(emit, x), relax.const(image((2, 20, 5, 6)))], 0)), "comes from concat"),
 }  # fmt: skip
 
 
@@ -363,6 +363,35 @@ def test_two_values_of_any_kind_in_layers_of_any_shape(build, run, operators, se
     x = image(shape)
     [expected] = run(before, x)
     np.testing.assert_allclose(run(after, x)[0], expected, rtol=1e-5, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_a_few_values_in_layers_of_any_shape(build, run, operators, seed):
+    """Sums of two or three bits with scales of their own, of one tensor or of two; weights alpha s + beta."""
+    rng = np.random.default_rng(seed)
+    shape, extents, attributes = shape_of_layer(rng)
+    column = (-1, *[1] * (len(extents) - 1))
+    weights = rng.choice([-1, 1], extents) * rng.uniform(0.1, 2, extents[0]).reshape(column)
+    weights = weights + (seed % 3 > 0) * rng.normal(size=extents[0]).reshape(column)
+    layer_of = op.nn.conv2d if len(shape) == 4 else op.nn.conv1d
+    values = rng.normal(size=(2 + seed % 2, 2)).astype("float32") * (rng.random((2 + seed % 2, 2)) < 0.7)
+
+    def body(emit, x, y):
+        total = None
+        for i, (yes, no) in enumerate(values.tolist()):
+            more = bit(emit, y if i == seed % 4 else x, "greater", yes + 0.1, no, at=i / 2)
+            total = more if total is None else emit(op.add(total, more))
+        return emit(layer_of(total, relax.const(weights.astype("float32")), **attributes))
+
+    before = build(body, shape, shape)
+    after, [layer] = find(before)
+    assert layer.binarized and f"in {len(values)} planes of bits" in layer.notes, layer.reason or layer.notes
+    assert "bibench.convolution" not in operators(after)
+    inputs = image(shape), image(shape)
+    [expected] = run(before, *inputs)
+    np.testing.assert_allclose(
+        run(after, *inputs)[0], expected, rtol=1e-5, atol=4e-6 * np.abs(expected).max()
+    )
 
 
 SIDES = {"+-a": (-0.5, 0.5), "0 and a": (0.5, 0.0), "-a and 0": (-2.0, 0.0)}

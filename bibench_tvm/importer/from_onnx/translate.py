@@ -22,6 +22,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from bibench_tvm.importer.from_onnx.attributes import Attributes
 from bibench_tvm.importer.from_onnx.dtypes import in_float32, refuse_other_types
+from bibench_tvm.importer.from_onnx.expressions import shape_of
 from bibench_tvm.importer.from_onnx.nodes import LAYERS, has_subgraph, name_of
 from bibench_tvm.importer.from_onnx.plain import make_plain, refuse_infinite_operands
 from bibench_tvm.importer.from_onnx.read import read_onnx
@@ -60,7 +61,9 @@ def import_onnx(
         inputs=inputs,
         outputs=_outputs_of(module, plain),
         layer_names={var: layer for var, layer in translator.layer_names.items() if var in surviving},
-        reference=OnnxReference(original, plain, translator.layer_nodes, static_shapes(plain), inputs),
+        reference=OnnxReference(
+            original, plain, translator.layer_nodes, translator.shapes() | static_shapes(plain), inputs
+        ),
         notes=[*batch_notes, *dtype_notes],
     )
 
@@ -112,6 +115,14 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
                 raise of_operator(self._current(), self.path, error) from error
         module["main"] = module["main"].without_attr("num_input")
         return module
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape, of what was translated: of some ONNX itself infers none."""
+        return {
+            name: shape_of(made)
+            for name, made in self._nodes.items()
+            if isinstance(made, relax.Var) and isinstance(made.ty, relax.TensorType)
+        }
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> relax.Expr:
         repair = REPAIRS.get(op_name)

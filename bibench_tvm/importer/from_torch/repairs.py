@@ -46,6 +46,8 @@ class Repairs(Indexing):
         for name in ("bilinear2d_aa", "bicubic2d_aa"):
             self.convert_map[f"_upsample_{name}.default"] = self._upsample
         self.convert_map["copysign.Tensor"] = self.convert_map["copysign.Scalar"] = self._copysign
+        self.convert_map["signbit.default"] = lambda node: self._has_sign(self._arg(node))
+        self.convert_map["bucketize.Tensor"] = self._bucketize
         # TVM's own lose the digits of small numbers: log(1 + x), exp(x) - 1.
         self.convert_map["log1p.default"] = lambda node: self._emitted(log1p(self._arg(node)))
         self.convert_map["expm1.default"] = lambda node: self._emitted(expm1(self._arg(node)))
@@ -53,16 +55,36 @@ class Repairs(Indexing):
         self.convert_map["sinh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=True))
         self.convert_map["cosh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=False))
 
-    def _copysign(self, node: Any) -> relax.Expr:
-        """Of -0.0 too, which is not below 0: 1 / -0.0 is."""
+    def _has_sign(self, x: relax.Expr) -> relax.Expr:
+        """Whether a number bears a minus: -0.0 too, which is not below 0; 1 / -0.0 is."""
+        if "float" not in str(x.ty.dtype.dtype):
+            return self._emitted(relax.op.less(x, relax.const(0, x.ty.dtype.dtype)))
         zero, one = relax.const(np.float32(0)), relax.const(np.float32(1))
+        inverse = self._emitted(relax.op.less(relax.op.divide(one, x), zero))
+        return self._emitted(relax.op.logical_or(relax.op.less(x, zero), inverse))
+
+    def _copysign(self, node: Any) -> relax.Expr:
         size, sign = (
             self.env[arg] if isinstance(arg, fx.Node) else relax.const(np.float32(arg)) for arg in node.args
         )
         size = self._emitted(relax.op.abs(size))
-        inverse = self._emitted(relax.op.less(relax.op.divide(one, sign), zero))
-        below = self._emitted(relax.op.logical_or(relax.op.less(sign, zero), inverse))
-        return self._emitted(relax.op.where(below, relax.op.negative(size), size))
+        return self._emitted(relax.op.where(self._has_sign(sign), relax.op.negative(size), size))
+
+    def _bucketize(self, node: Any) -> relax.Expr:
+        """A sum of comparisons; of TVM's own search no pass of ours makes a loop."""
+        x, bounds = node.args[:2]
+        right = node.kwargs.get("right", False)
+        if bounds not in self.values or len(self.values[bounds]) > 64:
+            raise NotImplementedError("its boundaries are computed, or more than 64.")
+        dtype = self._convert_data_type(node.meta["val"].dtype)
+        given, found = self.env[x], relax.const(0, dtype)
+        for bound in self.values[bounds].tolist():
+            limit = relax.const(bound, given.ty.dtype.dtype)
+            # Turned round, so that NaN comes behind all.
+            before = (relax.op.less if right else relax.op.less_equal)(given, limit)
+            beyond = self._emitted(relax.op.astype(relax.op.logical_not(self._emitted(before)), dtype))
+            found = self._emitted(relax.op.add(found, beyond))
+        return found
 
     def _elu(self, node: Any) -> relax.Expr:
         """TVM knows neither factor, which selu has."""
@@ -165,7 +187,7 @@ class Repairs(Indexing):
 
         TVM turns a number into the type of the tensor beside it, so that `(x >= 0) * 2` multiplies by `True`
         and `int_tensor * 0.5` by 0; and it drops the `alpha` of `add` and `sub`. It refuses to divide by 0,
-        and has no code for sums and products of truths.
+        and has no code for sums, products and equality of truths.
         """
 
         def convert(node: Any) -> relax.Expr:
@@ -198,9 +220,17 @@ class Repairs(Indexing):
             ):
                 infinite = relax.const(math.copysign(math.inf, rhs), tvm_dtype)  # TVM divides by no 0
                 return self.block_builder.emit(relax.op.multiply(typed(lhs), infinite))
-            of_truths = {relax.op.multiply: relax.op.logical_and, relax.op.add: relax.op.logical_or}
+            of_truths = {
+                relax.op.multiply: relax.op.logical_and,
+                relax.op.add: relax.op.logical_or,
+                relax.op.not_equal: relax.op.logical_xor,
+                relax.op.equal: relax.op.logical_xor,
+            }
             made = of_truths.get(relax_op, relax_op) if dtype is torch.bool else relax_op
-            return self.block_builder.emit(made(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
+            result = self._emitted(made(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
+            if relax_op is relax.op.equal and dtype is torch.bool:
+                return self._emitted(relax.op.logical_not(result))
+            return result
 
         return convert
 

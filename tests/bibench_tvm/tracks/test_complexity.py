@@ -86,7 +86,7 @@ def test_every_algorithm(algorithm: str, variant: str) -> None:
     found = complexity_of(layer, torch.zeros(1, 6, 12, 14)).layers[0]
     floats = {"bnn": 0, "dorefa": 1 if variant == "paper" else 8, "xnorpp": 8 + 10 + 12, "reactnet": 8 + 6}
     floats["fda"] = 8 + 6 if variant == "paper" else 8
-    floats["adabin"] = 8 + 8
+    floats |= {"adabin": 8 + 8, "bit": 1}
     scales = {"bnn": 0, "xnor": 2, "xnorpp": 2, "adabin": 2}.get(algorithm, 1)
     assert found.binary and found.op == "conv2d"
     assert found.parameters == 432 + 8

@@ -19,7 +19,11 @@ from bibench_tvm.importer.from_onnx.qonnx import _ROUNDING, expand_quantizers
 from bibench_tvm.importer.imported import ImportFailed
 
 DOMAIN = "qonnx.custom_op.general"
-BINARY = {"cnv": {"/3/Conv", "/7/Conv"}, "tfc": {"/2/MatMul", "/5/Gemm", "/8/MatMul"}, "w1a2": {"/7/Conv"}}
+BINARY = {
+    "cnv": {"/3/Conv", "/7/Conv"},
+    "tfc": {"/2/MatMul", "/5/Gemm", "/8/MatMul"},
+    "w1a2": {"/4/Conv", "/7/Conv"},
+}
 
 
 @pytest.mark.parametrize("name", BINARY)
