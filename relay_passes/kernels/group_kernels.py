@@ -128,7 +128,8 @@ def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     anchor = group.anchor.value
     if is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution"):
         groups = attributes_of(anchor, Contraction).conv.groups
-        return groups == 1 or (group.shape[-1] // groups) % packing.per_word == 0
+        # The blocks of a depthwise kernel begin at whole words.
+        return groups in (1, group.shape[-1]) or (group.shape[-1] // groups) % packing.per_word == 0
     return True
 
 
