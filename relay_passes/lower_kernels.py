@@ -23,6 +23,7 @@ from relay_passes.kernels.float_layer import lower_float_layer
 from relay_passes.kernels.group_kernels import Group, group_kernels, read_vars
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
+from relay_passes.kernels.normalize import lower_normalize
 from relay_passes.kernels.pack import lower_pack
 from relay_passes.kernels.pool import lower_pool
 from relay_passes.kernels.sign_sums import summing_kernel
@@ -38,6 +39,7 @@ _LOWER: dict[str, Callable[[Site], Kernel]] = {
     "bibench.int8_convolution": lower_int8_convolution,
     "bibench.binary_product": lower_binary_product,
     "bibench.pool": lower_pool,
+    "bibench.normalize": lower_normalize,
     "bibench.pack": lower_pack,
 }
 

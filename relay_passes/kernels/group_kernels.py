@@ -26,6 +26,7 @@ SUMS = (
     "bibench.convolution",
     "bibench.matmul",
     "bibench.pool",
+    "bibench.normalize",
 )
 
 

@@ -11,7 +11,7 @@ def binary_tile(conv: Convolution) -> Tile:
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(pixels=4, lanes=lanes_for(conv.out_channels // conv.groups, 16, 8), quantum=8)
+    return Tile(pixels=6, lanes=lanes_for(conv.out_channels // conv.groups, 16, 8), quantum=8)
 
 
 def winograd_tile(conv: Convolution) -> Tile:
