@@ -26,6 +26,7 @@ from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tuna
 from relay_passes.kernels.normalize import lower_normalize
 from relay_passes.kernels.pack import lower_pack
 from relay_passes.kernels.pool import lower_pool
+from relay_passes.kernels.share import shared_or_serial
 from relay_passes.kernels.sign_sums import summing_kernel
 from relay_passes.kernels.transpose import turning_kernel
 from schedules.parts.epilogue import Epilogue, plain
@@ -137,7 +138,8 @@ class _Lowering:
             ("extremum", extremum_of(value)),
         ):
             if kernel:
-                gvar = self.builder.add_func(kernel[0], name)
+                function = shared_or_serial(kernel[0], self.target, None, binary=False)
+                gvar = self.builder.add_func(function, name)
                 value = relax.call_tir(gvar, [value.args[0]], kernel[1])
         self.env[var] = self.builder.emit(value)
 
@@ -156,8 +158,11 @@ class _Lowering:
         )
         kernel = _LOWER[anchor.op.name](site)
         is_layer = issubclass(ATTRIBUTES[anchor.op.name], Contraction)
-        layer = attributes_of(anchor, Contraction).name if is_layer else ""
-        outputs = self._emit(kernel.name, kernel.function, kernel.arguments, kernel.epilogue, layer)
+        layer = attributes_of(anchor, Contraction) if is_layer else None
+        binary = is_call(anchor, "bibench.binary_convolution", "bibench.binary_product")
+        function = shared_or_serial(kernel.function, self.target, layer, binary=binary)
+        name = layer.name if layer else ""
+        outputs = self._emit(kernel.name, function, kernel.arguments, kernel.epilogue, name)
         self.env.update(zip(written, outputs, strict=True))
         if kernel.integers:
             self._remember(kernel, kernel.integers, outputs)

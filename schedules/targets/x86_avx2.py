@@ -29,6 +29,8 @@ X86_AVX2 = KernelTarget(
     winograd_tile=winograd_tile,
     dot=PAIRS,
     vector_bits=256,
+    binary_rate=300,
+    float_rate=40,
 )
 
 FAMILY = Family(
