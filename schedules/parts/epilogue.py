@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.bits import Packing, pack
-from schedules.parts.rationals import ERF, TANH, rational
+from schedules.parts.rationals import ERF, TANH, exponential, rational
 
 
 class _OnArrays:
@@ -49,7 +49,7 @@ class _InKernel:
     """TIR expressions of one element, or of a vector of them. `Select` evaluates both sides."""
 
     maximum, minimum = staticmethod(tirx.max), staticmethod(tirx.min)
-    exp, sqrt, abs = staticmethod(tirx.exp), staticmethod(tirx.sqrt), staticmethod(tirx.abs)
+    exp, sqrt, abs = staticmethod(exponential), staticmethod(tirx.sqrt), staticmethod(tirx.abs)
     logical_not = staticmethod(tirx.Not)
     rint = staticmethod(tirx.nearbyint)
 
