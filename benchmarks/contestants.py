@@ -50,7 +50,8 @@ class Peer:
         tolerance = self.tolerance
         if self.computes != "float":
             # Of a mixed network a flip changes all that follows; `prepare` verified it layer by layer.
-            tolerance = {"layer": 0.0, "network": FLIPS, "mixed": None}[case.name.partition("-")[0]]
+            tolerance = None if case.name.startswith("mixed") else FLIPS
+            tolerance = 0.0 if case.name.startswith("layer") else tolerance
         expected = np.load(case / f"expected {self.computes}.npy")
         return Contestant(lambda: read(run()), burst_of(run), expected, tolerance)
 
