@@ -87,9 +87,10 @@ def peers_command(
     layers: Annotated[
         str, typer.Option(help="A,B,C,D; with extra, the rates of odd shapes and of all layers.")
     ] = "A,B,C,D",
-    networks: Annotated[str, typer.Option(help="resnet18,resnet34,vgg_small; '' for none.")] = ",".join(
-        NETWORKS
-    ),
+    networks: Annotated[
+        str,
+        typer.Option(help="Of resnet18, resnet34, vgg_small and the mixed ones (bert_tiny4 …); '' for none."),
+    ] = ",".join([*NETWORKS, *goals.MIXED]),
     threads: Annotated[
         int, typer.Option(min=1, help="For each library; 2 or more are timed by the wall.")
     ] = 1,
@@ -100,8 +101,9 @@ def peers_command(
     """Time ours beside ONNX Runtime, OpenVINO, PyTorch and TVM's own bit-serial kernels."""
     with reporting(as_json=as_json, debug=debug):
         picked = chosen("layer", layers, (*LAYERS, "extra"))
-        nets = chosen("network", networks, NETWORKS)
-        if not picked and not nets:
+        named = chosen("network", networks, (*NETWORKS, *goals.MIXED))
+        nets, mixed = ([n for n in named if (n in goals.MIXED) == among] for among in (False, True))
+        if not picked and not named:
             raise UsageError("There is nothing to measure: name a layer or a network.")
         absent = {name: PIP + peer.package for name, peer in PEERS.items() if missing(peer.library)}
         for name, line in absent.items():
@@ -115,10 +117,11 @@ def peers_command(
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 shown = [name for name in picked if name in LAYERS]
-                for kind, names in ("layer", shown), ("network", nets):
+                for kind, names in ("layer", shown), ("network", nets), ("mixed", mixed):
                     for name in names:
                         case = Path(scratch) / f"{kind}-{name}"
-                        report[f"{kind}s"][name] = _case(measurement, case, kind, name, report)
+                        found = _case(measurement, case, kind, name, report)
+                        report["layers" if kind == "layer" else "networks"][name] = found
                 if shown or "extra" in picked:
                     odd = list(EXTRA) if "extra" in picked else []
                     _kernels(measurement, "layer", [*shown, *odd], report)
@@ -138,9 +141,12 @@ def _case(
     """Prepare, check and time one layer or network; its figures go to `report`."""
     from benchmarks import prepare
 
+    about: dict[str, float] = {}
     with phase(f"{kind} {name}: exporting, quantizing and compiling"):
         if kind == "layer":
             prepare.prepare_layer(case, LAYERS[name])
+        elif kind == "mixed":
+            about = prepare.prepare_mixed(case, name)
         else:
             prepare.prepare_network(case, name)
     turns = Turns(tell=lambda title, sentence: stderr.print(f"{title} failed: {sentence}", style="red"))
@@ -153,6 +159,8 @@ def _case(
 
     with phase(f"{kind} {name}: checking outputs"):
         for title, peer in PEERS.items():
+            if kind == "mixed" and title not in ("ours", goals.FLOAT):
+                continue
             if title not in report["not_installed"] and (case / peer.needs).exists():
                 enter(title, peer.library, title)
         if kind == "network" and measurement.threads == 1 and (os.cpu_count() or 1) > 1:
@@ -164,7 +172,7 @@ def _case(
     timings = {title: Timing.of(bursts) for title, bursts in costs.items()}
     _figures(measurement, name, timings, report)
     times = {title: {**timing.record(), **turns.about[title]} for title, timing in timings.items()}
-    return {"times": times, "failed": turns.failed}
+    return {"times": times, "failed": turns.failed, **about}
 
 
 def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], report: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from benchmarks import shapes
 from benchmarks.shapes import Shape
+from bibench_tvm.artifact.artifact import Artifact
+from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.measuring.peers import onnx_runtime
 
 
@@ -25,6 +28,30 @@ def prepare_layer(case: Path, shape: Shape) -> None:
         np.save(case / "expected channels last.npy", last(turned).numpy())
     _compile(last, turned, case / "ours_channels_last")
     _prepare_bitserial(case, binary, x, shape)
+
+
+def prepare_mixed(case: Path, name: str) -> dict[str, float]:
+    """A network of `networks.CASES`, ours and in float; gives the seconds of its compilation."""
+    from benchmarks import networks
+
+    case.mkdir(parents=True)
+    (binary, x), (floats, _) = (networks.network(name, binary=binary) for binary in (True, False))
+    np.save(case / "input.npy", x.numpy())
+    np.save(case / "expected float.npy", onnx_runtime.export(floats, [x.numpy()], case / "float.onnx"))
+    np.save(case / "expected binary.npy", _first_output(binary, x))
+    start = time.process_time()
+    artifact = _compile(binary, x, case / "ours", verify=1)
+    if artifact.record.verification.passed is not True:
+        raise BibenchError(f"The artifact of {name} does not compute what PyTorch does.")
+    return {"compile_and_verify_s": round(time.process_time() - start, 1)}
+
+
+def _first_output(network: Any, x: Any) -> np.ndarray:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    with torch.inference_mode():
+        return pytree.tree_leaves(network(x))[0].numpy()
 
 
 def prepare_network(case: Path, name: str) -> None:
@@ -45,11 +72,11 @@ def _prepare(case: Path, binary: Any, floats: Any, x: Any) -> None:
     _compile(binary, x, case / "ours")
 
 
-def _compile(network: Any, x: Any, folder: Path) -> None:
+def _compile(network: Any, x: Any, folder: Path, verify: int = 0) -> Artifact:
     from bibench_tvm import compile_model
 
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        compile_model(network, (x,), target="host", out=folder)
+        return compile_model(network, (x,), target="host", out=folder, verify=verify)
 
 
 def _quantize(case: Path, x: np.ndarray) -> None:

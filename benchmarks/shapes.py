@@ -131,7 +131,7 @@ def network(name: str, algorithm: str) -> tuple[nn.Module, Tensor]:
 
     torch.manual_seed(0)
     made = trainers.create_model(name)
-    _vary_batch_norms(made)
+    vary_batch_norms(made)
     (image,) = trainers.example_inputs_of(made)
     made = trainers.binarize(made, algorithm)
     torch.manual_seed(1)
@@ -146,7 +146,7 @@ def _sequence(make: Callable[[], list[nn.Module]]) -> nn.Module:
 
     torch.manual_seed(0)
     made = nn.Sequential(*make())
-    _vary_batch_norms(made)
+    vary_batch_norms(made)
     return trainers.binarize(made, "bnn", keep=[]).eval()
 
 
@@ -160,7 +160,7 @@ def _layer(shape: Shape) -> nn.Module:
     )
 
 
-def _vary_batch_norms(module: nn.Module) -> None:
+def vary_batch_norms(module: nn.Module) -> None:
     """Statistics as after training, where no two channels are alike; fresh ones would fold to nothing."""
     from torch import nn
 

@@ -23,8 +23,10 @@ from relay_passes.kernels.float_layer import lower_float_layer
 from relay_passes.kernels.group_kernels import Group, group_kernels, read_vars
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
+from relay_passes.kernels.normalize import lower_normalize
 from relay_passes.kernels.pack import lower_pack
 from relay_passes.kernels.pool import lower_pool
+from relay_passes.kernels.share import shared_or_serial
 from relay_passes.kernels.sign_sums import summing_kernel
 from relay_passes.kernels.transpose import turning_kernel
 from schedules.parts.epilogue import Epilogue, plain
@@ -38,6 +40,7 @@ _LOWER: dict[str, Callable[[Site], Kernel]] = {
     "bibench.int8_convolution": lower_int8_convolution,
     "bibench.binary_product": lower_binary_product,
     "bibench.pool": lower_pool,
+    "bibench.normalize": lower_normalize,
     "bibench.pack": lower_pack,
 }
 
@@ -135,7 +138,8 @@ class _Lowering:
             ("extremum", extremum_of(value)),
         ):
             if kernel:
-                gvar = self.builder.add_func(kernel[0], name)
+                function = shared_or_serial(kernel[0], self.target, None, binary=False)
+                gvar = self.builder.add_func(function, name)
                 value = relax.call_tir(gvar, [value.args[0]], kernel[1])
         self.env[var] = self.builder.emit(value)
 
@@ -154,8 +158,11 @@ class _Lowering:
         )
         kernel = _LOWER[anchor.op.name](site)
         is_layer = issubclass(ATTRIBUTES[anchor.op.name], Contraction)
-        layer = attributes_of(anchor, Contraction).name if is_layer else ""
-        outputs = self._emit(kernel.name, kernel.function, kernel.arguments, kernel.epilogue, layer)
+        layer = attributes_of(anchor, Contraction) if is_layer else None
+        binary = is_call(anchor, "bibench.binary_convolution", "bibench.binary_product")
+        function = shared_or_serial(kernel.function, self.target, layer, binary=binary)
+        name = layer.name if layer else ""
+        outputs = self._emit(kernel.name, function, kernel.arguments, kernel.epilogue, name)
         self.env.update(zip(written, outputs, strict=True))
         if kernel.integers:
             self._remember(kernel, kernel.integers, outputs)

@@ -1,8 +1,9 @@
 """x * a * b -> x * (a * b), x + a + b -> x + (a + b), for constants a, b and no other reader between.
 
-One constant less per channel in the artifact, and one operation less per element. The product is rounded once
-more or less than in the source network, so this comes after thresholds were folded, which keep the source's
-order.
+One constant less per channel in the artifact, and one operation less per element. Factors of different axes
+(XNOR-Net++ has one for each channel, row and column) stay apart: together they would be as large as the
+tensor. The product is rounded once more or less than in the source network, so this comes after thresholds
+were folded, which keep the source's order.
 
 Requires: that thresholds are folded.
 Ensures: the same values but for one rounding.
@@ -39,11 +40,12 @@ def merge_scales(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _combined(operator: str, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """The product or sum; None beyond the range of a float, to which an activation may bring it back."""
+    """The product or sum; None where it is larger than both, or beyond the range of a float, to which an
+    activation may bring it back."""
     multiply = operator == "relax.multiply"
     with np.errstate(all="ignore"):
         merged = a * b if multiply else a + b
-    if not np.isfinite(merged).all():
+    if merged.size > max(a.size, b.size) or not np.isfinite(merged).all():
         return None
     if multiply and merged.dtype.kind == "f":
         small = np.abs(merged) < np.finfo(merged.dtype).tiny

@@ -14,10 +14,12 @@ import contextlib
 import math
 
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule, ScheduleError
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
+from schedules.parts.rationals import ERF, TANH, exponential, rational
 from schedules.parts.write_back import SCHEDULED
 
 _LANES = (16, 8, 4)
@@ -36,7 +38,7 @@ def schedule_rest(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModu
 
 
 def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    schedule = Schedule(function)
+    schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _in_vectors))))
     _inline(schedule)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         loops = schedule.get_loops(block)
@@ -68,6 +70,28 @@ def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
         if reduced:
             schedule.decompose_reduction(block, reduced[0])
     return schedule.mod["main"]
+
+
+def _in_vectors(call: tvm.ir.Call) -> tirx.PrimExpr:
+    """What LLVM would call a function for, number by number, as polynomials."""
+    name = str(call.op.name) if isinstance(call.op, tvm.ir.Op) else ""
+    if str(call.ty) != "float32" or not name.startswith("tirx."):
+        return call
+    if name == "tirx.exp":
+        return _exponential(call.args[0])
+    if name == "tirx.sigmoid":
+        one = tirx.const(1, "float32")
+        return one / (one + _exponential(-call.args[0]))
+    if name in _RATIONALS:
+        return rational(call.args[0], _RATIONALS[name])
+    return call
+
+
+def _exponential(x: tirx.PrimExpr) -> tirx.PrimExpr:
+    return exponential(x, bind=lambda value: value)
+
+
+_RATIONALS = {"tirx.erf": ERF, "tirx.tanh": TANH}
 
 
 def _inline(schedule: Schedule) -> None:

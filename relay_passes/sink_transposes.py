@@ -1,9 +1,10 @@
 """Move every permutation towards the end of the network until it meets its inverse and both vanish.
 
 An operator that works element by element may as well work on the tensor before its permutation; a reduction,
-a pool, a padding or a concatenation may too, with its axes renamed. What cannot is given the permuted tensor
-after all. After `mark_layers` this leaves one permutation at the input and, where the output is an image, one
-at the end.
+a pool, a padding, a slice, a repetition, a choice of positions, a concatenation, or a reshape that splits
+axes or merges neighbours may too, with its axes renamed. What cannot is given the permuted tensor after all.
+After `mark_layers` this leaves one permutation at the input and, where the output is an image, one at the
+end.
 
 Requires: nothing.
 Ensures: a permutation stands only where something needs the order that it makes.
@@ -74,6 +75,8 @@ def _permuted(builder: relax.BlockBuilder, expr: relax.Expr, order: Order) -> re
 
 
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+    if isinstance(value, relax.TupleGetItem):
+        return _part(builder, var, value)
     if not is_call(value):
         return value
     name = value.op.name
@@ -97,9 +100,8 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return _back(builder, _POOL_MAKERS[name](before, layout="NHWC", **kwargs), order)
     if name in _REDUCTIONS and value.attrs.axis is not None:
         return _reduction(builder, value, before, order)
-    if name == "relax.nn.pad":
-        return _padding(builder, value, before, order)
-    return value
+    move = _MOVES.get(name)
+    return value if move is None else move(builder, value, before, order)
 
 
 def _fields(attrs: tvm.ir.Attrs) -> list[str]:
@@ -113,13 +115,39 @@ def _back(builder: relax.BlockBuilder, value: relax.Expr, order: Order) -> relax
 def _concatenation(builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
     joined = made_by(builder, value.args[0])
     fields = joined.fields if isinstance(joined, relax.Tuple) else []
-    sources = [s for s in (_source(builder, field) for field in fields) if s]
-    orders = {order for _, order in sources}
-    if len(sources) < len(fields) or len(orders) != 1:
+    sources = [_source(builder, field) for field in fields]
+    orders = {source[1] for source in sources if source}
+    permuted = sum(_size(field) for field, source in zip(fields, sources, strict=True) if source)
+    if len(orders) != 1 or 2 * permuted < sum(map(_size, fields)):
         return value
     (order,) = orders
     axis = order[int(value.attrs.axis) % len(order)]
-    return _back(builder, relax.op.concat([before for before, _ in sources], axis), order)
+    parts = [
+        source[0] if source else _permuted(builder, field, _inverse(order))
+        for field, source in zip(fields, sources, strict=True)
+    ]
+    return _back(builder, relax.op.concat(parts, axis), order)
+
+
+def _size(expr: relax.Expr) -> int:
+    return int(np.prod(shape_of(expr)))
+
+
+def _part(builder: relax.BlockBuilder, var: relax.Var, value: relax.TupleGetItem) -> relax.Expr:
+    """One part of a split tensor is a slice of it."""
+    split = made_by(builder, value.tuple_value)
+    source = _source(builder, split.args[0]) if is_call(split, "relax.split") else None
+    if source is None:
+        return value
+    axis = int(split.attrs.axis) % len(source[1])
+    extents = [int(part.shape[axis]) for part in split.ty.fields]
+    begin = sum(extents[: value.index])
+    moved = source[1][axis]
+    return _back(
+        builder,
+        relax.op.strided_slice(source[0], [moved], [begin], [begin + extents[value.index]]),
+        source[1],
+    )
 
 
 def _permutation(builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
@@ -181,7 +209,83 @@ def _padding(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr,
     return _back(builder, relax.Call(value.op, [before, *value.args[1:]], _pad_attrs(moved, value)), order)
 
 
+def _slice(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
+    axes, *bounds = ([int(each.value) for each in argument.fields] for argument in value.args[1:])
+    moved = [order[axis % len(order)] for axis in axes]
+    inside = bool(value.attrs.assume_inbound)
+    return _back(builder, relax.op.strided_slice(before, moved, *bounds, assume_inbound=inside), order)
+
+
+def _tile(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
+    repeats = [int(count) for count in value.attrs.repeats]
+    if len(repeats) > len(order):
+        return value
+    whole = [1] * (len(order) - len(repeats)) + repeats
+    return _back(builder, relax.op.tile(before, [whole[axis] for axis in _inverse(order)]), order)
+
+
+def _take(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
+    indices, axis = value.args[1], value.attrs.axis
+    if axis is None or len(shape_of(indices)) != 1:
+        return value
+    moved = order[int(axis) % len(order)]
+    return _back(builder, relax.op.take(before, indices, axis=moved, mode=value.attrs.mode), order)
+
+
+def _reshape(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
+    """Axes that are split, or merged with their neighbours, are so in whatever order the others are."""
+    old = shape_of(value.args[0])
+    new = tuple(int(extent) for extent in value.args[1].values)
+    groups = _factored(old, new)
+    if groups is None:
+        return value
+    for inside, _ in groups:
+        places = [order[axis] for axis in inside]
+        if places != list(range(places[0], places[0] + len(places))):
+            return value
+    laid = sorted(groups, key=lambda group: order[group[0][0]])
+    kept = [axis for _, outside in laid for axis in outside]
+    reshaped = relax.op.reshape(before, tuple(new[axis] for axis in kept))
+    final = tuple(kept.index(axis) for axis in range(len(new)))
+    return reshaped if final == tuple(range(len(new))) else _back(builder, reshaped, final)
+
+
+def _factored(old: Order, new: Order) -> list[tuple[list[int], list[int]]] | None:
+    """Which neighbouring axes of one shape have the numbers of which of the other; None where an axis is
+    empty."""
+    if 0 in old or not old or not new:
+        return None
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) and j < len(new):
+        inside, outside = [i], [j]
+        before, after = old[i], new[j]
+        i, j = i + 1, j + 1
+        while before != after:
+            if before < after:
+                before *= old[i]
+                inside.append(i)
+                i += 1
+            else:
+                after *= new[j]
+                outside.append(j)
+                j += 1
+        groups.append((inside, outside))
+    groups[-1][0].extend(range(i, len(old)))  # axes of 1
+    groups[-1][1].extend(range(j, len(new)))
+    return groups
+
+
 def _pad_attrs(widths: list[int], value: relax.Call) -> tvm.ir.Attrs:
     return relax.op.nn.pad(
         value.args[0], widths, pad_mode=value.attrs.pad_mode, pad_value=value.attrs.pad_value
     ).attrs
+
+
+_MOVES = {
+    "relax.nn.pad": _padding,
+    "relax.strided_slice": _slice,
+    "relax.tile": _tile,
+    "relax.take": _take,
+    "relax.reshape": _reshape,
+}

@@ -8,6 +8,7 @@ import numpy as np
 
 # An unsigned lane of 16 bits counts to 65,535, and each of the products of an output, a pair of bits, may be
 # one that differs.
+_MOST_IN_8_BITS = np.iinfo(np.uint8).max
 _MOST_IN_16_BITS = np.iinfo(np.uint16).max
 
 
@@ -58,6 +59,11 @@ class Convolution:
     def products(self) -> int:
         """K, the number of products in one output element."""
         return self.kernel[0] * self.kernel[1] * self.channels // self.groups
+
+    @property
+    def counts_in_bytes(self) -> bool:
+        """Whether each group has one channel, and so few taps that a byte holds every count and its limit."""
+        return self.channels == self.groups and self.products + 1 <= _MOST_IN_8_BITS
 
     @property
     def taps_in_a_run(self) -> int:

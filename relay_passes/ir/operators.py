@@ -9,6 +9,7 @@ read as an image with leading extents of 1.
     bibench.transposed_convolution(x, w)  the same, as PyTorch's transposed convolutions; w [O, KH, KW, C]
     bibench.named(y)                      y, which a layer without an operator of ours computed
     bibench.pool(x)                       the maximum or average of windows
+    bibench.normalize(x)                  rows less their mean, divided by their deviation
     bibench.pack(x)                       bool, or float32 with a quantizer -> words (schedules/parts/bits.py)
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
     bibench.int8_convolution(words, w)    words of bytes, int8 -> int32 dot products
@@ -30,6 +31,7 @@ import tvm
 from tvm import relax
 
 from schedules.geometry import Convolution
+from schedules.kernels.normalization import Normalization
 from schedules.kernels.pooling import Pooling
 from schedules.parts.bits import Packing
 
@@ -152,6 +154,7 @@ ATTRIBUTES: dict[str, type] = {
     "bibench.product": Named,
     "bibench.named": Named,
     "bibench.pool": Pooling,
+    "bibench.normalize": Normalization,
     "bibench.pack": Pack,
     "bibench.binary_convolution": BinaryConvolution,
     "bibench.int8_convolution": Int8Convolution,
@@ -261,6 +264,7 @@ for _name, _infer in {
     "bibench.product": _product_type,
     "bibench.named": _named_type,
     "bibench.pool": _pool_type,
+    "bibench.normalize": _named_type,
     "bibench.pack": _pack_type,
     "bibench.binary_convolution": _layer_type,
     "bibench.int8_convolution": _layer_type,

@@ -1,10 +1,11 @@
 """Plan which operators become one kernel: a convolution or packing, and the element-wise work around it.
 
 A group starts at its anchor and takes in what follows element by element, as long as each value has one
-reader; besides, from any of its values, a comparison that ends in packed bits, and what is turned to planes,
-[N, C, H, W]. So a convolution writes its float output, its packed sign, or both, in the layout that is
-wanted, without a second pass over memory. A packing that no convolution took in takes in the element-wise
-work before it. No group may come to depend on itself through another.
+reader, or several that meet again in one value (a PReLU); besides, from any of its values, a comparison that
+ends in packed bits, and what is turned to planes, [N, C, H, W]. So a convolution writes its float output, its
+packed sign, or both, in the layout that is wanted, without a second pass over memory. A packing that no
+convolution took in takes in the element-wise work before it. No group may come to depend on itself through
+another.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ SUMS = (
     "bibench.convolution",
     "bibench.matmul",
     "bibench.pool",
+    "bibench.normalize",
 )
 
 
@@ -128,7 +130,8 @@ def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     anchor = group.anchor.value
     if is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution"):
         groups = attributes_of(anchor, Contraction).conv.groups
-        return groups == 1 or (group.shape[-1] // groups) % packing.per_word == 0
+        # The blocks of a depthwise kernel begin at whole words.
+        return groups in (1, group.shape[-1]) or (group.shape[-1] // groups) % packing.per_word == 0
     return True
 
 
@@ -165,7 +168,12 @@ def _take_followers(plan: _Plan, group: Group) -> None:
         for reader in readers:
             if len(readers) > 1 or tail in plan.results:
                 _take_ending(plan, group, reader)
-        if len(readers) != 1 or tail in plan.results or not plan.may_join(group, readers[0]):
+        if tail in plan.results:
+            return
+        if len(readers) > 1 and (met := _take_diamond(plan, group, tail)) is not None:
+            tail = met
+            continue
+        if len(readers) != 1 or not plan.may_join(group, readers[0]):
             return
         if is_call(readers[0].value, *_ENDINGS):
             plan.join(group, readers[0])
@@ -173,6 +181,43 @@ def _take_followers(plan: _Plan, group: Group) -> None:
         plan.join(group, readers[0])
         _take_operands(plan, group, readers[0])
         tail = readers[0].var
+
+
+MOST_BETWEEN = 12  # operators from where readers part to where they meet
+
+
+def _take_diamond(plan: _Plan, group: Group, tail: relax.Var) -> relax.Var | None:
+    """Join what the readers of `tail` compute, up to the one value in which they meet, where nobody else
+    reads what is on the way; gives that value."""
+
+    def reads_outside(var: relax.Var) -> bool:
+        return any(reader not in group and not _is_in(reader, inside) for reader in plan.users.get(var, []))
+
+    inside: list[relax.VarBinding] = []
+    waiting = [reader for reader in plan.users[tail] if reader not in group]
+    while len(inside) < MOST_BETWEEN:
+        ready = next((b for b in waiting if _is_plain(b) and plan.may_join(group, b, inside)), None)
+        if ready is None or (ready.var in plan.results and len(waiting) > 1):
+            return None
+        waiting = [b for b in waiting if not b.same_as(ready)]
+        inside.append(ready)
+        if not any(reads_outside(var) for var in (tail, *(b.var for b in inside[:-1]))):
+            for binding in inside:
+                plan.join(group, binding)
+                _take_operands(plan, group, binding)
+            return ready.var
+        if ready.var in plan.results:
+            return None
+        waiting += [b for b in plan.users.get(ready.var, []) if not _is_in(b, waiting)]
+    return None
+
+
+def _is_in(binding: relax.VarBinding, bindings: Sequence[relax.VarBinding]) -> bool:
+    return any(binding.same_as(other) for other in bindings)
+
+
+def _is_plain(binding: relax.VarBinding) -> bool:
+    return is_call(binding.value, *OPERATORS)
 
 
 def _take_operands(plan: _Plan, group: Group, member: relax.VarBinding) -> None:

@@ -1,6 +1,7 @@
 """Depthwise convolution: one output channel a group, so that lanes are channels and nothing is broadcast.
 
-    sum[channel] += popcount(activation[channel] ^ weight[channel])    a byte a channel, at most 8 in a group
+    sum[channel] += activation[channel] ^ weight[channel]              a byte a channel, one in a group
+    sum[channel] += popcount(activation[channel] ^ weight[channel])    a byte a group of at most 8 channels
     sum[channel] += activation[channel] * weight[channel]              float or int8, one input in a group
 
 The plain reference is that of convolution.py; the borders are those of borders.py.
@@ -19,11 +20,14 @@ from schedules.geometry import Convolution, dtype_of_counts
 from schedules.kernels.convolution import pad_in_kernel
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
-from schedules.parts.emit import each, flat, vector
+from schedules.parts.emit import each, flat, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
+from schedules.parts.sums import unrolled
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 
 LANES = 64
+PIXELS = 4  # that meet a tap's weights together, where sums are bytes
+MOST_UNROLLED = 32  # taps that are written out, likewise
 
 
 def is_depthwise(conv: Convolution, packed: bool) -> bool:
@@ -55,7 +59,18 @@ def depthwise_convolution(
     elif in_shape is None:
         in_shape = (conv.batch, conv.height, conv.width, channels)
     dtype = packing.dtype if packing else "float32"
-    sum_dtype = "float32" if packing is None else "int32" if int8 else dtype_of_counts(conv.products)
+    counts = "uint8" if conv.counts_in_bytes else dtype_of_counts(conv.products)
+    sum_dtype = "float32" if packing is None else "int32" if int8 else counts
+    narrow, taps = sum_dtype == "uint8", conv.kernel[0] * conv.kernel[1]
+
+    def product(a, w, lanes: int):
+        if packing is None:
+            return a * w
+        if int8:
+            return _signed(a, lanes) * _signed(w, lanes)
+        differ = a ^ w  # 0 or 1, where a byte has one channel
+        return differ if narrow else _as(tirx.popcount(differ), sum_dtype, lanes)
+
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         source = T.arg("activations", T.buffer(in_shape, dtype))
@@ -69,41 +84,58 @@ def depthwise_convolution(
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
-            def block(n, oh, ow, start, valid: int):
-                sums = T.alloc_buffer((valid,), sum_dtype, scope="local")
-                with T.vectorized(0, valid) as lane:
-                    T.buffer_store(sums, tirx.const(0, sum_dtype), [lane])
+            def block(n, oh, ow, pixels: int, start, valid: int):
+                """Of `pixels` neighbours in a row, from ow on."""
+                part = T.alloc_buffer((pixels * valid,), sum_dtype, scope="local")
+                for m in range(pixels):
+                    store(part, m * valid, valid, spread(tirx.const(0, sum_dtype), valid))
 
                 def tap(i):
                     kh, kw = i // conv.kernel[1], i % conv.kernel[1]
                     y = oh * conv.strides[0] + kh * conv.dilation[0] + top
                     x = ow * conv.strides[1] + kw * conv.dilation[1] + left
                     first = ((n * height + y) * width + x) * channels + start
-                    with T.vectorized(0, valid) as lane:
-                        a, w = activations[first + lane], weights[i * channels + start + lane]
-                        if int8:
-                            new = _signed(a) * _signed(w)
-                        else:
-                            new = tirx.popcount(a ^ w).astype(sum_dtype) if packing else a * w
-                        T.buffer_store(sums, sums[lane] + new, [lane])
+                    w = load(weights, i * channels + start, valid)
+                    for m in range(pixels):
+                        a = load(activations, first + m * conv.strides[1] * channels, valid)
+                        store(part, m * valid, valid, load(part, m * valid, valid) + product(a, w, valid))
 
-                each(conv.kernel[0] * conv.kernel[1], tap)
+                unrolled(taps, taps if narrow and taps <= MOST_UNROLLED else 1, tap)
+                # The epilogue reads the sums from memory, so that its loops need not be unrolled.
+                sums = T.alloc_buffer((pixels * valid,), sum_dtype, scope="local")
+                for m in range(pixels):
+                    store(sums, m * valid, valid, load(part, m * valid, valid))
 
-                def total(lane, channel, lanes):
-                    sum_ = vector(sums, [lane], lanes)
-                    return borders.settle(sum_, oh, ow, channel, lanes) if packing and not int8 else sum_
+                def pixel(m):
+                    def total(lane, channel, lanes):
+                        sum_ = vector(sums, [m * valid + lane], lanes)
+                        if packing is None or int8:
+                            return sum_
+                        return borders.settle(sum_, oh, ow + m, channel, lanes)
 
-                writer.write(n, oh, ow, start, valid, total)
+                    writer.write(n, oh, ow + m, start, valid, total)
+
+                each(pixels, pixel)
+
+            def row(n, oh, ow, pixels: int):
+                whole, rest = divmod(channels, LANES)
+                each(whole, lambda b: block(n, oh, ow, pixels, b * LANES, LANES))
+                if rest:
+                    block(n, oh, ow, pixels, whole * LANES, rest)
 
             with T.parallel(0, conv.batch * conv.out_height) as r:
                 n, oh = r // conv.out_height, r % conv.out_height
-                with T.serial(0, conv.out_width) as ow:
-                    whole, rest = divmod(channels, LANES)
-                    each(whole, lambda b: block(n, oh, ow, b * LANES, LANES))
-                    if rest:
-                        block(n, oh, ow, whole * LANES, rest)
+                together = min(conv.out_width, PIXELS if narrow else 1)
+                whole, rest = divmod(conv.out_width, together)
+                each(whole, lambda p: row(n, oh, p * together, together))
+                if rest:
+                    row(n, oh, whole * together, rest)
     return builder.get()
 
 
-def _signed(byte: Any) -> Any:
-    return byte.astype("int8").astype("int32")
+def _as(value: Any, dtype: str, lanes: int) -> Any:
+    return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+
+
+def _signed(byte: Any, lanes: int) -> Any:
+    return _as(_as(byte, "int8", lanes), "int32", lanes)

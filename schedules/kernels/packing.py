@@ -40,11 +40,6 @@ def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> ti
             def truth(n, y, x, channel):
                 return epilogue.emit(None, [n, y, x, channel], operands)[0]
 
-            def byte_a_channel(n, y, x, first):
-                with T.vectorized(0, channels) as c:
-                    bit = tirx.Select(truth(n, y, x, c), tirx.const(1, "uint8"), tirx.const(0, "uint8"))
-                    T.buffer_store(words, bit, [first + c])
-
             def group_by_group(n, y, x, first):
                 with T.serial(0, packing.groups) as g, T.serial(0, packing.words_per_group) as w:
                     value = tirx.const(0, packing.dtype)
@@ -64,9 +59,7 @@ def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> ti
                 n, y = r // height, r % height
                 with T.serial(0, width) as x:
                     first = ((n * out_height + y + top) * out_width + x + left) * pitch
-                    if packing.groups > 1 and group == 1 and packing.word == 8:
-                        byte_a_channel(n, y, x, first)
-                    elif packing.groups > 1 and group % packing.word:
+                    if packing.groups > 1 and group % packing.per_word:
                         group_by_group(n, y, x, first)
                     else:
                         whole, rest = divmod(channels, BLOCK)

@@ -35,8 +35,13 @@ class Packing:
 
     @property
     def per_word(self) -> int:
-        """Channels in a word."""
-        return 1 if self.quantizer else self.word
+        """Channels in a word; of a depthwise layer one, in bit 0 of a byte."""
+        return 1 if self.quantizer or self.byte_a_channel else self.word
+
+    @property
+    def byte_a_channel(self) -> bool:
+        """Whether each channel is a group with a byte to itself."""
+        return self.word == 8 and self.channels == self.groups > 1
 
     @property
     def words_per_group(self) -> int:

@@ -99,7 +99,7 @@ def limit_table(base: np.ndarray, thresholds: np.ndarray, conv: Convolution) -> 
 
 def count_dtype(conv: Convolution) -> str:
     """Of counts, which reach the number of products, and of their limits, which reach one more."""
-    return dtype_of_counts(conv.products + 1)
+    return "uint8" if conv.counts_in_bytes else dtype_of_counts(conv.products + 1)
 
 
 class Borders:
@@ -125,7 +125,9 @@ class Borders:
             dtype = str(self.table.dtype)
             return (count if str(count.ty).startswith(dtype) else _cast(count, dtype, lanes)) < table
         # In 16 bits where the result fits: what overflows on the way comes back.
-        fits = 2 * self.conv.products <= np.iinfo(np.int16).max and str(count.ty).startswith("uint16")
+        fits = 2 * self.conv.products <= np.iinfo(np.int16).max and str(count.ty).startswith(
+            ("uint8", "uint16")
+        )
         narrow = "int16" if fits else "int32"
         return _cast(_cast(table, narrow, lanes) - _twice(count, narrow, lanes), "int32", lanes)
 

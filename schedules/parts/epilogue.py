@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.bits import Packing, pack
-from schedules.parts.rationals import ERF, TANH, rational
+from schedules.parts.rationals import ERF, TANH, exponential, rational
 
 
 class _OnArrays:
@@ -49,7 +49,7 @@ class _InKernel:
     """TIR expressions of one element, or of a vector of them. `Select` evaluates both sides."""
 
     maximum, minimum = staticmethod(tirx.max), staticmethod(tirx.min)
-    exp, sqrt, abs = staticmethod(tirx.exp), staticmethod(tirx.sqrt), staticmethod(tirx.abs)
+    exp, sqrt, abs = staticmethod(exponential), staticmethod(tirx.sqrt), staticmethod(tirx.abs)
     logical_not = staticmethod(tirx.Not)
     rint = staticmethod(tirx.nearbyint)
 
@@ -171,6 +171,10 @@ class Epilogue:
         exact = "float" not in str(step.attributes.get("dtype", ""))
         return exact and all(self.is_integer(v) for v in step.inputs)
 
+    def _readers(self, value: Value) -> int:
+        steps = sum(step.inputs.count(value) for step in self.steps)
+        return steps + sum(output.value == value for output in self.outputs)
+
     def evaluate(self, total: np.ndarray, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The slow twin. total: the kernel's sums, in the shape of its output."""
         done: list[np.ndarray] = []
@@ -227,8 +231,15 @@ class Epilogue:
                 return spread(buffers[v.index][(*outer, channel)])
             return done[v.index] if v.kind == "step" else spread(tirx.const(v.number, v.dtype))
 
-        for step in self.steps:
-            done.append(OPERATORS[step.op](_InKernel, *map(read, step.inputs), **step.attributes))
+        def once(value: Any, of: Value) -> Any:
+            """What several read is bound; as an expression it would be written out for each of them."""
+            shared = self._readers(of) > 1 and not str(value.ty).startswith("bool")
+            return T.Bind(value) if shared else value
+
+        total = total if total is None else once(total, SUM)
+        for i, step in enumerate(self.steps):
+            value = OPERATORS[step.op](_InKernel, *map(read, step.inputs), **step.attributes)
+            done.append(once(value, Value("step", i)))
         return [read(output.value) for output in self.outputs]
 
 

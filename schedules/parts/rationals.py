@@ -1,16 +1,20 @@
-"""erf and tanh as quotients of polynomials, which LLVM computes in vectors; its own are calls, one a number.
+"""erf, tanh and exp by polynomials, which LLVM computes in vectors; its own are calls, one a number.
 
-Each is x P(x^2) / Q(x^2), cut where the function is 1 in float32 anyway. The coefficients are a fit of ours,
-with the smallest largest relative error; evaluated in float32 it is below 4e-7, mostly of the evaluation.
+erf and tanh are x P(x^2) / Q(x^2), cut where the function is 1 in float32 anyway. The coefficients are a
+fit of ours, with the smallest largest relative error; evaluated in float32 it is below 4e-7, mostly of the
+evaluation. exp(x) is 2^n exp(x - n log 2) with Taylor's series, below 2e-7 where the result is a normal
+number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,46 @@ TANH = Rational(
 )
 
 
+# log 2 in two parts, the first with so few digits that its product with any n is exact; 1 / k!.
+_LOG_2 = (0.693359375, -2.12194440e-4)
+_SERIES = tuple(1 / math.factorial(k) for k in range(8))
+_BELOW, _ABOVE = -104.0, 89.0  # beyond which exp is 0 and infinite
+
+
+def exponential(x: Any, bind: Callable[[Any], Any] = T.Bind) -> Any:
+    """TIR of one float32, or of a vector of them; of NaN, NaN. bind: keeps a value that is read several
+    times, where statements may stand."""
+    dtype = str(x.ty)
+    whole = dtype.replace("float32", "int32")
+
+    def constant(value: float) -> Any:
+        return tirx.const(value, dtype)
+
+    def power(n: Any) -> Any:
+        """2^n of integers from -126 to 127, by its bits."""
+        return tirx.call_intrin(
+            dtype, "tirx.reinterpret", (n + tirx.const(127, whole)) * tirx.const(1 << 23, whole)
+        )
+
+    inside = _within(x, constant(_BELOW), constant(_ABOVE))
+    # Of NaN no integer is made: `max` and `min` give a bound for it.
+    scaled = tirx.max(tirx.min(x, constant(_ABOVE)), constant(_BELOW)) * constant(1 / math.log(2))
+    half = tirx.Select(scaled < constant(0), constant(-0.5), constant(0.5))
+    n = bind((scaled + half).astype(whole))
+    k = n.astype(dtype)
+    rest = bind(inside - k * constant(_LOG_2[0]) - k * constant(_LOG_2[1]))
+    series = constant(_SERIES[-1])
+    for coefficient in _SERIES[-2::-1]:
+        series = series * rest + constant(coefficient)
+    first = tirx.shift_right(n, tirx.const(1, whole))
+    return series * power(first) * power(n - first)
+
+
+def _within(x: Any, low: Any, high: Any) -> Any:
+    """x between these bounds; NaN stays."""
+    return tirx.Select(x > high, high, tirx.Select(x < low, low, x))
+
+
 def rational(x: Any, of: Rational) -> Any:
     """TIR of one float32, or of a vector of them."""
 
@@ -46,7 +90,7 @@ def rational(x: Any, of: Rational) -> Any:
             total = total * t + constant(coefficient)
         return total
 
-    x = tirx.max(tirx.min(x, constant(of.limit)), constant(-of.limit))
+    x = _within(x, constant(-of.limit), constant(of.limit))
     square = x * x
     value = x * polynomial(of.numerator, square) / polynomial(of.denominator, square)
-    return tirx.max(tirx.min(value, constant(1)), constant(-1))
+    return _within(value, constant(-1), constant(1))

@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.bits import Packing
-from schedules.parts.emit import each, flat
+from schedules.parts.emit import each, flat, spread
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.planes import Planes
 
@@ -70,7 +70,7 @@ class Writer:
 
                 each(count, piece)
                 done += count * size
-        step = word if self.packed else self.WIDEST
+        step = word if word > 1 else self.WIDEST
         for first in range(done, valid, step):
             self._piece(n, y, x, start, first, min(valid - first, step), total)
 
@@ -96,8 +96,13 @@ class Writer:
             if lanes % packing.per_word == 0:
                 count = lanes // packing.per_word
                 kind = packing.dtype if count == 1 else f"{packing.dtype}x{count}"
-                quantizer = packing.quantizer
-                whole = quantizer.emit(value, lanes) if quantizer else bits_of(value, kind)
+                if packing.quantizer:
+                    whole = packing.quantizer.emit(value, lanes)
+                elif packing.byte_a_channel:
+                    one, nothing = (spread(tirx.const(bit, "uint8"), lanes) for bit in (1, 0))
+                    whole = tirx.Select(value, one, nothing)
+                else:
+                    whole = bits_of(value, kind)
                 T.buffer_store(words, whole, [at if count == 1 else T.ramp(at, 1, count)])
             else:
                 part = self._part_of_word(packing, n, y, x, start, first, lanes, total, value)

@@ -61,6 +61,9 @@ class KernelTarget:
     dot: DotProduct  # for int8 layers
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors
+    # Products a nanosecond that one thread of a usual processor of the family computes.
+    binary_rate: float = 60
+    float_rate: float = 6
 
     @property
     def floats(self) -> int:

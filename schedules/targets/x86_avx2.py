@@ -11,7 +11,7 @@ def binary_tile(conv: Convolution) -> Tile:
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(pixels=4, lanes=lanes_for(conv.out_channels // conv.groups, 16, 8), quantum=8)
+    return Tile(pixels=6, lanes=lanes_for(conv.out_channels // conv.groups, 16, 8), quantum=8)
 
 
 def winograd_tile(conv: Convolution) -> Tile:
@@ -29,6 +29,8 @@ X86_AVX2 = KernelTarget(
     winograd_tile=winograd_tile,
     dot=PAIRS,
     vector_bits=256,
+    binary_rate=300,
+    float_rate=40,
 )
 
 FAMILY = Family(

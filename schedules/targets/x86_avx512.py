@@ -61,6 +61,8 @@ X86_AVX512 = KernelTarget(
     winograd_tile=winograd_tile,
     dot=PAIRS,
     vector_bits=512,
+    binary_rate=2000,
+    float_rate=100,
     registers=32,
 )
 

@@ -192,11 +192,23 @@ def any_two_values(emit, x):
     return x
 
 
+def prelus(emit, x):
+    """One before a sign, and one with shifts around it whose result a residual is added to."""
+
+    def prelu(x):
+        scaled = emit(op.multiply(x, per_channel(20)))
+        return emit(op.where(emit(op.greater(x, number(0))), x, scaled))
+
+    x = prelu(stem(emit, x))
+    moved = emit(op.subtract(norm(emit, binary(emit, sign(emit, x), 20)), per_channel(20)))
+    return emit(op.add(emit(op.add(prelu(moved), per_channel(20))), x))
+
+
 NETWORKS = [
     lone, on_a_line, line_of_layers, of_two_layouts, residual_block, straight, downsample, scaled_by_position,
     pooled, pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise,
     several_results, only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
-    any_two_values,
+    any_two_values, prelus,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
@@ -226,14 +238,10 @@ KERNELS = {
     # The packing reads the network's input as it is, plane by plane.
     lone: ["pack", "binary_convolution"],
     on_a_line: ["pack", "binary_convolution"],
-    # The sums of the first meet their limits, and are bits at once. A byte a channel is packed by itself.
-    line_of_layers: [
-        "pack",
-        "binary_convolution",
-        "binary_convolution",
-        "pack",
-        "binary_depthwise_convolution",
-    ],
+    # The sums of the first meet their limits, and are bits at once; the second's are a byte a channel.
+    line_of_layers: ["pack", "binary_convolution", "binary_convolution", "binary_depthwise_convolution"],
+    # Three read a value before they meet again.
+    prelus: ["float_convolution", "binary_convolution"],
     straight: ["float_convolution", "binary_convolution", "binary_convolution"],
     # Each convolution writes the float that the residual needs and the bits that the next one reads.
     residual_block: ["float_convolution", "binary_convolution", "binary_convolution"],

@@ -25,7 +25,7 @@ def check_stays(before):
     tvm.ir.assert_structural_equal(merge_scales(before), rewrite(before, lambda _, __, value: value))
 
 
-@pytest.mark.parametrize("shapes", [((8,), (1, 1, 1, 1)), ((3, 1, 1), (8,)), ((), (1, 3, 1, 8))])
+@pytest.mark.parametrize("shapes", [((8,), (1, 1, 1, 1)), ((3, 4, 8), (8,)), ((), (1, 3, 1, 8))])
 @pytest.mark.parametrize("operator", ["multiply", "add"])
 def test_two_constants_become_one(build, run, operators, operator, shapes):
     """From either side, and broadcast against each other as against the activation."""
@@ -47,6 +47,16 @@ def test_three_constants_become_one(build, operators):
     after = merge_scales(mod)
     assert operators(after) == ["multiply"]
     assert constant_value(bindings(after)[0].value.args[1]) == 30
+
+
+def test_factors_of_different_axes_stay_apart(build):
+    """Together they would be as large as the tensor."""
+
+    def body(emit, x):
+        scaled = emit(op.multiply(x, constant(8)))
+        return emit(op.multiply(emit(op.multiply(scaled, constant(3, 1, 1))), constant(4, 1)))
+
+    check_stays(build(body, SHAPE))
 
 
 def test_a_value_that_something_else_reads_stays(build):

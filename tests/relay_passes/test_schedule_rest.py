@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from relay_passes.pipeline import finish
 
@@ -54,3 +54,15 @@ def test_uses_vectors_and_threads(build):
     mod = build(WORK["element by element"], (2, 24, 20, 32))
     [kernel] = [f for name, f in finish(mod, HOST).functions.items() if name.name_hint != "main"]
     assert "T.parallel" in kernel.script() and "T.vectorized" in kernel.script()
+
+
+@pytest.mark.parametrize("name", ["exp", "sigmoid", "tanh"])
+def test_functions_are_computed_in_vectors(build, name):
+    """As near to float64 as floats are, and NaN of NaN."""
+    numbers = np.concatenate([np.linspace(-80, 80, 497), [np.inf, -np.inf, np.nan]]).astype("float32")
+    mod = finish(build(lambda emit, x: emit(getattr(relax.op, name)(x)), numbers.shape), HOST)
+    assert not any(f"T.{name}(" in f.script() for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    wide = numbers.astype(np.float64)
+    with np.errstate(over="ignore"):
+        right = {"exp": np.exp(wide), "sigmoid": 1 / (1 + np.exp(-wide)), "tanh": np.tanh(wide)}[name]
+    np.testing.assert_allclose(compute(mod, numbers), right, rtol=5e-7, atol=1e-44)

@@ -42,6 +42,17 @@ IMAGE_TO_IMAGE = {
     "adaptive_avg_pool": lambda emit, x: op.nn.adaptive_avg_pool2d(x, (2, 3)),
     "pad": lambda emit, x: op.nn.pad(x, [0, 0, 1, 0, 2, 3, 0, 4], pad_value=1.5),
     "concat of channels": lambda emit, x: op.concat([x, emit(op.negative(x))], 1),
+    "slice of channels": lambda emit, x: op.strided_slice(x, [1], [1], [3]),
+    "every second, backwards": lambda emit, x: op.strided_slice(x, [-1, 2], [5, 0], [0, 5], [-2, 2]),
+    "part of a split": lambda emit, x: emit(op.split(x, [1, 4], 2))[1],
+    "tile": lambda emit, x: op.tile(x, (1, 2, 1, 3)),
+    "tile of the last axes": lambda emit, x: op.tile(x, (2, 1)),
+    "roll": lambda emit, x: op.take(x, relax.const(np.array([4, 0, 1, 2, 3])), axis=2),
+    "channels split, and their mean": lambda emit, x: op.mean(
+        emit(op.reshape(emit(op.tile(x, (1, 2, 1, 1))), (2, 3, 2, 5, 6))), [1]),
+    "axes split and merged again": lambda emit, x: op.reshape(
+        emit(op.negative(emit(op.reshape(x, (2, 3, 5, 2, 3))))), (2, 3, 5, 6)),
+    "concat with what is not permuted": lambda emit, x: op.concat([x, constant(2, 2, 5, 6)], 1),
     "concat of the last axis": lambda emit, x: op.concat([x, emit(op.negative(x))], -1),
 }  # fmt: skip
 
