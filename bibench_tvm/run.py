@@ -21,6 +21,7 @@ from bibench_tvm.cli.console import (
     Tracker,
     Wait,
     print_json,
+    refuse_devices,
     refuse_tracker_alone,
     reporting,
     run_command,
@@ -51,6 +52,8 @@ def run(
 ) -> None:
     """Run an artifact on arrays from files, on this machine or on a board."""
     with reporting(as_json=as_json, debug=debug):
+        refuse_devices(board)
+        refuse_tracker_alone(tracker, board)
         from rpc import lean
 
         lean.import_tvm(compiler=True)  # it says what this processor has
@@ -75,7 +78,6 @@ def run(
             raise UsageError(
                 f"A detector has one input, the images, and not {len(arrays)}: give --input once."
             )
-        refuse_tracker_alone(tracker, board)
         where: dict[str, Any] = {}
         if board:
             from rpc.session import RemoteError, session, tracker_address

@@ -22,6 +22,7 @@ from bibench_tvm.cli.console import (
     notes,
     phase,
     print_json,
+    refuse_devices,
     refuse_tracker_alone,
     reporting,
     results,
@@ -117,6 +118,7 @@ def train(
         algorithm = algorithm or (own.name if own else "reactnet")
         if judged is not None:
             note_unused(context, "--evaluate", _JUDGING)
+            refuse_devices(board)
             refuse_tracker_alone(tracker, board)
             _judge(judged, task, data, board, tracker, wait, threads or everywhere, as_json=as_json)
             return

@@ -17,6 +17,7 @@ from bibench_tvm.cli.console import (
     Debug,
     Tracker,
     print_json,
+    refuse_devices,
     refuse_tracker_alone,
     reporting,
     results,
@@ -79,6 +80,7 @@ def tune(
 
         if trials < 1:
             raise UsageError(f"--trials {trials} makes no sense: it is how many candidates are measured.")
+        refuse_devices(board)
         refuse_tracker_alone(tracker, board)
         need("xgboost", "psutil", "ziglang")
         resolved = resolve_target(target or (_target_of(board, tracker) if board else "host"))

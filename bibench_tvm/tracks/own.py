@@ -16,6 +16,7 @@ from bibench_tvm.cli.console import (
     Debug,
     Tracker,
     print_json,
+    refuse_devices,
     refuse_tracker_alone,
     reporting,
     results,
@@ -73,6 +74,7 @@ def run(
         for name in track or []:
             if name not in TRACKS:
                 raise unknown("track", name, TRACKS)
+        refuse_devices(board)
         refuse_tracker_alone(tracker, board)
         here = len(os.sched_getaffinity(0))
         wanted = Filter(

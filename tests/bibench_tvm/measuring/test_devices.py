@@ -218,3 +218,18 @@ def test_another_result_is_a_failure(
     monkeypatch.setattr(device_facts, "run_here", off)
     done = invoke("bench", arm.folder, "--board", SERIAL, "--runs", 2, "--json")
     assert done.code == 1 and "is wrong: output 0 is not what the same program" in done.json["error"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["run", "x", "--input", "y", "--output", "z"],
+        ["train", "--evaluate", "x"],
+        ["tune", "--out", "x"],
+        ["tracks", "run", "x"],
+    ],
+)
+def test_who_needs_tvm_on_the_board_says_so(invoke: Callable, line: list[str]) -> None:
+    done = invoke(*line, "--board", SERIAL)
+    assert done.code == 2
+    assert f"Error: {SERIAL} is reached without TVM, for which there is bench alone" in done.stderr
