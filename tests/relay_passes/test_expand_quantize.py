@@ -43,8 +43,8 @@ def test_a_sign_between_a_pair_is_binary(build):
     assert found(build(body, SHAPE)) == [True]
 
 
-@pytest.mark.parametrize("high, binary", [(1.0, True), (2.0, False)])
-def test_a_rounding_to_two_levels_is_binary(build, high, binary):
+@pytest.mark.parametrize("high, binary", [(1.0, True), (3.0, True), (9.0, False)])
+def test_a_rounding_to_few_levels_is_binary(build, high, binary):
     mod = build(lambda emit, x: emit(conv(pair(emit, emit(op.clip(x, 0, high)), 1.0, 0))), SHAPE)
     assert found(mod) == [binary]
 

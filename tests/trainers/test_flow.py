@@ -230,7 +230,7 @@ def test_a_relu_before_a_sign_does_not_stay(algorithm: str) -> None:
         warnings.simplefilter("always")
         model: Any = trainers.binarize(_net(nn.ReLU()), algorithm)
         y = model.eval()(x)
-    learned = algorithm in ("reactnet", "fda")  # their thresholds tell 0 from what is above it
+    learned = algorithm in ("reactnet", "fda", "bit")  # their thresholds tell 0 from what is above it
     assert isinstance(model[1], nn.ReLU if learned else nn.Hardtanh)
     assert model[1] is model[4]
     assert [str(w.message).endswith("Replaced by Hardtanh: 1; 4.") for w in said] == [] if learned else [True]

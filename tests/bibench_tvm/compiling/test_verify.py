@@ -30,7 +30,10 @@ def test_without_an_emulator(command: Callable, tmp_path: Path) -> None:
     assert "agrees" not in done.stderr
 
 
-def test_what_has_no_emulator(small: torch.nn.Module, tmp_path: Path) -> None:
+def test_what_has_no_emulator(
+    small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
     options = {"target": "cortex-m4", "standalone": True, "verify": 1}
     record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, **options).manifest["verification"]
     assert record["passed"] is None and record["reason"].startswith("cortex-m4 cannot be verified here")
