@@ -38,9 +38,7 @@ def schedule_rest(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModu
 
 
 def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    if not _has_truths(function.body):
-        function = function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _in_vectors)))
-    schedule = Schedule(function)
+    schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _in_vectors))))
     _inline(schedule)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         loops = schedule.get_loops(block)
@@ -87,15 +85,6 @@ def _in_vectors(call: tvm.ir.Call) -> tirx.PrimExpr:
     if name in _RATIONALS:
         return rational(call.args[0], _RATIONALS[name])
     return call
-
-
-def _has_truths(body: tirx.Stmt) -> bool:
-    """TVM 0.27 folds comparisons of vectors of truths into a constant that it cannot make."""
-    found = []
-    tirx.stmt_functor.post_order_visit(
-        body, lambda node: found.append(node) if str(getattr(node, "ty", "")) == "bool" else None
-    )
-    return bool(found)
 
 
 def _exponential(x: tirx.PrimExpr) -> tirx.PrimExpr:

@@ -113,7 +113,7 @@ class _DivideGradient(torch.autograd.Function):
 def divide_gradient(x: Tensor, by: Tensor) -> Tensor:
     """`x` itself, whose gradient is divided by `by` (which broadcasts to x): a scale that the forward
     multiplies with and the released code leaves out of its gradient. 0 where `by` is 0."""
-    return _DivideGradient.apply(x, by) if x.requires_grad else x
+    return _DivideGradient.apply(x, by) if x.requires_grad and not _exporting() else x
 
 
 def _exporting() -> bool:

@@ -71,6 +71,12 @@ class _InKernel:
         return x.astype(f"{dtype}{vector}{lanes}")
 
 
+class _OfTruths(_InKernel):
+    """TVM 0.27 folds comparisons of what was a vector of truths into a constant that it cannot make."""
+
+    exp = staticmethod(tirx.exp)
+
+
 # name of the Relax operator -> its meaning on (math, *operands, **attributes).
 # Every entry works element by element with numpy's broadcasting.
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -237,8 +243,11 @@ class Epilogue:
             return T.Bind(value) if shared else value
 
         total = total if total is None else once(total, SUM)
+        truths = False
         for i, step in enumerate(self.steps):
-            value = OPERATORS[step.op](_InKernel, *map(read, step.inputs), **step.attributes)
+            inputs = [read(value) for value in step.inputs]
+            truths = truths or any(str(value.ty).startswith("bool") for value in inputs)
+            value = OPERATORS[step.op](_OfTruths if truths else _InKernel, *inputs, **step.attributes)
             done.append(once(value, Value("step", i)))
         return [read(output.value) for output in self.outputs]
 
