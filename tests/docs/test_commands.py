@@ -58,7 +58,7 @@ NOT_RUN = {
     r"bibench train --sweep sweep\.yaml .*": "33 trainings: `test_the_sweep` reads the file.",
     r"bibench tracks run .* --ray .*": "A Ray cluster: tests/bibench_tvm/jobs/test_cluster.py starts one.",
     r"bibench report .* --(paper|figures .*)": "Minutes of drawing: tests/bibench_tvm/report/ has both.",
-    r"bibench bench .* --board (adb|ssh):.*": "A phone: tests/bibench_tvm/measuring/test_devices.py has stand-ins.",
+    r"bibench bench .* --board (adb|ssh):.*": "A phone: tests/bibench_tvm/measuring/ has one.",
     r"ssh .*": "A second machine.",
     r"cc .*|\./example .*": "A C compiler: tests/bibench_tvm/compiling/test_standalone.py does it with zig.",
 }
