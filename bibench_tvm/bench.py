@@ -183,33 +183,24 @@ def _task(name: str, data: Path | None) -> Task | None:
         if data:
             raise UsageError("--data is for --task: it has the data of one.")
         return None
-    from trainers.tasks import DataError, tasks
+    from bibench_tvm.measuring.accuracy import open_task
 
-    try:
-        return tasks[name](data)
-    except DataError as error:
-        raise BibenchError(str(error)) from error
+    return open_task(name, data)
 
 
 def _judge(artifact: Artifact, task: Task, board: Board) -> dict[str, float]:
     from bibench_tvm.measuring.accuracy import batches_of, forward_of_artifact, judge
 
     with phase(f"{board.info.key}: judging", batches_of(task)) as advance:
-        try:
-            return judge(forward_of_artifact(artifact, board), task, advance)
-        except (RuntimeError, IndexError, ValueError) as error:
-            if isinstance(error, BibenchError):
-                raise
-            raise UsageError(
-                f"What {artifact.folder} computes is not what the task asks for; --task names its own."
-            ) from error
+        about = f"What {artifact.folder} computes is not what the task asks for"
+        return judge(forward_of_artifact(artifact, board), task, about, advance)
 
 
 @contextlib.contextmanager
 def _reached(address: Address, key: str, wait_s: float, limit_s: float) -> Iterator[Any]:
     """A board of the tracker, or a device."""
     from rpc.devices.device import reach
-    from rpc.devices.transport import is_device
+    from rpc.listing import is_device
     from rpc.session import session
 
     if not is_device(key):
@@ -238,7 +229,7 @@ def _contestants(against: str, model: Path | None, out: Path | None) -> list[str
 
 def _refuse_devices(boards: Sequence[str] | None, **given: object) -> None:
     """Raise UsageError where something given needs a runtime of TVM on what has none."""
-    from rpc.devices.transport import is_device
+    from rpc.listing import is_device
 
     option = next((name for name, value in given.items() if value), None)
     if option and (found := next(filter(is_device, boards or []), None)):
@@ -329,7 +320,7 @@ def _pairs(
     loaded: Sequence[Artifact], keys: Sequence[str], address: Address, left_out: list[str]
 ) -> list[tuple[int, str]]:
     """(index of the artifact, key of the board) for all that fit; a sentence for each that does not."""
-    from rpc.devices.transport import is_device
+    from rpc.listing import is_device
     from rpc.session import RemoteError, list_boards
 
     infos = {}

@@ -108,3 +108,8 @@ def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise ValueError
     return value
+
+
+def is_device(key: str) -> bool:
+    """Whether this is the name of a device, and not a board's key at a tracker."""
+    return key.startswith(("adb:", "ssh:"))

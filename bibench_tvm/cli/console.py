@@ -48,7 +48,7 @@ def refuse_tracker_alone(tracker: str, boards: object) -> None:
 
 def refuse_devices(boards: str | Sequence[str] | None) -> None:
     """Raise UsageError for a board that is reached without TVM."""
-    from rpc.devices.transport import is_device
+    from rpc.listing import is_device
 
     for key in [boards] if isinstance(boards, str) else boards or []:
         if is_device(key):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rpc.emulation.qemu import apt_line
-from rpc.listing import RemoteError
+from rpc.listing import RemoteError, is_device
 from rpc.wire import printable
 
 _CONNECT_S = 15
@@ -228,11 +228,6 @@ def check_key(key: str) -> None:
         raise ValueError(
             f"{key!r} names no device: write adb:SERIAL, as `adb devices` lists it, or ssh:HOST, as for ssh."
         )
-
-
-def is_device(key: str) -> bool:
-    """Whether this is the name of a device, and not a board's key at a tracker."""
-    return key.startswith(("adb:", "ssh:"))
 
 
 def last_words(words: str) -> str:
