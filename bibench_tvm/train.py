@@ -234,20 +234,17 @@ def _judge(
         forward_of_artifact,
         forward_of_checkpoint,
         judge,
+        open_task,
     )
     from rpc.session import session, tracker_address
     from trainers.checkpoint import CHECKPOINT
-    from trainers.tasks import DataError, tasks
 
     if path.is_dir() and not (path / "manifest.json").exists() and (path / CHECKPOINT).exists():
         path /= CHECKPOINT  # the folder of a training
     torch.set_num_threads(threads)
     if board and not path.is_dir():
         raise UsageError(f"{path} is no artifact's folder, and a board runs artifacts.")
-    try:
-        opened = tasks[task](data)
-    except DataError as error:
-        raise BibenchError(str(error)) from error
+    opened = open_task(task, data)
     compiled = load_detector if is_detector(path) else load
     where: dict[str, object] = {}
     with contextlib.ExitStack() as stack:
@@ -260,14 +257,8 @@ def _judge(
         else:
             forward = forward_of_artifact(compiled(path))
         advance = stack.enter_context(phase(f"judging {path} on {task}", batches_of(opened)))
-        try:
-            metrics = judge(forward, opened, advance)
-        except (RuntimeError, IndexError, ValueError) as error:
-            if isinstance(error, BibenchError):
-                raise
-            raise UsageError(
-                f"What {path} computes is not what {task} asks for; --task names the task that it is for."
-            ) from error
+        about = f"What {path} computes is not what {task} asks for"
+        metrics = judge(forward, opened, about, advance)
     table = Table("metric", task)
     for name, value in metrics.items():
         table.add_row(name, f"{100 * value:.2f}")

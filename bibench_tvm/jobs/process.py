@@ -48,9 +48,7 @@ class Processes:
         """What it prints goes to two files in `place`. None once the processes were asked to stop."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         printed, words = place / _PRINTED, place / _WORDS
-        for path in (printed, words):
-            path.write_bytes(b"")
-        with self.lock:
+        with self.lock, printed.open("wb") as printed_file, words.open("wb") as words_file:
             if self.stopping:
                 return None
             process: Running | None = None
@@ -58,16 +56,15 @@ class Processes:
             if self.nursery and job.command[0] in FORKED and not job.alone:
                 process = self.nursery.start(job.command, environment, printed, words)
             if process is None:
-                with printed.open("wb") as printed_file, words.open("wb") as words_file:
-                    process = subprocess.Popen(
-                        [sys.executable, "-m", *job.command],
-                        stdin=subprocess.DEVNULL,
-                        stdout=printed_file,
-                        stderr=words_file,
-                        env=environment,
-                        start_new_session=True,
-                        preexec_fn=end_with_parent,
-                    )
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *job.command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=printed_file,
+                    stderr=words_file,
+                    env=environment,
+                    start_new_session=True,
+                    preexec_fn=end_with_parent,
+                )
             self.running.add(process)
             return process
 

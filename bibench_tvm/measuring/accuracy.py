@@ -11,28 +11,45 @@ from torch import Tensor
 
 from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.artifact.manifest import Tensor as TensorSpec
-from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.detection.detector import Detector
 from trainers.checkpoint import load_checkpoint
 from trainers.inputs import call, describe, example_inputs_of
-from trainers.tasks import Task
+from trainers.tasks import DataError, Task, tasks
 from trainers.training.evaluate import batch_size_for, evaluate, judged_splits, mean_of
 
 BATCH = 64  # samples at most; a board gets so many at a time
 
 
+def open_task(name: str, data: Path | None) -> Task:
+    """The task with its data. Raises BibenchError where these are missing or damaged."""
+    try:
+        return tasks[name](data)
+    except DataError as error:
+        raise BibenchError(str(error)) from error
+
+
 def judge(
-    forward: Callable[[Any], Any], task: Task, advance: Callable[[], None] = lambda: None
+    forward: Callable[[Any], Any], task: Task, about: str, advance: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """The metrics over the judged splits of what `forward` makes of inputs; `advance` after each batch."""
+    """The metrics over the judged splits of what `forward` makes of inputs; `advance` after each batch.
+
+    Raises:
+        UsageError: the outputs are not those of the task; `about` says of what, and of which.
+    """
     size = _batch_size(task)
-    with torch.inference_mode():
-        return mean_of(
-            {
-                split: evaluate(forward, task, split, batch_size=size, advance=advance)
-                for split in judged_splits(task)
-            }
-        )
+    try:
+        with torch.inference_mode():
+            return mean_of(
+                {
+                    split: evaluate(forward, task, split, batch_size=size, advance=advance)
+                    for split in judged_splits(task)
+                }
+            )
+    except (RuntimeError, IndexError, ValueError) as error:
+        if isinstance(error, BibenchError):
+            raise
+        raise UsageError(f"{about}; --task names the task that it is for.") from error
 
 
 def batches_of(task: Task) -> int:

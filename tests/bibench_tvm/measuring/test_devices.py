@@ -30,16 +30,21 @@ def program(folder: Path, name: str, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
+def stand_in(script: Path, variable: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put the script in the place of the program of its name; the folder that it is told of."""
+    there, tools = folder / "there", folder / "tools"
+    there.mkdir()
+    tools.mkdir()
+    program(tools, script.stem, f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv(variable, str(there))
+    return there
+
+
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
     """The folder of a phone's programs, which adb.py stands in for."""
-    folder, tools = tmp_path / "phone", tmp_path / "tools"
-    folder.mkdir()
-    tools.mkdir()
-    program(tools, "adb", f'#!/bin/sh\nexec {sys.executable} {ADB} "$@"\n')
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv("PHONE_FOLDER", str(folder))
-    return folder
+    return stand_in(ADB, "PHONE_FOLDER", tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +97,7 @@ def test_the_same_as_the_artifact(phone: Path, arm: Artifact, monkeypatch: pytes
 @pytest.fixture
 def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
     """The folder of a host's programs, which ssh.py stands in for."""
-    folder, tools = tmp_path / "host", tmp_path / "tools"
-    folder.mkdir()
-    tools.mkdir()
-    program(tools, "ssh", f'#!/bin/sh\nexec {sys.executable} {SSH} "$@"\n')
-    monkeypatch.setenv("HOST_FOLDER", str(folder))
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    return folder
+    return stand_in(SSH, "HOST_FOLDER", tmp_path, monkeypatch)
 
 
 def test_bench_over_ssh(
