@@ -11,6 +11,7 @@ from torch import nn
 
 import trainers
 from tests.trainers import formulas
+from trainers.operator import clip, sign
 
 BINARY = [name for name in trainers.list_algorithms() if name != "fp32"]
 VARIANTS = ["paper", "released"]
@@ -170,3 +171,18 @@ def test_weights_have_both_signs(algorithm: str) -> None:
     signs = layer.sign_weight(layer.redistribute(layer.weight))
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
     assert signs.mean().abs() < 0.1
+
+
+@pytest.mark.parametrize("tie", [-1, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_signs_of_a_running_network_are_those_of_the_comparison_that_is_exported(
+    dtype: torch.dtype, tie: int
+) -> None:
+    nan, inf, least = float("nan"), float("inf"), 2.0**-149
+    values = torch.tensor([-inf, -1, -least, -0.0, 0.0, least, 1, inf, nan, 0.5, 0.25])
+    x = torch.cartesian_prod(values, values)[:, 0].reshape(11, 11).to(dtype)
+    for limit in (None, values.float(), -values.flip(0)):
+        against = 0.0 if limit is None else limit
+        expected = torch.where(x >= against if tie > 0 else x > against, 1.0, -1.0).to(dtype)
+        computed = sign(x, clip, training=False, threshold=limit, tie=tie)
+        assert computed.dtype == dtype and torch.equal(computed, expected)

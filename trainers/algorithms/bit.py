@@ -14,12 +14,12 @@ LEAST = 1e-5  # alpha
 
 def rounded_clip(u: Tensor) -> Tensor:
     """Derivative of 2 round(clip(v, 0, 1)) - 1 to v = u + 1/2: 2 where 0 <= v < 1, else 0."""
-    return 2 * ((u >= -0.5) & (u < 0.5)).to(u.dtype)
+    return u.clone().ge_(-0.5).mul_(u.clone().lt_(0.5)).mul_(2)
 
 
 def closed_rounded_clip(u: Tensor) -> Tensor:
     """The same as it was released: 2 at v = 1 too."""
-    return 2 * (u.abs() <= 0.5).to(u.dtype)
+    return u.abs().le_(0.5).mul_(2)
 
 
 @algorithms.register("bit")
