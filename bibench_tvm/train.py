@@ -59,7 +59,9 @@ def train(
         list[str] | None,
         typer.Option(help="A module that stays float; may be repeated. Default: first conv., last linear."),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="How to train: a recipe's name.")] = "paper",
+    recipe: Annotated[
+        str | None, typer.Option(help="How to train: a recipe's name. Default: short or paper, the task's.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -154,7 +156,7 @@ def train(
             variant=variant,
             hyperparameters=dict(map(split_setting, numbers)),
             keep=keep or None,
-            recipe=find_recipe(recipe, given),
+            recipe=find_recipe(recipe or tasks[task].recipe, given),
             seed=seed,
             init=str(init) if init else None,
             limit_train=limit_train,

@@ -79,6 +79,9 @@ def test_a_recipe_is_shown(tmp_path: Path) -> None:
     options = ["--recipe", "sgd", "--set", "ema=0.9", "--epochs", "3", "--show-recipe"]
     shown = yaml.safe_load(CliRunner().invoke(app, options).stdout)
     assert (shown["optimizer"], shown["lr"], shown["ema"], shown["epochs"]) == ("sgd", 0.1, 0.9, 3)
+    for task, rate in (("fashion_mnist", 2e-3), ("cifar10", 1e-3)):
+        shown = yaml.safe_load(CliRunner().invoke(app, ["--task", task, "--show-recipe"]).stdout)
+        assert shown["lr"] == rate
 
 
 @pytest.mark.parametrize(

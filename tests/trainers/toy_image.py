@@ -20,6 +20,7 @@ class Brighter:
     sizes: Any = {"num_classes": 2, "in_channels": 1, "stem": "cifar"}
     example_inputs: Any = (torch.zeros(1, 1, 8, 8),)
     epochs = 4
+    recipe = "paper"
     batch_size = 64
     metric = "accuracy"
     licence = published = "of this file"

@@ -57,6 +57,7 @@ class HasMark:
         "attention_mask": torch.ones(1, LENGTH, dtype=torch.int64),
     }
     epochs = 4
+    recipe = "paper"
     batch_size = 64
     metric = "accuracy"
     licence = published = "of this file"

@@ -27,8 +27,8 @@ class Task(Protocol):
         sizes: what `create_model` is given for a network that fits the task; a network that has no such
             choice is not given its "stem".
         example_inputs: a batch of one.
-        epochs: passes over the training split; batch_size: samples of a step; unless a recipe or the user
-            says how many.
+        recipe: the name of the one that is taken unless the user names another; epochs: passes over the
+            training split; batch_size: samples of a step; unless a recipe or the user says how many.
         metric: the one of the metrics that decides; more is better.
         licence: of the data; published: where it can be had.
         identity: a digest of the data, as of `identity_of`, with which a training goes on or refuses to.
@@ -39,6 +39,7 @@ class Task(Protocol):
 
     sizes: Mapping[str, int | str]
     example_inputs: Any
+    recipe: str
     epochs: int
     batch_size: int
     metric: str

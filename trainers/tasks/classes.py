@@ -12,6 +12,7 @@ class Classification:
     """Outputs (N, num_classes) in float, targets int64 (N,)."""
 
     sizes: Mapping[str, int | str]
+    recipe = "paper"
     metric = "accuracy"
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

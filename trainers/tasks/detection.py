@@ -43,6 +43,7 @@ class Detection:
     """
 
     sizes: Mapping[str, int | str]
+    recipe = "paper"
     metric = "mAP"
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:

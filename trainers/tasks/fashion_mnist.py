@@ -58,6 +58,7 @@ class FashionMnist(Classification):
 
     sizes: Mapping[str, int | str] = {"num_classes": 10, "in_channels": 1}
     example_inputs: Any = (torch.zeros(1, 1, 32, 32),)
+    recipe = "short"
     epochs = 2
     batch_size = 64
     licence = LICENCE

@@ -130,6 +130,7 @@ class Glue:
     layout: ClassVar[Layout]
     epochs = 3  # as Devlin et al., 2019, appendix A.3
     batch_size = 64
+    recipe = "paper"
     metric = "accuracy"
     licence = (
         "The sets of GLUE have licences of their own, most for research only: see where they are published."

@@ -41,6 +41,7 @@ class Keywords:
     """
 
     example_inputs: Any = (torch.zeros(1, 1, FEATURES, FRAMES),)
+    recipe = "paper"
     metric = "accuracy"
     epochs: int
     batch_size: int

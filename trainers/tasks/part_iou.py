@@ -59,6 +59,7 @@ class Segmentation:
     (N, points)."""
 
     parts: Sequence[int]
+    recipe = "paper"
     metric = "class_miou"
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class StandinText:
     example_inputs: Any = example(LENGTH)
     epochs = 4
     batch_size = 64
+    recipe = "paper"
     metric = "accuracy"
     licence = (
         "A stand-in of the project's own making. The package vaderSentiment is under the MIT licence; the "

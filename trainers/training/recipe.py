@@ -30,7 +30,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         decay_binary, decay_float, decay_other: weight decay of the weights whose sign is taken, of the other
             weights, and of all else (scales, thresholds, biases, normalisation).
         from_float: whether a binarized network starts from the float one, which is trained first with the
-            same recipe.
+            same recipe, in `float_epochs`; None for as many as its own.
         stages: 1, or 2: binary activations with float weights for the first half of the epochs, and then
             both binary, without weight decay (ReActNet, section 5.1 and arXiv:2003.13144); each stage has the
             whole schedule and an optimizer of its own.
@@ -56,6 +56,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     decay_float: Decay = 0.0
     decay_other: Decay = 0.0
     from_float: bool = True
+    float_epochs: Count | None = None
     stages: Literal[1, 2] = 1
     distillation: Share = 0.0
     temperature: Annotated[float, Meta(gt=0)] = 1.0
@@ -79,6 +80,9 @@ RECIPES = {
     "adamw": Recipe(
         optimizer="adamw", schedule="linear", warmup=0.1, decay_binary=0.01, decay_float=0.01, clip=1.0
     ),
+    # For minutes and not days: on Fashion-MNIST, ResNet-20 and ReActNet, 88.3 % in the time in which the rate
+    # of the paper and as long a training of the float network gave 84.9 %.
+    "short": Recipe(lr=2e-3, batch_size=32, epochs=2, float_epochs=1),
 }
 
 

@@ -86,7 +86,13 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
             variant="paper",
             hyperparameters={},
             keep=None,
-            recipe=msgspec.structs.replace(run.recipe, stages=1, distillation=0.0),
+            recipe=msgspec.structs.replace(
+                run.recipe,
+                stages=1,
+                distillation=0.0,
+                epochs=run.recipe.float_epochs or run.recipe.epochs,
+                float_epochs=None,
+            ),
         )
         start, _ = network_for(float_run, task)
         _fit(start, float_run, task, sizes, out / FLOAT, resources, command)

@@ -42,6 +42,15 @@ def test_the_float_network_comes_first_and_is_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "c/float").exists()
 
 
+def test_the_float_network_may_take_other_epochs(tmp_path: Path) -> None:
+    perform(change(float_epochs=1), tmp_path, RESOURCES)
+    taken = [
+        trainers.load_checkpoint(tmp_path / name)[1]["extra"]["recipe"]["epochs"]
+        for name in ("float/checkpoint.pt", "checkpoint.pt")
+    ]
+    assert taken == [1, 2]
+
+
 def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
     perform(change(from_float=False), tmp_path / "a", RESOURCES)
     perform(change(init=str(tmp_path / "a/checkpoint.pt"), lr=1e-30), tmp_path / "b", RESOURCES)
