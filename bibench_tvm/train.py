@@ -8,8 +8,9 @@ import os
 import resource
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -32,6 +33,9 @@ from bibench_tvm.cli.console import (
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
 from bibench_tvm.cli.unused import note_unused
 from bibench_tvm.importer.own_algorithm import Mine, Own, own_algorithm
+
+if TYPE_CHECKING:
+    from trainers.training.run import Run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -134,21 +138,13 @@ def train(
             raise UsageError("--cores goes with --sweep; a training by itself has --threads.")
         import msgspec
 
-        from trainers.checkpoint import CHECKPOINT, load_untrusted
-        from trainers.convert import list_algorithms
+        from trainers.checkpoint import CHECKPOINT
         from trainers.tasks import DataError, tasks
         from trainers.training.recipe import as_yaml, find_recipe, split_setting
         from trainers.training.run import Resources, Run, perform
 
-        prefix = f"{algorithm}."
-        numbers = [text.removeprefix(prefix) for text in settings or [] if text.startswith(prefix)]
         shortcuts = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
-        given = [text for text in settings or [] if not text.startswith(prefix)]
-        for text in given:
-            owner = text.partition("=")[0].partition(".")[0]
-            if "." in text.partition("=")[0] and owner in list_algorithms():
-                raise UsageError(f"--set {text} is for {owner}, but --algorithm is {algorithm}.")
-        given += [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+        given, numbers = _settings_of(settings or [], shortcuts, algorithm)
         run = Run(
             task=task,
             arch=arch,
@@ -193,15 +189,38 @@ def train(
             raise
         if not metrics:  # one of several processes, of which the first reports
             return
-        decisive = tasks[task].metric
-        results(as_json).print(f"{folder / CHECKPOINT}: {decisive} {metrics[decisive]:.2%} on {task}")
-        if as_json:
-            names = {"arch": arch, "algorithm": algorithm, "variant": variant, "task": task}
-            named = {f"test_{name}": value for name, value in metrics.items()}
-            extra = load_untrusted(folder / CHECKPOINT)["extra"]
-            about = {name: extra[name] for name in ("train_seconds", "data")}
-            used = {"cpu_seconds": _cpu_seconds(), "peak_memory_bytes": _peak_memory_bytes()}
-            print_json({**names, **named, **about, **used, "checkpoint": str(folder / CHECKPOINT)})
+        _say(run, metrics, folder / CHECKPOINT, as_json=as_json)
+
+
+def _settings_of(
+    settings: Sequence[str], shortcuts: Mapping[str, object], algorithm: str
+) -> tuple[list[str], list[str]]:
+    """(those of the recipe, the algorithm's own numbers), each as KEY=VALUE."""
+    from trainers.convert import list_algorithms
+
+    prefix = f"{algorithm}."
+    numbers = [text.removeprefix(prefix) for text in settings if text.startswith(prefix)]
+    given = [text for text in settings if not text.startswith(prefix)]
+    for text in given:
+        owner, dot, _ = text.partition("=")[0].partition(".")
+        if dot and owner in list_algorithms():
+            raise UsageError(f"--set {text} is for {owner}, but --algorithm is {algorithm}.")
+    return given + [f"{key}={value}" for key, value in shortcuts.items() if value is not None], numbers
+
+
+def _say(run: "Run", metrics: Mapping[str, float], checkpoint: Path, *, as_json: bool) -> None:
+    from trainers.checkpoint import load_untrusted
+    from trainers.tasks import tasks
+
+    decisive = tasks[run.task].metric
+    results(as_json).print(f"{checkpoint}: {decisive} {metrics[decisive]:.2%} on {run.task}")
+    if as_json:
+        names = {field: getattr(run, field) for field in ("arch", "algorithm", "variant", "task")}
+        named = {f"test_{name}": value for name, value in metrics.items()}
+        extra = load_untrusted(checkpoint)["extra"]
+        about = {name: extra[name] for name in ("train_seconds", "data")}
+        used = {"cpu_seconds": _cpu_seconds(), "peak_memory_bytes": _peak_memory_bytes()}
+        print_json({**names, **named, **about, **used, "checkpoint": str(checkpoint)})
 
 
 def _cpu_seconds() -> float:

@@ -27,18 +27,27 @@ from typing import Any
 import numpy as np
 
 from bibench_tvm.artifact.manifest import LayerVerification
+from bibench_tvm.compiling.operands import (
+    TOLERANCE,
+    Read,
+    in_source,
+    join,
+    middle_of,
+    of_phase,
+    side_of,
+    signs_of,
+    two_sides,
+    value_of,
+)
 from bibench_tvm.compiling.rounding import Rounding, largest_difference, magnitude, same_structure
 from bibench_tvm.compiling.sampling import sample_inputs
-from bibench_tvm.importer import Imported, Injection, ReferenceRun, SourceLayer
+from bibench_tvm.importer import Imported, Injection, ReferenceRun
 from relay_passes import Layer
 from relay_passes.find_binary import SIGN_NOTE
-from relay_passes.ir.operators import Phase
 from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.parts.bits import unpack
 
-# Rounding in float32 of one fused epilogue, relative to the largest value.
-TOLERANCE = 1e-5
 # Of the program as exported against the decomposed one, of which signs may flip.
 _SAME_PROGRAM = 1e-3
 _HALF_A_STEP = 0.51  # of a quantizer, and a little for rounding
@@ -75,16 +84,6 @@ class LayerCheck:
         return LayerVerification(**vars(self), unexcused_flips=self.unexcused_flips, passed=self.passed)
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What a kernel read for one operand of its source layer, in the layout of that: int8, with 0 where the
-    source pads; of several kernels that read the parts of one operand, that operand itself, in float64.
-    inside: where it lies in the source's operand, which is larger by that padding."""
-
-    codes: np.ndarray
-    inside: tuple[slice, ...]
-
-
 class Comparison:
     """What has been compared so far."""
 
@@ -116,8 +115,8 @@ class Comparison:
         """outputs: the artifact's; seen: what the probe returned besides its own, call by call."""
         plain = self.reference(values)
         injections: dict[str, Injection] = {}
-        parts: dict[str, list[tuple[KernelCall, list[_Read]]]] = {}
-        checked: list[tuple[KernelCall, Sequence[np.ndarray], list[_Read] | None]] = []
+        parts: dict[str, list[tuple[KernelCall, list[Read]]]] = {}
+        checked: list[tuple[KernelCall, Sequence[np.ndarray], list[Read] | None]] = []
         for call in self.calls:
             taken = len(call.inputs) + len(call.outputs) + 1
             arrays, seen = seen[:taken], seen[taken:]
@@ -128,7 +127,7 @@ class Comparison:
             else:
                 parts.setdefault(call.layer.name, []).append((call, found))
                 checked.append((call, arrays, found))
-        read = {layer: _joined(found) for layer, found in parts.items()}
+        read = {layer: join(found) for layer, found in parts.items()}
         same = True
         for layer, reads in read.items():
             call = parts[layer][0][0]
@@ -148,7 +147,7 @@ class Comparison:
 
     # ---- from the artifact's layout to the source's
 
-    def _reads(self, call: KernelCall, arrays: Sequence[np.ndarray]) -> list[_Read] | str:
+    def _reads(self, call: KernelCall, arrays: Sequence[np.ndarray]) -> list[Read] | str:
         """One for each activation operand, or the sentence that says why there is none."""
         layer = self.reference.layers.get(call.layer.name)
         if layer is None:
@@ -158,7 +157,7 @@ class Comparison:
         images = [call.activations(words, p) for p, words in enumerate(arrays[: len(layer.shapes)])]
         reads = []
         for position, image in enumerate(images):
-            read = _in_source(image, layer, position)
+            read = in_source(image, layer, position)
             if read is None:
                 return (
                     f"It reads {image.size} numbers, where the operand in the source is "
@@ -168,7 +167,7 @@ class Comparison:
         return reads
 
     def _injection(
-        self, call: KernelCall, reads: Sequence[_Read], theirs: tuple[np.ndarray, ...]
+        self, call: KernelCall, reads: Sequence[Read], theirs: tuple[np.ndarray, ...]
     ) -> tuple[Injection, bool]:
         """What the source gets for this layer, and whether that is what it has anyway."""
         if quantizer := call.layer.packing.quantizer:
@@ -182,8 +181,8 @@ class Comparison:
             return Injection((operand,)), bool((operand == theirs_)[read.inside].all())
         for position, (read, theirs_) in enumerate(zip(reads, theirs, strict=True)):
             value = self._value(call, position, theirs_)
-            operands.append((read.codes * value + (read.codes != 0) * _middle(call)).astype(theirs_.dtype))
-            signs = _signs(theirs_, call, position, value)
+            operands.append((read.codes * value + (read.codes != 0) * middle_of(call)).astype(theirs_.dtype))
+            signs = signs_of(theirs_, call, position, value)
             same &= bool((signs == read.codes)[read.inside].all())
         return Injection(tuple(operands)), same
 
@@ -194,10 +193,10 @@ class Comparison:
             return (call.levels[1] - call.levels[0]) / 2
         key = (call.layer.name, position)
         if key not in self._values:
-            found = _value_of(theirs, call, position)
+            found = value_of(theirs, call, position)
             for values in sample_inputs(self.imported, 2, None) if not found else []:
                 theirs = self.reference(values).layer_inputs[call.layer.name][position]
-                found = found or _value_of(theirs, call, position)
+                found = found or value_of(theirs, call, position)
             self._values[key] = found or 1.0
         return self._values[key]
 
@@ -214,14 +213,14 @@ class Comparison:
                 self._weights[call.layer.name] = np.moveaxis(integers, 0, axis), meant, None
             else:
                 empty = (last.reshape(len(last), -1) == 0).all(1)
-                signs = np.moveaxis(_two_sides(last), 0, axis)
+                signs = np.moveaxis(two_sides(last), 0, axis)
                 self._weights[call.layer.name] = signs, None, empty
         return self._weights[call.layer.name]
 
     # ---- a layer
 
     def _check_kernel(
-        self, check: LayerCheck, call: KernelCall, arrays: Sequence[np.ndarray], reads: list[_Read] | None
+        self, check: LayerCheck, call: KernelCall, arrays: Sequence[np.ndarray], reads: list[Read] | None
     ) -> None:
         inputs, sums = arrays[: len(call.inputs)], arrays[-1]
         outputs = arrays[len(call.inputs) : -1]
@@ -239,7 +238,7 @@ class Comparison:
             elif call.epilogue.is_integer(output.value):
                 check.wrong_bits += int(np.bitwise_count(ours ^ theirs).sum())
 
-    def _wrong_sums(self, call: KernelCall, reads: Sequence[_Read], sums: np.ndarray) -> int:
+    def _wrong_sums(self, call: KernelCall, reads: Sequence[Read], sums: np.ndarray) -> int:
         weights, empty = None, None
         if call.weights is not None:
             weights, _, empty = self._weights_of(call)
@@ -251,7 +250,7 @@ class Comparison:
         if call.of_input:
             expected = expected[..., : sums.shape[-1]]
         if call.phase:
-            expected, sums = _of_phase(expected, sums, call.phase)
+            expected, sums = of_phase(expected, sums, call.phase)
         if expected.size != sums.size:
             return sums.size
         expected = expected.reshape(sums.shape) * call.factor
@@ -264,7 +263,7 @@ class Comparison:
         self,
         check: LayerCheck,
         call: KernelCall,
-        reads: Sequence[_Read],
+        reads: Sequence[Read],
         run: ReferenceRun,
         values: list[np.ndarray],
         injections: Mapping[str, Injection],
@@ -279,10 +278,10 @@ class Comparison:
                 self._check_sum(check, call, read, theirs, values, injections)
                 continue
             value = self._value(call, position, theirs)
-            signs = _signs(theirs, call, position, value)
-            theirs = theirs - theirs.dtype.type(_middle(call))
+            signs = signs_of(theirs, call, position, value)
+            theirs = theirs - theirs.dtype.type(middle_of(call))
             # Of values far from 0 and near to each other the two have rounded before they were subtracted.
-            near = TOLERANCE * max(abs(value), abs(_middle(call)))
+            near = TOLERANCE * max(abs(value), abs(middle_of(call)))
             far = np.abs(np.abs(theirs) - abs(value)) > near
             at_middle = signs == 0
             if (far & ~at_middle)[read.inside].any():
@@ -296,7 +295,7 @@ class Comparison:
             check.flipped_signs += int(flipped.sum())
             if flipped.any():
                 ours = injections[call.layer.name].operands[position]
-                side = partial(_side, middle=_middle(call))
+                side = partial(side_of, middle=middle_of(call))
                 excused = self.rounding.excused(
                     call.layer.name, position, flipped, ours, values, injections, side
                 )
@@ -308,7 +307,7 @@ class Comparison:
         self,
         check: LayerCheck,
         call: KernelCall,
-        read: _Read,
+        read: Read,
         theirs: np.ndarray,
         values: list[np.ndarray],
         injections: Mapping[str, Injection],
@@ -448,87 +447,3 @@ def are_class_scores(output: np.ndarray) -> bool:
 
 def top(scores: np.ndarray) -> np.ndarray:
     return np.argmax(scores, -1)
-
-
-def _value_of(theirs: np.ndarray, call: KernelCall, position: int) -> float:
-    largest = theirs.ravel()[np.argmax(np.abs(theirs))] if theirs.size else 0.0
-    return float(largest if call.zero_one[position] and not call.plane else abs(largest))
-
-
-def _joined(parts: Sequence[tuple[KernelCall, list[_Read]]]) -> list[_Read]:
-    """The operands of a layer from what its calls read: planes are what is above 0 less what is below; or
-    what has several parts is their sum."""
-    if not parts[0][0].plane:
-        return parts[0][1]
-    if parts[0][0].part:
-        sums = {call.plane: _part_of(call, read.codes) for call, [read] in parts}
-        return [_Read(np.sum(list(sums.values()), 0), parts[0][1][0].inside)]
-    planes = {call.plane: read.codes for call, [read] in parts}
-    codes = sum((plane * codes for plane, codes in planes.items()), np.zeros((), np.int8))
-    return [_Read(codes, parts[0][1][0].inside)]
-
-
-def _part_of(call: KernelCall, codes: np.ndarray) -> np.ndarray:
-    """What the bits of one part stand for, float64; 0 in the padding."""
-    assert call.part
-    low, high = call.part
-    if 0.0 in (low, high):
-        return codes * (low + high)
-    return codes * (high - low) / 2 + (codes != 0) * (high + low) / 2
-
-
-def _of_phase(expected: np.ndarray, sums: np.ndarray, phase: Phase) -> tuple[np.ndarray, np.ndarray]:
-    """Of a layer's outputs those that a part of it computes, and of the part those that are of the layer."""
-    expected = expected.reshape(len(sums), *(1,) * (4 - expected.ndim), *expected.shape[1:])
-    for axis in (1, 2):
-        places = phase.start[axis - 1] + phase.step[axis - 1] * np.arange(sums.shape[axis])
-        inside = (places >= 0) & (places < expected.shape[axis])
-        expected = np.take(expected, places[inside], axis)
-        sums = np.compress(inside, sums, axis)
-    return expected, sums
-
-
-def _signs(theirs: np.ndarray, call: KernelCall, position: int, value: float) -> np.ndarray:
-    """What the source has, as `KernelCall.activations` would say it; 0 at 0, or in the middle."""
-    if call.levels:
-        off = theirs - theirs.dtype.type(_middle(call))
-        return np.where(np.abs(off) <= TOLERANCE * value, 0, np.sign(off))
-    return np.sign(theirs) * (np.sign(value) if call.zero_one[position] else 1)
-
-
-def _side(x: np.ndarray, middle: float) -> np.ndarray:
-    return np.sign(x - x.dtype.type(middle))
-
-
-def _middle(call: KernelCall) -> float:
-    """Of the two values that a bit stands for in the source, but 0 where one of them is 0."""
-    return sum(call.levels) / 2 if call.levels else 0.0
-
-
-def _two_sides(weights: np.ndarray) -> np.ndarray:
-    """[O, ...] as -1 and +1, or 0: of a channel that has two values, on which side of their middle; else the
-    sign."""
-    flat = weights.reshape(len(weights), -1).astype(np.float64)
-    low, high = flat.min(1, keepdims=True), flat.max(1, keepdims=True)
-    one = high - low <= TOLERANCE * np.abs(flat).max(1, keepdims=True)
-    return np.sign(flat - np.where(one, 0, (low + high) / 2)).astype(weights.dtype).reshape(weights.shape)
-
-
-def _in_source(image: np.ndarray, layer: SourceLayer, position: int) -> _Read | None:
-    """[N, H, W, C] in the layout of the source's operand; None where the two do not fit."""
-    shape = layer.shapes[position]
-    whole = tuple(slice(0, extent) for extent in shape)
-    for inside in (whole, *layer.interiors[position]):
-        extents = tuple(part.stop - part.start for part in inside)
-        if int(np.prod(extents)) != image.size or not extents:
-            continue
-        if layer.convolution:
-            turned = np.moveaxis(image.reshape(extents[0], *extents[2:], extents[1]), -1, 1)
-        elif position == 1 and layer.columns:
-            turned = image.reshape(*extents[:-2], extents[-1], extents[-2]).swapaxes(-1, -2)
-        else:
-            turned = image.reshape(extents)
-        codes = np.zeros(shape, np.int8)
-        codes[inside] = turned
-        return _Read(codes, inside)
-    return None
