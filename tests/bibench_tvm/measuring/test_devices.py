@@ -1,8 +1,5 @@
 """Devices by adb and by ssh: a network in C goes there, computes what it should, and is timed."""
 
-import os
-import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,33 +15,7 @@ from rpc.devices.answers import Done, Timing, answer
 from rpc.devices.device import reach
 from rpc.devices.here import run_here
 from rpc.listing import RemoteError
-
-SERIAL = "adb:R5CT20ABC"
-ADB = Path(__file__).parents[2] / "rpc/devices/adb.py"
-SSH = ADB.with_name("ssh.py")
-
-
-def program(folder: Path, name: str, text: str) -> None:
-    path = folder / name
-    path.write_text(text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def stand_in(script: Path, variable: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put the script in the place of the program of its name; the folder that it is told of."""
-    there, tools = folder / "there", folder / "tools"
-    there.mkdir()
-    tools.mkdir()
-    program(tools, script.stem, f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv(variable, str(there))
-    return there
-
-
-@pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
-    """The folder of a phone's programs, which adb.py stands in for."""
-    return stand_in(ADB, "PHONE_FOLDER", tmp_path, monkeypatch)
+from tests.rpc.devices.stand_in import SERIAL
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +63,6 @@ def test_the_same_as_the_artifact(phone: Path, arm: Artifact, monkeypatch: pytes
         assert network.timed_outputs[0].tobytes() == expected[1][0].tobytes()
         with pytest.raises(RemoteError, match="4096 threads were asked for, and the device adb:R5CT20ABC"):
             device.use_threads(4096)
-
-
-@pytest.fixture
-def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
-    """The folder of a host's programs, which ssh.py stands in for."""
-    return stand_in(SSH, "HOST_FOLDER", tmp_path, monkeypatch)
 
 
 def test_bench_over_ssh(
