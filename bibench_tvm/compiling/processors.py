@@ -155,6 +155,8 @@ def name_of(machine: str, cpu: str) -> str | None:
 
     if machine == this_machine() and cpu == codegen.llvm_get_system_cpu():
         return "host"
+    if machine == "armv7l":
+        return "armv7"
     if machine != "aarch64":
         return None
     fitting = (name for name, preset in PRESETS.items() if preset.triple == _LINUX and preset.cpu == cpu)

@@ -51,7 +51,7 @@ class OnBoard:
     """One session of a `rpc.session.Board`. What it raises of a kernel ends it."""
 
     good_s = 25.0  # an older session is renewed before a trial, which so has the rest for itself
-    idle_s = 0.5
+    idle_s: float | None = 0.5
 
     def __init__(self, board: Any):
         self.board = board
@@ -108,7 +108,7 @@ class OnDevice:
     """A phone or board without TVM. Each measurement is a program of its own there."""
 
     good_s = math.inf  # nobody waits for it at a tracker
-    idle_s = None
+    idle_s: float | None = None
 
     def __init__(self, device: Device):
         self._device = device

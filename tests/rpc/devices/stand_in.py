@@ -15,7 +15,7 @@ HOST = "ssh:me@host"
 
 def stand_in(name: str, variable: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the device's programs, of which the variable tells the stand-in for `name`."""
-    there, tools = folder / "there", folder / "tools"
+    there, tools = folder / f"there-{name}", folder / f"tools-{name}"
     there.mkdir()
     tools.mkdir()
     script, tool = Path(__file__).with_name(f"{name}.py"), tools / name
