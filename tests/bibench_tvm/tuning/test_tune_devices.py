@@ -57,6 +57,19 @@ def test_by_time_and_with_a_device_that_is_lost(
     assert set(before) <= set(trials_in(tmp_path / "out"))
 
 
+def test_a_host_with_the_processor_of_this_machine(
+    invoke: Callable, small_file: Path, login: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it is found to have, so that no --target is asked for."""
+    monkeypatch.setenv("HOST_IS_HERE", "1")
+    done = invoke("tune", small_file, "--board", HOST, "--trials", 2, "--out", tmp_path / "out", "--json")
+    assert done.code == 0 and "The target is host" in done.stderr, done.stderr
+    assert (done.json["unit"], done.json["measured"]) == ("seconds", 2)
+    (kernel,) = done.json["kernels"]
+    assert kernel["default"] > 0 and kernel["library"] > 0 and kernel["failed"] == {}
+    assert list(login.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
