@@ -178,7 +178,7 @@ def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(
     subject.pool = [default, *bad, fine]
     processor = Processor(target.kernels.name, target.cpu)
     with (
-        board_of_this_machine() if on == "host" else device_of(SERIAL, limit_s=4) as boards,
+        board_of_this_machine() if on == "host" else device_of(SERIAL, limit_s=3) as boards,
         open_trials(tmp_path / "out", processor, "seconds", 0) as kept,
         builder(target.tvm) as compiler,
     ):
