@@ -92,7 +92,8 @@ def bench(
         from rpc import lean
 
         names, judged = _contestants(against, model, out), _task(task, data)
-        _refuse_devices(boards, against=names, task=judged)
+        if names:
+            _refuse_devices(boards)
         if not names and judged is None:
             lean.import_tvm()  # who compares, compiles
         from bibench_tvm.artifact.artifact import load
@@ -198,20 +199,12 @@ def _judge(artifact: Artifact, task: Task, board: Board) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _reached(address: Address, key: str, wait_s: float, limit_s: float) -> Iterator[Any]:
-    """A board of the tracker, or a device."""
-    from rpc.devices.device import reach
-    from rpc.listing import is_device
-    from rpc.session import session
+    from rpc.any_board import any_board
 
-    if not is_device(key):
-        with session(address, key, wait_s=wait_s, limit_s=limit_s) as board:
-            yield board
-        return
-    with phase(f"{key}: connecting"):
-        reached = contextlib.ExitStack()
-        device = reached.enter_context(reach(key, limit_s=limit_s))
-    with reached:
-        yield device
+    with contextlib.ExitStack() as reached:
+        with phase(f"{key}: connecting"):
+            board = reached.enter_context(any_board(address, key, wait_s=wait_s, limit_s=limit_s))
+        yield board
 
 
 def _contestants(against: str, model: Path | None, out: Path | None) -> list[str]:
@@ -227,13 +220,12 @@ def _contestants(against: str, model: Path | None, out: Path | None) -> list[str
     return names
 
 
-def _refuse_devices(boards: Sequence[str] | None, **given: object) -> None:
-    """Raise UsageError where something given needs a runtime of TVM on what has none."""
+def _refuse_devices(boards: Sequence[str] | None) -> None:
+    """Raise UsageError for --against where a board has no runtime of TVM."""
     from rpc.listing import is_device
 
-    option = next((name for name, value in given.items() if value), None)
-    if option and (found := next(filter(is_device, boards or []), None)):
-        raise UsageError(f"--{option} needs TVM on the board, which {found} has not: leave it out.")
+    if found := next(filter(is_device, boards or []), None):
+        raise UsageError(f"--against needs TVM on the board, which {found} has not: leave it out.")
 
 
 def _images(artifact: Artifact, path: Path | None) -> Images | str:

@@ -21,7 +21,6 @@ from bibench_tvm.cli.console import (
     Tracker,
     Wait,
     print_json,
-    refuse_devices,
     refuse_tracker_alone,
     reporting,
     run_command,
@@ -43,7 +42,9 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, help="How many threads to run on; TVM decides where it is left out.")
     ] = None,
-    board: Annotated[str, typer.Option(help="The key of a board to run it on, at --tracker.")] = "",
+    board: Annotated[
+        str, typer.Option(help="A board to run it on: KEY at --tracker, adb:SERIAL or ssh:HOST.")
+    ] = "",
     tracker: Tracker = "",
     wait: Wait = 60,
     limit: Annotated[float, typer.Option(min=0.1, help="Seconds that the board may take.")] = 600,
@@ -52,7 +53,6 @@ def run(
 ) -> None:
     """Run an artifact on arrays from files, on this machine or on a board."""
     with reporting(as_json=as_json, debug=debug):
-        refuse_devices(board)
         refuse_tracker_alone(tracker, board)
         from rpc import lean
 
@@ -80,10 +80,12 @@ def run(
             )
         where: dict[str, Any] = {}
         if board:
-            from rpc.session import RemoteError, session, tracker_address
+            from rpc.any_board import any_board
+            from rpc.listing import RemoteError
+            from rpc.wire import tracker_address
 
             try:
-                with session(tracker_address(tracker), board, wait_s=wait, limit_s=limit) as ours:
+                with any_board(tracker_address(tracker), board, wait_s=wait, limit_s=limit) as ours:
                     where = {"board": ours.info.key, "emulated": ours.info.emulated}
                     stderr.print(f"Running on {ours}.", soft_wrap=True)
                     if threads is not None:

@@ -23,7 +23,6 @@ from bibench_tvm.cli.console import (
     notes,
     phase,
     print_json,
-    refuse_devices,
     refuse_tracker_alone,
     reporting,
     results,
@@ -109,7 +108,9 @@ def train(
     cores: Annotated[
         int | None, typer.Option(min=1, help="Of a sweep: trainings at a time. Default: all cores.")
     ] = None,
-    board: Annotated[str, typer.Option(help="With --evaluate: the key of a board, at --tracker.")] = "",
+    board: Annotated[
+        str, typer.Option(help="With --evaluate: KEY at --tracker, adb:SERIAL or ssh:HOST.")
+    ] = "",
     tracker: Tracker = "",
     wait: Wait = 60,
     data: Annotated[
@@ -124,7 +125,6 @@ def train(
         algorithm = algorithm or (own.name if own else "reactnet")
         if judged is not None:
             note_unused(context, "--evaluate", _JUDGING)
-            refuse_devices(board)
             refuse_tracker_alone(tracker, board)
             _judge(judged, task, data, board, tracker, wait, threads or everywhere, as_json=as_json)
             return
@@ -257,7 +257,8 @@ def _judge(
         judge,
         open_task,
     )
-    from rpc.session import session, tracker_address
+    from rpc.any_board import any_board
+    from rpc.wire import tracker_address
     from trainers.checkpoint import CHECKPOINT
 
     if path.is_dir() and not (path / "manifest.json").exists() and (path / CHECKPOINT).exists():
@@ -272,7 +273,8 @@ def _judge(
         if not path.is_dir():
             forward = forward_of_checkpoint(path, opened, task)
         elif board:
-            ours = stack.enter_context(session(tracker_address(tracker), board, wait_s=wait, limit_s=3600))
+            reached = any_board(tracker_address(tracker), board, wait_s=wait, limit_s=3600)
+            ours = stack.enter_context(reached)
             where = {"board": ours.info.key, "emulated": ours.info.emulated}
             forward = forward_of_artifact(compiled(path), ours)
         else:

@@ -17,7 +17,6 @@ from bibench_tvm.cli.console import (
     Debug,
     Tracker,
     print_json,
-    refuse_devices,
     refuse_tracker_alone,
     reporting,
     results,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bibench_tvm.compiling.processors import CompileTarget
+    from bibench_tvm.tuning.boards import Boards
     from bibench_tvm.tuning.search import Progress
     from bibench_tvm.tuning.tuner import Tuned
 
@@ -53,7 +53,10 @@ def tune(
         str, typer.Option(help="As compile's. Left out: what the boards say they are, or this machine.")
     ] = "",
     board: Annotated[
-        str | None, typer.Option(help="The key of the boards. Left out: this machine, or it emulates one.")
+        str | None,
+        typer.Option(
+            help="The key of the boards, or adb:SERIAL or ssh:HOST. Left out: this machine, or one emulated."
+        ),
     ] = None,
     tracker: Tracker = "",
     model_cycles: Annotated[
@@ -80,17 +83,15 @@ def tune(
 
         if trials < 1:
             raise UsageError(f"--trials {trials} makes no sense: it is how many candidates are measured.")
-        refuse_devices(board)
         refuse_tracker_alone(tracker, board)
         need("xgboost", "psutil", "ziglang")
         resolved = resolve_target(target or (_target_of(board, tracker) if board else "host"))
         network = named(model, checkpoint, arch, algorithm, variant, input_shape or [])
-        with _boards(resolved, board, tracker) as (address, key):
+        with _boards(resolved, board, tracker) as boards:
             found = tune_network(
                 network,
                 resolved,
-                address,
-                key,
+                boards,
                 trials=trials,
                 seed=seed,
                 out=out,
@@ -105,13 +106,15 @@ def tune(
 def _target_of(key: str, tracker: str) -> str:
     """The target that the boards of a key are, as far as it has a name."""
     from bibench_tvm.compiling.processors import name_of
+    from rpc.devices.device import describe
+    from rpc.listing import is_device
     from rpc.session import RemoteError, list_boards, tracker_address
 
-    address = tracker_address(tracker)
     try:
-        found = {(info.machine, info.cpu) for info in list_boards(address) if info.key == key}
+        known = [describe(key)] if is_device(key) else list_boards(tracker_address(tracker))
     except RemoteError as error:
         raise BibenchError(str(error)) from error
+    found = {(info.machine, info.cpu) for info in known if info.key == key}
     if not found:
         return "host"  # whoever asks for the board says which there are
     names = {name_of(*kind) for kind in found}
@@ -124,12 +127,15 @@ def _target_of(key: str, tracker: str) -> str:
 
 
 @contextlib.contextmanager
-def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tuple[tuple[str, int], str]]:
+def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[Boards]:
     """Where the boards are; without a key, this machine is one, or emulates one."""
+    from bibench_tvm.tuning.boards import boards_of, device_of
     from rpc import session
+    from rpc.listing import is_device
 
     if key is not None:
-        yield session.tracker_address(tracker), key
+        with device_of(key) if is_device(key) else boards_of(session.tracker_address(tracker), key) as found:
+            yield found
         return
     emulate = None
     if not target.is_host:
@@ -139,8 +145,8 @@ def _boards(target: CompileTarget, key: str | None, tracker: str) -> Iterator[tu
         stderr.print(f"Without --board, the board is an emulated {emulate}: instructions count, not time.")
     # One thread times a kernel with the least noise; whoever wants more says so.
     os.environ.setdefault("TVM_NUM_THREADS", "1")
-    with session.local_board(emulate=emulate) as (address, local):
-        yield address, local
+    with session.local_board(emulate=emulate) as place, boards_of(*place) as found:
+        yield found
 
 
 def _report(unit: str, progress: Progress) -> None:

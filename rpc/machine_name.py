@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 _ALIKE = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l"}
 
@@ -18,3 +19,13 @@ def machine_name(said: str) -> str:
 
 def this_machine() -> str:
     return machine_name(platform.machine())
+
+
+def model_name() -> str:
+    """Of this machine's processor, as Linux has it; nothing where it has none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "")

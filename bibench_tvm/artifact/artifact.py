@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,18 +77,28 @@ class Artifact:
         return _joined(results, given)
 
     def run_on(self, board: Any, *inputs: np.ndarray) -> Any:
-        """Run the network on a `rpc.session.Board`, as `run` does here. Raises RemoteError too."""
+        """Run the network on a `rpc.session.Board` or a `rpc.devices.device.Device`, as `run` does here.
+        Raises RemoteError too."""
         self.check_processor(board.info.machine, board.info.features, str(board))
-        arrays = [np.asarray(x) for x in inputs]
-        count = self._runs(arrays)  # before anything is sent
+        self._runs([np.asarray(x) for x in inputs])  # before anything is sent
+        return self.sent_to(board)(*inputs)
+
+    def sent_to(self, board: Any) -> Callable[..., Any]:
+        """What runs the network there as often as it is called, as `run_on` does."""
+        self.check_processor(board.info.machine, board.info.features, str(board))
         built = self.record.versions["tvm"]
-        if board.info.tvm != built:
+        if not board.takes_c and board.info.tvm != built:
             raise BibenchError(
                 f"{self.folder} was compiled with TVM {built}, and {board} has TVM {board.info.tvm}. Install "
                 "the same version on both."
             )
         network = self.network_on(board)
-        return _joined([network.run(part) for part in _parts(arrays, count)])
+
+        def run(*inputs: np.ndarray) -> Any:
+            arrays = [np.asarray(x) for x in inputs]
+            return _joined(list(network.run_each(_parts(arrays, self._runs(arrays)))))
+
+        return run
 
     def network_on(self, board: Any) -> Any:
         """The `rpc.session.Network` of this artifact on a `rpc.session.Board`, or a `NetworkOnDevice` on a

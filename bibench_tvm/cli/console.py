@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -44,17 +44,6 @@ def refuse_tracker_alone(tracker: str, boards: object) -> None:
     """Raise UsageError for a --tracker of which no board is asked."""
     if tracker and not boards:
         raise UsageError("--tracker HOST:PORT goes with --board KEY.")
-
-
-def refuse_devices(boards: str | Sequence[str] | None) -> None:
-    """Raise UsageError for a board that is reached without TVM."""
-    from rpc.listing import is_device
-
-    for key in [boards] if isinstance(boards, str) else boards or []:
-        if is_device(key):
-            raise UsageError(
-                f"{key} is reached without TVM, for which there is bench alone. A tracker's boards have it."
-            )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from bibench_tvm.artifact.host import describe_host
 from bibench_tvm.cli.errors import unknown
-from rpc.machine_name import machine_name, this_machine
+from rpc.machine_name import machine_name, model_name, this_machine
 from schedules.targets.choose import TELLING, kernel_target
 from schedules.targets.kernel_target import KernelTarget
 
@@ -149,12 +149,14 @@ def resolve_target(name: str) -> CompileTarget:
 def name_of(machine: str, cpu: str) -> str | None:
     """The target for a board that says so of itself; None where no name here fits.
 
-    machine: as `machine_name` gives it; cpu: LLVM's name.
+    machine: as `machine_name` gives it; cpu: LLVM's name, or Linux' where a device has no other.
     """
     from tvm.target import codegen
 
-    if machine == this_machine() and cpu == codegen.llvm_get_system_cpu():
+    if machine == this_machine() and cpu in (str(codegen.llvm_get_system_cpu()), model_name()):
         return "host"
+    if machine == "armv7l":
+        return "armv7"
     if machine != "aarch64":
         return None
     fitting = (name for name, preset in PRESETS.items() if preset.triple == _LINUX and preset.cpu == cpu)

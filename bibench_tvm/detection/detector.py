@@ -84,6 +84,11 @@ class Detector:
             lambda array: self.second.run_on(board, array),
         )
 
+    def sent_to(self, board: Any) -> Callable[..., Any]:
+        """What runs both networks there as often as it is called, as `run_on` does."""
+        first, second = self.first.sent_to(board), self.second.sent_to(board)
+        return lambda images: self._run(images, first, second)
+
     def _run(
         self, images: np.ndarray, first: Callable[..., Any], second: Callable[..., Any]
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -81,10 +81,11 @@ def forward_of_artifact(artifact: Artifact | Detector, board: Any = None) -> Cal
     record = artifact.first.record if isinstance(artifact, Detector) else artifact.record
     specs = record.inputs
     size = specs[0].shape[0] if specs[0].shape else 1
+    run = artifact.run if board is None else artifact.sent_to(board)
 
     def forward(inputs: Any) -> Any:
         arrays = [_fill(x, size).numpy() for x in _in_order(inputs, specs)]
-        found = artifact.run(*arrays) if board is None else artifact.run_on(board, *arrays)
+        found = run(*arrays)
         count = len(_in_order(inputs, specs)[0])
         several = isinstance(found, tuple)
         outputs = tuple(torch.from_numpy(x)[:count] for x in (found if several else (found,)))

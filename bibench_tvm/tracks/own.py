@@ -16,7 +16,6 @@ from bibench_tvm.cli.console import (
     Debug,
     Tracker,
     print_json,
-    refuse_devices,
     refuse_tracker_alone,
     reporting,
     results,
@@ -47,7 +46,10 @@ def run(
     ] = None,
     mine: Mine = None,
     board: Annotated[
-        Several, typer.Option(help="The key of a board, for inference beside this machine; may be repeated.")
+        Several,
+        typer.Option(
+            help="A board for inference beside this machine, KEY, adb:SERIAL or ssh:HOST; may be repeated."
+        ),
     ] = None,
     tracker: Tracker = "",
     cores: Annotated[int | None, typer.Option(min=1, help="Jobs at a time. Default: all cores.")] = None,
@@ -74,7 +76,6 @@ def run(
         for name in track or []:
             if name not in TRACKS:
                 raise unknown("track", name, TRACKS)
-        refuse_devices(board)
         refuse_tracker_alone(tracker, board)
         here = len(os.sched_getaffinity(0))
         wanted = Filter(

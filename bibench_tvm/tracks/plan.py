@@ -41,10 +41,11 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where artifacts are timed: this machine, or a board of a tracker.
+    """Where artifacts are timed: this machine, a board of a tracker, or a device without TVM.
 
     Attributes:
         device: "host", or the board's key; target: what is compiled for; options: of `bench`.
+        takes_c: whether it runs libraries for C, and no other.
         cores: the most threads that are tried; emulated: whether it has instructions instead of a time.
     """
 
@@ -52,6 +53,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     cores: int
     emulated: bool = False
+    takes_c: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -196,6 +198,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def _deployed(self, point: Point) -> Iterator[Item]:
         """Compiled for each kind of processor once, and timed on each place by itself."""
         compiled: dict[str, Job] = {}
+        in_c = {place.target for place in self.places if place.takes_c}
         for place in self.places:
             name = f"compile/{place.target}/{point.name}"
             artifact = str(folder_of(self._jobs, name) / "artifact")
@@ -203,6 +206,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 command = [
                     *("bibench_tvm.compile", "--json", "--checkpoint", self._checkpoint(point)),
                     *("--target", place.target, "--verify", "1", "--out", artifact),
+                    *(["--standalone"] if place.target in in_c else []),
                     *self._options(point.algorithm),
                 ]
                 compiled[place.target] = Job(name=name, command=command, needs=[point.name])
@@ -267,19 +271,21 @@ def places_of(boards: Collection[str], tracker: str, cores: int) -> tuple[Place,
     """This machine, and the boards with these keys.
 
     Raises:
-        RemoteError: there is no tracker at `tracker`.
+        RemoteError: there is no tracker at `tracker`, or a device cannot be reached.
         UsageError: it has no such board, or one for which nothing here compiles.
     """
     found = [Place(device=HERE, target="host", cores=cores)]
     if not boards:
         return tuple(found)
     from bibench_tvm.compiling.processors import name_of
-    from rpc.listing import list_boards
-    from rpc.session import tracker_address
-    from rpc.wire import show
+    from rpc.devices.device import describe
+    from rpc.listing import is_device, list_boards
+    from rpc.wire import show, tracker_address
 
     address = tracker_address(tracker)
-    known = {info.key: info for info in list_boards(address)}
+    known = {key: describe(key) for key in boards if is_device(key)}
+    if len(known) < len(set(boards)):
+        known |= {info.key: info for info in list_boards(address)}
     for key in dict.fromkeys(boards):
         if key not in known:
             raise UsageError(
@@ -289,8 +295,15 @@ def places_of(boards: Collection[str], tracker: str, cores: int) -> tuple[Place,
         info = known[key]
         if (target := name_of(info.machine, info.cpu)) is None:
             raise UsageError(f"Nothing here compiles for the board {key!r}, a {info.machine} {info.cpu}.")
-        options = ("--board", key, "--tracker", show(address))
+        options = ("--board", key) if is_device(key) else ("--board", key, "--tracker", show(address))
         found.append(
-            Place(device=key, target=target, cores=info.cores, emulated=info.emulated, options=options)
+            Place(
+                device=key,
+                target=target,
+                cores=info.cores,
+                emulated=info.emulated,
+                takes_c=is_device(key),
+                options=options,
+            )
         )
     return tuple(found)

@@ -22,6 +22,7 @@ from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.figures import figures_of, layers_of
 from bibench_tvm.tracks.plan import HERE, JOBS, Item
 from bibench_tvm.tracks.results import Key, Result, path_of, read, write
+from rpc.machine_name import model_name
 
 VERSIONED = ("bibench-tvm", "apache-tvm", "lightning", "numpy", "torch", "torchmetrics")
 
@@ -111,12 +112,7 @@ def _timed_on() -> dict[str, int]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return model_name() or platform.processor() or platform.machine()
 
 
 def _commit() -> str:

@@ -23,7 +23,6 @@ from tvm import tirx
 
 from bibench_tvm.tuning.inner_loop import cycles_per_instruction, multiplications, popcounts
 
-SYMBOL = "kernel"
 BUILD_LIMIT_S = 120.0
 
 
@@ -40,13 +39,14 @@ class Builder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def build(self, kernel: tirx.PrimFunc, library: Path, *, binary: bool) -> float:
-        """Write `library`, with the function `SYMBOL`. Returns modelled cycles an instruction, or 1.
+        """Write `library`, a .so or a .o, with a function of the name that the file has. Returns modelled
+        cycles an instruction, or 1.
 
         Raises BuildFailed.
         """
-        named = kernel.with_attr("global_symbol", SYMBOL)
+        named = kernel.with_attr("global_symbol", library.stem)
         question = {
-            "kernel": tvm.ir.save_json(tvm.IRModule({SYMBOL: named})),
+            "kernel": tvm.ir.save_json(tvm.IRModule({library.stem: named})),
             "target": self._target,
             "library": str(library),
             "cpu": self._cpu,
@@ -108,11 +108,13 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     from schedules.codegen import generate_code
 
     with tempfile.TemporaryDirectory() as folder:
-        compiled = Path(folder) / "kernel.o"
+        library = Path(question["library"])
+        compiled = library if library.suffix == ".o" else Path(folder) / "kernel.o"
         target = tvm.target.Target(question["target"])
         executable = generate_code(tvm.ir.load_json(question["kernel"]), target)
         executable.mod.write_to_file(str(compiled), "o")
-        link_shared(question["library"], [str(compiled)])
+        if compiled != library:
+            link_shared(str(library), [str(compiled)])
         if not question["cpu"]:
             return {"error": "", "cycles_per_instruction": 1.0}
         work = popcounts if question["binary"] else multiplications

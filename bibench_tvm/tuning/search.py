@@ -18,22 +18,22 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tvm import relax, tirx
 
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.measuring.peers.bitserial import bitserial_function, unsupported
-from bibench_tvm.measuring.turns import Costs, ratios, rounds
-from bibench_tvm.tuning.boards import Boards, Job, OnBoard
-from bibench_tvm.tuning.builder import SYMBOL, Builder, BuildFailed
+from bibench_tvm.measuring.turns import ratios
+from bibench_tvm.tuning.boards import Boards, Job
+from bibench_tvm.tuning.builder import Builder, BuildFailed
 from bibench_tvm.tuning.cost_model import Candidate, CostModel
+from bibench_tvm.tuning.places import Place
 from bibench_tvm.tuning.trials import LIBRARY, Confirmation, Measured, Trials
 from relay_passes.ir.rewrite import constant_value, is_constant
 from relay_passes.kernels.kernel import Tunable
+from rpc.built_kernel import BuiltKernel
 from schedules.records.kernel_task import KernelTask
 from schedules.records.records import Record
 from schedules.records.space import candidates
@@ -57,7 +57,7 @@ class Subject:
     pool: list[Tile]
     found: dict[Tile, Measured] = field(default_factory=dict)
     library: Measured = field(default_factory=lambda: Measured(None))
-    yardstick: tuple[Path, list[np.ndarray]] | None = None  # the default, built and with its arguments
+    yardstick: BuiltKernel | None = None  # the default
 
     @property
     def task(self) -> KernelTask:
@@ -217,31 +217,34 @@ class Search:
         """The job that measures a candidate, and the modelled cycles of an instruction; or why not."""
         try:
             kernel, arguments = subject.tunable.make(tile)
-            library, weight = self._library(kernel, binary=subject.task.packing is not None)
+            mine, weight = self._build(kernel, arguments, binary=subject.task.packing is not None)
         except (BuildFailed, ValueError) as error:
             return str(error)
-        arrays = _arrays(kernel, arguments)
         if tile == subject.default_tile:
-            subject.yardstick = library, arrays
+            subject.yardstick = mine
         yardstick = subject.yardstick if tile != subject.default_tile else None
 
-        def work(here: OnBoard) -> tuple[float, bool, str]:
-            mine = here.load(library), here.tensors(arrays)
+        def work(here: Place) -> tuple[float, bool, str]:
             if here.emulated or yardstick is None:
-                cost = min(here.seconds(*mine, repeat=_TURNS, burst_ms=2))
+                (own,), _ = here.measure([mine], turns=_TURNS, burst_ms=2)
+                cost = min(own)
             else:
                 # In turns with the default, since what else a board does changes from minute to minute.
-                default = here.load(yardstick[0]), here.tensors(yardstick[1])
-                his, own = map(min, _in_turns(here, (default, mine), _TURNS, burst_ms=2))
-                cost = own / his * (subject.default.cost or his)
+                both, _ = here.measure([yardstick, mine], turns=_TURNS, burst_ms=2)
+                his, my = map(min, both)
+                cost = my / his * (subject.default.cost or his)
             return cost, here.emulated, here.conditions()
 
         return Job(work), weight
 
-    def _library(self, kernel: tirx.PrimFunc, *, binary: bool) -> tuple[Path, float]:
-        handle, name = tempfile.mkstemp(prefix="kernel-", suffix=".so", dir=self._folder)
+    def _build(
+        self, kernel: tirx.PrimFunc, arguments: Sequence[relax.Expr], *, binary: bool
+    ) -> tuple[BuiltKernel, float]:
+        """With the modelled cycles of an instruction. Raises BuildFailed."""
+        handle, name = tempfile.mkstemp(prefix="kernel_", suffix=self._boards.compiled, dir=self._folder)
         os.close(handle)
-        return Path(name), self._builder.build(kernel, Path(name), binary=binary)
+        weight = self._builder.build(kernel, Path(name), binary=binary)
+        return BuiltKernel(Path(name), _arrays(kernel, arguments)), weight
 
     def _measure_library(self, subject: Subject) -> None:
         """TVM's own kernel for this layer, to be shown beside ours."""
@@ -249,14 +252,13 @@ class Search:
         if known is None and subject.task.packing and not unsupported(subject.task.conv):
             kernel = bitserial_function(subject.task.conv)
             try:
-                library, weight = self._library(kernel, binary=True)
+                built, weight = self._build(kernel, [], binary=True)
             except BuildFailed as error:
                 known = Measured(None, str(error))
             else:
-                arrays = _arrays(kernel, [])
 
-                def work(here: OnBoard) -> tuple[float, bool, str]:
-                    seconds = here.seconds(here.load(library), here.tensors(arrays), repeat=3, burst_ms=1)
+                def work(here: Place) -> tuple[float, bool, str]:
+                    (seconds,), _ = here.measure([built], turns=3, burst_ms=1)
                     return min(seconds), here.emulated, here.conditions()
 
                 known = _measured(next(self._boards.run([Job(work)])), weight)
@@ -269,22 +271,17 @@ class Search:
         binary = subject.task.packing is not None
         pair = []
         for one in (subject.default_tile, tile):
-            kernel, arguments = subject.tunable.make(one)
-            pair.append((self._library(kernel, binary=binary)[0], _arrays(kernel, arguments)))
+            pair.append(self._build(*subject.tunable.make(one), binary=binary)[0])
         outputs = len(subject.task.outputs)
         costs = [subject.default.cost or 0, subject.found[tile].cost or 0]
 
-        def work(here: OnBoard) -> Confirmation:
-            loaded = [(here.load(library), here.tensors(arrays)) for library, arrays in pair]
-            results = []
-            for module, tensors in loaded:
-                module[SYMBOL](*tensors)
-                results.append([tensor.numpy() for tensor in tensors[-outputs:]])
+        def work(here: Place) -> Confirmation:
+            times, results = here.measure(pair, turns=_ROUNDS, burst_ms=_BURST_MS, outputs=outputs)
             if not all(_equal(a, b, exact=binary) for a, b in zip(*results, strict=True)):
                 return Confirmation(costs[1], costs[0], False, "It computes something else than the default.")
             if here.emulated:
                 return Confirmation(costs[1], costs[0], costs[1] < costs[0])
-            theirs, ours = _in_turns(here, loaded, _ROUNDS, burst_ms=_BURST_MS)
+            theirs, ours = times
             ratio, best = ratios(ours, theirs)["median"], min(ours) / min(theirs)
             better = max(ratio, best) < 1 - MARGIN
             why = "" if better else f"The ratio is {ratio:.3f}."
@@ -294,18 +291,6 @@ class Search:
         found = job.result or Confirmation(costs[1], costs[0], False, job.reason)
         self._trials.keep_comparison(subject.task, tile, found)
         return found
-
-
-def _in_turns(
-    here: OnBoard, kernels: Sequence[tuple[Any, list[Any]]], count: int, *, burst_ms: int
-) -> list[list[float]]:
-    """The seconds of each of some kernels, loaded and with its tensors, in so many rounds."""
-    turns = {str(i): partial(_turn, here, *kernel, burst_ms) for i, kernel in enumerate(kernels)}
-    return [[seconds for (seconds,) in bursts] for bursts in rounds(turns, count).values()]
-
-
-def _turn(here: OnBoard, module: Any, tensors: list[Any], burst_ms: int) -> Costs:
-    return (here.seconds(module, tensors, repeat=1, burst_ms=burst_ms)[0],)
 
 
 def _measured(job: Job, weight: float) -> Measured:

@@ -1,4 +1,4 @@
-"""From a network and the key of some boards to a folder with trials and records."""
+"""From a network and some boards to a folder with trials and records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.importer import Imported
 from bibench_tvm.importer.source import Network
 from bibench_tvm.tuning import inner_loop
-from bibench_tvm.tuning.boards import boards_of
+from bibench_tvm.tuning.boards import Boards
 from bibench_tvm.tuning.builder import builder
 from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
 from bibench_tvm.tuning.trials import Trials, open_trials
@@ -38,8 +38,7 @@ class Tuned:
 def tune_network(
     network: Network,
     target: CompileTarget,
-    tracker: tuple[str, int],
-    key: str,
+    boards: Boards,
     *,
     trials: int,
     seed: int,
@@ -52,32 +51,31 @@ def tune_network(
 
     Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
     """
-    with boards_of(tracker, key) as boards:
-        listed = boards.listed()
-        unit = _unit(listed, target, model_cycles)
-        with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
-            with phase("importing"):
-                imported = network.load()
-                lowered = lower(imported.module, imported.layer_names, target.kernels)
-            subjects = subjects_of(lowered.tunable, target)
-            if not subjects:
-                raise UsageError("The network has no kernel whose schedule could be chosen.")
-            cpu = target.cpu if unit == "model cycles" else ""
-            with builder(target.tvm, cpu) as compiler:
-                search = Search(
-                    subjects,
-                    target,
-                    kept,
-                    boards,
-                    compiler,
-                    seed=seed,
-                    report=lambda progress: report(unit, progress),
-                )
-                search.run(trials)
-                with phase("measuring the best against the defaults, in turns"):
-                    found = search.compare()
-            path = _write(out, kept, _name(network, imported), target, unit, listed[0])
-            return Tuned(unit, search.done, search.measured, subjects, found, path)
+    listed = boards.listed()
+    unit = _unit(listed, target, model_cycles)
+    with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
+        with phase("importing"):
+            imported = network.load()
+            lowered = lower(imported.module, imported.layer_names, target.kernels)
+        subjects = subjects_of(lowered.tunable, target)
+        if not subjects:
+            raise UsageError("The network has no kernel whose schedule could be chosen.")
+        cpu = target.cpu if unit == "model cycles" else ""
+        with builder(target.tvm, cpu) as compiler:
+            search = Search(
+                subjects,
+                target,
+                kept,
+                boards,
+                compiler,
+                seed=seed,
+                report=lambda progress: report(unit, progress),
+            )
+            search.run(trials)
+            with phase("measuring the best against the defaults, in turns"):
+                found = search.compare()
+        path = _write(out, kept, _name(network, imported), target, unit, listed[0])
+        return Tuned(unit, search.done, search.measured, subjects, found, path)
 
 
 def _unit(boards: Sequence[BoardInfo], target: CompileTarget, model_cycles: bool) -> str:
@@ -86,6 +84,11 @@ def _unit(boards: Sequence[BoardInfo], target: CompileTarget, model_cycles: bool
         machine = target.machine
         if board.machine not in ("unknown", machine):
             raise UsageError(f"The board {board.key!r} is {board.machine}, and {target.name} is {machine}.")
+        if board.features and (lacking := sorted(set(target.features) - set(board.features))):
+            raise UsageError(
+                f"The board {board.key!r} lacks {', '.join(lacking)}, which {target.name} "
+                "takes. Give another --target."
+            )
         if board.emulated and target.cpu != "generic" and board.cpu != target.emulated_cpu:
             raise UsageError(
                 f"The emulated board {board.key!r} is a {board.cpu}, and {target.name} needs a "
@@ -96,7 +99,7 @@ def _unit(boards: Sequence[BoardInfo], target: CompileTarget, model_cycles: bool
         raise UsageError("Boards of one key are either real or emulated; these are both.")
     if not kinds.pop():
         return "seconds"
-    if not model_cycles:
+    if not model_cycles or target.machine != "aarch64":  # of which alone inner loops are read
         return "instructions"
     if missing := inner_loop.missing():
         stderr.print(f"Instructions alone are counted, without a model of their cycles: {missing}")

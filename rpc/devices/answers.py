@@ -13,13 +13,15 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """machine: as `uname -m`; features: the kernel's names; midr: which of Arm's cores it is."""
+    """machine: as `uname -m`; features: the kernel's names; midr: which of Arm's cores it is; emulated:
+    whether it counts instructions in place of nanoseconds."""
 
     machine: Text
     model: Text | None
     features: Text
     midr: Count | None
     governor: Text | None
+    emulated: bool
     memory_bytes: Count
     cores: Count
 
@@ -52,7 +54,13 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: Count
 
 
-Answer = TypeVar("Answer", Description, Conditions, Done, Timing)
+class KernelTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """nanoseconds: of a call, for each kernel those of every round, in which all took their turn."""
+
+    nanoseconds: tuple[tuple[Annotated[float, msgspec.Meta(ge=0)], ...], ...]
+
+
+Answer = TypeVar("Answer", Description, Conditions, Done, Timing, KernelTimes)
 
 
 def answer(said: bytes, kind: type[Answer], where: str) -> Answer:

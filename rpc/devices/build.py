@@ -1,4 +1,4 @@
-"""runner.c and a network in C -> one executable, linked statically, for the Linux or Android of a device."""
+"""runner.c and a network in C, or kernels -> one static executable for the Linux or Android of a device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rpc.built_kernel import BuiltKernel
 from rpc.emulation import qemu
 from rpc.missing import EmulationUnavailable, sentence_of
 
@@ -62,6 +63,13 @@ def build_runner(machine: str, network: NetworkInC, inputs: int, folder: Path) -
 """)
     sources = [_SOURCE, folder / f"{name}_threads.c", folder / f"lib{name}.a"]
     return _build(machine, sources, folder)
+
+
+def build_kernels(machine: str, kernels: Sequence[BuiltKernel], outputs: int, folder: Path) -> Path:
+    """The program with some kernels, each with so many outputs. Raises EmulationUnavailable."""
+    names = " ".join(f"K({kernel.file.stem})" for kernel in kernels)
+    (folder / "call.h").write_text(f"#define OUTPUT_COUNT {outputs}\n#define KERNELS(K) {names}\n")
+    return _build(machine, [_SOURCE, *(kernel.file for kernel in kernels)], folder)
 
 
 def _build(machine: str, sources: Sequence[Path], folder: Path) -> Path:

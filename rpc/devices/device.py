@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from rpc.devices.answers import Answer, Conditions, Description, Done, Timing, answer
-from rpc.devices.build import TRIPLES, NetworkInC, build_describer, build_runner
+from rpc.built_kernel import BuiltKernel
+from rpc.devices.answers import Answer, Conditions, Description, Done, KernelTimes, Timing, answer
+from rpc.devices.build import TRIPLES, NetworkInC, build_describer, build_kernels, build_runner
 from rpc.devices.transport import Said, Transport, connect, last_words
 from rpc.emulation import tensor_file
 from rpc.emulation.qemu import death_of
@@ -37,6 +38,10 @@ _CORES = {
 _ARM = 0x41
 
 
+class ProgramFailed(RemoteError):
+    """The program that was sent to a device crashed there, hung or refused its work; the device is fine."""
+
+
 @contextlib.contextmanager
 def reach(key: str, *, limit_s: float) -> Iterator[Device]:
     """The device `adb:SERIAL` or `ssh:HOST`, with a folder of its own there, which is gone afterwards.
@@ -51,6 +56,12 @@ def reach(key: str, *, limit_s: float) -> Iterator[Device]:
     finally:
         with contextlib.suppress(RemoteError):
             transport.run(f"rm -rf {shlex.quote(folder)}", _SHORT_S)
+
+
+def describe(key: str) -> BoardInfo:
+    """What the device says of itself. Raises as `reach` does."""
+    with reach(key, limit_s=_SHORT_S) as device:
+        return device.info
 
 
 def _one_word(transport: Transport, line: str) -> str:
@@ -104,6 +115,26 @@ class Device:
             content = program.read_bytes()
             return NetworkOnDevice(self, self.send_program(program), network.outputs, content)
 
+    def time_kernels(
+        self, kernels: Sequence[BuiltKernel], *, outputs: int, rounds: int, burst_ms: int
+    ) -> tuple[list[list[float]], list[list[np.ndarray]]]:
+        """Seconds of a call, for each kernel those of every round, and the last `outputs` tensors of each as
+        its first call leaves them. In a round each kernel has its turn, a burst of calls that takes so long.
+
+        Where the device counts instructions, a round is one call each. The kernels are ELF objects for it,
+        and run on one thread. Raises ProgramFailed, EmulationUnavailable.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            program = self.send_program(build_kernels(self.machine, kernels, outputs, Path(folder)))
+        try:
+            lists = [kernel.arrays for kernel in kernels]
+            said, found = self.compute(program, lists, "kernels", rounds, 1000 * burst_ms, kind=KernelTimes)
+        finally:
+            self._transport.run(f"rm -f {shlex.quote(program)}", _SHORT_S)
+        if [len(taken) for taken in said.nanoseconds] != [rounds] * len(kernels):
+            raise RemoteError(f"The program on {self} timed other kernels than it was to.")
+        return [[one * 1e-9 for one in taken] for taken in said.nanoseconds], found
+
     def send_program(self, program: Path) -> str:
         """Its path there, which no other has."""
         there = self.send(program)
@@ -122,14 +153,14 @@ class Device:
         line = shlex.join([program, *map(str, arguments)])
         said = self._transport.run(f"cd {shlex.quote(self._folder)} && {line}", self._limit_s + _LATE_S)
         if said.status:
-            raise RemoteError(self._why(said))
+            raise self._failure(said)
         return answer(said.output, kind, str(self))
 
     def compute(
         self, program: str, samples: Sequence[Sequence[np.ndarray]], *what: object, kind: type[Answer]
     ) -> tuple[Answer, list[list[np.ndarray]]]:
-        """Runs a program of a network on samples, inputs and outputs of any content; what: its first
-        argument, and those behind the files. Gives what it says, and the outputs of each."""
+        """Runs a program on lists of tensors, inputs and outputs of any content; what: its arguments, but for
+        the limit and the files. Gives what it says, and the outputs of each list."""
         with tempfile.TemporaryDirectory() as folder:
             sent, received = Path(folder, "inputs"), Path(folder, "outputs")
             tensor_file.write(sent, samples)
@@ -137,7 +168,7 @@ class Device:
             outputs = f"{inputs}-outputs"
             try:
                 limit = max(1, math.ceil(self._limit_s))
-                said = self.ask(program, [what[0], limit, inputs, outputs, *what[1:]], kind)
+                said = self.ask(program, [what[0], limit, *what[1:], inputs, outputs], kind)
                 self._transport.receive(outputs, received)
             finally:
                 self._transport.run(f"rm -f {shlex.quote(inputs)} {shlex.quote(outputs)}", _SHORT_S)
@@ -156,6 +187,7 @@ class Device:
         return BoardInfo(
             key=self._transport.key,
             address=(self._transport.key, 0),
+            emulated=said.emulated,
             cpu=_name_of_core(said.midr) or said.model or machine,
             machine=self.machine,
             cores=said.cores,
@@ -165,23 +197,23 @@ class Device:
             tvm="none",
         )
 
-    def _why(self, said: Said) -> str:
+    def _failure(self, said: Said) -> RemoteError:
         """Why a program ended as it should not."""
         status = said.status or 0
         words = f"{said.output.decode(errors='replace')}\n{said.words}"
         if status in (126, 127):
-            return (
+            return RemoteError(
                 f"The program could not be started on {self}: {last_words(words)} Its folder may forbid "
                 "programs; TMPDIR names another."
             )
         if status > _OF_A_SIGNAL:
             with contextlib.suppress(ValueError):  # no such signal
                 if status - _OF_A_SIGNAL == signal.SIGALRM:
-                    return (
+                    return ProgramFailed(
                         f"On {self}, the program ran longer than {self._limit_s:g} s, and was ended: --limit."
                     )
-                return f"The program on {self} {death_of(status - _OF_A_SIGNAL)}"
-        return f"On {self}: {last_words(words)}"
+                return ProgramFailed(f"The program on {self} {death_of(status - _OF_A_SIGNAL)}")
+        return ProgramFailed(f"On {self}: {last_words(words)}")
 
 
 class NetworkOnDevice:
@@ -206,13 +238,19 @@ class NetworkOnDevice:
             part.append([*sample, *self._outputs])
             size += sum(array.nbytes for array in part[-1])
             if size > _MOST_SENT:
-                yield from self._device.compute(self._program, part, "run", kind=Done)[1]
+                yield from self._compute(part)
                 part, size = [], 0
         if part:
-            yield from self._device.compute(self._program, part, "run", kind=Done)[1]
+            yield from self._compute(part)
+
+    def _compute(self, part: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+        return self._device.compute(self._program, part, "run", self._device.threads(), kind=Done)[1]
 
     def time(self, inputs: Sequence[np.ndarray], *, number: int, repeat: int) -> list[float]:
-        """`repeat` means over `number` runs each, in seconds a run, after 0.3 s of runs that do not count."""
+        """`repeat` means over `number` runs each, in seconds a run, after 0.3 s of runs that do not count.
+
+        On a device that counts instructions: these a run, times 1e-9, after one that does not count.
+        """
         given, runs = [[*inputs, *self._outputs]], number * repeat
         timing, (outputs,) = self._device.compute(
             self._program, given, "time", self._device.threads(), runs, kind=Timing

@@ -30,5 +30,5 @@ def run_here(
         file = Path(folder, "program")
         file.write_bytes(program)
         file.chmod(0o700)
-        line = [*command, str(file), "run", str(_LIMIT_S)]
+        line = [*command, str(file), "run", str(_LIMIT_S), "1"]
         return by, qemu.compute(line, samples, Path(folder), {}, _LIMIT_S, f"By {by}, ")

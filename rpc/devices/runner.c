@@ -1,16 +1,25 @@
-// What runs on a phone or board that has neither TVM nor Python, linked statically with one network in C:
+// What runs on a phone or board that has neither TVM nor Python, linked statically with a network in C or with kernels:
 //   runner describe                          says what the device is
 //   runner conditions                        says in which state it is
-//   runner run LIMIT INPUTS OUTPUTS          runs each sample; OUTPUTS gets what it computes
-//   runner time LIMIT INPUTS OUTPUTS THREADS RUNS
+//   runner run LIMIT THREADS INPUTS OUTPUTS  runs each sample; OUTPUTS gets what it computes
+//   runner time LIMIT THREADS RUNS INPUTS OUTPUTS
 //                                            times the first sample; OUTPUTS gets what it computes
+//   runner kernels LIMIT ROUNDS MICROSECONDS INPUTS OUTPUTS
+//                                            times kernels in turns, in bursts that long; INPUTS has the tensors of
+//                                            each, and OUTPUTS gets what the first call computes
 // The last line of standard output is JSON; answers.py has its types. LIMIT is in seconds: SIGALRM ends the program.
-// call.h is written for the network: OUTPUT_COUNT, WORKSPACE_BYTES_OF(THREADS), START(THREADS), STOP(POOL) and
-// CALL(TENSORS, WORKSPACE, POOL). Where it has none of them, there is no network: only the first two work.
+// BIBENCH_EXECUTED, in the environment, names the file in which an emulator counts executed instructions: then these
+// are the nanoseconds, and the device says that it is emulated.
+//
+// call.h is written for what the program is linked with: for a network OUTPUT_COUNT, WORKSPACE_BYTES_OF(THREADS),
+// START(THREADS), STOP(POOL) and CALL(TENSORS, WORKSPACE, POOL); for kernels that TVM has compiled OUTPUT_COUNT and
+// KERNELS(K), which is K(name) for each. Where it has none of them, only the first two work.
 #define _GNU_SOURCE
 #include <ctype.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -19,7 +28,19 @@
 #include "call.h"
 #include "tensor_file.h"
 
-enum { kMaxCores = 256, kMaxText = 4096 };
+enum { kMaxCores = 256, kMaxText = 4096, kPage = 4096 };
+
+static const volatile uint64_t* executed;  // NULL where nobody counts
+
+static void find_counter(void) {
+  const char* path = getenv("BIBENCH_EXECUTED");
+  if (!path) return;
+  int file = open(path, O_RDONLY);
+  void* page = file < 0 ? MAP_FAILED : mmap(NULL, kPage, PROT_READ, MAP_SHARED, file, 0);
+  if (page == MAP_FAILED) die("The count of instructions cannot be read from %s.", path);
+  close(file);
+  executed = page;
+}
 
 // The first line of a file, without its end; NULL where it cannot be read. It is good until the next call.
 static const char* first_line(const char* path) {
@@ -146,7 +167,9 @@ static void describe(void) {
   printf("\"midr\": null, ");
 #endif
   print_text("governor", of_core(cores[0], "cpufreq/scaling_governor"));
-  printf("\"memory_bytes\": %llu, \"cores\": %d}\n", (unsigned long long)memory.totalram * memory.mem_unit, count);
+  // A thread that waits for another executes instructions too.
+  printf("\"emulated\": %s, \"memory_bytes\": %llu, \"cores\": %d}\n", executed ? "true" : "false",
+         (unsigned long long)memory.totalram * memory.mem_unit, executed ? 1 : count);
 }
 
 static void conditions(void) {
@@ -169,6 +192,16 @@ static void conditions(void) {
   else
     printf("\"disk_free_bytes\": null}\n");
 }
+
+static uint64_t nanoseconds(void) {
+  if (executed) return *executed;
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+// A processor that was idle takes a while to reach its clock; one that is emulated has none.
+static uint64_t warm_up_time(void) { return executed ? 0 : 300000000; }
 
 #ifdef CALL
 
@@ -198,44 +231,44 @@ static void write_outputs(FILE* outputs, uint32_t count) {
   flush(outputs);
 }
 
-static void run(const char* from, const char* to) {
+// A pool of threads, or NULL for the one that asks.
+static const void* start(int threads) {
+  if (threads < 1) die("%d threads make no sense.", threads);
+  const void* pool = threads > 1 ? START(threads) : NULL;
+  if (threads > 1 && !pool) die("%d threads could not be started.", threads);
+  return pool;
+}
+
+static void run(const char* from, const char* to, int threads) {
   FILE* inputs = open_input(from);
   FILE* outputs = open_output(to);
   uint32_t samples = read_count(inputs, UINT32_MAX - 1, "samples");
   write_count(outputs, samples);
-  void* workspace = allocate(WORKSPACE_BYTES_OF(1));
+  const void* pool = start(threads);
+  void* workspace = allocate(WORKSPACE_BYTES_OF(threads));
   for (uint32_t sample = 0; sample < samples; sample++) {
     uint32_t count = next_sample(inputs, !sample);
-    if (CALL(places, workspace, NULL) != 0) die("The network failed.");
+    if (CALL(places, workspace, pool) != 0) die("The network failed.");
     write_outputs(outputs, count);
     for (uint32_t i = 0; i < count; i++) free(tensors[i].shape);
   }
+  if (pool) STOP(pool);
   printf("{\"samples\": %u}\n", samples);
 }
 
-static uint64_t nanoseconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-// A processor that was idle takes a while to reach its clock.
-static const uint64_t kWarmUp = 300000000;
-
 static void time_runs(const char* from, const char* to, int threads, int runs) {
   int cores[kMaxCores], available = allowed_cores(cores);
-  if (threads < 1 || threads > available) die("%d threads were asked for, and there are %d cores.", threads, available);
+  if (threads > available) die("%d threads were asked for, and there are %d cores.", threads, available);
   int kept = stay_on(cores, threads);
   FILE* inputs = open_input(from);
   FILE* outputs = open_output(to);
   if (read_count(inputs, UINT32_MAX - 1, "samples") != 1) die("One sample is timed.");
   uint32_t count = next_sample(inputs, 1);
+  const void* pool = start(threads);
   void* workspace = allocate(WORKSPACE_BYTES_OF(threads));
-  const void* pool = threads > 1 ? START(threads) : NULL;
-  if (threads > 1 && !pool) die("%d threads could not be started.", threads);
   uint64_t* taken = allocate((uint64_t)runs * sizeof *taken);
   int warm_up = 0;
-  for (uint64_t begin = nanoseconds(); !warm_up || nanoseconds() - begin < kWarmUp; warm_up++)
+  for (uint64_t begin = nanoseconds(); !warm_up || nanoseconds() - begin < warm_up_time(); warm_up++)
     if (CALL(places, workspace, pool) != 0) die("The network failed.");
   write_count(outputs, 1);
   write_outputs(outputs, count);
@@ -269,15 +302,97 @@ static void time_runs(const char* from, const char* to, int threads, int runs) {
 
 #endif
 
+#ifdef KERNELS
+#include "kernel_runtime.h"
+
+typedef int (*Kernel)(void* self, const TVMFFIAny* arguments, int32_t count, TVMFFIAny* result);
+
+#define DECLARED(name) int __tvm_ffi_##name(void*, const TVMFFIAny*, int32_t, TVMFFIAny*);
+#define LISTED(name) __tvm_ffi_##name,
+KERNELS(DECLARED)
+static const Kernel kernels[] = {KERNELS(LISTED)};
+enum { kKernels = sizeof kernels / sizeof *kernels, kMostCalls = 1 << 20 };
+
+static DLTensor operands[kKernels][kMaxTensors];
+static TVMFFIAny arguments[kKernels][kMaxTensors];
+static uint32_t counts[kKernels];
+
+static void read_operands(FILE* inputs, int kernel) {
+  counts[kernel] = read_count(inputs, kMaxTensors, "tensors of a kernel");
+  if (counts[kernel] < OUTPUT_COUNT) die("A kernel has no place for its outputs.");
+  for (uint32_t i = 0; i < counts[kernel]; i++) {
+    read_tensor(inputs, &operands[kernel][i]);
+    arguments[kernel][i] = (TVMFFIAny){.type_index = kTVMFFIDLTensorPtr, .v_ptr = &operands[kernel][i]};
+  }
+}
+
+// So many calls. Gives the nanoseconds of all of them.
+static uint64_t burst(int kernel, int calls) {
+  uint64_t begin = nanoseconds();
+  for (int i = 0; i < calls; i++) {
+    TVMFFIAny result = {.type_index = kTVMFFINone};
+    if (kernels[kernel](NULL, arguments[kernel], (int32_t)counts[kernel], &result) != 0) die("The kernel failed.");
+  }
+  return nanoseconds() - begin;
+}
+
+// How many calls take so long.
+static int calls_within(int kernel, uint64_t wanted) {
+  for (int calls = 1; !executed; calls *= 2) {
+    uint64_t taken = burst(kernel, calls);
+    if (taken < wanted / 2 && calls < kMostCalls) continue;
+    double fitting = (double)calls * (double)wanted / (double)(taken ? taken : 1);
+    return fitting < 1 ? 1 : fitting > kMostCalls ? kMostCalls : (int)fitting;
+  }
+  return 1;
+}
+
+static void time_kernels(const char* from, const char* to, int rounds, int microseconds) {
+  int cores[kMaxCores], calls[kKernels];
+  if (rounds < 1 || microseconds < 1) die("%d rounds of %d microseconds make no sense.", rounds, microseconds);
+  allowed_cores(cores);
+  stay_on(cores, 1);
+  FILE* inputs = open_input(from);
+  FILE* outputs = open_output(to);
+  if (read_count(inputs, kKernels, "kernels") != kKernels) die("There are tensors for other kernels.");
+  write_count(outputs, kKernels);
+  for (int k = 0; k < kKernels; k++) {
+    read_operands(inputs, k);
+    burst(k, 1);
+    write_count(outputs, OUTPUT_COUNT);
+    for (uint32_t i = counts[k] - OUTPUT_COUNT; i < counts[k]; i++) write_tensor(outputs, &operands[k][i]);
+  }
+  flush(outputs);
+  for (uint64_t begin = nanoseconds(); !executed && nanoseconds() - begin < warm_up_time();)
+    for (int k = 0; k < kKernels; k++) burst(k, 1);
+  for (int k = 0; k < kKernels; k++) calls[k] = calls_within(k, (uint64_t)microseconds * 1000);
+  double* taken = allocate((uint64_t)rounds * kKernels * sizeof *taken);
+  for (int i = 0; i < rounds; i++)
+    for (int k = 0; k < kKernels; k++) taken[k * rounds + i] = (double)burst(k, calls[k]) / calls[k];
+  printf("{\"nanoseconds\": [");
+  for (int k = 0; k < kKernels; k++)
+    for (int i = 0; i < rounds; i++)
+      printf("%s%.17g%s", i ? ", " : k ? ", [" : "[", taken[k * rounds + i], i + 1 < rounds ? "" : "]");
+  printf("]}\n");
+}
+
+#endif
+
 int main(int argc, char** argv) {
   forbid_core_dumps();
+  find_counter();
   const char* what = argc > 1 ? argv[1] : "";
   if (argc == 2 && !strcmp(what, "describe")) return describe(), 0;
   if (argc == 2 && !strcmp(what, "conditions")) return conditions(), 0;
-#ifdef CALL
   if (argc > 2) alarm((unsigned)atoi(argv[2]));
-  if (argc == 5 && !strcmp(what, "run")) return run(argv[3], argv[4]), 0;
-  if (argc == 7 && !strcmp(what, "time")) return time_runs(argv[3], argv[4], atoi(argv[5]), atoi(argv[6])), 0;
+#ifdef CALL
+  if (argc == 6 && !strcmp(what, "run")) return run(argv[4], argv[5], atoi(argv[3])), 0;
+  if (argc == 7 && !strcmp(what, "time")) return time_runs(argv[5], argv[6], atoi(argv[3]), atoi(argv[4])), 0;
 #endif
-  die("Usage: runner describe | conditions | run LIMIT INPUTS OUTPUTS | time LIMIT INPUTS OUTPUTS THREADS RUNS");
+#ifdef KERNELS
+  if (argc == 7 && !strcmp(what, "kernels"))
+    return time_kernels(argv[5], argv[6], atoi(argv[3]), atoi(argv[4])), 0;
+#endif
+  die("Usage: runner describe | conditions | run LIMIT THREADS INPUTS OUTPUTS | time LIMIT THREADS RUNS INPUTS OUTPUTS"
+      " | kernels LIMIT ROUNDS MICROSECONDS INPUTS OUTPUTS");
 }

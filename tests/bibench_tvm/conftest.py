@@ -20,6 +20,7 @@ from bibench_tvm.cli.images import load_images
 from bibench_tvm.compiling.compiler import compile_model
 from bibench_tvm.importer.bundled import IMAGES
 from rpc import emulated
+from tests.rpc.devices.stand_in import stand_in
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,18 @@ def board() -> None:
     """An absent emulator is a failure, with the line to type: a skipped test would look like a passed one."""
     if problem := emulated.missing():
         pytest.fail(problem)
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
+    """The folder of a phone's programs, which adb.py stands in for."""
+    return stand_in("adb", "PHONE_FOLDER", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
+    """The folder of a host's programs, which ssh.py stands in for."""
+    return stand_in("ssh", "HOST_FOLDER", tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")

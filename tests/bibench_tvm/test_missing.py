@@ -17,7 +17,7 @@ from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.tuning import tuner
-from bibench_tvm.tuning.boards import OnBoard
+from bibench_tvm.tuning.places import OnBoard
 from bibench_tvm.tuning.trials import Measured, open_trials
 from rpc import machine, missing
 from rpc.emulation import qemu

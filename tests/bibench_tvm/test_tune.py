@@ -24,7 +24,7 @@ from bibench_tvm.artifact.artifact import load
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import import_model
 from bibench_tvm.tuning import tuner
-from bibench_tvm.tuning.boards import boards_of
+from bibench_tvm.tuning.boards import Boards, boards_of, device_of
 from bibench_tvm.tuning.builder import builder
 from bibench_tvm.tuning.search import Search, subjects_of
 from bibench_tvm.tuning.trials import LIBRARY, open_trials
@@ -36,6 +36,7 @@ from schedules.records import records
 from schedules.records.records import Processor, Record, Records
 from schedules.records.space import candidates
 from schedules.targets import Tile
+from tests.rpc.devices.stand_in import SERIAL
 
 
 def trials_in(folder: Path) -> list[tuple[Any, ...]]:
@@ -149,8 +150,18 @@ def bad_kernel(like: tirx.PrimFunc, how: str) -> tirx.PrimFunc:
     return ir.get()
 
 
-def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(small: Any, tmp_path: Path) -> None:
-    target = resolve_target("host")
+@contextlib.contextmanager
+def board_of_this_machine() -> Iterator[Boards]:
+    with local_board() as place, boards_of(*place, limit_s=2) as boards:
+        yield boards
+
+
+@pytest.mark.parametrize("on", ["host", "arm_cpu"])
+def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(
+    small: Any, phone: Path, tmp_path: Path, on: str
+) -> None:
+    """On a board, and on a phone without TVM."""
+    target = resolve_target(on)
     imported = import_model(small, example_inputs=torch.zeros(1, 4, 8, 8))
     [binary] = [
         t for t in lower(imported.module, imported.layer_names, target.kernels).tunable if t.task.packing
@@ -167,9 +178,8 @@ def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(small: Any, 
     subject.pool = [default, *bad, fine]
     processor = Processor(target.kernels.name, target.cpu)
     with (
-        local_board() as (address, key),
-        boards_of(address, key, limit_s=2) as boards,
-        open_trials(tmp_path, processor, "seconds", 0) as kept,
+        board_of_this_machine() if on == "host" else device_of(SERIAL, limit_s=3) as boards,
+        open_trials(tmp_path / "out", processor, "seconds", 0) as kept,
         builder(target.tvm) as compiler,
     ):
         search = Search([subject], target, kept, boards, compiler, seed=0, report=lambda progress: None)

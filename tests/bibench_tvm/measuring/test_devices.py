@@ -1,15 +1,14 @@
 """Devices by adb and by ssh: a network in C goes there, computes what it should, and is timed."""
 
-import os
-import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import trainers
 from bibench_tvm import BibenchError, compile_model
 from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.measuring import device as device_facts
@@ -18,33 +17,9 @@ from rpc.devices.answers import Done, Timing, answer
 from rpc.devices.device import reach
 from rpc.devices.here import run_here
 from rpc.listing import RemoteError
-
-SERIAL = "adb:R5CT20ABC"
-ADB = Path(__file__).parents[2] / "rpc/devices/adb.py"
-SSH = ADB.with_name("ssh.py")
-
-
-def program(folder: Path, name: str, text: str) -> None:
-    path = folder / name
-    path.write_text(text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def stand_in(script: Path, variable: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put the script in the place of the program of its name; the folder that it is told of."""
-    there, tools = folder / "there", folder / "tools"
-    there.mkdir()
-    tools.mkdir()
-    program(tools, script.stem, f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv(variable, str(there))
-    return there
-
-
-@pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
-    """The folder of a phone's programs, which adb.py stands in for."""
-    return stand_in(ADB, "PHONE_FOLDER", tmp_path, monkeypatch)
+from tests.rpc.devices.stand_in import SERIAL, count_instructions
+from tests.trainers.toy_image import Brighter, Tiny
+from trainers.tasks import tasks
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +67,6 @@ def test_the_same_as_the_artifact(phone: Path, arm: Artifact, monkeypatch: pytes
         assert network.timed_outputs[0].tobytes() == expected[1][0].tobytes()
         with pytest.raises(RemoteError, match="4096 threads were asked for, and the device adb:R5CT20ABC"):
             device.use_threads(4096)
-
-
-@pytest.fixture
-def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: None) -> Path:
-    """The folder of a host's programs, which ssh.py stands in for."""
-    return stand_in(SSH, "HOST_FOLDER", tmp_path, monkeypatch)
 
 
 def test_bench_over_ssh(
@@ -219,16 +188,68 @@ def test_another_result_is_a_failure(
     assert done.code == 1 and "is wrong: output 0 is not what the same program" in done.json["error"]
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        ["run", "x", "--input", "y", "--output", "z"],
-        ["train", "--evaluate", "x"],
-        ["tune", "--out", "x"],
-        ["tracks", "run", "x"],
-    ],
-)
-def test_who_needs_tvm_on_the_board_says_so(invoke: Callable, line: list[str]) -> None:
-    done = invoke(*line, "--board", SERIAL)
-    assert done.code == 2
-    assert f"Error: {SERIAL} is reached without TVM, for which there is bench alone" in done.stderr
+def test_run_on_a_phone(invoke: Callable, phone: Path, arm: Artifact, tmp_path: Path) -> None:
+    """Three times what it was compiled for, on two threads: the bits of 64-bit Arm."""
+    x = np.random.default_rng(0).standard_normal((3, 4, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    expected = emulated.run(
+        arm.folder / "model.so", [[one[None]] for one in x], cpu="cortex-a76", timeout_s=60
+    )
+    files = ["--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy"]
+    done = invoke("run", arm.folder, *files, "--board", SERIAL, "--threads", 2, "--json")
+    assert done.code == 0, done.stderr
+    assert (done.json["board"], done.json["emulated"]) == (SERIAL, False)
+    assert np.load(tmp_path / "y.npy").tobytes() == b"".join(y.tobytes() for (y,) in expected)
+    assert list(phone.iterdir()) == []
+
+
+def test_a_task_is_judged_on_a_phone(
+    invoke: Callable, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 images in batches of 64, of which the artifact takes five at a time."""
+    monkeypatch.setitem(tasks._entries, "brighter", Brighter)
+    torch.manual_seed(0)
+    model, task = trainers.binarize(Tiny(), "reactnet").eval(), Brighter()
+    images, labels = task.batch("test", range(64))
+    expected = float((model(images).argmax(1) == labels).float().mean())
+    compile_model(model, torch.zeros(5, 1, 8, 8), target="kirin980", out=tmp_path, standalone=True)
+    options = ["--board", SERIAL, "--task", "brighter", "--json"]
+    done = invoke("train", "--evaluate", tmp_path, *options)
+    assert done.code == 0, done.stderr
+    assert (done.json["board"], done.json["emulated"]) == (SERIAL, False)
+    assert done.json["metrics"] == {"accuracy": pytest.approx(expected)} and 0.2 < expected < 1
+    (result,) = invoke("bench", tmp_path, "--runs", 2, *options).json["results"]
+    assert result["metrics"] == done.json["metrics"]
+
+
+def test_by_instructions(
+    invoke: Callable, phone: Path, arm: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that counts them says that it is emulated, and has no time; twice the same, on one thread."""
+    count_instructions("cortex-a76", monkeypatch)
+    options = ["--board", SERIAL, "--json"]
+    (one,), (two,) = (invoke("bench", arm.folder, *options).json["results"] for _ in range(2))
+    assert one["emulated"] and one["latency_ms"] is None and one["check"]["identical"] is True
+    assert one["instructions"] == two["instructions"] and one["instructions"]["spread"] == 0
+    assert 10_000 < one["instructions"]["median"] < 1_000_000
+    done = invoke("bench", arm.folder, *options, "--threads", 2)
+    assert done.code == 1 and "2 threads were asked for" in done.json["error"]
+
+
+def test_32_bit_arm(
+    invoke: Callable, phone: Path, small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it computes is what `qemu-arm` gives here, and about what 64-bit Arm does."""
+    monkeypatch.setenv("PHONE_MACHINE", "armv7l")
+    monkeypatch.setenv("DEVICE_CPU", "cortex-a7")
+    artifact = compile_model(small_file, target="armv7", out=tmp_path, standalone=True)
+    done = invoke("bench", tmp_path, "--board", SERIAL, "--runs", 2, "--json")
+    assert done.code == 0, done.stderr
+    (result,) = done.json["results"]
+    assert result["board"]["machine"] == "armv7l" and {"neon", "vfp4"} <= set(result["board"]["features"])
+    assert result["check"] == {"identical": True, "by": "qemu-arm -cpu max", "reason": ""}
+    x = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    with reach(SERIAL, limit_s=60) as device:
+        found = artifact.run_on(device, x)
+    here = compile_model(small_file, out=tmp_path / "here").run(x)
+    np.testing.assert_allclose(found, here, rtol=1e-4, atol=1e-5)

@@ -12,10 +12,11 @@ from bibench_tvm.jobs.engine import _order
 from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.deployment import IN_PAPER
 from bibench_tvm.tracks.figures import figures_of, layers_of
-from bibench_tvm.tracks.plan import Filter, Item, Place, Plan
+from bibench_tvm.tracks.plan import Filter, Item, Place, Plan, places_of
 from bibench_tvm.tracks.profiles import PROFILES
 from bibench_tvm.tracks.results import TRACKS, Key, Layer
 from bibench_tvm.tracks.structure import TASK
+from tests.rpc.devices.stand_in import SERIAL
 from trainers import list_algorithms
 from trainers.models import default_sizes
 from trainers.tasks import tasks
@@ -103,6 +104,20 @@ def test_boards_and_threads(tmp_path: Path) -> None:
             beside = (key.algorithm, key.device, key.threads) == ("bnn", "host", 1)
             assert ("--against" in item.job.command) == beside
             assert ("--task" in item.job.command) == (key.device == "pi" and key.threads == 1)
+
+
+def test_a_device_without_tvm(tmp_path: Path, phone: Path) -> None:
+    """Its networks are compiled as libraries for C too, for what it says that it is."""
+    (here, place) = places_of([SERIAL, SERIAL], "", 2)
+    assert here == HOST and place == Place(
+        device=SERIAL, target="rpi5", cores=place.cores, takes_c=True, options=("--board", SERIAL)
+    )
+    wanted = Filter(tracks=("inference",), tasks=("standin_points",), algorithms=("bnn",))
+    for item in items_of("standin", tmp_path, wanted, places=(HOST, place)):
+        command = item.job.command
+        if "bibench_tvm.compile" in command:
+            assert ("--standalone" in command) == ("rpi5" in command)
+        assert ("--board" in command) == any(key.device == SERIAL for key in item.keys)
 
 
 def test_an_algorithm_of_the_users_own(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ elif what == "pull":
     shutil.copy(*rest)
 else:
     (line,) = rest
-    if "PHONE_LOST" in given and " time " in line:
+    if "PHONE_LOST" in given and (" time " in line or " kernels " in line):
         sys.exit(1)
     line = on_arm(line.replace("/data/local/tmp", root), given.get("PHONE_MACHINE", "aarch64"))
     old = "PHONE_OLD" in given

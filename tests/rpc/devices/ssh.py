@@ -1,6 +1,6 @@
-"""Stands in for ssh: a host that is this machine, and whose programs run under QEMU.
+"""Stands in for ssh: a host whose programs run under QEMU.
 
-HOST_FOLDER: its $TMPDIR; SSH_SAYS: with what ssh fails.
+HOST_FOLDER: its $TMPDIR; HOST_IS_HERE: it has the processor of this machine; SSH_SAYS: with what ssh fails.
 """
 
 import os
@@ -19,7 +19,9 @@ assert host == "me@host" and "BatchMode=yes" in sys.argv
 folder = os.environ["HOST_FOLDER"]
 assert line.startswith("exec sh -c ")
 (there,) = shlex.split(line)[3:]
-done = subprocess.run(["sh", "-c", on_arm(there)], env={**os.environ, "TMPDIR": folder})
-for program in Path(folder).glob("bibench-*/*"):
+is_here = "HOST_IS_HERE" in os.environ
+line = there if is_here else on_arm(there)
+done = subprocess.run(["sh", "-c", line], env={**os.environ, "TMPDIR": folder})
+for program in Path(folder).glob("bibench-*/*") if not is_here else ():
     wrap(program)
 sys.exit(done.returncode)
