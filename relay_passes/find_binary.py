@@ -60,12 +60,10 @@ from relay_passes.ir.step_functions import Values
 from relay_passes.ir.transfers.operands import fields
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
 from relay_passes.ir.two_valued import (
-    BinaryWeights,
     Plane,
     Planes,
     ThreeValued,
     TwoValued,
-    binary_weights,
     few_values,
     moved_from,
     number,
@@ -75,6 +73,8 @@ from relay_passes.ir.two_valued import (
     truth,
     two_values,
 )
+from relay_passes.ir.weights import BinaryWeights, TwoLevels, binary_weights, snapped
+from relay_passes.kernels.stored_weights import bytes_in_bits, in_bits
 from relay_passes.mark_layers import out_channels_first, why_not_in_parts
 from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
@@ -84,6 +84,8 @@ from schedules.targets import KernelTarget
 Bits = TwoValued | ThreeValued | Planes
 
 SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"
+
+STORED_NOTE = "its weights are two numbers of each output channel, and are stored in bits"
 
 CONSTANT_NOTE = (
     "every element of its input is the same: what is compared is never negative, or never positive"
@@ -151,6 +153,23 @@ class _Search:
                 geometry=geometry,
             )
         )
+
+    def _in_bits(self, value: relax.Call, weights: BinaryWeights, conv: Convolution) -> relax.Call:
+        """A layer of wider activations, noted already: its weights are two numbers of each output channel, to
+        the last bit, where they are nearly so, and the table says how they are stored."""
+        taps = constant_value(value.args[1])
+        numbers = snapped(taps, weights)
+        stored = in_bits(numbers.reshape(conv.out_channels, *conv.kernel, -1), conv, self.target)
+        layer = self.table.pop()
+        if isinstance(stored, TwoLevels):
+            notes = [STORED_NOTE, *_note_of_weights(weights)]
+            layer = replace(layer, weight_bytes=bytes_in_bits(numbers), notes="; ".join(notes))
+        elif stored:
+            layer = replace(layer, notes=f"its weights are two numbers of each output channel, but {stored}")
+        self.table.append(layer)
+        if numbers is taps or not isinstance(stored, TwoLevels):
+            return value
+        return relax.Call(value.op, [value.args[0], relax.const(numbers)], value.attrs, value.ty_args)
 
     def _activation(self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input") -> Bits | str:
         """The two values of an activation that a bit can stand for, or three, or a few, or the reason in
@@ -249,7 +268,7 @@ class _Search:
         reasons = [r for r in (values, weights) if isinstance(r, str)]
         if reasons or isinstance(weights, str) or isinstance(values, str):
             self._note(value, layer.op, "; ".join(reasons), conv.macs, w, conv)
-            return value
+            return value if isinstance(weights, str) else self._in_bits(value, weights, conv)
         word = self.target.word_for(conv)
         signs = np.where(weights.signs, np.int8(1), np.int8(-1)).reshape(conv.out_channels, *conv.kernel, -1)
         per_group = conv.channels // conv.groups
@@ -391,9 +410,7 @@ class _Search:
         else:
             notes = [SIGN_NOTE] if values.accident else []
         notes += _notes_of_rounding(values)
-        if weights.moved:
-            far = f"by {weights.moved:.2g} of alpha at most"
-            notes.append(f"rounding in the source moves its weights from +-alpha, {far}")
+        notes += _note_of_weights(weights)
         self.table.append(
             Layer(
                 name=layer.name,
@@ -511,6 +528,12 @@ def _notes_of_rounding(values: Bits) -> list[str]:
         taken = f"{values.low:g} and {values.high:g}"
     far = f"{values.moved:.2g} at most as seen from -16 to 16"
     return [f"its input is {taken} but for rounding in the source, which moves it by {far}"]
+
+
+def _note_of_weights(weights: BinaryWeights) -> list[str]:
+    if not weights.moved:
+        return []
+    return [f"rounding in the source moves its weights from +-alpha, by {weights.moved:.2g} of alpha at most"]
 
 
 def _is_zero_one(values: TwoValued | ThreeValued) -> bool:

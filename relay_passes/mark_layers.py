@@ -25,7 +25,7 @@ from tvm import relax
 from relay_passes.ir.fold_pads import without_pad
 from relay_passes.ir.operators import Contraction, Named, Transposed, call, dense
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
-from relay_passes.ir.two_valued import binary_weights
+from relay_passes.ir.weights import binary_weights
 from schedules.geometry import Convolution
 
 CONVOLUTIONS = (

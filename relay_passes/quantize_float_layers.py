@@ -21,6 +21,8 @@ from tvm import relax
 from relay_passes.ir.layers import Layer
 from relay_passes.ir.operators import Contraction, Int8Convolution, Pack, attributes_of, call
 from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
+from relay_passes.ir.weights import TwoLevels
+from relay_passes.kernels.stored_weights import bytes_in_bits, in_bits
 from schedules.kernels.convolution import bytes_after
 from schedules.kernels.depthwise import is_depthwise
 from schedules.parts.bits import Packing
@@ -56,7 +58,8 @@ def quantize_float_layers(
             quantized[key] = builder.emit(call("bibench.pack", x, attributes=Pack(packing=packing)))
         integer = Int8Convolution(**vars(layer), packing=packing, bytes_after=bytes_after(conv, dot.word))
         sums = call("bibench.int8_convolution", quantized[key], relax.const(weights), attributes=integer)
-        weight_bytes[layer.name] = weights.size
+        stored = isinstance(in_bits(weights, conv, target), TwoLevels)
+        weight_bytes[layer.name] = bytes_in_bits(weights) if stored else weights.size
         floats = builder.emit(relax.op.astype(builder.emit(sums), "float32"))
         return relax.op.multiply(floats, relax.const(step * scales))
 

@@ -1,9 +1,9 @@
-"""Which activations take only two values, and which weights are +-alpha, or two numbers, per output channel.
+"""Which activations take only two values.
 
 An activation is judged by how it is made, never by its name: a `where` between two numbers, a comparison that
 was cast to a number, `sign`, what is clipped to a range with two integers in it and rounded, and whatever
 keeps two values two: scaling and shifting by one number, reshaping, pooling by maximum, masking and products
-of such. A weight is judged by its values.
+of such.
 
 `sign` is 0 at 0, and a bit has no third value. So it depends on what stands before it (`bound_values.py`):
 over what is never negative it takes 0 and 1, over what is never 0 it takes -1 and +1, and both are exact.
@@ -35,7 +35,7 @@ from relay_passes.ir.rewrite import (
     made_by,
     shape_of,
 )
-from relay_passes.ir.step_functions import ALIKE, Steps, Values, emit_truth, step_function
+from relay_passes.ir.step_functions import Steps, Values, emit_truth, step_function
 from relay_passes.ir.transfers.operands import fields
 from relay_passes.ir.value_range import ValueRange, Zero
 from schedules.parts.epilogue import OPERATORS, evaluate_operator
@@ -548,43 +548,3 @@ def truth(
 
 def _opposite(builder: relax.BlockBuilder, condition: relax.Expr) -> relax.Expr:
     return builder.emit(relax.op.logical_not(condition))
-
-
-@dataclass(frozen=True)
-class BinaryWeights:
-    """signs: bool, true for the higher value; alpha: float32 [O], >= 0; beta: float32 [O], or None for 0;
-    weights = alpha * (2 * signs - 1) + beta, but for `moved`, relative to alpha: by how much rounding moved
-    them."""
-
-    signs: np.ndarray
-    alpha: np.ndarray
-    moved: float = 0.0
-    beta: np.ndarray | None = None
-
-
-def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
-    """weights: [O, ...]. The reason in words where they are not two numbers per output channel.
-
-    A channel that is 0 everywhere has alpha = 0: its signs do not matter.
-    """
-    flat = np.abs(weights.reshape(len(weights), -1))
-    alpha = flat.max(1)
-    if (flat == alpha[:, None]).all():
-        return BinaryWeights(weights >= 0, alpha.astype(np.float32))
-    middle = np.median(flat, 1).astype(np.float32)  # of an odd number, and of most others, one of them
-    off = np.abs(flat.astype(np.float64) - middle[:, None]).max(1)
-    moved = off / np.where(middle, middle, 1)
-    signs, beta = weights >= 0, np.zeros_like(middle)
-    for channel in np.nonzero(off > ALIKE * middle)[0]:
-        values = weights[channel].astype(np.float64)
-        higher = values > (values.min() + values.max()) / 2
-        low, high = (np.median(values[side]) if side.any() else np.nan for side in (~higher, higher))
-        moved[channel] = 2 * np.abs(values - np.where(higher, high, low)).max() / (high - low)
-        if not moved[channel] <= ALIKE:  # NaN too, of weights that are not finite
-            count, zeros = len(np.unique(values)), ", 0 among them" if (values == 0).any() else ""
-            return (
-                "its weights are not +-alpha, nor alpha s + beta: "
-                f"output channel {channel} has {count} different values{zeros}"
-            )
-        signs[channel], middle[channel], beta[channel] = higher, (high - low) / 2, (high + low) / 2
-    return BinaryWeights(signs, middle, float(moved.max()), beta if beta.any() else None)

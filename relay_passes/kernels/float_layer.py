@@ -1,21 +1,22 @@
-"""A convolution or dense layer in float32: depthwise, by Winograd, or in tiles."""
+"""A convolution or dense layer in float32: depthwise, by Winograd, or in tiles, its weights as floats or in
+bits."""
 
 from __future__ import annotations
 
+import numpy as np
 from tvm import relax, tirx
 
 from relay_passes.ir.operators import Contraction, attributes_of
 from relay_passes.ir.rewrite import constant_value, shape_of
+from relay_passes.ir.weights import TwoLevels
 from relay_passes.kernels.kernel import Kernel, Site, Tunable
-from schedules.geometry import Convolution
+from relay_passes.kernels.stored_weights import in_bits, may_read_planes
 from schedules.kernels import depthwise, winograd
 from schedules.kernels.convolution import float_convolution
+from schedules.parts.bit_weights import FLOATS, store_in_bits
 from schedules.parts.weights import lay_out
 from schedules.records.kernel_task import KernelTask, outputs_of
 from schedules.targets.kernel_target import Tile
-
-FEW_CHANNELS = 4
-"""Of an image [N, C, H, W] with no more, turning it costs more than reading it plane by plane."""
 
 
 def lower_float_layer(site: Site) -> Kernel:
@@ -23,9 +24,11 @@ def lower_float_layer(site: Site) -> Kernel:
     conv, target = layer.conv, site.target
     x, w = site.anchor.args
     weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
-    planes = site.planes if _may_read_planes(conv) else None
+    planes = site.planes if may_read_planes(conv) else None
     fast = target.winograd_tile(conv) if winograd.saves_products(conv) else None
     writes_planes = any(output.planar for output in site.epilogue.outputs)
+    stored = in_bits(weights, conv, target)
+    name = "float_dense" if layer.op == "linear" else "float_convolution"
     if depthwise.is_depthwise(conv, packed=False):
         function = depthwise.depthwise_convolution(
             conv, None, site.epilogue, ending="dot", in_shape=shape_of(x)
@@ -38,22 +41,30 @@ def lower_float_layer(site: Site) -> Kernel:
     else:
         planar = planes is not None
         source = planes if planar else x
-        taps = weights.transpose(0, 3, 1, 2) if planar else weights
+        coded = isinstance(stored, TwoLevels)
+
+        def in_order(taps: np.ndarray) -> np.ndarray:
+            return taps.transpose(0, 3, 1, 2) if planar else taps
+
+        def laid_out(tile: Tile) -> list[np.ndarray]:
+            if isinstance(stored, TwoLevels):
+                higher = in_order(stored.higher)
+                return [*store_in_bits(higher, stored.low, stored.high, FLOATS, conv.groups, tile)]
+            return [lay_out(in_order(weights), conv.groups, tile)]
 
         def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
-            kernel = float_convolution(conv, shape_of(source), tile, target, site.epilogue, planar=planar)
-            return kernel, [source, relax.const(lay_out(taps, conv.groups, tile)), *site.operands]
+            kernel = float_convolution(
+                conv, shape_of(source), tile, target, site.epilogue, planar=planar, in_bits=coded
+            )
+            return kernel, [source, *map(relax.const, laid_out(tile)), *site.operands]
 
         task = KernelTask(conv=conv, outputs=outputs_of(site.epilogue), planar=planar)
         function, arguments = make(site.tile(Tunable(task, target.float_tile(conv), make)))
+        name += "_of_bits" if coded else ""
     return Kernel(
-        name="float_dense" if layer.op == "linear" else "float_convolution",
+        name=name,
         function=function,
         arguments=arguments,
         epilogue=site.epilogue,
         operands=site.operands,
     )
-
-
-def _may_read_planes(conv: Convolution) -> bool:
-    return conv.channels <= FEW_CHANNELS and conv.groups == 1 and conv.dilation[1] == 1

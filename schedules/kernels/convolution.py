@@ -24,6 +24,7 @@ from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
 from schedules.kernels.tiled import Arithmetic, Image, Settle, tiled_convolution
+from schedules.parts.bit_weights import FLOATS, BitWeights
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
 from schedules.parts.emit import each, flat, load, spread, store, vector
@@ -114,10 +115,17 @@ def binary_convolution(
 
 
 def int8_convolution(
-    conv: Convolution, packing: Packing, tile: Tile, target: KernelTarget, epilogue: Epilogue
+    conv: Convolution,
+    packing: Packing,
+    tile: Tile,
+    target: KernelTarget,
+    epilogue: Epilogue,
+    *,
+    in_bits: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: packed activations, weights as `lay_out` gives them after `pack_int8`, the
-    epilogue's operands, with a zero point the `offsets` of the sums, and the outputs.
+    epilogue's operands, with a zero point the `offsets` of the sums, and the outputs. in_bits: the weights
+    lie as `store_in_bits` has them for `int8_code`.
 
     The epilogue's sum is int32. packing: its zero point is that of `target.dot`, and its halo leaves
     `bytes_after` behind what is read: whole words of bytes are read, also at the end of a run.
@@ -141,8 +149,13 @@ def int8_convolution(
         read=flat,
         add_up=lambda runs, sums, pixels, width: dotted(runs, sums, pixels, width, dot),
         settle=settle,
+        code=int8_code(conv, dot.word) if in_bits else None,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue)
+
+
+def int8_code(conv: Convolution, word: int) -> BitWeights:
+    return BitWeights(dtype=f"uint{word}", numbers=conv.taps_in_a_run * (conv.channels // conv.groups))
 
 
 def bytes_after(conv: Convolution, word: int) -> int:
@@ -158,9 +171,11 @@ def float_convolution(
     epilogue: Epilogue,
     *,
     planar: bool = False,
+    in_bits: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: activations float32 (`in_shape`: [N, H, W, C], or the last of these extents
     where the first are 1), weights as `lay_out` gives them, the epilogue's operands, and the outputs.
+    in_bits: the weights lie as `store_in_bits` has them for `FLOATS`.
 
     planar: the activations are [N, C, H, W], and the weights were laid out from [O, C, KH, KW]; for the few
     channels of a network's input, and without groups or dilation.
@@ -183,6 +198,7 @@ def float_convolution(
         read=lambda source: pad_in_kernel(source, conv, planar) if any(conv.padding) else flat(source),
         add_up=lambda runs, sums, pixels, width: across(runs, sums, pixels, width, tile, together),
         settle=lambda: _as_it_is,
+        code=FLOATS if in_bits else None,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue)
 

@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
+from schedules.parts.bit_weights import BitWeights, Decoder
 from schedules.parts.emit import each, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.planes import Planes
@@ -88,6 +89,31 @@ class Arithmetic:
     read: Callable[[tirx.Buffer], tirx.Buffer]  # the kernel's parameter -> the elements of an `Image`, flat
     add_up: Callable[[Runs, tirx.Buffer, int, int], None]  # (runs, sums, pixels, width): writes a tile's sums
     settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
+    code: BitWeights | None = None  # of weights that are stored in bits
+
+
+class _Weights:
+    """The parameters of a kernel for its weights. buffer: what its sums are made of."""
+
+    def __init__(self, arithmetic: Arithmetic, tiling: Tiling):
+        self.decoder: Decoder | None = None
+        if arithmetic.code is None:
+            self.buffer = T.arg("weights", T.buffer((tiling.weights,), arithmetic.weights))
+            return
+        lanes = tiling.weights // tiling.products
+        stored = lanes * arithmetic.code.bytes_of(tiling.products)
+        self.decoder = Decoder(
+            code=arithmetic.code,
+            bits=T.arg("weights", T.buffer((stored,), "uint8")),
+            low=T.arg("low", T.buffer((lanes,), arithmetic.weights)),
+            high=T.arg("high", T.buffer((lanes,), arithmetic.weights)),
+            words=tiling.products,
+            run=arithmetic.words,
+        )
+
+    def begin(self, lane: Any, width: int) -> None:
+        if self.decoder:
+            self.buffer = self.decoder.decode(lane, width)
 
 
 def tiled_convolution(
@@ -100,7 +126,9 @@ def tiled_convolution(
     weights_per_row: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: activations, weights, the epilogue's operands, the tables of `settle`, and
-    the outputs. Raises ValueError for a depth that its runs do not have."""
+    the outputs. Weights in bits are three parameters, those of `store_in_bits`, and all rows of a block are
+    computed before the next block, whatever the tile says. Raises ValueError for a depth that its runs do not
+    have."""
     conv = image.conv
     if arithmetic.words % tile.depth or tile.depth > 1 and not arithmetic.deep:
         run = f"a run of {arithmetic.words} {arithmetic.weights}"
@@ -111,7 +139,7 @@ def tiled_convolution(
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         source = T.arg("activations", T.buffer(image.shape, image.dtype))
-        weights = T.arg("weights", T.buffer((tiling.weights,), arithmetic.weights))
+        weights = _Weights(arithmetic, tiling)
         operands = operand_arguments(epilogue)
         settle = arithmetic.settle()
         outputs = output_arguments(epilogue)
@@ -124,11 +152,11 @@ def tiled_convolution(
                 width = place.block.width
                 runs = Runs(
                     activations=activations,
-                    weights=weights,
+                    weights=weights.buffer,
                     count=image.runs,
                     words=arithmetic.words,
                     starts=lambda i: image.starts(place, i),
-                    offset=place.weights,
+                    offset=0 if weights.decoder else place.weights,
                 )
                 sums = T.alloc_buffer((place.pixels * width,), arithmetic.sums, scope="local")
                 arithmetic.add_up(runs, sums, place.pixels, width)
@@ -149,9 +177,9 @@ def tiled_convolution(
                 return writer.planes
 
             if any(output.planar for output in epilogue.outputs):
-                tiling.by_bands(compute, planes)
-            elif tile.blocks_outside:
-                tiling.by_blocks(compute)
+                tiling.by_bands(compute, planes, weights.begin)
+            elif tile.blocks_outside or weights.decoder:
+                tiling.by_blocks(compute, weights.begin)
             else:
                 tiling.by_rows(compute)
     return builder.get()

@@ -31,6 +31,10 @@ def split_row(width: int, most: int) -> tuple[int, int, int]:
     return larger, pixels, count - larger
 
 
+Begin = Callable[[Any, int], None]
+"""begin(lane, width): before the tiles of a block of `width` lanes, of which this is the first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a tile lies: `rows` x `columns` outputs from (y, x) of image n on, times the lanes of a block."""
@@ -110,7 +114,7 @@ class Tiling:
         with T.parallel(0, self.conv.batch * bands) as r:
             of_rows(r // bands, r % bands * self.rows)
 
-    def by_blocks(self, compute: Callable[[Place], None]) -> None:
+    def by_blocks(self, compute: Callable[[Place], None], begin: Begin) -> None:
         """All rows of a block before the next block; threads share out the blocks."""
         bands = self.conv.out_height // self.rows
         full, rest = self.blocks
@@ -119,6 +123,7 @@ class Tiling:
             def of_rows(r: Any) -> None:
                 self._rows_of_block(compute, r // bands, r % bands * self.rows, group, block, index)
 
+            begin(self._lane(group, block, index), block.width)
             each(self.conv.batch * bands, of_rows)
 
         if full:
@@ -129,7 +134,10 @@ class Tiling:
                 all_rows(group, block, 0)
 
     def by_bands(
-        self, compute: Callable[[Place], None], planes: Callable[[Any, Any, int, Any, int], Planes]
+        self,
+        compute: Callable[[Place], None],
+        planes: Callable[[Any, Any, int, Any, int], Planes],
+        begin: Begin,
     ) -> None:
         """Bands of rows that are kept, each of one block, and written when they are done. Threads share out
         the bands of all blocks alike.
@@ -139,7 +147,7 @@ class Tiling:
         """
         full, rest = self.blocks
         for block, count in [*((block, len(full)) for block in full[:1]), *((block, 1) for block in rest)]:
-            self._bands_of(block, count, compute, planes)
+            self._bands_of(block, count, compute, planes, begin)
 
     def _bands_of(
         self,
@@ -147,6 +155,7 @@ class Tiling:
         count: int,
         compute: Callable[[Place], None],
         planes: Callable[[Any, Any, int, Any, int], Planes],
+        begin: Begin,
     ) -> None:
         """Of `count` blocks alike of each group."""
         conv, rows = self.conv, self.rows
@@ -156,6 +165,7 @@ class Tiling:
             n, band = r // (bands * conv.groups * count), r // (conv.groups * count) % bands
             group, index = r // count % conv.groups, r % count
             top = band * tall
+            begin(self._lane(group, block, index), block.width)
             kept = planes(n, top, tall, self._channel(group, block, index), block.valid)
             each(
                 tall // rows,
@@ -167,7 +177,7 @@ class Tiling:
         self, compute: Callable[[Place], None], n: Any, y: Any, group: Any, block: Block, index: Any
     ) -> None:
         """All tiles of output row y, or of `rows` of them, for one block, number `index` of those alike."""
-        weights = (group * self.lanes_per_group + block.start + index * self.tile.lanes) * self.products
+        weights = self._lane(group, block, index) * self.products
         if self.weights_per_row:
             weights += (n * self.conv.out_height + y) * self.set_size
         larger, columns, smaller = split_row(self.conv.out_width, self.tile.pixels // self.rows)
@@ -191,6 +201,9 @@ class Tiling:
 
         tiles(larger, columns, 0)
         tiles(smaller, columns - 1, larger * columns)
+
+    def _lane(self, group: Any, block: Block, index: Any) -> Any:
+        return group * self.lanes_per_group + block.start + index * self.tile.lanes
 
     def _channel(self, group: Any, block: Block, index: Any) -> Any:
         return group * self.out_group + block.start + index * self.tile.lanes
