@@ -57,7 +57,7 @@ def identity(x: Tensor) -> Tensor:
 
 def _compare(x: Tensor, limit: Tensor | float, tie: int) -> Tensor:
     """+1 where x > limit, and where it is equal if `tie` is 1; else -1; in x's dtype."""
-    if _exporting() or torch.compiler.is_compiling():
+    if _exporting() or torch.compiler.is_compiling() or x.is_meta:  # what is looked at, and not computed
         signs = torch.where(x >= limit if tie > 0 else x > limit, 1.0, -1.0)
         return signs if signs.dtype == x.dtype else signs.to(x.dtype)  # a cast of float32 would be exported
     # Comparisons in place give numbers; the three passes take a tenth of the time of a `where`.

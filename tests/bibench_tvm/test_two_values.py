@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import trainers
 from bibench_tvm import compile_model
-from bibench_tvm.compiling import comparison
+from bibench_tvm.compiling.operands import two_sides
 from relay_passes import find_binary
 
 
@@ -132,7 +132,7 @@ def test_a_fault_is_seen(
 def test_the_signs_of_the_source_are_those_of_its_values() -> None:
     """Of values that are both positive, and of weights whose two values have one sign."""
     weights = torch.tensor([[0.5, 0.25, 0.5], [-1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [2.0, 2.0, 2.0]]).numpy()
-    signs = comparison._two_sides(weights)
+    signs = two_sides(weights)
     assert signs.tolist() == [[1, -1, 1], [-1, 1, 1], [0, 0, 0], [1, 1, 1]]
 
 

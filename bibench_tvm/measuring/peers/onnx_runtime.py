@@ -149,7 +149,8 @@ def quantize(floats: Path, int8: Path, samples: Sequence[np.ndarray], *, reduce_
 
     processed = int8.with_suffix(".processed.onnx")
     with _quiet():
-        quant_pre_process(str(floats), str(processed))
+        # Its symbolic shapes fail on networks such as a BERT; here all are numbers, which ONNX infers itself.
+        quant_pre_process(str(floats), str(processed), skip_symbolic_shape=True)
         quantize_static(
             str(processed),
             str(int8),

@@ -16,7 +16,7 @@ from rpc.session import BoardInfo
         ("aarch64", "cortex-a53", "rpi3b+"),
         ("aarch64", "cortex-a72", "rpi4b"),
         ("aarch64", "cortex-a510", "arm_cpu"),
-        ("armv7l", "cortex-a7", None),
+        ("armv7l", "cortex-a7", "armv7"),
         ("unknown", "unknown", None),
         (platform.machine(), str(codegen.llvm_get_system_cpu()), "host"),
     ],

@@ -93,10 +93,21 @@ def test_binary(host, kernels, conv, more, zero_one, seed):
     ),
     seed=SEED,
 )
+@example(  # 1408 channels make counts that 16 bits do not hold, so that its words have 32
+    next(k for k in ALL if k.word == 16),
+    Convolution(1, 7, 7, 1, 1, (7, 7)),
+    11,
+    Tile(pixels=1, lanes=0, quantum=1, depth=8),
+    0,
+)
 @settings(deadline=None, max_examples=40)
 def test_binary_along_the_channels(host, kernels, conv, vectors, tile, seed):
     """A run of words fills `vectors` vectors, or as many for each tap."""
-    conv = replace(conv, channels=conv.groups * vectors * tile.depth * kernels.word)
+
+    def with_words_of(bits: int) -> Convolution:
+        return replace(conv, channels=conv.groups * vectors * tile.depth * bits)
+
+    conv = with_words_of(kernels.word_for(with_words_of(kernels.word)))
     lanes = tile.quantum * (1 + seed % 5)
     kernels = replace(kernels, binary_tile=lambda _: replace(tile, lanes=lanes))
     check_sums(host.of(kernels), kernels, conv, (0, 0, 0, 0), False, seed)
