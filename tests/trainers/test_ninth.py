@@ -24,7 +24,7 @@ GENERIC = [
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     leave_out = shutil.ignore_patterns("__pycache__", "ninth", "test_ninth.py")
-    for folder in ("trainers", "tests/trainers"):
+    for folder in ("trainers", "tests/trainers", "tests/rpc/devices"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=leave_out)
     conftests = [f"tests/{folder}conftest.py" for folder in ("", "bibench_tvm/", "bibench_tvm/importer/")]
     for other in ("pyproject.toml", *conftests, *(f"tests/{path}" for path in GENERIC[1:])):
@@ -58,6 +58,7 @@ def test_the_generic_tests_pass_and_see_what_is_wrong(copy: Path) -> None:
     def of(name: str, outcome: str, file: str = "") -> int:
         return sum(name in each[3] and each[0] == outcome and file in each[1] for each in outcomes)
 
+    assert outcomes, done.stdout + done.stderr
     assert of("ninth", "FAILED") == of("ninth", "ERROR") == 0, done.stdout
     assert of("ninth", "PASSED") >= 36
     for file in ("forward", "gradients", "export", "fit", "checkpoint", "torch_files", "rounding"):
