@@ -7,12 +7,13 @@ export BIBENCH_VENV
 ./install.sh test
 
 # The Arm tests fail, and do not skip, without an emulator, the system libraries of Arm and LLVM's models of its
-# cores. One test reads the whole of Fashion-MNIST, one opens a report in a browser, and one builds with CMake.
+# cores. One test reads the whole of Fashion-MNIST, one opens a report in a browser, one builds with CMake, and one
+# reaches this machine by ssh.
 packages=$("$BIBENCH_VENV/bin/python" -c '
 from bibench_tvm.tuning import inner_loop
 from rpc.emulation import cortex_m, qemu
 print(qemu.DEBIAN_PACKAGES, cortex_m.DEBIAN_PACKAGE, inner_loop.DEBIAN_PACKAGES)
-print("dataset-fashion-mnist chromium cmake make")')
+print("dataset-fashion-mnist chromium cmake make openssh-client openssh-server")')
 missing=
 for package in $packages; do
     status=$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null) || status=
