@@ -83,7 +83,7 @@ def _quantize(case: Path, x: np.ndarray) -> None:
     if not onnx_runtime.installed():
         return
     generator = np.random.default_rng(2)
-    samples = [*(generator.standard_normal(x.shape).astype("float32") for _ in range(3)), x]
+    samples = [*([generator.standard_normal(x.shape).astype("float32")] for _ in range(3)), [x]]
     reduce_range = onnx_runtime.saturates_here()
     onnx_runtime.quantize(case / "float.onnx", case / "int8.onnx", samples, reduce_range=reduce_range)
 

@@ -279,7 +279,7 @@ class _Bench:
     ) -> Placed:
         if int8:
             quantized = self._path(".onnx")
-            onnx_runtime.quantize(file, quantized, [inputs[0]], reduce_range=self.reduce_range)
+            onnx_runtime.quantize(file, quantized, [inputs], reduce_range=self.reduce_range)
             file = quantized
         session: Any
         if self.onnx_on_board:

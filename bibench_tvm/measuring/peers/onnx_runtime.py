@@ -128,24 +128,26 @@ def saturates_here() -> bool:
     return saturates(here["machine"], here["features"])
 
 
-def quantize(floats: Path, int8: Path, samples: Sequence[np.ndarray], *, reduce_range: bool) -> None:
+def quantize(
+    floats: Path, int8: Path, samples: Sequence[Sequence[np.ndarray]], *, reduce_range: bool
+) -> None:
     """ONNX Runtime's recipe: shapes and fusions, then uint8 activations and int8 weights per channel.
 
-    samples: arrays for the network's one input, which the ranges of activations are taken from.
+    samples: each an array for every input of the network, which the ranges of activations are taken from.
     reduce_range: weights of 7 bits, as ONNX Runtime advises where its kernels saturate.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    name = onnx.load(str(floats), load_external_data=False).graph.input[0].name
+    names = [given.name for given in onnx.load(str(floats), load_external_data=False).graph.input]
 
     class Samples(CalibrationDataReader):
         def __init__(self) -> None:
             self.samples = list(samples)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return {name: self.samples.pop()} if self.samples else None
+            return dict(zip(names, self.samples.pop(), strict=True)) if self.samples else None
 
     processed = int8.with_suffix(".processed.onnx")
     with _quiet():

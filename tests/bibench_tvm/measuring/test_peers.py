@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 import tvm
 from tvm import relax
 
+import trainers
 from bibench_tvm.compiling.compiler import build
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.measuring.peers import bitserial, onnx_runtime
@@ -43,7 +45,7 @@ def test_ours_and_onnx_runtime(conv: Convolution, binarized: bool, tmp_path: Pat
     floats = layer.expected(layer.x)
     given, right = (layer.shaped(a) if layer.linear else planar(a) for a in (layer.x, floats))
     files = tmp_path / "layer.onnx", tmp_path / "int8.onnx"
-    onnx_runtime.quantize(*files, [given], reduce_range=onnx_runtime.saturates_here())
+    onnx_runtime.quantize(*files, [[given]], reduce_range=onnx_runtime.saturates_here())
     for file, tolerance in {"layer.onnx": 1e-4, "int8.onnx": 0.1 * np.abs(right).max()}.items():
         (found,) = onnx_runtime.OnnxRuntime(tmp_path / file, 1).run([given])
         np.testing.assert_allclose(found, right, atol=tolerance)
@@ -68,11 +70,26 @@ def test_where_int8_saturates(machine: str, features: list[str], expected: bool)
 def test_a_reduced_range_leaves_no_pair_of_products_to_saturate(reduced: bool, tmp_path: Path) -> None:
     layer, file = Standalone(PLAIN, False, True), tmp_path / "layer.onnx"
     onnx_runtime.write_layer(file, PLAIN, layer.weights, linear=False)
-    onnx_runtime.quantize(file, tmp_path / "int8.onnx", [planar(layer.x)], reduce_range=reduced)
+    onnx_runtime.quantize(file, tmp_path / "int8.onnx", [[planar(layer.x)]], reduce_range=reduced)
     stored = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer]
     [weights] = [array for array in stored if array.shape == (24, 32, 3, 3)]
     largest = 2 * 255 * int(np.abs(weights.astype(int)).max())
     assert weights.dtype == np.int8 and (largest < 2**15) is reduced
+
+
+@pytest.mark.parametrize("arch", ["bert_tiny4@small", "pointnet_vanilla@small"])
+def test_int8_of_networks_that_are_no_stack_of_convolutions(arch: str, tmp_path: Path) -> None:
+    """Of several inputs and of integers, and of reductions whose shapes have to be inferred."""
+    torch.manual_seed(0)
+    network = trainers.create_model(arch)
+    examples = network.example_inputs
+    given = [x.numpy() for x in (examples.values() if isinstance(examples, dict) else examples)]
+    files = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    expected = onnx_runtime.export(network, given, files[0])
+    onnx_runtime.quantize(*files, [given], reduce_range=onnx_runtime.saturates_here())
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(files[1]).graph.node)
+    found = onnx_runtime.OnnxRuntime(files[1], 1).run(given)[0]
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("conv", [PLAIN, UNEVEN, ROWS])
