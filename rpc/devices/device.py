@@ -210,7 +210,8 @@ class Device:
             with contextlib.suppress(ValueError):  # no such signal
                 if status - _OF_A_SIGNAL == signal.SIGALRM:
                     return ProgramFailed(
-                        f"On {self}, the program ran longer than {self._limit_s:g} s, and was ended: --limit."
+                        f"On {self}, the program ran longer than the {self._limit_s:g} s that it has, "
+                        "and was ended."
                     )
                 return ProgramFailed(f"The program on {self} {death_of(status - _OF_A_SIGNAL)}")
         return ProgramFailed(f"On {self}: {last_words(words)}")

@@ -108,7 +108,7 @@ FAULTS: list[tuple[dict[str, str], str]] = [
     ({"PHONE_MACHINE": "riscv64"}, "is riscv64, and programs are made for aarch64, armv7l, x86_64."),
     ({"PHONE_DIES": "ILL"}, "died of SIGILL: it used an instruction that this processor does not have."),
     ({"PHONE_DIES": "KILL"}, "died of SIGKILL: it was killed, perhaps for want of memory."),
-    ({"PHONE_DIES": "ALRM"}, "ran longer than 3600 s, and was ended: --limit."),
+    ({"PHONE_DIES": "ALRM"}, "ran longer than the 3600 s that it has, and was ended."),
     ({"PHONE_LOST": "1"}, "The connection to the device adb:R5CT20ABC ended before the work did."),
 ]
 
