@@ -21,7 +21,7 @@ from trainers.registry import unknown_name
 
 HERE = "host"  # the device of this machine
 JUDGED: tuple[Track, ...] = ("learning_task", "architecture")  # by the training itself
-CLOSED = {"epochs", "batch_size", "lr"}  # what may differ within the closed division
+CLOSED = {"epochs", "float_epochs", "batch_size", "lr"}  # what may differ within the closed division
 JOBS = "jobs"  # the folder of what jobs keep, beside that of the results
 
 

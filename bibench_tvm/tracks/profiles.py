@@ -91,7 +91,11 @@ PROFILES = {
             Block(task="standin_points", arch="pointnet_vanilla@small", settings=("lr=0.002",)),
             Block(task="standin_text", arch="bert_tiny4@small", settings=("epochs=5",)),
             Block(task="standin_speech", arch="dfsmn@small", seeds=(0, 1, 2), settings=("lr=0.002",)),
-            Block(task="standin_detection", arch="ssd300@small", settings=("epochs=3", "lr=0.003")),
+            Block(
+                task="standin_detection",
+                arch="ssd300@small",
+                settings=("epochs=3", "float_epochs=12", "lr=0.003"),
+            ),
         ),
         corrupted={"fashion_mnist": "standin_corruptions"},
         sensitivity=Block(

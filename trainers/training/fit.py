@@ -85,7 +85,7 @@ def fit(
                 f"{len(chosen)} samples are too few for {devices} batches of at least 2, as an epoch needs."
             )
         settings = msgspec.to_builtins(recipe) | {"batch_size": batch_size}
-        del settings["epochs"]
+        del settings["epochs"], settings["float_epochs"]
         arguments = {
             "recipe": settings,
             "seed": seed,

@@ -30,7 +30,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         decay_binary, decay_float, decay_other: weight decay of the weights whose sign is taken, of the other
             weights, and of all else (scales, thresholds, biases, normalisation).
         from_float: whether a binarized network starts from the float one, which is trained first with the
-            same recipe, in `float_epochs`; None for as many as its own.
+            same recipe.
+        float_epochs: the epochs of a float network, also where it is trained by itself; None for `epochs`.
         stages: 1, or 2: binary activations with float weights for the first half of the epochs, and then
             both binary, without weight decay (ReActNet, section 5.1 and arXiv:2003.13144); each stage has the
             whole schedule and an optimizer of its own.
@@ -87,7 +88,8 @@ RECIPES = {
 
 
 def find_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
-    """The recipe `name` with `settings` such as "lr=0.01", each a field and its value as YAML has it.
+    """The recipe `name` with `settings` such as "lr=0.01", each a field and its value as YAML has it. Epochs
+    that are set are those of the float network too, unless its own are set.
 
     Raises:
         ValueError: an unknown recipe or field, or a value that the field does not take: a sentence.
@@ -95,8 +97,10 @@ def find_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
     if name not in RECIPES:
         raise unknown_name("recipe", name, list(RECIPES))
     values = msgspec.to_builtins(RECIPES[name])
-    for setting in settings:
-        key, value = split_setting(setting)
+    changes = [split_setting(setting) for setting in settings]
+    if any(key == "epochs" for key, _ in changes):
+        values["float_epochs"] = None
+    for key, value in changes:
         if key not in values:
             raise unknown_name("setting of a recipe", key, list(values))
         values[key] = value

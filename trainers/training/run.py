@@ -86,13 +86,7 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
             variant="paper",
             hyperparameters={},
             keep=None,
-            recipe=msgspec.structs.replace(
-                run.recipe,
-                stages=1,
-                distillation=0.0,
-                epochs=run.recipe.float_epochs or run.recipe.epochs,
-                float_epochs=None,
-            ),
+            recipe=msgspec.structs.replace(run.recipe, stages=1, distillation=0.0),
         )
         start, _ = network_for(float_run, task)
         _fit(start, float_run, task, sizes, out / FLOAT, resources, command)
@@ -151,6 +145,7 @@ def _fit(
 
     if out.name == FLOAT:
         report("The float network comes first.")
+    of_float = run.recipe.float_epochs if run.algorithm == "fp32" else None
     metadata = {
         "arch": run.arch,
         "sizes": sizes,
@@ -166,7 +161,7 @@ def _fit(
         run.recipe,
         out=out,
         metadata=metadata,
-        epochs=run.recipe.epochs or task.epochs,
+        epochs=of_float or run.recipe.epochs or task.epochs,
         batch_size=run.recipe.batch_size or task.batch_size,
         seed=run.seed,
         teacher=teacher,

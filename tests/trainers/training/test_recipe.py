@@ -82,3 +82,9 @@ def test_weight_decay_by_kind() -> None:
     names = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     for name, kind in names.items():
         assert type(make_optimizer(model, Recipe(optimizer=name), 0)) is kind  # type: ignore[arg-type]
+
+
+def test_epochs_that_are_set_are_those_of_the_float_network_too() -> None:
+    assert find_recipe("short").float_epochs == 1
+    assert find_recipe("short", ["epochs=5"]).float_epochs is None
+    assert find_recipe("short", ["float_epochs=4", "epochs=5"]).float_epochs == 4

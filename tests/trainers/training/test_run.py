@@ -49,6 +49,9 @@ def test_the_float_network_may_take_other_epochs(tmp_path: Path) -> None:
         for name in ("float/checkpoint.pt", "checkpoint.pt")
     ]
     assert taken == [1, 2]
+    perform(change(algorithm="fp32", float_epochs=1), tmp_path / "alone", RESOURCES)
+    _, alone = trainers.load_checkpoint(tmp_path / "alone/checkpoint.pt")
+    assert alone["extra"]["recipe"]["epochs"] == 1
 
 
 def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
