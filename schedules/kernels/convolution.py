@@ -7,9 +7,9 @@ or 32 channels of one pixel, and
     sum[pixel, channel] += popcount(activation[pixel] ^ weight[channel])
 
 or the same of two words at a time (parity.py), and, for float layers, `sum += activation * weight`; for int8
-layers a word is one to four channels, and the processor's `DotProduct` multiplies and adds them up. Weights are laid out at compile time in the order in
-which the kernel reads them (`lay_out`), so the inner loop has no strides to compute. What the three share is
-in tiled.py.
+layers a word is one to four channels, and the processor's `DotProduct` multiplies and adds them up. Weights
+are laid out at compile time in the order in which the kernel reads them (`lay_out`), so the inner loop has no
+strides to compute. What the three share is in tiled.py.
 
 A border of zeros is exact: see borders.py.
 """
