@@ -1,8 +1,10 @@
 """The processors that have a name here: the fourteen boards of the BiBench paper (ICML 2023) and more.
 
 `cpu` is LLVM's name for the cores that count, the big ones. Features are those that every core of the chip
-has. Phones run Android and Apple's chips are taken as running Linux: the artifact is an ELF library in each
-case. TVM's own tags cover few of them, and differently from release to release, hence a table of our own.
+has. Code is scheduled for the little cores, where there are some: they work in order, and by LLVM's models
+code for a big core takes them up to four times the cycles, while big cores reorder it themselves. Phones run
+Android and Apple's chips are taken as running Linux: the artifact is an ELF library in each case. TVM's own
+tags cover few of them, and differently from release to release, hence a table of our own.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ _DOT = ("neon", "dotprod", "fullfp16")
 
 @dataclass(frozen=True)
 class Preset:
-    """description: the board; emulated_cpu: the nearest core of QEMU 7.2, empty where it has none."""
+    """description: the board; emulated_cpu: the nearest core of QEMU 7.2, empty where it has none; little:
+    LLVM's name for its little cores, empty where it has none, or ones of more features than `features`."""
 
     description: str
     triple: str
     cpu: str
     features: tuple[str, ...] = ("neon",)
     emulated_cpu: str = "max"
+    little: str = ""
 
 
 PRESETS: dict[str, Preset] = {
@@ -43,19 +47,37 @@ PRESETS: dict[str, Preset] = {
     "rpi-zero2w": Preset(
         "Raspberry Pi Zero 2 W, Cortex-A53", _LINUX, "cortex-a53", emulated_cpu="cortex-a53"
     ),
-    "rk3399": Preset("Rockchip RK3399, Cortex-A72", _LINUX, "cortex-a72", emulated_cpu="cortex-a72"),
-    "rk3588": Preset("Rockchip RK3588, Cortex-A76", _LINUX, "cortex-a76", _DOT, "cortex-a76"),
+    "rk3399": Preset(
+        "Rockchip RK3399, Cortex-A72", _LINUX, "cortex-a72", emulated_cpu="cortex-a72", little="cortex-a53"
+    ),
+    "rk3588": Preset(
+        "Rockchip RK3588, Cortex-A76", _LINUX, "cortex-a76", _DOT, "cortex-a76", little="cortex-a55"
+    ),
     "jetson-nano": Preset("NVIDIA Jetson Nano, Cortex-A57", _LINUX, "cortex-a57", emulated_cpu="cortex-a57"),
-    "kirin970": Preset("Kirin 970, Cortex-A73", _ANDROID, "cortex-a73", emulated_cpu="cortex-a72"),
-    "kirin980": Preset("Kirin 980, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
-    "kirin985": Preset("Kirin 985, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
-    "kirin990": Preset("Kirin 990, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
-    "kirin9000e": Preset("Kirin 9000E, Cortex-A77", _ANDROID, "cortex-a77", _DOT),
-    "dimensity820": Preset("Dimensity 820, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
+    "kirin970": Preset(
+        "Kirin 970, Cortex-A73", _ANDROID, "cortex-a73", emulated_cpu="cortex-a72", little="cortex-a53"
+    ),
+    "kirin980": Preset(
+        "Kirin 980, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76", little="cortex-a55"
+    ),
+    "kirin985": Preset(
+        "Kirin 985, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76", little="cortex-a55"
+    ),
+    "kirin990": Preset(
+        "Kirin 990, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76", little="cortex-a55"
+    ),
+    "kirin9000e": Preset("Kirin 9000E, Cortex-A77", _ANDROID, "cortex-a77", _DOT, little="cortex-a55"),
+    "dimensity820": Preset(
+        "Dimensity 820, Cortex-A76", _ANDROID, "cortex-a76", _DOT, "cortex-a76", little="cortex-a55"
+    ),
     "dimensity9000": Preset("Dimensity 9000, Cortex-X2", _ANDROID, "cortex-x2", _DOT),
-    "snapdragon855+": Preset("Snapdragon 855+, Kryo 485 (A76)", _ANDROID, "cortex-a76", _DOT, "cortex-a76"),
-    "snapdragon870": Preset("Snapdragon 870, Kryo 585 (A77)", _ANDROID, "cortex-a77", _DOT),
-    "snapdragon888": Preset("Snapdragon 888, Cortex-X1", _ANDROID, "cortex-x1", _DOT),
+    "snapdragon855+": Preset(
+        "Snapdragon 855+, Kryo 485 (A76)", _ANDROID, "cortex-a76", _DOT, "cortex-a76", little="cortex-a55"
+    ),
+    "snapdragon870": Preset(
+        "Snapdragon 870, Kryo 585 (A77)", _ANDROID, "cortex-a77", _DOT, little="cortex-a55"
+    ),
+    "snapdragon888": Preset("Snapdragon 888, Cortex-X1", _ANDROID, "cortex-x1", _DOT, little="cortex-a55"),
     "apple-m1": Preset("Apple M1, under Linux", _LINUX, "apple-m1", _DOT),
     "apple-m1-max": Preset("Apple M1 Max, under Linux", _LINUX, "apple-m1", _DOT),
     "cortex-m4": Preset("Cortex-M4F, standalone only", "thumbv7em-none-eabihf", "cortex-m4", (), ""),
@@ -103,17 +125,17 @@ def resolve_target(name: str) -> CompileTarget:
     from tvm.target import codegen
 
     key = name.strip().lower()
-    emulated = ""
+    emulated = cpu = ""
     kernels = None
     if key == "host":
         description, kernels = describe_host()
     elif key in PRESETS:
         preset = PRESETS[key]
-        emulated = preset.emulated_cpu
+        emulated, cpu = preset.emulated_cpu, preset.cpu
         description = {
             "kind": "llvm",
             "mtriple": preset.triple,
-            "mcpu": preset.cpu,
+            "mcpu": preset.little or preset.cpu,
             "mattr": [f"+{f}" for f in preset.features],
         }
         if preset.triple.endswith("eabihf"):
@@ -138,7 +160,7 @@ def resolve_target(name: str) -> CompileTarget:
     return CompileTarget(
         name=key,
         triple=triple,
-        cpu=str(description.get("mcpu", "generic")),
+        cpu=cpu or str(description.get("mcpu", "generic")),
         features=tuple(sorted(features & TELLING)),
         tvm=target,
         kernels=kernels or kernel_target(machine_name(triple), features),

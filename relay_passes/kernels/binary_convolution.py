@@ -10,10 +10,10 @@ from relay_passes.ir.rewrite import constant_value
 from relay_passes.kernels.kernel import Integers, Kernel, Site, Tunable
 from relay_passes.kernels.split_threshold import split_threshold
 from schedules.kernels import depthwise
-from schedules.kernels.convolution import binary_convolution
+from schedules.kernels.convolution import binary_convolution, lay_out_bits
 from schedules.parts.borders import Ending, border_tables, limit_table
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.weights import lay_out, pack_weights
+from schedules.parts.weights import pack_weights
 from schedules.records.kernel_task import KernelTask, outputs_of
 from schedules.targets.kernel_target import Tile
 
@@ -51,13 +51,14 @@ def lower_binary_convolution(site: Site) -> Kernel:
             return binary_convolution(conv, packing, tile, site.target, epilogue, ending=ending)
 
         def weights_for(tile: Tile) -> relax.Expr:
-            return relax.const(lay_out(packed.view(f"uint{tile.word or packing.word}"), conv.groups, tile))
+            return relax.const(lay_out_bits(packed, conv.groups, tile, site.target))
 
         def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
             return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]
 
         task = KernelTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
-        tile = site.tile(Tunable(task, site.target.binary_tile(conv), make))
+        default = site.target.paired_tile(conv) or site.target.binary_tile(conv)
+        tile = site.tile(Tunable(task, default, make))
         name, weights = "binary_convolution", weights_for(tile)
 
         def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:

@@ -6,16 +6,18 @@ or 32 channels of one pixel, and
 
     sum[pixel, channel] += popcount(activation[pixel] ^ weight[channel])
 
-and, for float layers, `sum += activation * weight`; for int8 layers a word is one to four channels, and the
-processor's `DotProduct` multiplies and adds them up. Weights are laid out at compile time in the order in
-which the kernel reads them (`lay_out`), so the inner loop has no strides to compute. What the three share is
-in tiled.py.
+or the same of two words at a time (parity.py), and, for float layers, `sum += activation * weight`; for int8
+layers a word is one to four channels, and the processor's `DotProduct` multiplies and adds them up. Weights
+are laid out at compile time in the order in which the kernel reads them (`lay_out`), so the inner loop has no
+strides to compute. What the three share is in tiled.py.
 
 A border of zeros is exact: see borders.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,10 @@ from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
 from schedules.parts.emit import each, flat, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
+from schedules.parts.parity import WORD as PAIRED
+from schedules.parts.parity import in_pairs, prepare_activations, prepare_weights, prepared
 from schedules.parts.sums import Runs, across, along, dotted
+from schedules.parts.weights import lay_out
 from schedules.targets.kernel_target import KernelTarget, Tile
 
 
@@ -95,9 +100,14 @@ def binary_convolution(
         )
     image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
     dtype, sum_dtype = f"uint{word}", target.sum_dtype(word, conv.products)
+    read, add_bytes = partial(flat, dtype=dtype), target.add_bytes
+    if adds_in_pairs(tile, target):
+        read, image = partial(_in_pairs, image), _pairs_image(image)
 
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
-        if tile.depth > 1:
+        if add_bytes and adds_in_pairs(tile, target):
+            in_pairs(runs, sums, pixels, width, tile.unroll, add_bytes)
+        elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
         else:
             across(runs, sums, pixels, width, tile, tile.together or target.together)
@@ -107,11 +117,41 @@ def binary_convolution(
         sums=sum_dtype,
         words=image.run,
         deep=dtype == sum_dtype,
-        read=lambda source: flat(source, dtype),
+        read=read,
         add_up=add_up,
         settle=lambda: Borders(conv, ending).settle,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
+
+
+def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile, target: KernelTarget) -> np.ndarray:
+    """Weights as `binary_convolution` reads them. packed: as `pack_weights` gives them."""
+    words = packed.view(f"uint{tile.word}") if tile.word else packed
+    return lay_out(prepare_weights(words) if adds_in_pairs(tile, target) else words, groups, tile)
+
+
+def adds_in_pairs(tile: Tile, target: KernelTarget) -> bool:
+    """Whether a kernel counts as parity.py has it."""
+    return bool(target.add_bytes) and tile.word == PAIRED and tile.depth == 1
+
+
+def _pairs_image(image: Image) -> Image:
+    """What `_in_pairs` makes: a pixel for each output, that one tap reads."""
+    conv, length = image.conv, prepared(image.runs * image.run)
+    each_output = replace(
+        conv,
+        height=conv.out_height,
+        width=conv.out_width,
+        kernel=(1, 1),
+        strides=(1, 1),
+        padding=(0, 0, 0, 0),
+        dilation=(1, 1),
+    )
+    return replace(image, conv=each_output, halo=(0, 0, 0, 0), elements=length, pitch=length * conv.groups)
+
+
+def _in_pairs(image: Image, source: tirx.Buffer) -> tirx.Buffer:
+    return prepare_activations(flat(source, f"uint{PAIRED}"), image.conv, image.runs, image.run, image.start)
 
 
 def int8_convolution(

@@ -50,27 +50,34 @@ class Image:
 
     def starts(self, place: Place, i: Any) -> list[Any]:
         """Where run i begins, of each pixel of a tile."""
+        conv, first = self.conv, self.start(place.n, place.y, place.x, place.group, i)
+        down, across = conv.strides[0] * self._row_pitch, conv.strides[1] * self.pitch
+        return [
+            first + (m // place.columns) * down + (m % place.columns) * across for m in range(place.pixels)
+        ]
+
+    @property
+    def _row_pitch(self) -> int:
+        _, left, _, right = self.halo
+        return (self.conv.width + left + right) * self.pitch
+
+    def start(self, n: Any, y: Any, x: Any, group: Any, i: Any) -> Any:
+        """Where run i begins, of output (y, x) of image n."""
         conv, (rows, columns) = self.conv, self.conv.kernel
-        top, left, bottom, right = self.halo
-        height, row_pitch = conv.height + top + bottom, (conv.width + left + right) * self.pitch
+        top, left, bottom, _ = self.halo
+        height = conv.height + top + bottom
         contiguous = conv.taps_in_a_run == columns
         kh, kw = (i % rows, 0) if contiguous else (i // columns, i % columns)
         row = (
             (i // rows * height if self.planar else 0)
-            + place.y * conv.strides[0]
+            + y * conv.strides[0]
             + kh * conv.dilation[0]
             + (top - conv.padding[0])
         )
-        column = place.x * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
-        first = (
-            (place.n * self.planes * height + row) * row_pitch
-            + column * self.pitch
-            + place.group * self.elements
+        column = x * conv.strides[1] + kw * conv.dilation[1] + (left - conv.padding[1])
+        return (
+            (n * self.planes * height + row) * self._row_pitch + column * self.pitch + group * self.elements
         )
-        down, across = conv.strides[0] * row_pitch, conv.strides[1] * self.pitch
-        return [
-            first + (m // place.columns) * down + (m % place.columns) * across for m in range(place.pixels)
-        ]
 
 
 # settle(sums, y, x, channel, lanes): what the epilogue gets for the sums of `lanes` channels from this one

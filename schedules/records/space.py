@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 
 from schedules.geometry import counts_in_16_bits
+from schedules.parts.parity import WORD as PAIRED
 from schedules.parts.tiling import rows_together
 from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
@@ -52,7 +53,8 @@ def candidates(task: KernelTask, target: KernelTarget, default: Tile) -> list[Ti
     found = dict.fromkeys([_settled(task, target, default)])
     words: tuple[int | None, ...] = (None,)
     if task.packing:
-        words = tuple(word for word in (8, 16, 32) if word <= max(target.word, task.packing.word))
+        most = PAIRED if target.add_bytes else max(target.word, task.packing.word)
+        words = tuple(w for w in (8, 16, 32) if w <= most and not (target.add_bytes and w == 16))
     for word in words:
         for tile in _of_word(task, target, word):
             if refusal(task, tile) is None:

@@ -23,7 +23,7 @@ class Tile:
     rows: int | None = None  # over how many output rows a tile lies, a divisor of their number
     together: int | None = None  # activations of a pixel that are read at a time
     # Bits of a lane, which is the form of its sums: 8 are added as bytes and widened at times, 16 and 32 are
-    # wide at once.
+    # wide at once; 32 in pairs where the target has `add_bytes`.
     word: int | None = None
     unroll: int = 1  # steps of the inner loop that are written out
     # All rows of one block of channels before the next block, else all blocks of one row; it is also what
@@ -58,6 +58,10 @@ class KernelTarget:
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
     winograd_tile: Callable[[Convolution], Tile | None]  # None where the direct kernel is faster
+    # The tile for a layer whose bits are counted in pairs of words (schedules/parts/parity.py), None where
+    # that is not faster; and uint8x32 -> int32x8, the sums of four bytes each, None where no tile has it.
+    paired_tile: Callable[[Convolution], Tile | None] = lambda conv: None
+    add_bytes: Callable[[Any], Any] | None = None
     dot: DotProduct  # for int8 layers
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors

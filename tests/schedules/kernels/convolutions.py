@@ -12,11 +12,12 @@ from schedules.kernels import depthwise
 from schedules.kernels.convolution import (
     binary_convolution,
     binary_convolution_reference,
+    lay_out_bits,
 )
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Ending
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.weights import lay_out, pack_weights
+from schedules.parts.weights import pack_weights
 from schedules.targets.choose import ALL
 from schedules.targets.kernel_target import KernelTarget
 
@@ -101,4 +102,4 @@ def binary_kernel(
         ), depthwise.in_tap_order(packed)
     tile = kernels.binary_tile(conv)
     kernel = binary_convolution(conv, packing, tile, kernels, epilogue, ending=ending)
-    return kernel, lay_out(packed, conv.groups, tile)
+    return kernel, lay_out_bits(packed, conv.groups, tile, kernels)
