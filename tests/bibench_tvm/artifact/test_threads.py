@@ -4,11 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from bibench_tvm.artifact import threads, trying
 from bibench_tvm.artifact.artifact import Artifact
+from rpc import machine
 
 IN_A_PROCESS_OF_ITS_OWN = """
 import json, os, resource, sys
@@ -49,11 +54,122 @@ def test_refuses_a_count_that_cannot_run(invoke: Callable, artifact: Artifact) -
     assert "1000000 threads were asked for; from 1 to " in " ".join(result.stderr.split())
 
 
-def test_one_thread_wakes_no_pool(artifact: Artifact) -> None:
-    """Left to itself, TVM would wake one for each kernel."""
-    code = "import os, sys; from bibench_tvm.artifact.artifact import load_vm; load_vm(sys.argv[1]); "
-    code += "print(os.environ['TVM_NUM_THREADS'])"
-    environment = {k: v for k, v in os.environ.items() if k not in ("TVM_NUM_THREADS", "OMP_NUM_THREADS")}
-    command = [sys.executable, "-c", code, str(artifact.folder / "model.so")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert 1 <= int(done.stdout) <= len(os.sched_getaffinity(0))
+NOBODY_SAYS = """
+import os, signal, sys, threading
+import numpy as np
+from rpc import machine
+machine.fast_cores = lambda: 2
+from bibench_tvm import load
+from bibench_tvm.artifact import trying
+artifact, fork_early = load(sys.argv[1]), load(sys.argv[1])
+x = np.random.default_rng(0).standard_normal((8, 1, 4, 8, 8), np.float32)
+expected = [fork_early.run(each) for each in x]
+def run(artifact, i):
+    assert all(np.array_equal(artifact.run(x[i]), expected[i]) for _ in range(50))
+def in_threads(artifact):
+    threads = [threading.Thread(target=run, args=(artifact, i)) for i in range(8)]
+    [t.start() for t in threads], [t.join() for t in threads]
+def in_a_child(artifact):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        in_threads(artifact)
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+in_a_child(fork_early)  # it has tried one thread, and not yet two
+in_threads(artifact)
+assert artifact._trial._chosen in (1, 2)
+in_a_child(artifact)
+# Two networks of one process on different numbers, however the measurements came out.
+artifact._trial._chosen, fork_early._trial._chosen = 1, 2
+in_a_child(artifact), in_a_child(fork_early), in_threads(fork_early)
+before = len(os.listdir("/proc/self/task"))
+for _ in range(4):
+    in_threads(artifact)
+assert len(os.listdir("/proc/self/task")) <= before + 1, "a pool was made for one thread"
+assert not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys()
+"""
+
+
+def test_what_nobody_says_is_tried_in_threads_and_across_forks(artifact: Artifact) -> None:
+    unsaid = {k: v for k, v in os.environ.items() if k not in ("TVM_NUM_THREADS", "OMP_NUM_THREADS")}
+    command = [sys.executable, "-c", NOBODY_SAYS, str(artifact.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=unsaid)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("one", "many", "chosen", "calls"),
+    [
+        (0.1, 0.06, 4, 8),  # one to get ready and three on each
+        (0.1, 0.2, 1, 8),
+        (0.1, 0.097, 1, 8),  # not worth three more cores
+        (1e-4, 2e-4, 1, 42),  # short ones are timed more often
+    ],
+)
+def test_the_faster_number_is_kept(
+    monkeypatch: pytest.MonkeyPatch, one: float, many: float, chosen: int, calls: int
+) -> None:
+    now, asked = [0.0], []
+
+    def run_on(count: int, work: Callable) -> Any:
+        asked.append(count)
+        return work()
+
+    def network(parts: Sequence[int]) -> list[int]:
+        first = asked.count(asked[-1]) == 1
+        now[0] += len(parts) * (one if asked[-1] == 1 else many) + 7 * first
+        return [-part for part in parts]
+
+    monkeypatch.setattr(trying, "run_on", run_on)
+    monkeypatch.setattr(trying.time, "perf_counter", lambda: now[0])
+    trial = trying.Trial(4)
+    assert trial.call(network, range(3)) == [0, -1, -2]
+    assert trial.call(network, range(100)) == [-i for i in range(100)]
+    assert trial.call(network, [5]) == [-5]
+    # A run each, then what is left of the batch at once.
+    assert asked == [1] * (calls // 2) + [4] * (calls // 2) + [chosen] * 2
+
+
+def test_on_one_core_nothing_is_tried() -> None:
+    assert trying.Trial(1).threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "count"),
+    [
+        ({}, None),
+        ({"TVM_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"TVM_NUM_THREADS": "2", "OMP_NUM_THREADS": "4"}, 2),
+        ({"TVM_NUM_THREADS": "many"}, 1),
+    ],
+)
+def test_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], count: int | None
+) -> None:
+    for name in ("TVM_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(threads, "_wanted", None)
+    assert threads.said() == count
+
+
+def test_the_fast_cores_of_a_phone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 2.84 GHz, three of 2.42, four of 1.8; and then a processor with two threads a core."""
+    clocks = dict(enumerate([1785600] * 4 + [2419200] * 3 + [2841600]))
+    siblings: dict[int, str] = {}
+
+    def read(path: Path) -> str | None:
+        cpu = int(path.parts[5].removeprefix("cpu"))
+        found = clocks.get(cpu) if path.name == "cpuinfo_max_freq" else siblings.get(cpu)
+        return None if found is None else str(found)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(machine, "_read", read)
+    assert machine.fast_cores() == 4
+    clocks.clear()
+    assert machine.fast_cores() == 8  # nothing is known
+    siblings.update({cpu: f"{cpu % 4},{cpu % 4 + 4}" for cpu in range(8)})
+    assert machine.fast_cores() == 4
