@@ -86,8 +86,7 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
     for network in networks:
         arch, _, algorithm = network.partition(" ")
         file = None if network in NETWORKS else _exported(network, out)[0]
-        names = (None, None) if file else (arch, algorithm)
-        imported = named(file, None, *names, None, []).load()
+        imported = named(file, None, None if file else arch, None if file else algorithm, None, []).load()
         tunable = lower(imported.module, imported.layer_names, target.kernels).tunable
         for subject in subjects_of(tunable, target):
             key = subject.task.key
@@ -109,7 +108,8 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
         better = search.compare()
     best = {key: better.get(key, record) for key, record in held.best.items()}
     best = {key: record for key, record in best.items() if key in better or key not in subjects}
-    path.write_text(replace(held, best=best).to_json())
+    how = f"{held.obtained} {len(stale)} were measured again when their kernels had changed."
+    path.write_text(replace(held, best=best, obtained=how).to_json())
     stderr.print(f"{path.name}: of {len(stale)} whose kernels have changed, {len(better)} are still better.")
 
 
