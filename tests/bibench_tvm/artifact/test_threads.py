@@ -98,37 +98,76 @@ def test_what_nobody_says_is_tried_in_threads_and_across_forks(artifact: Artifac
     assert done.returncode == 0, done.stderr
 
 
+class Network:
+    """One whose runs take so many seconds on one thread and on four, and 7 more when it is run first."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, one: float, many: float):
+        self.takes, self.asked, self.now = {1: one, 4: many}, list[int](), 0.0
+        monkeypatch.setattr(trying, "run_on", self.run_on)
+        monkeypatch.setattr(trying.time, "perf_counter", lambda: self.now)
+
+    def run_on(self, count: int, work: Callable[[], Any]) -> Any:
+        self.asked.append(count)
+        return work()
+
+    def run(self, parts: Sequence[int]) -> list[int]:
+        count = self.asked[-1]
+        self.now += len(parts) * self.takes[count] + 7 * (self.asked.count(count) == 1)
+        return [-part for part in parts]
+
+
+def turns(runs: int, rounds: int) -> list[int]:
+    return ([1] * runs + [4] * runs) * rounds
+
+
 @pytest.mark.parametrize(
-    ("one", "many", "chosen", "calls"),
+    ("one", "many", "tried", "chosen"),
     [
-        (0.1, 0.06, 4, 8),  # one to get ready and three on each
-        (0.1, 0.2, 1, 8),
-        (0.1, 0.097, 1, 8),  # not worth three more cores
-        (1e-4, 2e-4, 1, 42),  # short ones are timed more often
+        (0.1, 0.06, turns(3, 3), 4),  # one to get ready and two on each, three times
+        (0.1, 0.2, turns(3, 1), 1),
+        (0.1, 0.097, turns(3, 1), 1),  # not worth three more cores
+        (1e-4, 2e-4, turns(11, 1), 1),  # short ones are timed more often
+        (1e-4, 0.5e-4, turns(11, 3), 4),
     ],
 )
 def test_the_faster_number_is_kept(
-    monkeypatch: pytest.MonkeyPatch, one: float, many: float, chosen: int, calls: int
+    monkeypatch: pytest.MonkeyPatch, one: float, many: float, tried: list[int], chosen: int
 ) -> None:
-    now, asked = [0.0], []
+    network, trial = Network(monkeypatch, one, many), trying.Trial(4)
+    assert trial.call(network.run, range(2)) == [0, -1]
+    assert trial.call(network.run, range(100)) == [-i for i in range(100)]
+    assert trial.call(network.run, [5]) == [-5]
+    assert network.asked[: len(tried)] == tried
+    assert set(network.asked[len(tried) :]) == {chosen}
 
-    def run_on(count: int, work: Callable) -> Any:
-        asked.append(count)
-        return work()
 
-    def network(parts: Sequence[int]) -> list[int]:
-        first = asked.count(asked[-1]) == 1
-        now[0] += len(parts) * (one if asked[-1] == 1 else many) + 7 * first
-        return [-part for part in parts]
+def test_several_threads_have_to_be_faster_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was busy in the first round is not in the second."""
+    network, trial = Network(monkeypatch, 0.2, 0.15), trying.Trial(4)
+    trial.call(network.run, range(6))
+    network.takes[1] = 0.1
+    trial.call(network.run, range(10))
+    assert network.asked == [*turns(3, 2), 1]  # and then the rest of the batch at once
 
-    monkeypatch.setattr(trying, "run_on", run_on)
-    monkeypatch.setattr(trying.time, "perf_counter", lambda: now[0])
+
+def test_several_threads_that_come_to_take_longer_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, trial = Network(monkeypatch, 0.1, 0.06), trying.Trial(4)
+    trial.call(network.run, range(30))
+    for slow in (4, 1, 4):  # one fast run in between is enough to go on
+        network.takes[4] = 0.3
+        trial.call(network.run, range(slow))
+        network.takes[4] = 0.06
+        trial.call(network.run, range(1))
+    assert trial.threads() == 4
+    network.takes[4] = 0.11
+    trial.call(network.run, range(5))
+    assert trial.threads() == 1
+
+
+def test_results_that_come_late_are_of_no_turn() -> None:
     trial = trying.Trial(4)
-    assert trial.call(network, range(3)) == [0, -1, -2]
-    assert trial.call(network, range(100)) == [-i for i in range(100)]
-    assert trial.call(network, [5]) == [-5]
-    # A run each, then what is left of the batch at once.
-    assert asked == [1] * (calls // 2) + [4] * (calls // 2) + [chosen] * 2
+    trial._runs += [(1, 9.0), (1, 0.1), (1, 0.1), (1, 0.1), (4, 9.0), (1, 0.1), (4, 0.05)]
+    assert trial._turns() == [[9.0, 0.1, 0.1], [9.0, 0.05]] and trial.threads() == 4
 
 
 def test_on_one_core_nothing_is_tried() -> None:
