@@ -196,6 +196,8 @@ PEERS = {
 
 
 def limit_threads(threads: int) -> None:
-    """For what reads the environment when it is first imported."""
+    """For what reads the environment when it is first imported; 0 leaves it to each library."""
     for variable in ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(threads)
+        os.environ.pop(variable, None)
+        if threads:
+            os.environ[variable] = str(threads)

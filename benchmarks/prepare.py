@@ -59,6 +59,15 @@ def prepare_network(case: Path, name: str) -> None:
     _prepare(case, binary, shapes.network(name, "fp32")[0], x)
 
 
+def prepare_ours(case: Path, name: str) -> None:
+    """A network of `trainers` for ours alone."""
+    binary, x = shapes.network(name, "bnn")
+    case.mkdir(parents=True)
+    np.save(case / "input.npy", x.numpy())
+    np.save(case / "expected binary.npy", _first_output(binary, x))
+    _compile(binary, x, case / "ours")
+
+
 def _prepare(case: Path, binary: Any, floats: Any, x: Any) -> None:
     import torch
 

@@ -4,6 +4,9 @@ Each processor has a folder of trials, in which its networks are tuned one after
 share are measured once, and an interrupted run goes on. For this machine the costs are times, so nothing else
 should run; for the Arm cores they are instructions counted under QEMU times llvm-mca's cycles, which no load
 changes.
+
+With `--again` nothing is searched: records whose kernels have changed since are measured against the defaults
+anew, and those that are not better any more are dropped.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +25,7 @@ from benchmarks.shapes import LAYERS, binary_layer, chosen, example
 from bibench_tvm.cli.console import Debug, reporting, stderr
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.compiling.processors import resolve_target
+from schedules.records.digest import digest
 from schedules.records.records import FILE, SHIPPED, read
 
 TARGETS = {"host": "host", "cortex-a53": "rpi3b+", "cortex-a72": "rpi4b", "cortex-a76": "rpi5"}
@@ -40,6 +46,7 @@ def tune_shipped(
     networks: Annotated[str, typer.Option(help="Which to tune.")] = ",".join([*NETWORKS, *ALONE]),
     trials: Annotated[int, typer.Option(help="For each network and processor.")] = 200,
     out: Annotated[Path, typer.Option(help="The folder for trials.")] = Path("build/tuning"),
+    again: Annotated[bool, typer.Option(help="Measure only the records whose kernels have changed.")] = False,
     debug: Debug = False,
 ) -> None:
     """Tune each network on each processor, and put the records where the compiler finds them."""
@@ -47,6 +54,9 @@ def tune_shipped(
         picked = chosen("network", networks, (*NETWORKS, *ALONE))
         for processor in chosen("processor", processors, tuple(TARGETS)):
             name, folder = TARGETS[processor], out / processor
+            if again:
+                _measure_again(name, picked, out)
+                continue
             for network in picked:
                 model = NETWORKS.get(network) or _exported(network, out)
                 line = ["tune", *model, "--target", name, "--out", folder, "--trials", trials]
@@ -57,6 +67,50 @@ def tune_shipped(
             target = resolve_target(name)
             read(folder / FILE)  # whole, and one that the compiler will take
             shutil.copyfile(folder / FILE, SHIPPED / f"{target.kernels.name}-{target.cpu}.json")
+
+
+def _measure_again(name: str, networks: list[str], out: Path) -> None:
+    """The shipped records of a processor that are stale and of one of these networks."""
+    from bibench_tvm.importer.source import named
+    from bibench_tvm.tuning.boards import boards_of
+    from bibench_tvm.tuning.builder import builder
+    from bibench_tvm.tuning.search import Search, Subject, subjects_of
+    from bibench_tvm.tuning.trials import open_trials
+    from relay_passes import lower
+    from rpc import session
+
+    target = resolve_target(name)
+    path = SHIPPED / f"{target.kernels.name}-{target.cpu}.json"
+    held = read(path)
+    subjects: dict[str, Subject] = {}
+    for network in networks:
+        arch, _, algorithm = network.partition(" ")
+        file = None if network in NETWORKS else _exported(network, out)[0]
+        imported = named(file, None, None if file else arch, None if file else algorithm, None, []).load()
+        tunable = lower(imported.module, imported.layer_names, target.kernels).tunable
+        for subject in subjects_of(tunable, target):
+            key = subject.task.key
+            record = held.best.get(key)
+            if record and record.kernel != digest(subject.task, record.tile, target.kernels):
+                subjects[key] = replace(subject, pool=[subject.default_tile, record.tile])
+    emulate = None if target.is_host else target.emulated_cpu
+    cpu = target.cpu if held.unit == "model cycles" else ""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        session.local_board(emulate=emulate) as place,
+        boards_of(*place) as boards,
+        builder(target.tvm, cpu) as compiler,
+        open_trials(Path(folder), held.processor, held.unit, 0) as kept,
+    ):
+        stale = list(subjects.values())
+        search = Search(stale, target, kept, boards, compiler, seed=0, report=lambda progress: None)
+        search.run(2 * len(stale))
+        better = search.compare()
+    best = {key: better.get(key, record) for key, record in held.best.items()}
+    best = {key: record for key, record in best.items() if key in better or key not in subjects}
+    how = f"{held.obtained} {len(stale)} were measured again when their kernels had changed."
+    path.write_text(replace(held, best=best, obtained=how).to_json())
+    stderr.print(f"{path.name}: of {len(stale)} whose kernels have changed, {len(better)} are still better.")
 
 
 def _exported(layer: str, folder: Path) -> list[Path]:

@@ -40,7 +40,7 @@ def run(
         list[Path], typer.Option("--output", help="A .npy file; again for each further output.")
     ],
     threads: Annotated[
-        int | None, typer.Option(min=1, help="How many threads to run on; TVM decides where it is left out.")
+        int | None, typer.Option(min=1, help="How many threads to run on; left out, the first runs find out.")
     ] = None,
     board: Annotated[
         str, typer.Option(help="A board to run it on: KEY at --tracker, adb:SERIAL or ssh:HOST.")

@@ -1,6 +1,8 @@
 """What the machine under a board is, and in which state: read from Linux, where it says so."""
 
 import contextlib
+import ctypes
+import functools
 import os
 import platform
 import resource
@@ -112,6 +114,46 @@ def settle_threads() -> None:
     if not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
         x86 = this_machine() in ("x86_64", "i686")
         os.environ["TVM_NUM_THREADS"] = str(max(1, processors() // 2) if x86 else processors())
+
+
+def fast_cores() -> int:
+    """How many cores this process may run on that are about as fast as the fastest, where Linux tells them
+    apart; else how many processors. Two threads of one core count once."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(processors())
+    clocks, cores = {}, {}
+    for cpu in allowed:
+        folder = _CPU.parents[1] / f"cpu{cpu}"
+        clock = _read(folder / "cpufreq" / "cpuinfo_max_freq")
+        clocks[cpu] = int(clock) if clock and clock.isdigit() else 0
+        cores[cpu] = _read(folder / "topology" / "thread_siblings_list") or str(cpu)
+    # The little cores of a phone run at three quarters of the clock of the big ones, if not less; the best of
+    # these are up to a seventh faster than the others.
+    return len({cores[cpu] for cpu in allowed if clocks[cpu] >= 0.8 * max(clocks.values())})
+
+
+def limit_threads(count: int) -> None:
+    """What TVM runs in the thread that calls this, it runs on at most so many; 0: as the environment says."""
+    # In C++ alone, of the one version of TVM that artifacts run with.
+    _runtime()._ZN3tvm7runtime9threading17SetMaxConcurrencyEi(count)
+
+
+@functools.cache
+def _runtime() -> ctypes.PyDLL:
+    from tvm.libinfo import find_libtvm_runtime
+
+    return ctypes.PyDLL(find_libtvm_runtime())
+
+
+def make_pool(count: int) -> int:
+    """Gives the thread that calls this a pool of so many threads, on the fastest cores, whatever the
+    environment says; how many there are then."""
+    in_pool = tvm_ffi.get_global_func("runtime.NumThreads")
+    limit_threads(max(count, processors()))
+    in_pool()  # makes it, of so many
+    fastest_cores = 1
+    tvm_ffi.get_global_func("runtime.config_threadpool")(fastest_cores, count)  # takes the limit off
+    limit_threads(count)
+    return int(in_pool())
 
 
 def use_threads(count: int) -> None:

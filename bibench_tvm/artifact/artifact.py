@@ -18,7 +18,8 @@ from msgspec import UNSET
 
 from bibench_tvm.artifact.folder import STANDALONE, stored_name
 from bibench_tvm.artifact.manifest import MODEL, Manifest, Tensor, encode, read
-from bibench_tvm.artifact.threads import run_where_threads_are, use_threads
+from bibench_tvm.artifact.threads import run_on, said, use_threads
+from bibench_tvm.artifact.trying import Trial
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from rpc.machine_name import machine_name, this_machine
 
@@ -35,16 +36,20 @@ class Artifact:
 
     `run` takes and returns numpy arrays; `record` is the manifest, `manifest` the same as in JSON. One
     artifact may be run from several threads: where networks run on one thread each, so many run at once;
-    where on more, the callers take turns, each with all of the threads.
+    where on more, the callers take turns, each with all of the threads. Where nobody says how many, the first
+    runs find out what is faster.
     """
 
     def __init__(self, folder: Path, record: Manifest, library: Library):
+        from rpc import machine
+
         self.folder = folder
         self.record = record
         self._library = library
         self._takes = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in record.inputs]
         self._gives = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in record.outputs]
         self._fits_here = False
+        self._trial = Trial(machine.fast_cores())  # where nobody says how many threads
         self._idle: list[_Machine] = []  # of which each call takes one, and makes one where there is none
 
     @functools.cached_property
@@ -73,7 +78,12 @@ class Artifact:
         arrays = [np.asarray(x) for x in inputs]
         count = self._runs(arrays)
         given = None if out is None else self._outputs(out, count)
-        results = run_where_threads_are(lambda: self._run_here(arrays, count))
+        parts = [arrays] if count == 1 else _parts(arrays, count)
+        threads = said()
+        if threads is None:
+            results = self._trial.call(self._run_here, parts)
+        else:
+            results = run_on(threads, functools.partial(self._run_here, parts))
         return _joined(results, given)
 
     def run_on(self, board: Any, *inputs: np.ndarray) -> Any:
@@ -169,15 +179,13 @@ class Artifact:
                 raise UsageError(f"The array in out for output {spec.name!r} cannot be written to.")
         return arrays
 
-    def _run_here(self, arrays: list[np.ndarray], count: int) -> list[list[np.ndarray]]:
+    def _run_here(self, parts: Sequence[list[np.ndarray]]) -> list[list[np.ndarray]]:
         try:
             machine = self._idle.pop()
         except IndexError:
             machine = _Machine(self._library, self._takes, f"{self.folder / MODEL}")
         try:
-            if count == 1:
-                return [machine.run(arrays)]
-            return [machine.run(part) for part in _parts(arrays, count)]
+            return [machine.run(part) for part in parts]
         except Exception as error:  # the virtual machine raises what it likes
             raise BibenchError(f"{self.folder} failed as it ran: {_last_line(error)}") from error
         finally:
@@ -286,9 +294,6 @@ def _start(library: Library, name: str) -> Any:
     import tvm
     from tvm import relax
 
-    from rpc import machine
-
-    machine.settle_threads()
     try:
         return relax.VirtualMachine(library.module(), tvm.cpu())
     except Exception as error:  # TVM and the dynamic linker raise what they like
@@ -307,7 +312,8 @@ def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Artif
     """Read an artifact. Raises BibenchError where the folder is not a whole artifact of this version.
 
     What is in the folder later does not matter: the library that is checked here is kept, and runs.
-    threads: see `threads.use_threads`; left out, TVM decides.
+    threads: see `threads.use_threads`; left out, and with no TVM_NUM_THREADS in the environment, the first
+    runs try one thread and one for each fast core, and those that follow take what was faster.
     """
     if threads is not None:
         use_threads(threads)

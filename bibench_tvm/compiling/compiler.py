@@ -248,7 +248,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             layers=tuple(LayerRecord(**vars(layer)) for layer in lowered.layers),
             float_layers=quantization,
             kernels=tuple(KernelOfLayer(**entry) for entry in name_kernels(finished, lowered)),
-            notes=tuple(imported.notes),
+            notes=(*imported.notes, *filter(None, [choose.remark])),
             size_bytes=Sizes(
                 float32=float_bytes(imported),
                 deployed=len(content) if in_c is UNSET or library else in_c.code_and_constants,

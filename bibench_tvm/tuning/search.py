@@ -34,6 +34,7 @@ from bibench_tvm.tuning.trials import LIBRARY, Confirmation, Measured, Trials
 from relay_passes.ir.rewrite import constant_value, is_constant
 from relay_passes.kernels.kernel import Tunable
 from rpc.built_kernel import BuiltKernel
+from schedules.records.digest import digest
 from schedules.records.kernel_task import KernelTask
 from schedules.records.records import Record
 from schedules.records.space import candidates
@@ -160,12 +161,18 @@ class Search:
             for subject in self._subjects:
                 if not subject.found:
                     continue
+                self._trials.forget_stale_comparisons(subject.task)
                 better = subject.finalists[: subject.finalists.index(subject.default_tile)]
                 results = [(self._compare(subject, tile), tile) for tile in better[:_FINALISTS]]
                 good = [(r.cost / r.default_cost, i) for i, (r, _) in enumerate(results) if r.better]
                 if good:
                     result, tile = results[min(good)[1]]
-                    found[subject.task.key] = Record(tile, result.cost, result.default_cost)
+                    found[subject.task.key] = Record(
+                        tile,
+                        result.cost,
+                        result.default_cost,
+                        digest(subject.task, tile, self._target.kernels),
+                    )
         return found
 
     def _tell(self, subject: Subject) -> None:

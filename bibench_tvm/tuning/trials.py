@@ -16,9 +16,10 @@ from typing import Any
 import tvm
 
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from schedules.records.digest import digest
 from schedules.records.kernel_task import KernelTask
 from schedules.records.records import Processor, Record
-from schedules.targets.kernel_target import Tile
+from schedules.targets.kernel_target import KernelTarget, Tile
 
 FILE = "trials.sqlite"
 LIBRARY = "library"  # in the place of a tile: TVM's own kernel
@@ -28,10 +29,11 @@ CREATE TABLE IF NOT EXISTS networks (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS trials (
     task TEXT NOT NULL, tile TEXT NOT NULL, cost REAL, instructions REAL, reason TEXT NOT NULL,
     board TEXT NOT NULL, conditions TEXT NOT NULL, seed INTEGER NOT NULL, measured_at REAL NOT NULL,
-    PRIMARY KEY (task, tile));
+    kernel TEXT NOT NULL DEFAULT '', PRIMARY KEY (task, tile));
 CREATE TABLE IF NOT EXISTS comparisons (
     task TEXT NOT NULL, tile TEXT NOT NULL, cost REAL NOT NULL, default_cost REAL NOT NULL,
-    better INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, tile));
+    better INTEGER NOT NULL, reason TEXT NOT NULL, kernel TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (task, tile));
 """
 
 
@@ -58,15 +60,23 @@ class Confirmation:
 
 
 class Trials:
-    """Tasks and tiles are told apart by their JSON."""
+    """Tasks and tiles are told apart by their JSON. A trial whose kernel has changed since was none."""
 
-    def __init__(self, database: sqlite3.Connection, seed: int):
-        self._database, self._seed = database, seed
+    def __init__(self, database: sqlite3.Connection, seed: int, target: KernelTarget):
+        self._database, self._seed, self._target = database, seed, target
+
+    def _kernel(self, task: KernelTask, tile: Tile | str) -> str:
+        """Of TVM's kernel nothing; of a tile that cannot be, nothing either."""
+        try:
+            return "" if isinstance(tile, str) else digest(task, tile, self._target)
+        except ValueError:
+            return ""
 
     def find(self, task: KernelTask, tile: Tile | str) -> Measured | None:
         row = self._database.execute(
-            "SELECT cost, reason, instructions, board, conditions FROM trials WHERE task = ? AND tile = ?",
-            (task.key, _text(tile)),
+            "SELECT cost, reason, instructions, board, conditions FROM trials "
+            "WHERE task = ? AND tile = ? AND kernel = ?",
+            (task.key, _text(tile), self._kernel(task, tile)),
         ).fetchone()
         return Measured(*row) if row else None
 
@@ -82,12 +92,14 @@ class Trials:
             found.conditions,
             self._seed,
             time.time(),
+            self._kernel(task, tile),
         )
 
     def find_comparison(self, task: KernelTask, tile: Tile) -> Confirmation | None:
         row = self._database.execute(
-            "SELECT cost, default_cost, better, reason FROM comparisons WHERE task = ? AND tile = ?",
-            (task.key, _text(tile)),
+            "SELECT cost, default_cost, better, reason FROM comparisons "
+            "WHERE task = ? AND tile = ? AND kernel = ?",
+            (task.key, _text(tile), self._kernel(task, tile)),
         ).fetchone()
         return Confirmation(row[0], row[1], bool(row[2]), row[3]) if row else None
 
@@ -100,15 +112,26 @@ class Trials:
             found.default_cost,
             int(found.better),
             found.reason,
+            self._kernel(task, tile),
         )
+
+    def forget_stale_comparisons(self, task: KernelTask) -> None:
+        """Those of kernels that have changed since: none of them is the best of its task any more."""
+        rows = self._database.execute("SELECT tile, kernel FROM comparisons WHERE task = ?", (task.key,))
+        for tile, kernel in rows.fetchall():
+            if kernel != self._kernel(task, Tile(**json.loads(tile))):
+                with self._database:
+                    self._database.execute(
+                        "DELETE FROM comparisons WHERE task = ? AND tile = ?", (task.key, tile)
+                    )
 
     def best(self) -> dict[str, Record]:
         """Of every task in the folder that has something better than its default, what beats it by most."""
         rows = self._database.execute(
-            "SELECT task, tile, cost, default_cost FROM comparisons WHERE better "
+            "SELECT task, tile, cost, default_cost, kernel FROM comparisons WHERE better "
             "ORDER BY cost / default_cost DESC, rowid DESC"
         )
-        return {task: Record(Tile(**json.loads(tile)), *costs) for task, tile, *costs in rows}
+        return {task: Record(Tile(**json.loads(tile)), *rest) for task, tile, *rest in rows}
 
     def count(self) -> int:
         query = "SELECT count(*) FROM trials WHERE tile != ?"
@@ -133,7 +156,7 @@ class Trials:
         marks = ", ".join("?" * len(values))
         try:
             with self._database:
-                self._database.execute(f"INSERT INTO {table} VALUES ({marks})", values)
+                self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
         except sqlite3.Error as error:
             raise BibenchError(f"A trial cannot be kept: {error}.") from error
 
@@ -157,7 +180,7 @@ def open_trials(folder: Path, processor: Processor, unit: str, seed: int) -> Ite
             raise UsageError(f"Another tuning is working in {folder}.") from None
         with contextlib.closing(_open(folder / FILE)) as database:
             _same(database, folder, {"tvm": tvm.__version__, "unit": unit, **asdict(processor)})
-            yield Trials(database, seed)
+            yield Trials(database, seed, processor.target)
     finally:
         os.close(handle)
 
@@ -166,6 +189,9 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         database = sqlite3.connect(path)
         database.executescript(_TABLES)
+        for table in ("trials", "comparisons"):  # of a folder from before kernels had a digest
+            if "kernel" not in {row[1] for row in database.execute(f"PRAGMA table_info({table})")}:
+                database.execute(f"ALTER TABLE {table} ADD COLUMN kernel TEXT NOT NULL DEFAULT ''")
     except sqlite3.Error as error:
         raise UsageError(f"{path} is not a file of trials: {error}.") from error
     return database

@@ -15,9 +15,11 @@ from typing import Any
 
 import tvm
 
+from schedules.records.digest import digest
 from schedules.records.kernel_task import KernelTask
 from schedules.records.space import refusal
-from schedules.targets.kernel_target import Tile
+from schedules.targets.choose import ALL
+from schedules.targets.kernel_target import KernelTarget, Tile
 
 FILE = "records.json"
 SCHEMA_VERSION = 1
@@ -33,14 +35,20 @@ class Processor:
     kernels: str
     cpu: str
 
+    @property
+    def target(self) -> KernelTarget:
+        return next(target for target in ALL if target.name == self.kernels)
+
 
 @dataclass(frozen=True)
 class Record:
-    """cost, default_cost: of one call, in the unit of its file."""
+    """cost, default_cost: of one call, in the unit of its file. kernel: the `digest` of what was measured;
+    empty in a file from before there was one."""
 
     tile: Tile
     cost: float
     default_cost: float
+    kernel: str
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,11 @@ def _record(entry: Any) -> tuple[str, Record]:
     costs: list[Any] = [entry.get("cost"), entry.get("default_cost")]
     if not all(type(c) in (int, float) and math.isfinite(c) and c > 0 for c in costs):
         raise ValueError("the cost of a record is not a number above 0")
+    kernel = entry.get("kernel", "")
+    if not isinstance(kernel, str):
+        raise ValueError("the kernel of a record is not a digest")
     key = json.dumps(entry["task"], sort_keys=True, separators=(",", ":"))
-    return key, Record(tile_from_json(entry.get("tile")), *map(float, costs))
+    return key, Record(tile_from_json(entry.get("tile")), float(costs[0]), float(costs[1]), kernel)
 
 
 def tile_from_json(value: Any) -> Tile:
@@ -124,11 +135,15 @@ class WrongRecord(ValueError):
 
 
 class Chooser:
-    """Gives the kernels of a network the tiles of a file of records; `used` lists what they took."""
+    """Gives the kernels of a network the tiles of a file of records; `used` lists what they took, and `stale`
+    the tasks whose kernels have changed since they were measured, and get no tile."""
 
     def __init__(self, source: str, records: Records | None):
         self.source, self.records = source, records
         self.used: dict[str, dict[str, Any]] = {}
+        self.stale: dict[str, str] = {}  # by key, as a title
+        if records:
+            self._target = records.processor.target
 
     def __call__(self, task: KernelTask) -> Tile | None:
         record = self.records.best.get(task.key) if self.records else None
@@ -136,6 +151,9 @@ class Chooser:
             return None
         if reason := refusal(task, record.tile):
             raise WrongRecord(f"{self.source} has a record for {task.title} that cannot be: {reason}.")
+        if record.kernel != digest(task, record.tile, self._target):
+            self.stale[task.key] = task.title
+            return None
         self.used[task.key] = {
             "layer": task.title,
             "task": json.loads(task.key),
@@ -144,6 +162,18 @@ class Chooser:
             **asdict(record),
         }
         return record.tile
+
+    @property
+    def remark(self) -> str:
+        """A sentence about the records that were not used; empty where all were."""
+        if not self.stale:
+            return ""
+        count, layers = len(self.stale), ", ".join(dict.fromkeys(self.stale.values()))
+        records, are = ("records", "are") if count > 1 else ("record", "is")
+        return (
+            f"{count} {records} of {self.source} {are} not used, since the kernels have changed that they "
+            f"were measured on; tune again for: {layers}."
+        )
 
 
 def tuned(folder: Path, processor: Processor) -> Chooser:

@@ -24,6 +24,7 @@ from bibench_tvm.measuring.peers import onnx_runtime
 from relay_passes import lower
 from rpc import machine
 from rpc.session import list_boards, parse_address
+from schedules.records.digest import digest
 from schedules.records.records import Processor, Record, Records
 from schedules.records.space import candidates
 from trainers.pretrained import pretrained
@@ -320,7 +321,7 @@ def tuned(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifac
     tunable = lower(imported.module, imported.layer_names, target.kernels).tunable
     (subject,) = (entry for entry in tunable if entry.task.packing)
     other = next(t for t in candidates(subject.task, target.kernels, subject.default) if t != subject.default)
-    best = {subject.task.key: Record(other, 1.0, 2.0)}
+    best = {subject.task.key: Record(other, 1.0, 2.0, digest(subject.task, other, target.kernels))}
     folder = tmp_path_factory.mktemp("tuned")
     made = Records(Processor(target.kernels.name, target.cpu), "seconds", "Made up.", best)
     (folder / "records.json").write_text(made.to_json())

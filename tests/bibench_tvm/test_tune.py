@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from relay_passes.kernels.kernel import Tunable
 from rpc.listing import BoardInfo
 from rpc.session import local_board
 from schedules.records import records
+from schedules.records.digest import digest
 from schedules.records.records import Processor, Record, Records
 from schedules.records.space import candidates
 from schedules.targets import Tile
@@ -249,8 +250,11 @@ def test_compile_uses_the_records_and_stays_exact(
     resolved = resolve_target(target)
     imported = import_model(small_file)
     tunable = lower(imported.module, imported.layer_names, resolved.kernels).tunable
-    pools = {t.task.key: candidates(t.task, resolved.kernels, t.default)[1:] for t in tunable}
-    best = {key: Record(random.Random(3).choice(pool), 1, 2) for key, pool in pools.items() if pool}
+    best = {}
+    for task, pool in ((t.task, candidates(t.task, resolved.kernels, t.default)[1:]) for t in tunable):
+        if pool:
+            tile = random.Random(3).choice(pool)
+            best[task.key] = Record(tile, 1, 2, digest(task, tile, resolved.kernels))
     written = Records(Processor(resolved.kernels.name, resolved.cpu), "seconds", "By hand.", best)
     (tmp_path / records.FILE).write_text(written.to_json())
     line = ["compile", small_file, "--target", target, "--out", tmp_path / "out", "--verify", 2]
@@ -261,6 +265,13 @@ def test_compile_uses_the_records_and_stays_exact(
     used = manifest["tuning"]["records"]
     assert len(used) == len(best) >= 1
     assert all(u["tile"] in [asdict(r.tile) for r in best.values()] for u in used)
+    assert manifest["notes"] == []
+    changed = dict(best) | {key: replace(best[key], kernel="0123456789abcdef") for key in list(best)[:1]}
+    (tmp_path / records.FILE).write_text(replace(written, best=changed).to_json())
+    done = invoke(*line, "--tuned", tmp_path, "--json")
+    assert done.code == 0, done.stderr
+    assert len(load(tmp_path / "out").manifest["tuning"]["records"]) == len(best) - 1
+    assert "1 record of " in done.stderr and "the kernels have changed" in " ".join(done.stderr.split())
     other = "rpi4b" if target == "host" else "rpi3b+"
     done = invoke("compile", small_file, "--target", other, "--out", tmp_path / "o", "--tuned", tmp_path)
     assert done.code == 2 and "and not for" in done.stderr

@@ -54,7 +54,7 @@ NOT_RUN = {
     r"\. \.venv/bin/activate": "The tests run in such an environment.",
     r"\./run_tests\.sh": "It runs this test.",
     r".*python -m benchmarks\.(peers|arm|architectures|training_steps|tune_shipped|zoo).*": "Minutes, hours.",
-    r"python -m benchmarks\.standalone": "Minutes.",
+    r".*python -m benchmarks\.(standalone|two_threads)": "Minutes.",
     r"python -m bibench_tvm\.train --threads 1 --out OUT .*": "The trainings of the zoo: an hour together.",
     r"bibench train --sweep sweep\.yaml .*": "33 trainings: `test_the_sweep` reads the file.",
     r"bibench tracks run .* --ray .*": "A Ray cluster: tests/bibench_tvm/jobs/test_cluster.py starts one.",

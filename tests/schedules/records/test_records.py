@@ -10,6 +10,7 @@ import tvm
 from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
 from schedules.records import records
+from schedules.records.digest import digest
 from schedules.records.kernel_task import KernelTask
 from schedules.records.records import Processor, Record, Records
 from schedules.targets import Tile
@@ -18,7 +19,8 @@ TASK = KernelTask(conv=Convolution(1, 8, 8, 32, 64), packing=Packing(32, 16), ou
 OTHER = KernelTask(conv=Convolution(1, 8, 8, 32, 32), packing=Packing(32, 16), outputs=(("float32", None),))
 PROCESSOR = Processor("aarch64_neon", "cortex-a72")
 TILE = Tile(pixels=3, lanes=16, quantum=8, rows=1, word=8, blocks_outside=True)
-RECORDS = Records(PROCESSOR, "instructions", "By hand.", {TASK.key: Record(TILE, 2.0, 3.0)})
+KERNEL = digest(TASK, TILE, PROCESSOR.target)
+RECORDS = Records(PROCESSOR, "instructions", "By hand.", {TASK.key: Record(TILE, 2.0, 3.0, KERNEL)})
 
 
 @pytest.fixture
@@ -61,7 +63,8 @@ def test_what_ships_is_taken_for_its_processor_and_tvm_alone(folder: Path) -> No
 
 def test_what_ships_can_be_read() -> None:
     for path in records.SHIPPED.glob("*.json"):
-        assert records.read(path).obtained
+        found = records.read(path)
+        assert found.obtained and all(len(record.kernel) == 16 for record in found.best.values())
 
 
 def changed(**changes: object) -> str:
@@ -90,6 +93,7 @@ def changed(**changes: object) -> str:
         (changed(record={"default_cost": float("nan")}), "not a number above 0"),
         (changed(record={"tile": 3}), "a tile has pixels"),
         (changed(tile={"extra": 3}), "a tile has pixels"),
+        (changed(record={"kernel": 7}), "the kernel of a record is not a digest"),
         (changed(tile={"pixels": 1e3}), "the pixels of a tile is 1000.0"),
         (changed(tile={"pixels": None}), "the pixels of a tile is None"),
         (changed(tile={"lanes": 1 << 40}), "the lanes of a tile"),
@@ -108,3 +112,21 @@ def test_a_tile_that_the_kernel_cannot_have_is_refused(folder: Path) -> None:
     (folder / records.FILE).write_text(changed(tile={"rows": 5}))
     with pytest.raises(ValueError, match=r"binary 1x1, 8x8x32 to 64, floats that cannot be: 5 rows"):
         records.tuned(folder, PROCESSOR)(TASK)
+
+
+@pytest.mark.parametrize("kernel", [{"kernel": "0" * 16}, {}])
+def test_a_record_of_a_kernel_that_has_changed_is_not_used_and_that_is_said(
+    folder: Path, kernel: dict[str, str]
+) -> None:
+    """Nor one from before kernels had digests."""
+    content = json.loads(RECORDS.to_json())
+    del content["records"][0]["kernel"]
+    content["records"][0].update(kernel)
+    (folder / records.FILE).write_text(json.dumps(content))
+    choose = records.tuned(folder, PROCESSOR)
+    assert choose.remark == ""
+    assert choose(TASK) is None and choose(TASK) is None and not choose.used
+    assert choose.remark == (
+        f"1 record of {folder / records.FILE} is not used, since the kernels have changed that they were "
+        "measured on; tune again for: binary 1x1, 8x8x32 to 64, floats."
+    )
