@@ -32,64 +32,45 @@ Ensures: every layer with two-valued operands is a binary operator with a halo o
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
-from typing import TypeGuard
 
 import numpy as np
 import tvm
 from tvm import relax
 
+from relay_passes.ir.activations import Bits, bits_of, planes_in
+from relay_passes.ir.binary_sums import BinarySums, is_plain
 from relay_passes.ir.bound_values import BoundValues
 from relay_passes.ir.layers import Layer
+from relay_passes.ir.notes import (
+    CONSTANT_NOTE,
+    SIGN_NOTE,
+    STORED_NOTE,
+    note_of_weights,
+    notes_of_rounding,
+)
 from relay_passes.ir.operators import (
-    BinaryConvolution,
     BinaryProduct,
-    Border,
     Contraction,
     Named,
     Pack,
-    Phase,
     SignSums,
     Transposed,
     attributes_of,
     call,
     image,
 )
-from relay_passes.ir.rewrite import constant_value, is_call, is_constant, made_by, rewrite, shape_of
-from relay_passes.ir.step_functions import Values
-from relay_passes.ir.transfers.operands import fields
+from relay_passes.ir.planes import Planes
+from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+from relay_passes.ir.three_valued import ThreeValued
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
-from relay_passes.ir.two_valued import (
-    Plane,
-    Planes,
-    ThreeValued,
-    TwoValued,
-    few_values,
-    moved_from,
-    number,
-    planes_of,
-    steps_of,
-    three_values,
-    truth,
-    two_values,
-)
+from relay_passes.ir.two_valued import TwoValued
 from relay_passes.ir.weights import BinaryWeights, TwoLevels, binary_weights, snapped
+from relay_passes.ir.why_float import why_not
 from relay_passes.kernels.stored_weights import bytes_in_bits, in_bits
 from relay_passes.mark_layers import out_channels_first, why_not_in_parts
 from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
-from schedules.parts.borders import inside_sums
 from schedules.targets import KernelTarget
-
-Bits = TwoValued | ThreeValued | Planes
-
-SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"
-
-STORED_NOTE = "its weights are two numbers of each output channel, and are stored in bits"
-
-CONSTANT_NOTE = (
-    "every element of its input is the same: what is compared is never negative, or never positive"
-)
 
 
 def find_binary(mod: tvm.IRModule, target: KernelTarget) -> tuple[tvm.IRModule, tuple[Layer, ...]]:
@@ -105,8 +86,8 @@ class _Search:
         self.target = target
         self.inputs = set(mod["main"].params)
         self.table: list[Layer] = []
-        self.packed: dict[tuple, relax.Expr] = {}
         self.numbers = BoundValues()
+        self.sums = BinarySums(self.numbers)
 
     def visit(self, builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
         if is_call(value, "bibench.convolution", "bibench.matmul"):
@@ -162,7 +143,7 @@ class _Search:
         stored = in_bits(numbers.reshape(conv.out_channels, *conv.kernel, -1), conv, self.target)
         layer = self.table.pop()
         if isinstance(stored, TwoLevels):
-            notes = [STORED_NOTE, *_note_of_weights(weights)]
+            notes = [STORED_NOTE, *note_of_weights(weights)]
             layer = replace(layer, weight_bytes=bytes_in_bits(numbers), notes="; ".join(notes))
         elif stored:
             layer = replace(layer, notes=f"its weights are two numbers of each output channel, but {stored}")
@@ -174,91 +155,8 @@ class _Search:
     def _activation(self, builder: relax.BlockBuilder, x: relax.Expr, what: str = "its input") -> Bits | str:
         """The two values of an activation that a bit can stand for, or three, or a few, or the reason in
         words."""
-        found = (
-            two_values(builder, x, self.numbers)
-            or three_values(builder, x, self.numbers)
-            or planes_of(builder, x, self.numbers)
-        )
-        return found or f"{what} is {self._why_not(builder, x)}"
-
-    def _why_not(self, builder: relax.BlockBuilder, x: relax.Expr) -> str:
-        """What is in the way of two values, as the end of a sentence."""
-        if (found := two_values(builder, x, self.numbers)) is not None:
-            return f"two-valued, {found.low:g} and {found.high:g}"
-        if isinstance(other := steps_of(builder, x, self.numbers), Values):
-            by = made_by(builder, x).op.name.removeprefix("relax.")
-            taken = [f"{value + 0.0:g}" for value in other.found[:4]]
-            if len(taken) < 2:
-                return f"not binary: it comes from {by}, and takes the value {taken[0]} alone"
-            more = " and others" if len(other.found) > 4 else ""
-            listed = f"{', '.join(taken[:-1])} and {taken[-1]}"
-            return f"not binary: it comes from {by}, and takes the values {listed}{more}"
-        made = made_by(builder, x)
-        if (scaled := self._scaled_and_moved(builder, made)) is not None:
-            return self._why_not(builder, scaled)
-        if isinstance(made, relax.TupleGetItem) and moved_from(builder, made) is None:
-            made = made_by(builder, made.tuple_value)
-        name = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
-        name = name.removeprefix("bibench.")
-        if (source := moved_from(builder, made)) is not None:
-            return self._why_not(builder, source)
-        if x in self.inputs:
-            return "the network's input, which is not binary"
-        if is_call(made, "relax.nn.pad") and two_values(builder, made.args[0], self.numbers):
-            value = float(made.attrs.pad_value)
-            return f"not binary: it is padded with {value:g}, which is none of the two values of what it pads"
-        if is_call(made, "relax.concat", "relax.stack"):
-            parts = fields(builder, made.args[0])
-            of_parts = [two_values(builder, part, self.numbers) for part in parts]
-            if None in of_parts:
-                one = self._why_not(builder, parts[of_parts.index(None)])
-                return f"not binary: it comes from {name}, one part of which is {one}"
-            pairs = dict.fromkeys(f"{v.low:g} and {v.high:g}" for v in of_parts if v)
-            return f"not binary: it comes from concat, whose parts take different values: {'; '.join(pairs)}"
-        return f"not binary: it comes from {name}, not from a sign"
-
-    def _scaled_and_moved(self, builder: relax.BlockBuilder, made: relax.Expr) -> relax.Expr | None:
-        """What was cast, or arithmetic with numbers was done to, where that is computed and is in the way."""
-        arithmetic = "relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.astype"
-        if not is_call(made, *arithmetic):
-            return None
-        computed = [arg for arg in made.args if number(arg) is None]
-        if len(computed) != 1 or computed[0] in self.inputs or not is_call(made_by(builder, computed[0])):
-            return None
-        few = few_values(builder, computed[0], self.numbers)
-        return computed[0] if few is None else None
-
-    def _pack(
-        self,
-        builder: relax.BlockBuilder,
-        x: relax.Expr,
-        values: TwoValued | ThreeValued,
-        groups: int,
-        word: int,
-        plane: int = 0,
-    ) -> relax.Expr:
-        """plane: 0 for two values; of three values 1 for what is above 0, and -1 for what is below; see
-        `Plane`."""
-        key = (x, groups, word, plane)
-        if key not in self.packed:
-            planes = _planes(builder, x)
-            channels = shape_of(x)[-1]
-            source = x if planes is None else planes
-            if isinstance(values, ThreeValued):
-                bits = (values.above if plane > 0 else values.below)(source)
-            elif isinstance(values, Plane):
-                bits = values.bits(source)
-                bits = builder.emit(relax.op.logical_not(bits)) if values.high == 0.0 else bits
-            else:
-                bits = self._bits(builder, source, values)
-            pack = Pack(packing=Packing(channels, word, groups), planar=planes is not None)
-            self.packed[key] = builder.emit(call("bibench.pack", bits, attributes=pack))
-        return self.packed[key]
-
-    def _bits(self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued) -> relax.Expr:
-        """Truths, where x has the higher of two values, or of 0 and another the other."""
-        bits = truth(builder, x, values, self.numbers)
-        return builder.emit(relax.op.logical_not(bits)) if values.high == 0.0 else bits
+        found = bits_of(builder, x, self.numbers)
+        return found or f"{what} is {why_not(builder, x, self.numbers, self.inputs)}"
 
     def _binary(self, builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
         x, w = value.args
@@ -274,113 +172,12 @@ class _Search:
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
         self._note_binary(builder, x, values, layer, conv.macs, stored, conv, weights)
-        if _is_plain(values, weights):
-            return self._scaled(builder, self._dot(builder, x, values, layer, signs, word), values, weights)
-        result = builder.emit(self._of_parts(builder, x, values, layer, signs, weights, word))
+        if is_plain(values, weights):
+            return self.sums.scaled(
+                builder, self.sums.dot(builder, x, values, layer, signs, word), values, weights
+            )
+        result = builder.emit(self.sums.of_parts(builder, x, values, layer, signs, weights, word))
         return self._as_known(builder, value, result)
-
-    def _dot(
-        self,
-        builder: relax.BlockBuilder,
-        x: relax.Expr,
-        values: TwoValued | ThreeValued,
-        layer: Contraction,
-        signs: np.ndarray,
-        word: int,
-        phase: Phase | None = None,
-        of_input: bool = False,
-    ) -> relax.Expr:
-        """The integer part of one convolution; phase, of_input: see `BinaryConvolution`."""
-        conv = layer.conv
-
-        def dot(plane: int) -> relax.Expr:
-            words = self._pack(builder, x, values, conv.groups, word, plane)
-            binary = BinaryConvolution(
-                **vars(layer),
-                packing=Packing(conv.channels, word, conv.groups),
-                zero_one=_is_zero_one(values),
-                plane=plane,
-                part=(values.low, values.high) if isinstance(values, Plane) else None,
-                phase=phase,
-                levels=values.levels if isinstance(values, TwoValued) else None,
-                of_input=of_input,
-            )
-            return builder.emit(
-                call("bibench.binary_convolution", words, relax.const(signs), attributes=binary)
-            )
-
-        if isinstance(values, ThreeValued):
-            return builder.emit(relax.op.subtract(dot(1), dot(-1)))
-        return dot(values.index if isinstance(values, Plane) else 0)
-
-    def _scaled(
-        self,
-        builder: relax.BlockBuilder,
-        total: relax.Expr,
-        values: TwoValued | ThreeValued,
-        weights: BinaryWeights,
-    ) -> relax.Expr:
-        scale = (weights.alpha * _step(values)).astype(np.float32)
-        result: relax.Expr = relax.op.astype(total, "float32")
-        if (scale == 1).all():
-            return result
-        factor = scale[0] if (scale == scale[0]).all() else scale
-        return relax.op.multiply(builder.emit(result), relax.const(factor))
-
-    def _of_parts(
-        self,
-        builder: relax.BlockBuilder,
-        x: relax.Expr,
-        values: Bits,
-        layer: Contraction,
-        signs: np.ndarray,
-        weights: BinaryWeights,
-        word: int,
-        phase: Phase | None = None,
-    ) -> relax.Expr:
-        """The layer's result in float32: the sum over the parts of its operand."""
-        parts = values.parts if isinstance(values, Planes) else (values,)
-        results = [self._shifted(builder, x, part, layer, signs, weights, word, phase) for part in parts]
-        return reduce(lambda a, b: builder.emit(relax.op.add(a, b)), results)
-
-    def _shifted(
-        self,
-        builder: relax.BlockBuilder,
-        x: relax.Expr,
-        values: TwoValued | ThreeValued,
-        layer: Contraction,
-        signs: np.ndarray,
-        weights: BinaryWeights,
-        word: int,
-        phase: Phase | None = None,
-    ) -> relax.Expr:
-        """The layer's result in float32, of {low, high} and of weights alpha s + beta."""
-        conv, op = layer.conv, relax.op
-        alpha, step = weights.alpha.astype(np.float64), float(_step(values))
-        beta = np.zeros_like(alpha) if weights.beta is None else weights.beta.astype(np.float64)
-
-        def scaled(total: relax.Expr, scale: np.ndarray) -> relax.Expr:
-            number = builder.emit(op.astype(total, "float32"))
-            return builder.emit(op.multiply(number, relax.const(scale.astype(np.float32))))
-
-        result = scaled(self._dot(builder, x, values, layer, signs, word, phase), step * alpha)
-        if beta.any():
-            channels = 1 if conv.groups == 1 else conv.out_channels
-            summing = replace(layer, conv=replace(conv, out_channels=channels))
-            ones = np.ones((channels, *signs.shape[1:]), np.int8)
-            total = self._dot(builder, x, values, summing, ones, word, phase, of_input=True)
-            result = builder.emit(op.add(result, scaled(total, step * beta)))
-        if isinstance(values, TwoValued) and values.levels:
-            middle = (values.low + values.high) / 2
-            whole = signs * alpha[:, None, None, None] + beta[:, None, None, None]
-            table, *classes = inside_sums(conv, middle * whole)
-            if table[..., 0].size == 1:
-                moved: relax.Expr = relax.const(table[0, 0].astype(np.float32))
-            else:
-                constants = [relax.const(c) for c in (table.astype(np.float32), *classes)]
-                moved = builder.emit(call("bibench.border", *constants, attributes=Border()))
-            result = builder.emit(op.add(result, moved))
-        return result
 
     def _as_known(self, builder: relax.BlockBuilder, value: relax.Call, result: relax.Var) -> relax.Var:
         """`result`, of which is known what the source's own operator says of its numbers."""
@@ -409,15 +206,15 @@ class _Search:
             notes = [CONSTANT_NOTE]
         else:
             notes = [SIGN_NOTE] if values.accident else []
-        notes += _notes_of_rounding(values)
-        notes += _note_of_weights(weights)
+        notes += notes_of_rounding(values)
+        notes += note_of_weights(weights)
         self.table.append(
             Layer(
                 name=layer.name,
                 op=layer.op,
                 binarized=True,
                 macs=macs,
-                weight_bytes=stored * _planes_in(values),
+                weight_bytes=stored * planes_in(values),
                 notes="; ".join(notes),
                 geometry=conv,
                 dtype="binary",
@@ -448,15 +245,15 @@ class _Search:
             own = Contraction(name=layer.name, op=layer.op, conv=part.conv)
             rows, columns = part.taps
             chosen = np.ascontiguousarray(signs[:, rows, columns])
-            if _is_plain(values, weights):
-                sums.append(self._dot(builder, x, values, own, chosen, word, part.phase))
+            if is_plain(values, weights):
+                sums.append(self.sums.dot(builder, x, values, own, chosen, word, part.phase))
             else:
-                sums.append(self._of_parts(builder, x, values, own, chosen, weights, word, part.phase))
+                sums.append(self.sums.of_parts(builder, x, values, own, chosen, weights, word, part.phase))
         stored = int(np.prod(layer.kernel)) * layer.out_channels * -(-layer.channels // 8)
         self._note_binary(builder, x, values, layer, macs, stored, None, weights)
         whole_image = shuffled(builder, layer, sums)
-        if _is_plain(values, weights):
-            return self._scaled(builder, whole_image, values, weights)
+        if is_plain(values, weights):
+            return self.sums.scaled(builder, whole_image, values, weights)
         return self._as_known(builder, value, whole_image)
 
     def _product(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
@@ -481,8 +278,10 @@ class _Search:
         conv = Convolution(outer, inner, rows, depth, columns)
         word = self.target.word_for(Convolution(1, 1, rows, depth, columns))
         packing = Packing(depth, word)
-        a = self._pack(builder, x, left, 1, word)
-        bits = relax.op.permute_dims(self._bits(builder, y, right), [*range(rank - 2), rank - 1, rank - 2])
+        a = self.sums.pack(builder, x, left, 1, word)
+        bits = relax.op.permute_dims(
+            self.sums.bits(builder, y, right), [*range(rank - 2), rank - 1, rank - 2]
+        )
         b = builder.emit(call("bibench.pack", builder.emit(bits), attributes=Pack(packing=packing)))
         zero_one = left.low != -left.high, right.low != -right.high
         sums = []
@@ -501,7 +300,7 @@ class _Search:
         scale *= np.float32(0.5) ** np.float32(sum(zero_one))
         result = relax.op.astype(builder.emit(dot), "float32")
         notes = [SIGN_NOTE] if left.accident or right.accident else []
-        notes += _notes_of_rounding(left) + _notes_of_rounding(right)
+        notes += notes_of_rounding(left) + notes_of_rounding(right)
         self.table.append(
             Layer(
                 name=layer.name,
@@ -516,60 +315,5 @@ class _Search:
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
 
 
-def _notes_of_rounding(values: Bits) -> list[str]:
-    if values.moved is None:
-        return []
-    if isinstance(values, Planes):
-        far = f"{values.moved:.2g} at most as seen from -16 to 16"
-        return [f"rounding in the source moves these values by {far}"]
-    height = values.height if isinstance(values, ThreeValued) else max(abs(values.low), abs(values.high))
-    taken = f"{height:g} and {-height:g}"
-    if isinstance(values, TwoValued):
-        taken = f"{values.low:g} and {values.high:g}"
-    far = f"{values.moved:.2g} at most as seen from -16 to 16"
-    return [f"its input is {taken} but for rounding in the source, which moves it by {far}"]
-
-
-def _note_of_weights(weights: BinaryWeights) -> list[str]:
-    if not weights.moved:
-        return []
-    return [f"rounding in the source moves its weights from +-alpha, by {weights.moved:.2g} of alpha at most"]
-
-
-def _is_zero_one(values: TwoValued | ThreeValued) -> bool:
-    """Whether bits stand for 0 and 1, so that sums are kept doubled."""
-    return isinstance(values, ThreeValued) or 0.0 in (values.low, values.high)
-
-
-def _is_plain(values: Bits, weights: BinaryWeights) -> TypeGuard[TwoValued | ThreeValued]:
-    """Whether a layer's result is a multiple of its integers."""
-    if isinstance(values, Planes):
-        return False
-    return weights.beta is None and (isinstance(values, ThreeValued) or values.levels is None)
-
-
-def _planes_in(values: Bits) -> int:
-    return len(values.parts) if isinstance(values, Planes) else 2 if isinstance(values, ThreeValued) else 1
-
-
-def _step(values: TwoValued | ThreeValued) -> np.float32:
-    """What an integer of 1 is in the activations: half of the way from the lower to the higher, as sums over
-    {0, 1} are kept doubled; below 0 for {l, 0}, whose bits say "l"."""
-    if isinstance(values, TwoValued) and values.levels:
-        return np.float32((values.high - values.low) / 2)
-    height = values.height if isinstance(values, ThreeValued) else values.high or values.low
-    return np.float32(height) * np.float32(0.5 if _is_zero_one(values) else 1)
-
-
 def _name(value: relax.Call) -> str:
     return attributes_of(value, Named).name
-
-
-def _planes(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
-    """The tensor [N, C, H, W], or [N, C, L], that was turned to the image x, if that is how x was made."""
-    made = made_by(builder, x)
-    if len(shape_of(x)) not in (3, 4) or not is_call(made, "relax.permute_dims"):
-        return None
-    source = made.args[0]
-    turned = [0, *range(2, len(shape_of(source))), 1]
-    return source if [int(axis) for axis in made.attrs.axes or ()] == turned else None

@@ -43,7 +43,7 @@ from bibench_tvm.compiling.rounding import Rounding, largest_difference, magnitu
 from bibench_tvm.compiling.sampling import sample_inputs
 from bibench_tvm.importer import Imported, Injection, ReferenceRun
 from relay_passes import Layer
-from relay_passes.find_binary import SIGN_NOTE
+from relay_passes.ir.notes import SIGN_NOTE
 from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.parts.bits import unpack

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bibench_tvm import compile_model
-from relay_passes import find_binary
-from relay_passes.ir import two_valued
+from relay_passes.ir import binary_sums, planes
 
 
 def bits(x: Tensor) -> Tensor:
@@ -92,17 +91,17 @@ def test_so_they_are_on_an_emulated_processor(tmp_path: Path) -> None:
 
 
 def one_step_off(patch: pytest.MonkeyPatch) -> None:
-    honest = two_valued._among
-    patch.setattr(two_valued, "_among", lambda b, values, *rest: honest(b, [v + 0.2 for v in values], *rest))
+    honest = planes._among
+    patch.setattr(planes, "_among", lambda b, values, *rest: honest(b, [v + 0.2 for v in values], *rest))
 
 
 def a_part_too_heavy(patch: pytest.MonkeyPatch) -> None:
-    honest = find_binary._Search._shifted
+    honest = binary_sums.BinarySums.shifted
 
     def broken(self: Any, builder: Any, x: Any, values: Any, *rest: Any) -> Any:
         return honest(self, builder, x, replace(values, high=values.high * 1.1), *rest)
 
-    patch.setattr(find_binary._Search, "_shifted", broken)
+    patch.setattr(binary_sums.BinarySums, "shifted", broken)
 
 
 @pytest.mark.parametrize("fault", [one_step_off, a_part_too_heavy])
@@ -125,12 +124,12 @@ def test_a_fault_is_seen(
     ],
 )
 def test_values_are_sums_of_the_fewest_scales(values: tuple[float, ...], scales: tuple[float, ...]) -> None:
-    found = two_valued.subset_sums(values)
+    found = planes.subset_sums(values)
     assert found is not None and found[1] == scales
     for value in values:
-        signs = two_valued.codes_of(value, *found)
+        signs = planes.codes_of(value, *found)
         assert found[0] + sum(s * c for s, c in zip(signs, scales, strict=True)) == value
 
 
 def test_what_is_no_sum_of_three_scales() -> None:
-    assert two_valued.subset_sums((0, 1, 3, 7, 20)) is None
+    assert planes.subset_sums((0, 1, 3, 7, 20)) is None

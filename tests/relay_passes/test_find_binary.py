@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.find_binary import CONSTANT_NOTE, SIGN_NOTE, find_binary
+from relay_passes.find_binary import find_binary
+from relay_passes.ir.notes import CONSTANT_NOTE, SIGN_NOTE
 from relay_passes.mark_layers import mark_layers
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
