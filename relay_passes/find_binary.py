@@ -17,7 +17,7 @@ whose second sum is one more convolution, of which all weights are +1: its one o
 the layer's, but for groups. The third depends on the taps that lie in the padding, see `bibench.border`.
 
 An activation of a few values more is a sum of such, x = x_1 + x_2, and so is the layer's result: of 2 bits,
-{0, 2d} + {0, d}.
+{0, 2d} + {0, d}. Likewise weights, w = w_1 + w_2: a sum for each pair of an x_i and a w_j.
 
 A transposed convolution is several ordinary ones (`ir/transposed.py`), whose sums lie side by side.
 
@@ -45,8 +45,8 @@ from relay_passes.ir.notes import (
     CONSTANT_NOTE,
     SIGN_NOTE,
     STORED_NOTE,
-    note_of_weights,
     notes_of_rounding,
+    notes_of_weights,
 )
 from relay_passes.ir.operators import (
     BinaryProduct,
@@ -64,6 +64,7 @@ from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrit
 from relay_passes.ir.three_valued import ThreeValued
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
 from relay_passes.ir.two_valued import TwoValued
+from relay_passes.ir.weight_planes import WeightPlanes, weight_planes
 from relay_passes.ir.weights import BinaryWeights, TwoLevels, binary_weights, snapped
 from relay_passes.ir.why_float import why_not
 from relay_passes.kernels.stored_weights import bytes_in_bits, in_bits
@@ -71,6 +72,9 @@ from relay_passes.mark_layers import out_channels_first, why_not_in_parts
 from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
 from schedules.targets import KernelTarget
+
+MOST_SUMS = 9
+"""Of bits, that are added for one layer: on a Cortex-A72 one takes a tenth of what one of bytes takes."""
 
 
 def find_binary(mod: tvm.IRModule, target: KernelTarget) -> tuple[tvm.IRModule, tuple[Layer, ...]]:
@@ -143,7 +147,7 @@ class _Search:
         stored = in_bits(numbers.reshape(conv.out_channels, *conv.kernel, -1), conv, self.target)
         layer = self.table.pop()
         if isinstance(stored, TwoLevels):
-            notes = [STORED_NOTE, *note_of_weights(weights)]
+            notes = [STORED_NOTE, *notes_of_weights(weights)]
             layer = replace(layer, weight_bytes=bytes_in_bits(numbers), notes="; ".join(notes))
         elif stored:
             layer = replace(layer, notes=f"its weights are two numbers of each output channel, but {stored}")
@@ -162,21 +166,24 @@ class _Search:
         x, w = value.args
         layer = attributes_of(value, Contraction)
         conv = layer.conv
-        weights, values = binary_weights(constant_value(w)), self._activation(builder, x)
+        weights: BinaryWeights | WeightPlanes | str = binary_weights(constant_value(w))
+        values = self._activation(builder, x)
+        if isinstance(weights, str) and not isinstance(values, str):
+            weights = _as_planes(constant_value(w), values) or weights
         reasons = [r for r in (values, weights) if isinstance(r, str)]
         if reasons or isinstance(weights, str) or isinstance(values, str):
             self._note(value, layer.op, "; ".join(reasons), conv.macs, w, conv)
-            return value if isinstance(weights, str) else self._in_bits(value, weights, conv)
+            return self._in_bits(value, weights, conv) if isinstance(weights, BinaryWeights) else value
         word = self.target.word_for(conv)
-        signs = np.where(weights.signs, np.int8(1), np.int8(-1)).reshape(conv.out_channels, *conv.kernel, -1)
+        planes = weights.planes if isinstance(weights, WeightPlanes) else (weights,)
+        signed = [(_signs(plane).reshape(conv.out_channels, *conv.kernel, -1), plane) for plane in planes]
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
         self._note_binary(builder, x, values, layer, conv.macs, stored, conv, weights)
-        if is_plain(values, weights):
-            return self.sums.scaled(
-                builder, self.sums.dot(builder, x, values, layer, signs, word), values, weights
-            )
-        result = builder.emit(self.sums.of_parts(builder, x, values, layer, signs, weights, word))
+        if isinstance(weights, BinaryWeights) and is_plain(values, weights):
+            total = self.sums.dot(builder, x, values, layer, signed[0][0], word)
+            return self.sums.scaled(builder, total, values, weights)
+        result = builder.emit(self.sums.of_parts(builder, x, values, layer, signed, word))
         return self._as_known(builder, value, result)
 
     def _as_known(self, builder: relax.BlockBuilder, value: relax.Call, result: relax.Var) -> relax.Var:
@@ -193,7 +200,7 @@ class _Search:
         macs: int,
         stored: int,
         conv: Convolution | None,
-        weights: BinaryWeights,
+        weights: BinaryWeights | WeightPlanes,
     ) -> None:
         """stored: bytes of the weights for one plane of bits."""
         operand = self.numbers.of(builder, x)
@@ -207,14 +214,14 @@ class _Search:
         else:
             notes = [SIGN_NOTE] if values.accident else []
         notes += notes_of_rounding(values)
-        notes += note_of_weights(weights)
+        notes += notes_of_weights(weights)
         self.table.append(
             Layer(
                 name=layer.name,
                 op=layer.op,
                 binarized=True,
                 macs=macs,
-                weight_bytes=stored * planes_in(values),
+                weight_bytes=stored * planes_in(values) * _planes_of(weights),
                 notes="; ".join(notes),
                 geometry=conv,
                 dtype="binary",
@@ -232,7 +239,7 @@ class _Search:
                 value, layer.op, "; ".join(r for r in (values, weights) if isinstance(r, str)), macs, w
             )
             return as_it_was(builder, x, taps, layer)
-        signs = np.where(weights.signs, np.int8(1), np.int8(-1))
+        signs = _signs(weights)
         whole = Convolution(
             layer.batch, layer.height, layer.width, layer.channels, layer.out_channels, layer.kernel
         )
@@ -248,7 +255,8 @@ class _Search:
             if is_plain(values, weights):
                 sums.append(self.sums.dot(builder, x, values, own, chosen, word, part.phase))
             else:
-                sums.append(self.sums.of_parts(builder, x, values, own, chosen, weights, word, part.phase))
+                signed = [(chosen, weights)]
+                sums.append(self.sums.of_parts(builder, x, values, own, signed, word, part.phase))
         stored = int(np.prod(layer.kernel)) * layer.out_channels * -(-layer.channels // 8)
         self._note_binary(builder, x, values, layer, macs, stored, None, weights)
         whole_image = shuffled(builder, layer, sums)
@@ -313,6 +321,23 @@ class _Search:
             )
         )
         return result if scale == 1 else relax.op.multiply(builder.emit(result), relax.const(scale))
+
+
+def _as_planes(weights: np.ndarray, values: Bits) -> WeightPlanes | str | None:
+    """Weights that are sums of signs, or why they are not computed so; None where they are not such sums."""
+    found = weight_planes(weights)
+    if found is None or (sums := planes_in(values) * len(found.planes)) <= MOST_SUMS:
+        return found
+    parts = f"its weights are sums of {len(found.planes)} signs, and its input of {planes_in(values)}"
+    return f"{parts}: {sums} sums of bits, and more than {MOST_SUMS} take as long as one of bytes"
+
+
+def _planes_of(weights: BinaryWeights | WeightPlanes) -> int:
+    return len(weights.planes) if isinstance(weights, WeightPlanes) else 1
+
+
+def _signs(weights: BinaryWeights) -> np.ndarray:
+    return np.where(weights.signs, np.int8(1), np.int8(-1))
 
 
 def _name(value: relax.Call) -> str:

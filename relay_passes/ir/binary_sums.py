@@ -5,6 +5,7 @@ See `find_binary.py` for the algebra.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import TypeGuard
@@ -74,8 +75,9 @@ class BinarySums:
         word: int,
         phase: Phase | None = None,
         of_input: bool = False,
+        weight_plane: int = 0,
     ) -> relax.Expr:
-        """The integer part of one convolution; phase, of_input: see `BinaryConvolution`."""
+        """The integer part of one convolution; the last three: see `BinaryConvolution`."""
         conv = layer.conv
 
         def dot(plane: int) -> relax.Expr:
@@ -89,6 +91,7 @@ class BinarySums:
                 phase=phase,
                 levels=values.levels if isinstance(values, TwoValued) else None,
                 of_input=of_input,
+                weight_plane=weight_plane,
             )
             return builder.emit(
                 call("bibench.binary_convolution", words, relax.const(signs), attributes=binary)
@@ -118,14 +121,18 @@ class BinarySums:
         x: relax.Expr,
         values: Bits,
         layer: Contraction,
-        signs: np.ndarray,
-        weights: BinaryWeights,
+        planes: Sequence[tuple[np.ndarray, BinaryWeights]],
         word: int,
         phase: Phase | None = None,
     ) -> relax.Expr:
-        """The layer's result in float32: the sum over the parts of its operand."""
+        """The layer's result in float32: the sum over the parts of its operand and the planes of its weights,
+        each with their signs int8 [O, KH, KW, C / groups]."""
         parts = values.parts if isinstance(values, Planes) else (values,)
-        results = [self.shifted(builder, x, part, layer, signs, weights, word, phase) for part in parts]
+        results = [
+            self.shifted(builder, x, part, layer, signs, weights, word, phase, k if len(planes) > 1 else 0)
+            for part in parts
+            for k, (signs, weights) in enumerate(planes, 1)
+        ]
         return reduce(lambda a, b: builder.emit(relax.op.add(a, b)), results)
 
     def shifted(
@@ -138,6 +145,7 @@ class BinarySums:
         weights: BinaryWeights,
         word: int,
         phase: Phase | None = None,
+        weight_plane: int = 0,
     ) -> relax.Expr:
         """The layer's result in float32, of {low, high} and of weights alpha s + beta."""
         conv, op = layer.conv, relax.op
@@ -148,7 +156,8 @@ class BinarySums:
             number = builder.emit(op.astype(total, "float32"))
             return builder.emit(op.multiply(number, relax.const(scale.astype(np.float32))))
 
-        result = scaled(self.dot(builder, x, values, layer, signs, word, phase), step * alpha)
+        total = self.dot(builder, x, values, layer, signs, word, phase, weight_plane=weight_plane)
+        result = scaled(total, step * alpha)
         if beta.any():
             channels = 1 if conv.groups == 1 else conv.out_channels
             summing = replace(layer, conv=replace(conv, out_channels=channels))

@@ -6,7 +6,8 @@ from relay_passes.ir.activations import Bits
 from relay_passes.ir.planes import Planes
 from relay_passes.ir.three_valued import ThreeValued
 from relay_passes.ir.two_valued import TwoValued
-from relay_passes.ir.weights import BinaryWeights
+from relay_passes.ir.weight_planes import WeightPlanes
+from relay_passes.ir.weights import FEW_ULPS, BinaryWeights
 
 SIGN_NOTE = "sign(0) is 0 in the source network and +1 here; only an accident of floats is exactly 0 there"
 
@@ -31,7 +32,13 @@ def notes_of_rounding(values: Bits) -> list[str]:
     return [f"its input is {taken} but for rounding in the source, which moves it by {far}"]
 
 
-def note_of_weights(weights: BinaryWeights) -> list[str]:
+def notes_of_weights(weights: BinaryWeights | WeightPlanes) -> list[str]:
+    if isinstance(weights, WeightPlanes):
+        taken = f"its weights take up to {weights.values} values in an output channel"
+        notes = [f"{taken}, in {len(weights.planes)} planes of bits"]
+        if weights.moved > FEW_ULPS:
+            notes.append(f"rounding in the source moves them, by {weights.moved:.2g} of the largest at most")
+        return notes
     if not weights.moved:
         return []
     return [f"rounding in the source moves its weights from +-alpha, by {weights.moved:.2g} of alpha at most"]

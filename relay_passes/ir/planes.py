@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
-import numpy as np
 from tvm import relax
 
 from relay_passes.ir.bound_values import BoundValues
 from relay_passes.ir.rewrite import is_call, is_constant, made_by, shape_of
+from relay_passes.ir.subset_sums import NOTHING, codes_of, subset_sums
 from relay_passes.ir.truth import opposite, truth
 from relay_passes.ir.two_valued import TwoValued, few_values, two_values
 
-MANY_PLANES = 3
-_NOTHING = 2.0**-20  # relative
+MANY_PLANES = 5
+"""Of what is written as a sum of signs."""
+_MANY_BY_VALUE = 3  # of what takes the values of such a sum, which are 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Planes:
 
 
 def planes_of(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues) -> Planes | None:
-    """Of an activation of a few values that so many bits, `MANY_PLANES` at most, add up to; else None.
+    """Of an activation of a few values that a few bits add up to; else None.
 
     It is a sum of two-valued tensors, or takes the values of such a sum: 2 bits are two planes, of which one
     weighs twice as much.
@@ -47,10 +48,10 @@ def planes_of(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValue
     if summed := _summed(builder, expr, numbers):
         return summed
     few = few_values(builder, expr, numbers)
-    if few is None or (found := subset_sums(few.found)) is None:
+    if few is None or (found := subset_sums(few.found, _MANY_BY_VALUE)) is None:
         return None
     (base, scales), values = found, few.found
-    signs = [codes_of(value, base, scales) for value in values]
+    signs = codes_of(values, base, scales)
     parts = []
     for i, scale in enumerate(scales):
         middle = base if i == 0 else 0.0
@@ -59,7 +60,7 @@ def planes_of(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValue
                 middle - scale,
                 middle + scale,
                 index=i + 1,
-                bits=partial(_among, builder, values, [bool(s[i] > 0) for s in signs]),
+                bits=partial(_among, builder, values, (signs[:, i] > 0).tolist()),
             )
         )
     return Planes(tuple(_from_zero(parts)), values, few.moved)
@@ -70,7 +71,7 @@ def _from_zero(parts: list[Plane]) -> list[Plane]:
     correction at borders."""
     least = sum(part.low for part in parts)
     largest = max(part.high - part.low for part in parts)
-    if abs(least) > _NOTHING * largest:
+    if abs(least) > NOTHING * largest:
         return parts
     return [replace(part, low=0.0, high=part.high - part.low) for part in parts]
 
@@ -122,33 +123,3 @@ def _summed(builder: relax.BlockBuilder, expr: relax.Expr, numbers: BoundValues)
         parts.append(Plane(low, high, index=i + 1, bits=bits(term, own, sign)))
     sums = {sum(pick) for pick in product(*((part.low, part.high) for part in parts))}
     return Planes(tuple(parts), tuple(sorted(sums)))
-
-
-def subset_sums(values: Iterable[float]) -> tuple[float, tuple[float, ...]] | None:
-    """(base, scales), the largest scale first, of which each value is base +- scale +- scale ...; None where
-    that takes more than `MANY_PLANES` scales."""
-    ordered = sorted(values, reverse=True)
-    if len(ordered) < 2 or not np.isfinite(ordered).all():
-        return None
-    if len(ordered) == 3:  # one plane for each step; where these are equal, neither needs a correction
-        steps = (ordered[0] - ordered[1]) / 2, (ordered[1] - ordered[2]) / 2
-        return (ordered[0] + ordered[2]) / 2, (max(steps), min(steps))
-    near = _NOTHING * (ordered[0] - ordered[-1])
-    known = np.zeros(1)
-    scales: list[float] = []
-    for value in ordered:
-        below = (ordered[0] - value) / 2
-        if np.abs(known - below).min() > near:
-            if len(scales) == MANY_PLANES:
-                return None
-            scales.append(below)
-            known = np.concatenate([known, known + below])
-    return ordered[0] - sum(scales), tuple(sorted(scales, reverse=True))
-
-
-def codes_of(value: float, base: float, scales: Sequence[float]) -> tuple[int, ...]:
-    """The signs, -1 or 1, with which the scales and the base add up to the value."""
-    return min(
-        product((-1, 1), repeat=len(scales)),
-        key=lambda signs: abs(base + sum(s * c for s, c in zip(signs, scales, strict=True)) - value),
-    )
