@@ -6,7 +6,7 @@ from tvm import relax
 
 from relay_passes.ir.bound_values import BoundValues
 from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, made_by, number, shape_of
-from relay_passes.ir.step_functions import emit_truth
+from relay_passes.ir.step_comparisons import emit_truth
 from relay_passes.ir.two_valued import TwoValued, image, judged, multiplied, two_values, values_of
 
 _ARITHMETIC = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.negative"}
