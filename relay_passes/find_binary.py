@@ -102,7 +102,12 @@ class _Search:
             return self._product(builder, value, shape_of(var))
         if is_call(value, "bibench.named"):
             inner = builder.lookup_binding(value.args[0])
-            kind, weights = inner.op.name.removeprefix("relax.nn."), inner.args[1]
+            kind, weights = inner.op.name.removeprefix("relax.").removeprefix("nn."), inner.args[1]
+            if kind == "matmul":
+                reason = "a product with a vector has no binary kernel"
+                macs = max(int(np.prod(shape_of(arg))) for arg in inner.args)
+                self._note(value, kind, reason, macs, next(filter(is_constant, inner.args), None))
+                return value.args[0]
             if not is_constant(weights):
                 reason = "its weights are computed at run time"
             elif "transpose" in kind and "3d" not in kind:
@@ -267,6 +272,11 @@ class _Search:
     def _product(self, builder: relax.BlockBuilder, value: relax.Call, shape: tuple[int, ...]) -> relax.Expr:
         x, y = value.args
         plain = relax.op.matmul(x, y)
+        if constants := [arg for arg in (x, y) if is_constant(arg)]:
+            reason = "one of its operands is a batch of constant matrices, which has no binary kernel"
+            macs = int(np.prod(shape)) * shape_of(x)[-1]
+            self._note(value, "matmul", reason, macs, constants[0])
+            return plain
         macs = int(np.prod(shape)) * shape_of(x)[-1]
         left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))

@@ -267,6 +267,8 @@ class Comparison:
         expected = self.reference.sums(call.layer.name, tuple(read.codes for read in reads), weights)
         if self.reference.layers[call.layer.name].convolution:
             expected = np.moveaxis(expected, 1, -1)
+        if self.reference.layers[call.layer.name].weights_first:
+            expected = expected.swapaxes(-1, -2)
         if call.of_input:
             expected = expected[..., : sums.shape[-1]]
         if call.phase:

@@ -121,7 +121,7 @@ def in_source(image: np.ndarray, layer: SourceLayer, position: int) -> Read | No
             continue
         if layer.convolution:
             turned = np.moveaxis(image.reshape(extents[0], *extents[2:], extents[1]), -1, 1)
-        elif position == 1 and layer.columns:
+        elif layer.columns and (position == 1 or layer.weights_first):
             turned = image.reshape(*extents[:-2], extents[-1], extents[-2]).swapaxes(-1, -2)
         else:
             turned = image.reshape(extents)
