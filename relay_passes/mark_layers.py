@@ -24,7 +24,7 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.fold_pads import without_pad
-from relay_passes.ir.operators import Contraction, Named, Transposed, attributes_of, call, dense
+from relay_passes.ir.operators import Contraction, Named, Transposed, call, dense
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
 from relay_passes.ir.weights import binary_weights
 from schedules.geometry import Convolution
@@ -43,12 +43,12 @@ def mark_layers(mod: tvm.IRModule, names: Mapping[str, str]) -> tvm.IRModule:
     """names: name_hint of the imported variable -> the name that a user knows."""
 
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-        return _mark(builder, value, names.get(var.name, str(var.name)))
+        return _mark(builder, var, value, names.get(var.name, str(var.name)))
 
     return rewrite(mod, visit)
 
 
-def _mark(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> relax.Expr:
+def _mark(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr, name: str) -> relax.Expr:
     if is_call(value, *CONVOLUTIONS) and not is_constant(value.args[1]):
         return call("bibench.named", builder.emit(value), attributes=Named(name=name))
     if is_call(value, "relax.nn.conv2d") and (value.attrs.data_layout, value.attrs.kernel_layout) == (
@@ -62,7 +62,7 @@ def _mark(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> relax.Ex
     ):
         return _conv1d(builder, value, name)
     if is_call(value, "relax.matmul"):
-        return _product(builder, value, name)
+        return _product(builder, value, name, shape_of(var))
     if is_call(value, "relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose"):
         weights = out_channels_first(value)
         if not isinstance(binary_weights(weights), str) and not why_not_in_parts(value):
@@ -72,27 +72,24 @@ def _mark(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> relax.Ex
     return value
 
 
-def _product(builder: relax.BlockBuilder, value: relax.Call, name: str) -> relax.Expr:
-    """A matrix product: a linear layer where either side is one constant matrix."""
+def _product(builder: relax.BlockBuilder, value: relax.Call, name: str, shape: tuple[int, ...]) -> relax.Expr:
+    """A matrix product: a linear layer where either side is one constant matrix. shape: of the result."""
     op, (x, y) = relax.op, value.args
+    made: relax.Expr
     if (matrix := _matrix(y)) is not None and len(shape_of(x)) <= 4:
         made = _linear(x, matrix.T, name)
-        if len(shape_of(x)) >= len(shape_of(y)):
-            return made
-        whole = (1,) * (len(shape_of(y)) - len(shape_of(x))) + attributes_of(made, Contraction).out_shape
-        return op.reshape(builder.emit(made), whole)
-    if min(len(shape_of(x)), len(shape_of(y))) < 2:
+        alike = len(shape) == len(shape_of(x))
+    elif min(len(shape_of(x)), len(shape_of(y))) < 2:
         return call("bibench.named", builder.emit(value), attributes=Named(name=name))
-    if (matrix := _matrix(x)) is not None and len(shape_of(y)) <= 4:
+    elif (matrix := _matrix(x)) is not None and len(shape_of(y)) <= 4:
         rank = len(shape_of(y))
         turned = [*range(rank - 2), rank - 1, rank - 2]
-        made = builder.emit(_linear(builder.emit(op.permute_dims(y, turned)), matrix, name))
-        result: relax.Expr = op.permute_dims(made, turned)
-        if len(shape_of(x)) > rank:
-            whole = (1,) * (len(shape_of(x)) - rank) + (*shape_of(y)[:-2], len(matrix), shape_of(y)[-1])
-            result = op.reshape(builder.emit(result), whole)
-        return result
-    return call("bibench.product", x, y, attributes=Named(name=name))
+        columns = builder.emit(op.permute_dims(y, turned))
+        made = op.permute_dims(builder.emit(_linear(columns, matrix, name)), turned)
+        alike = len(shape) == rank
+    else:
+        return call("bibench.product", x, y, attributes=Named(name=name))
+    return made if alike else op.reshape(builder.emit(made), shape)
 
 
 def _matrix(w: relax.Expr) -> np.ndarray | None:
