@@ -50,17 +50,21 @@ class Kernel:
                 raise BibenchError(f"The kernel of {self.title} does not compute what its reference does.")
 
 
-def kernels_of(model: Any, example: Any, target: CompileTarget) -> list[Kernel]:
-    """One for each call of a kernel of ours in the network, in order."""
+def kernels_of(model: Any, example: Any, target: CompileTarget, reach: float | None = None) -> list[Kernel]:
+    """One for each call of a kernel of ours in the network, in order. reach: the largest magnitude of what
+    goes into its float layers, which are then computed in int8."""
     imported = import_model(model, example_inputs=(example,))
-    lowered = lower(imported.module, imported.layer_names, target.kernels, chooser(target, None))
+    ranges = None if reach is None else dict.fromkeys(imported.layer_names.values(), reach)
+    lowered = lower(
+        imported.module, imported.layer_names, target.kernels, chooser(target, None), ranges=ranges
+    )
     order = [binding for block in lowered.module["main"].body.blocks for binding in block.bindings]
     definition = {binding.var: binding.value for binding in order}
     records: dict[relax.Var, KernelCall] = {}
     for record in lowered.kernel_calls:
         value = definition[record.outputs[0]]
         records[value.tuple_value if isinstance(value, relax.TupleGetItem) else record.outputs[0]] = record
-    floats = iter([layer for layer in lowered.layers if not layer.binarized])
+    floats = iter([layer for layer in lowered.layers if layer.dtype == "float32"])
     generator = np.random.default_rng(0)
     return [
         _kernel(lowered.module, binding, records.get(binding.var), floats, generator)

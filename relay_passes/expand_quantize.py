@@ -13,8 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.rewrite import dtype_of, is_call, made_by, rewrite
-from relay_passes.ir.two_valued import number
+from relay_passes.ir.rewrite import dtype_of, is_call, made_by, number, rewrite
 
 
 def expand_quantize(mod: tvm.IRModule) -> tvm.IRModule:

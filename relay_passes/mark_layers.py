@@ -3,12 +3,13 @@
     conv2d(x: NCHW, w: OIHW)  ->  permute(bibench.convolution(permute(x), w'), back)    with w': O, KH, KW, I
     conv1d(x: NCW, w: OIW)    ->  the same on [N, W, C], an image whose rows are the batch
     matmul(x, w: [K, N])      ->  bibench.matmul(x, w') where w is a constant            with w': N, K
+    matmul(w: [M, K], x)      ->  permute(bibench.matmul(permute(x), w), back), likewise
     matmul(x, y)              ->  bibench.product(x, y) where both are activations
 
 The permutations stand around every layer here; `sink_transposes` lets them meet and vanish. Transposed
 convolutions are turned so where their weights are +-alpha, and may be computed in bits. Others, 3-D ones, and
-those whose weights are computed at run time have no operator of ours: they keep theirs, and `bibench.named`
-only says how they are called.
+those whose weights are computed at run time, and products with a vector, have no operator of ours: they keep
+theirs, and `bibench.named` only says how they are called.
 
 Requires: a module as imported: one `main`, one dataflow block, static shapes, parameters as constants.
 Ensures: every layer is an operator of ours or stands before a `bibench.named`.
@@ -42,12 +43,12 @@ def mark_layers(mod: tvm.IRModule, names: Mapping[str, str]) -> tvm.IRModule:
     """names: name_hint of the imported variable -> the name that a user knows."""
 
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-        return _mark(builder, value, names.get(var.name, str(var.name)))
+        return _mark(builder, var, value, names.get(var.name, str(var.name)))
 
     return rewrite(mod, visit)
 
 
-def _mark(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> relax.Expr:
+def _mark(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr, name: str) -> relax.Expr:
     if is_call(value, *CONVOLUTIONS) and not is_constant(value.args[1]):
         return call("bibench.named", builder.emit(value), attributes=Named(name=name))
     if is_call(value, "relax.nn.conv2d") and (value.attrs.data_layout, value.attrs.kernel_layout) == (
@@ -61,14 +62,7 @@ def _mark(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> relax.Ex
     ):
         return _conv1d(builder, value, name)
     if is_call(value, "relax.matmul"):
-        x, w = value.args
-        if is_constant(w) and len(shape_of(w)) == 2 and 1 <= len(shape_of(x)) <= 4:
-            turned = relax.const(np.ascontiguousarray(constant_value(w).T))
-            shape = shape_of(x)
-            layer = Contraction(name=name, op="linear", conv=dense(shape, shape_of(w)[1]), rank=len(shape))
-            return call("bibench.matmul", x, turned, attributes=layer)
-        if len(shape_of(x)) >= 2 and len(shape_of(w)) >= 2:
-            return call("bibench.product", x, w, attributes=Named(name=name))
+        return _product(builder, value, name, shape_of(var))
     if is_call(value, "relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose"):
         weights = out_channels_first(value)
         if not isinstance(binary_weights(weights), str) and not why_not_in_parts(value):
@@ -76,6 +70,40 @@ def _mark(builder: relax.BlockBuilder, value: relax.Expr, name: str) -> relax.Ex
     if is_call(value, *CONVOLUTIONS):
         return call("bibench.named", builder.emit(value), attributes=Named(name=name))
     return value
+
+
+def _product(builder: relax.BlockBuilder, value: relax.Call, name: str, shape: tuple[int, ...]) -> relax.Expr:
+    """A matrix product: a linear layer where either side is one constant matrix. shape: of the result."""
+    op, (x, y) = relax.op, value.args
+    made: relax.Expr
+    if (matrix := _matrix(y)) is not None and len(shape_of(x)) <= 4:
+        made = _linear(x, matrix.T, name)
+        alike = len(shape) == len(shape_of(x))
+    elif min(len(shape_of(x)), len(shape_of(y))) < 2:
+        return call("bibench.named", builder.emit(value), attributes=Named(name=name))
+    elif (matrix := _matrix(x)) is not None and len(shape_of(y)) <= 4:
+        rank = len(shape_of(y))
+        turned = [*range(rank - 2), rank - 1, rank - 2]
+        columns = builder.emit(op.permute_dims(y, turned))
+        made = op.permute_dims(builder.emit(_linear(columns, matrix, name)), turned)
+        alike = len(shape) == rank
+    else:
+        return call("bibench.product", x, y, attributes=Named(name=name))
+    return made if alike else op.reshape(builder.emit(made), shape)
+
+
+def _matrix(w: relax.Expr) -> np.ndarray | None:
+    """A constant of two dimensions, but for those of 1 before them."""
+    if not is_constant(w) or len(shape_of(w)) < 2 or set(shape_of(w)[:-2]) - {1}:
+        return None
+    return constant_value(w).reshape(shape_of(w)[-2:])
+
+
+def _linear(x: relax.Expr, weights: np.ndarray, name: str) -> relax.Call:
+    """weights: [N, K]."""
+    shape = shape_of(x)
+    layer = Contraction(name=name, op="linear", conv=dense(shape, len(weights)), rank=len(shape))
+    return call("bibench.matmul", x, relax.const(np.ascontiguousarray(weights)), attributes=layer)
 
 
 def out_channels_first(conv: relax.Call) -> np.ndarray:

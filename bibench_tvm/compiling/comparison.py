@@ -30,10 +30,12 @@ from bibench_tvm.artifact.manifest import LayerVerification
 from bibench_tvm.compiling.operands import (
     TOLERANCE,
     Read,
+    add_up,
     in_source,
     join,
     middle_of,
     of_phase,
+    plane_in_source,
     side_of,
     signs_of,
     two_sides,
@@ -43,7 +45,7 @@ from bibench_tvm.compiling.rounding import Rounding, largest_difference, magnitu
 from bibench_tvm.compiling.sampling import sample_inputs
 from bibench_tvm.importer import Imported, Injection, ReferenceRun
 from relay_passes import Layer
-from relay_passes.find_binary import SIGN_NOTE
+from relay_passes.ir.notes import SIGN_NOTE
 from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.parts.bits import unpack
@@ -103,6 +105,7 @@ class Comparison:
         self.structure = ""
         self.other_program = False
         self._values: dict[tuple[str, int], float] = {}
+        self._added_up: set[str] = set()  # layers whose planes of weights were looked at
         self._weights: dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray | None]] = {}
 
     def add(
@@ -200,6 +203,20 @@ class Comparison:
             self._values[key] = found or 1.0
         return self._values[key]
 
+    def _plane_of_weights(self, call: KernelCall) -> np.ndarray:
+        """The signs of one of several planes in the layout of the source, if its weights are a sum of them
+        all; each output channel with scales of its own, which the outputs are compared for."""
+        name = call.layer.name
+        theirs = self.reference.weights(name)
+        axis = self.reference.layers[name].weight_axis or 0
+        last = np.moveaxis(theirs, axis, 0)
+        if name not in self._added_up:
+            planes = {c.weight_plane: c for c in self.calls if c.layer.name == name and not c.of_input}
+            self._added_up.add(name)
+            if not add_up(last, [plane_in_source(c, last.shape) for c in planes.values()]):
+                self.checks[name].reason = "Its planes of weights do not add up to the source's"
+        return np.moveaxis(plane_in_source(call, last.shape), 0, axis).astype(theirs.dtype)
+
     def _weights_of(self, call: KernelCall) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """(integers in the layout of the source, what they stand for in int8, bool [O]: channels of 0)."""
         if call.layer.name not in self._weights:
@@ -241,12 +258,17 @@ class Comparison:
     def _wrong_sums(self, call: KernelCall, reads: Sequence[Read], sums: np.ndarray) -> int:
         weights, empty = None, None
         if call.weights is not None:
-            weights, _, empty = self._weights_of(call)
+            if call.weight_plane:
+                weights = self._plane_of_weights(call)
+            else:
+                weights, _, empty = self._weights_of(call)
             if call.of_input:
                 weights, empty = np.ones_like(weights), None
         expected = self.reference.sums(call.layer.name, tuple(read.codes for read in reads), weights)
         if self.reference.layers[call.layer.name].convolution:
             expected = np.moveaxis(expected, 1, -1)
+        if self.reference.layers[call.layer.name].weights_first:
+            expected = expected.swapaxes(-1, -2)
         if call.of_input:
             expected = expected[..., : sums.shape[-1]]
         if call.phase:

@@ -88,6 +88,29 @@ def two_sides(weights: np.ndarray) -> np.ndarray:
     return np.sign(flat - np.where(one, 0, (low + high) / 2)).astype(weights.dtype).reshape(weights.shape)
 
 
+def plane_in_source(call: KernelCall, shape: tuple[int, ...]) -> np.ndarray:
+    """The signs that a kernel has for one plane of its weights, int8, in the source's layout [O, C, ...]."""
+    assert call.weights is not None
+    signs = call.weights if call.turned is None else _unturned(call.weights, call.turned)
+    return np.moveaxis(signs, -1, 1).reshape(shape)
+
+
+def _unturned(signs: np.ndarray, turned: np.ndarray) -> np.ndarray:
+    return np.where(turned[:, None, None, None], -signs, signs)
+
+
+def add_up(weights: np.ndarray, planes: Sequence[np.ndarray]) -> bool:
+    """Whether the weights of each output channel, [O, ...], are a sum of these planes, each times a number,
+    and of a number."""
+    for channel, *signs in zip(weights, *planes, strict=True):
+        theirs = channel.ravel().astype(np.float64)
+        design = np.stack([*(s.ravel() for s in signs), np.ones(theirs.size)], 1).astype(np.float64)
+        fitted = design @ np.linalg.lstsq(design, theirs)[0]
+        if np.abs(fitted - theirs).max() > TOLERANCE * np.abs(theirs).max():
+            return False
+    return True
+
+
 def in_source(image: np.ndarray, layer: SourceLayer, position: int) -> Read | None:
     """[N, H, W, C] in the layout of the source's operand; None where the two do not fit."""
     shape = layer.shapes[position]
@@ -98,7 +121,7 @@ def in_source(image: np.ndarray, layer: SourceLayer, position: int) -> Read | No
             continue
         if layer.convolution:
             turned = np.moveaxis(image.reshape(extents[0], *extents[2:], extents[1]), -1, 1)
-        elif position == 1 and layer.columns:
+        elif layer.columns and (position == 1 or layer.weights_first):
             turned = image.reshape(*extents[:-2], extents[-1], extents[-2]).swapaxes(-1, -2)
         else:
             turned = image.reshape(extents)

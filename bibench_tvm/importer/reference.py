@@ -35,8 +35,9 @@ class SourceLayer:
 
     convolution: its operand is [N, C, ...]; else it is a matrix product. shapes: of its activation operands.
     interiors: for each of these, where a tensor lies in it that was padded with zeros for this layer alone,
-    the last padding first. columns: a second activation is [.., K, N], not [.., N, K]. weight_axis: of the
-    output channels, None for a product of two activations.
+    the last padding first. columns: a second operand is [.., K, N], not [.., N, K]. weight_axis: of the
+    output channels, None for a product of two activations. weights_first: of a matrix product, whether they
+    are its first operand.
     """
 
     convolution: bool
@@ -44,6 +45,7 @@ class SourceLayer:
     interiors: tuple[tuple[Interior, ...], ...]
     columns: bool
     weight_axis: int | None
+    weights_first: bool = False
 
 
 @dataclass(frozen=True)

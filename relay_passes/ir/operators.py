@@ -99,7 +99,8 @@ class BinaryConvolution(PackedContraction):
 
     levels: what -1 and +1 stand for in the source, where that is not -a and a. part: of an operand that is a
     sum of two-valued ones, the two values of this one, which `plane` counts from 1. of_input: whether its
-    weights are all +1, and none of the layer's: it adds up the input for weights of alpha s + beta."""
+    weights are all +1, and none of the layer's: it adds up the input for weights of alpha s + beta.
+    weight_plane: of weights that are sums of several planes of signs, which one these are, from 1."""
 
     zero_one: bool = False
     levels: tuple[float, float] | None = None
@@ -107,6 +108,7 @@ class BinaryConvolution(PackedContraction):
     phase: Phase | None = None  # of a transposed convolution, of which this is a part
     plane: int = 0  # of an operand of three values, what is above 0 (1) or below (-1); else see `part`
     part: tuple[float, float] | None = None
+    weight_plane: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

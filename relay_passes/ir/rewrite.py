@@ -98,3 +98,14 @@ def rewrite(mod: tvm.IRModule, visit: Visitor) -> tvm.IRModule:
         if name.name_hint != "main":
             new[name] = function
     return relax.transform.DeadCodeElimination()(new)
+
+
+def number(expr: relax.Expr) -> float | None:
+    """The one number that a constant holds everywhere."""
+    if is_constant(expr):
+        values = constant_value(expr)
+        if values.size and values.dtype != np.bool_ and (values == values.flat[0]).all():
+            return float(values.flat[0])
+    elif hasattr(expr, "value") and isinstance(expr.value, (int, float)):
+        return float(expr.value)
+    return None

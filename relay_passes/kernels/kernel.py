@@ -102,6 +102,11 @@ class KernelCall:
         return self.layer.part if isinstance(self.layer, BinaryConvolution) else None
 
     @property
+    def weight_plane(self) -> int:
+        """0, or of weights that are sums of several planes the one that it has; see `BinaryConvolution`."""
+        return self.layer.weight_plane if isinstance(self.layer, BinaryConvolution) else 0
+
+    @property
     def levels(self) -> tuple[float, float] | None:
         """What -1 and +1 stand for in the source, where that is not -a and a."""
         return self.layer.levels if isinstance(self.layer, BinaryConvolution) else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import trainers
 from bibench_tvm import compile_model
 from bibench_tvm.compiling.operands import two_sides
-from relay_passes import find_binary
+from relay_passes.ir import binary_sums, notes
 
 
 class Values(nn.Module):
@@ -86,22 +86,22 @@ def test_spellings_in_padded_grouped_and_transposed_layers(spelling: str, tmp_pa
     found = compiled(network(lambda: Values(SPELLINGS[spelling], 0.7, 0.2), *layers), tmp_path)
     assert found["passed"], found["reason"]
     noted = spelling in ("sign", "straight through")
-    assert all((find_binary.SIGN_NOTE in layer["notes"]) == noted for layer in found["of layers"].values())
+    assert all((notes.SIGN_NOTE in layer["notes"]) == noted for layer in found["of layers"].values())
 
 
 def broken_table(patch: pytest.MonkeyPatch) -> None:
-    honest = find_binary.inside_sums
+    honest = binary_sums.inside_sums
 
     def broken(*args: Any) -> Any:
         table, *classes = honest(*args)
         table[0, 0, 0] += 1
         return table, *classes
 
-    patch.setattr(find_binary, "inside_sums", broken)
+    patch.setattr(binary_sums, "inside_sums", broken)
 
 
 def sums_of_other_weights(patch: pytest.MonkeyPatch) -> None:
-    honest = find_binary._Search._dot
+    honest = binary_sums.BinarySums.dot
 
     def broken(
         self: Any, builder: Any, x: Any, values: Any, layer: Any, signs: Any, *args: Any, **more: Any
@@ -110,12 +110,12 @@ def sums_of_other_weights(patch: pytest.MonkeyPatch) -> None:
             signs[..., 0] = -1
         return honest(self, builder, x, values, layer, signs, *args, **more)
 
-    patch.setattr(find_binary._Search, "_dot", broken)
+    patch.setattr(binary_sums.BinarySums, "dot", broken)
 
 
 def other_values(patch: pytest.MonkeyPatch) -> None:
-    honest = find_binary._step
-    patch.setattr(find_binary, "_step", lambda values: honest(values) * find_binary.np.float32(1.01))
+    honest = binary_sums.step_of
+    patch.setattr(binary_sums, "step_of", lambda values: honest(values) * binary_sums.np.float32(1.01))
 
 
 @pytest.mark.parametrize("fault", [broken_table, sums_of_other_weights, other_values])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bibench_tvm import compile_model
-from relay_passes.find_binary import STORED_NOTE
+from relay_passes.ir.notes import STORED_NOTE
 from schedules.parts import bit_weights
 
 

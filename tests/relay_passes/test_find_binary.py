@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from relay_passes.find_binary import CONSTANT_NOTE, SIGN_NOTE, find_binary
+from relay_passes.find_binary import find_binary
+from relay_passes.ir.notes import CONSTANT_NOTE, SIGN_NOTE
+from relay_passes.ir.weight_planes import weight_planes
 from relay_passes.mark_layers import mark_layers
 from relay_passes.sink_transposes import sink_transposes
 from schedules.targets.generic import GENERIC
@@ -275,11 +277,24 @@ def test_weights_of_one_magnitude_per_channel(build, run):
     np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5)
 
 
+def test_a_weight_of_0_takes_a_second_plane(build, run):
+    zero = signs(7, 20, 3, 3)
+    zero[4, 3, 2, 1] = 0
+    before = build(lambda emit, x: emit(conv(bit(emit, x), zero)), SHAPE)
+    after, [layer] = find(before)
+    assert layer.notes == "its weights take up to 3 values in an output channel, in 2 planes of bits"
+    assert layer.weight_bytes == 2 * 7 * 9 * 3
+    x = image()
+    np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-5, atol=1e-5)
+
+
 def test_other_weights_have_a_reason(build):
     zero = signs(7, 20, 3, 3)
     zero[4, 3, 2, 1] = 0
+    many = RNG.choice(3.0 ** np.arange(7), (7, 20, 3, 3))
+    many[2, 5] = 0
     for weights, reason in (
-        (zero, "output channel 4 has 3 different values, 0 among them"),
+        (many, "output channel 0 has 7 different values"),
         (RNG.normal(size=(7, 20, 3, 3)), "output channel 0 has 180 different values"),
     ):
         _, [layer] = find(build(lambda emit, x, w=weights: emit(conv(bit(emit, x), w)), SHAPE))
@@ -392,6 +407,54 @@ def test_a_few_values_in_layers_of_any_shape(build, run, operators, seed):
     np.testing.assert_allclose(
         run(after, *inputs)[0], expected, rtol=1e-5, atol=4e-6 * np.abs(expected).max()
     )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_weights_that_are_sums_of_signs_in_layers_of_any_shape(build, run, operators, seed):
+    """Of two or three planes with scales of each channel, and a beta; activations of bits or of sums."""
+    rng = np.random.default_rng(seed)
+    shape, extents, attributes = shape_of_layer(rng)
+    extents = (extents[0], 16, *extents[2:])
+    shape = (shape[0], 16 * attributes["groups"], *shape[2:])
+    column, count = (-1, *[1] * (len(extents) - 1)), 2 + seed % 2
+    weights = np.zeros(extents)
+    for k in range(count):
+        scale = rng.uniform(0.7, 1, extents[0]) / 3**k
+        weights += rng.choice([-1, 1], extents) * scale.reshape(column)
+    weights += (seed % 3 == 0) * rng.normal(size=extents[0]).reshape(column)
+    layer_of = op.nn.conv2d if len(shape) == 4 else op.nn.conv1d
+    yes, no = VALUES[seed % len(VALUES)]
+
+    def body(emit, x):
+        values = bit(emit, x, "greater", yes, no)
+        if seed % 4 == 1:
+            values = emit(op.add(values, bit(emit, x, "greater", 0.4, 0.1, at=0.5)))
+        return emit(layer_of(values, relax.const(weights.astype("float32")), **attributes))
+
+    before = build(body, shape)
+    after, [layer] = find(before)
+    found = len(weight_planes(weights.astype("float32")).planes)
+    assert layer.binarized and f"in an output channel, in {found} planes of bits" in layer.notes, layer
+    assert "bibench.convolution" not in operators(after)
+    x = image(shape)
+    [expected] = run(before, x)
+    np.testing.assert_allclose(run(after, x)[0], expected, rtol=1e-5, atol=4e-6 * np.abs(expected).max())
+
+
+def test_so_many_sums_of_bits_that_bytes_take_no_longer(build):
+    rng = np.random.default_rng(0)
+    scales = 3.0 ** -np.arange(4).reshape(-1, 1, 1, 1, 1)
+    weights = (rng.choice([-1, 1], (4, 7, 20, 3, 3)) * scales).sum(0)
+
+    def body(emit, x):
+        total = bit(emit, x)
+        for i in (1, 2):
+            total = emit(op.add(total, bit(emit, x, yes=0.3**i, no=0.0, at=0.2 * i)))
+        return emit(conv(total, weights))
+
+    _, [layer] = find(build(body, SHAPE))
+    parts = "its weights are sums of 4 signs, and its input of 3"
+    assert layer.reason == f"{parts}: 12 sums of bits, and more than 9 take as long as one of bytes"
 
 
 SIDES = {"+-a": (-0.5, 0.5), "0 and a": (0.5, 0.0), "-a and 0": (-2.0, 0.0)}

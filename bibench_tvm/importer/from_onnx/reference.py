@@ -72,6 +72,9 @@ class OnnxReference:
         transposed = bool(_attribute(node, "transB", 0))
         first = 1 if node.op_type == "ConvTranspose" else 0
         axis = None if weights is None else first if convolution or transposed else -1
+        weights_first = not convolution and weights == 0
+        if weights_first:
+            axis = -1 if _attribute(node, "transA", 0) else -2
         return SourceLayer(
             convolution,
             tuple(
@@ -80,6 +83,7 @@ class OnnxReference:
             tuple(interiors),
             columns=not transposed,
             weight_axis=axis,
+            weights_first=weights_first,
         )
 
     def _interiors(self, tensor: str) -> tuple[Interior, ...]:
@@ -204,10 +208,8 @@ class OnnxReference:
         kept = [a for a in node.attribute if a.name not in ("alpha", "beta")]  # of Gemm
         del node.attribute[:]
         node.attribute.extend(kept)
-        feeds = {
-            name: _turned(given[position], node, position).astype(np.float64)
-            for position, name in enumerate(node.input)
-        }
+        turned = {p: _turned(x, node, p) if p in self.operands[layer] else x for p, x in given.items()}
+        feeds = {name: turned[position].astype(np.float64) for position, name in enumerate(node.input)}
         inputs = [
             helper.make_tensor_value_info(name, TensorProto.DOUBLE, array.shape)
             for name, array in feeds.items()

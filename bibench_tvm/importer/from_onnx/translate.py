@@ -22,7 +22,9 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from bibench_tvm.importer.from_onnx.attributes import Attributes
 from bibench_tvm.importer.from_onnx.dtypes import in_float32, refuse_other_types
+from bibench_tvm.importer.from_onnx.einsum import spell_out_einsum
 from bibench_tvm.importer.from_onnx.expressions import shape_of
+from bibench_tvm.importer.from_onnx.masks import spell_out_masks
 from bibench_tvm.importer.from_onnx.nodes import LAYERS, has_subgraph, name_of
 from bibench_tvm.importer.from_onnx.plain import make_plain, refuse_infinite_operands
 from bibench_tvm.importer.from_onnx.read import read_onnx
@@ -46,6 +48,8 @@ def import_onnx(
     model = read_onnx(path)
     model, batch_notes = with_static_shapes(model, input_shapes, path)
     model, dtype_notes = in_float32(model, path, asked=float32)
+    spell_out_einsum(model)
+    spell_out_masks(model)
     original = onnx.ModelProto()
     original.CopyFrom(model)
     plain = make_plain(model, path)

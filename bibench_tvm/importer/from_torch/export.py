@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,11 @@ def core_program(program: ExportedProgram, name: str) -> ExportedProgram:
     table = torch.export.default_decompositions()
     for whole in (aten.linear.default, aten.matmul.default):
         table.pop(whole, None)
+    table[aten.pad.default] = _padded
+    table[aten.mv.default] = _by_vector
+    table[aten.addmv.default] = lambda x, matrix, vector, *, beta=1, alpha=1: (
+        beta * x + alpha * _by_vector(matrix, vector)
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -100,6 +105,29 @@ def core_program(program: ExportedProgram, name: str) -> ExportedProgram:
         raise ImportFailed(
             f"PyTorch cannot decompose {name} to core operators: {first_line(error)}"
         ) from error
+
+
+def _by_vector(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    return aten.mm(matrix, vector[:, None])[:, 0]
+
+
+def _padded(
+    x: torch.Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> torch.Tensor:
+    """`aten.pad`. PyTorch fills an empty tensor step by step for a circular one: here parts stand side by
+    side."""
+    if mode == "constant":
+        return aten.constant_pad_nd(x, pad, value or 0.0)
+    if mode != "circular":
+        name = {"reflect": "reflection", "replicate": "replication"}[mode]
+        return getattr(aten, f"{name}_pad{len(pad) // 2}d")(x, pad)
+    for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        axis = x.dim() - 1 - i
+        x = x.narrow(axis, max(0, -before), x.shape[axis] - max(0, -before) - max(0, -after))
+        left, right = max(0, before), max(0, after)
+        parts = [x.narrow(axis, x.shape[axis] - left, left), x, x.narrow(axis, 0, right)]
+        x = torch.cat([part for part in parts if part.shape[axis]], axis)
+    return x
 
 
 # ---- the arguments of a module

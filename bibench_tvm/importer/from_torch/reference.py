@@ -84,12 +84,15 @@ class TorchReference:
         axis = None if weights is None else 0 if convolution or node.target is aten.linear.default else -1
         if convolution and node.args[6]:  # transposed
             axis = None if weights is None else 1
+        first = not convolution and weights is not None and weights < self.operands[name][0]
+        axis = -2 if first else axis
         return SourceLayer(
             convolution,
             tuple(tuple(x.meta["val"].shape) for x in operands),
             tuple(_interiors(x) for x in operands),
             columns=node.target is not aten.linear.default,
             weight_axis=axis,
+            weights_first=first,
         )
 
     def __call__(

@@ -18,6 +18,7 @@ from bibench_tvm import compile_model
 from bibench_tvm.compiling import compiler
 from bibench_tvm.importer import Imported, import_model, source
 from relay_passes import find_binary, fold_thresholds, quantize_float_layers
+from relay_passes.ir import binary_sums
 from relay_passes.kernels import binary_convolution, float_layer
 from schedules.parts import borders, epilogue
 
@@ -70,9 +71,9 @@ def scale(patch: Patch) -> None:
 
 
 def inverted_activation(patch: Patch) -> None:
-    honest = find_binary.truth
-    opposite = lambda builder, *args: builder.emit(find_binary.relax.op.logical_not(honest(builder, *args)))  # noqa: E731
-    patch.setattr(find_binary, "truth", opposite)
+    honest = binary_sums.truth
+    opposite = lambda builder, *args: builder.emit(binary_sums.relax.op.logical_not(honest(builder, *args)))  # noqa: E731
+    patch.setattr(binary_sums, "truth", opposite)
 
 
 # ---- in packed constants

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax
 
-from relay_passes.ir.step_functions import Steps, Values, step_function, to_floats, to_ordinals
+from relay_passes.ir.ordinals import to_floats, to_ordinals
+from relay_passes.ir.step_functions import Steps, Values, step_function
 
 CHANNELS = 3
 ANYWHERE = (True, True, "common")

@@ -201,6 +201,18 @@ CASES = {
     "tile": ("y = Tile(x, r)", IMAGE, dict(r=np.array([1, 2, 1, 3]))),
     "sum": ("y = Sum(x, a, x)", IMAGE, dict(a=w(3, 1, 1))),
     "einsum": ('y = Einsum<equation="bchw,bdhw->bcd">(x, x)', IMAGE, {}),
+    "einsum of weights": ('y = Einsum<equation="bchw, cd -> bdwh">(x, w)', IMAGE, dict(w=w(3, 5))),
+    "einsum of weights first": ('y = Einsum<equation="dc,bchw->bhdw">(w, x)', IMAGE, dict(w=w(5, 3))),
+    "einsum without an arrow": ('y = Einsum<equation="abcd,bd">(x, w)', IMAGE, dict(w=w(3, 11))),
+    "einsum of a diagonal": ('y = Einsum<equation="bchw,bcww->bch">(x, x)', (2, 3, 4, 4), {}),
+    "einsum of one": ('y = Einsum<equation="bchw->bw">(x)', IMAGE, {}),
+    "outer einsum": ('y = Einsum<equation="bchw,c->bchw">(x, w)', IMAGE, dict(w=w(3))),
+    "a number put where a mask is true": (
+        "m = Greater(x, z) p = NonZero(m) i = Transpose<perm=[1,0]>(p) f = Reshape(m, l) k = Cast<to=7>(f) "
+        "n = ReduceSum(k) e = Expand(v, n) u = Reshape(e, l) y = ScatterND(x, i, u)",
+        IMAGE,
+        dict(z=np.float32(0), v=np.float32(1.5), l=np.array([-1])),
+    ),
     "cumulative sum": ("y = CumSum<reverse=1>(x, a)", IMAGE, dict(a=np.int64(1))),
     "pad of axes": (
         "y = Pad(x, p, , a)", IMAGE, dict(p=np.array([1, 2, 0, 1]), a=np.array([-1, 2]), opset=18),

@@ -1,0 +1,120 @@
+"""`python -m benchmarks.few_bits`: a layer of one bit, of two bits as planes, and of int8, on 64-bit Arm.
+
+Executed instructions under QEMU, exact, for each 1000 products of the layer; `sums` is what multiplies, with
+its write-back, `layer` all from floats to floats, channels last. Judge the factors by both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from benchmarks import shapes
+from benchmarks.shapes import LAYERS, Shape, chosen
+from benchmarks.tables import show
+from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
+from bibench_tvm.cli.errors import BibenchError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+INT8 = "int8"
+RANGE = 4.0  # of the activations in int8, which changes no instruction
+# What is counted -> bits of the activations and of the weights; int8 has its own kernel.
+KINDS = {"1 bit": (1, 1), "2-bit activations": (2, 1), "2 bits": (2, 2), INT8: (8, 8)}
+TARGETS = "rpi4b,rpi5"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def few_bits_command(
+    layers: Annotated[str, typer.Option(help="Of A, B, C and D.")] = "B,C",
+    targets: Annotated[str, typer.Option(help="Boards, whose processor is emulated.")] = "rpi4b",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Count the instructions of layers of one bit, two bits and int8 on an emulated processor."""
+    with reporting(as_json=as_json, debug=debug):
+        from rpc.emulation.qemu import EmulationFailed
+        from rpc.missing import EmulationUnavailable
+
+        report: dict[str, Any] = {}
+        try:
+            for target in chosen("board", targets, tuple(TARGETS.split(","))):
+                for name in chosen("layer", layers, tuple(LAYERS)):
+                    for kind in KINDS:
+                        with phase(f"{target}, layer {name}, {kind}: counting"):
+                            counted = _count(LAYERS[name], kind, target)
+                        report.setdefault(target, {}).setdefault(name, {})[kind] = counted
+        except (EmulationUnavailable, EmulationFailed) as problem:
+            raise BibenchError(str(problem)) from None
+        _print(report)
+        if as_json:
+            print_json(report)
+
+
+def layer_of(shape: Shape, kind: str) -> nn.Module:
+    """Floats in and floats out, channels last; the same weights each time."""
+    import torch
+    from torch import nn
+
+    activations, weights = KINDS[kind]
+
+    class Quantized(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return quantizer(activations)(x)
+
+    layer: Any = shapes.float_layer(shape)
+    if kind == INT8:
+        return shapes.channels_last(layer)
+    with torch.no_grad():
+        layer.weight.copy_(quantizer(weights)(layer.weight / layer.weight.abs().max() + 0.5) * 2 - 1)
+    return shapes.channels_last(nn.Sequential(Quantized(), layer))
+
+
+def quantizer(bits: int) -> Callable[[Tensor], Tensor]:
+    """DoReFa's, to 2 ** bits values from 0 to 1; one bit is -1 or 1."""
+    import torch
+
+    if bits == 1:
+        return lambda x: torch.where(x >= 0, 1.0, -1.0)
+    most = 2**bits - 1
+    return lambda x: torch.round(torch.clamp(x, 0, 1) * most) / most
+
+
+def _count(shape: Shape, kind: str, target_name: str) -> dict[str, float]:
+    """Executed instructions for each 1000 products of the layer, however many planes of bits it has."""
+    from benchmarks.emulated_kernel import executed_instructions
+    from benchmarks.kernels import kernels_of
+    from bibench_tvm.compiling.processors import resolve_target
+
+    target = resolve_target(target_name)
+    x = shapes.example(shape).permute(0, 2, 3, 1).contiguous()
+    kernels = kernels_of(layer_of(shape, kind), x, target, RANGE if kind == INT8 else None)
+    macs = max(kernel.macs for kernel in kernels)
+    found = {True: 0.0, False: 0.0}
+    for kernel in kernels:
+        executed = executed_instructions(kernel, target)
+        found[kernel.binary] += 1000 * sum(i.count for i in executed) / macs
+    return {"kernels": len(kernels), "sums": found[True], "layer": found[True] + found[False]}
+
+
+def _print(report: dict[str, Any]) -> None:
+    for target, layers in report.items():
+        table = Table(title=f"Executed instructions per 1000 products, {target}")
+        for column in ("layer", "in", "kernels", "sums", "whole layer", "int8's sums", "int8's layer"):
+            table.add_column(column, justify="right")
+        for name, kinds in layers.items():
+            for kind, figures in kinds.items():
+                times = [f"{kinds[INT8][what] / figures[what]:.1f} times" for what in ("sums", "layer")]
+                counts = [f"{figures[what]:.1f}" for what in ("sums", "layer")]
+                table.add_row(name, kind, str(figures["kernels"]), *counts, *times)
+        show(table)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks.few_bits")
