@@ -1,5 +1,5 @@
-"""A convolution or dense layer in float32: depthwise, by Winograd's method for a network's input or inside it,
-or in tiles, its weights as floats or in bits."""
+"""A convolution or dense layer in float32: depthwise, by Winograd for a network's input or inside it, or in
+tiles, its weights as floats or in bits."""
 
 from __future__ import annotations
 
