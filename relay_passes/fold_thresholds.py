@@ -141,7 +141,9 @@ def _link(value: Any) -> _Link | None:
 
 def _prelu(builder: relax.BlockBuilder, value: Any) -> _Link | None:
     """where(x > 0, x * above, x * below), of which either factor may be left out."""
-    condition = made_by(builder, value.args[0]) if is_call(value, "relax.where") else None
+    if not is_call(value, "relax.where"):
+        return None
+    condition = made_by(builder, value.args[0])
     if not is_call(condition, "relax.greater", "relax.greater_equal"):
         return None
     x, zero = condition.args
