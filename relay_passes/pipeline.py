@@ -121,6 +121,7 @@ def finish(
             relax.transform.FoldConstant(),
             relax.transform.FuseOps(),
             relax.transform.FuseTIR(),
+            relax.transform.RewriteDataflowReshape(),  # scheduled, one is not known for what it is any more
             relax.transform.DeadCodeElimination(),
         ]
     )
