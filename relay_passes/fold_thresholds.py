@@ -11,6 +11,8 @@ wrong: a negative scale makes f fall; a scale of 0 makes it constant; a threshol
 reach puts T at an end of the range, and the bit is always 1 or always 0. In each case the folded bit is the
 bit that the float chain gives, for every d.
 
+A PReLU of two slopes that are nowhere negative is one link of the chain: 0 at 0, and rising on both sides.
+
 Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes before it rises for every channel.
 
 Requires: packings of truths, as `find_binary` leaves them, with the operators between in the order of the
@@ -20,6 +22,7 @@ Ensures: a packing that can read integers does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +53,12 @@ _MONOTONE = {
 
 @dataclass(frozen=True)
 class _Link:
-    """One operator of the chain: which operand carries the chain, and what the others hold per channel."""
+    """One operator of the chain, or several that are one function of what the chain carries to them.
 
-    call: relax.Call
-    position: int
-    constants: tuple[np.ndarray | None, ...]
+    compute: of an array whose last axis is the channel's."""
+
+    source: relax.Expr
+    compute: Callable[[np.ndarray], np.ndarray]
 
 
 def fold_thresholds(mod: tvm.IRModule) -> tvm.IRModule:
@@ -107,16 +111,18 @@ def _chain(
             pool, expr = value, value.args[0]
             segments.append([])
             continue
-        link = _link(value)
-        if link is None or shape_of(link.call.args[link.position]) != shape_of(expr):
+        link = _prelu(builder, value) or _link(value)
+        if link is None or shape_of(link.source) != shape_of(expr):
             return None
         segments[-1].append(link)
-        expr = link.call.args[link.position]
+        expr = link.source
 
 
 def _link(value: Any) -> _Link | None:
     if is_call(value, "relax.astype") and "float" in str(value.attrs.dtype):
-        return _Link(value, 0, (None,))
+        return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
+    if is_call(value, "relax.nn.leakyrelu") and float(value.attrs.alpha) >= 0:
+        return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
     if not is_call(value, *_MONOTONE) and not (
         is_call(value, "relax.divide") and is_constant(value.args[1]) and constant_value(value.args[1]).all()
     ):
@@ -127,10 +133,39 @@ def _link(value: Any) -> _Link | None:
         c is not None and not np.isfinite(c.astype(np.float64)).all() for c in constants
     ):
         return None
-    position = moving[0]
-    if not isinstance(value.args[position], relax.Var):
+    source = value.args[moving[0]]
+    if not isinstance(source, relax.Var):
         return None
-    return _Link(value, position, tuple(constants))
+    return _Link(source, lambda x: evaluate_operator(value, [x if c is None else c for c in constants]))
+
+
+def _prelu(builder: relax.BlockBuilder, value: Any) -> _Link | None:
+    """where(x > 0, x * above, x * below), of which either factor may be left out."""
+    if not is_call(value, "relax.where"):
+        return None
+    condition = made_by(builder, value.args[0])
+    if not is_call(condition, "relax.greater", "relax.greater_equal"):
+        return None
+    x, zero = condition.args
+    bound = _per_channel(zero)
+    if not isinstance(x, relax.Var) or dtype_of(x) != "float32" or bound is None or bound.any():
+        return None
+    above, below = (_slope(builder, side, x) for side in value.args[1:])
+    if above is None or below is None:
+        return None
+    return _Link(x, lambda numbers: np.where(numbers > 0, numbers * above, numbers * below))
+
+
+def _slope(builder: relax.BlockBuilder, side: relax.Expr, x: relax.Var) -> np.ndarray | None:
+    """[C] or [1]: what x is multiplied with; None where it is not, or falls somewhere."""
+    if side.same_as(x):
+        return np.ones(1, np.float32)
+    made = made_by(builder, side)
+    if not is_call(made, "relax.multiply"):
+        return None
+    factors = [_per_channel(arg) for arg in made.args if not arg.same_as(x)]
+    slope = factors[0] if len(factors) == 1 else None
+    return slope if slope is not None and np.isfinite(slope).all() and (slope >= 0).all() else None
 
 
 def _per_channel(arg: relax.Expr) -> np.ndarray | None:
@@ -146,9 +181,9 @@ def _per_channel(arg: relax.Expr) -> np.ndarray | None:
 def _values(links: list[_Link], d: np.ndarray) -> list[np.ndarray]:
     """What each link of the chain gives at one integer per channel, the integers first."""
     values = [d.astype(np.int32)]
-    for link in links:
-        operands = [values[-1] if c is None else c for c in link.constants]
-        values.append(evaluate_operator(link.call, operands))
+    with np.errstate(all="ignore"):
+        for link in links:
+            values.append(link.compute(values[-1]))
     return values
 
 

@@ -1,7 +1,8 @@
 """Let what writes packed activations write them between the zeros that the convolutions reading them need.
 
 The halo of a packed tensor is the widest padding of its readers; a reader with less starts further in. A
-product of two activations reads none. An int8 convolution reads up to three bytes further than it needs.
+product of two activations reads none. An int8 convolution reads up to three bytes further than it needs. Each
+part of what is packed in parts has the halo of the whole.
 
 Requires: halos of 0.
 Ensures: a packed tensor has the widest halo of its readers, and each reader says the same one.
@@ -15,8 +16,7 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.operators import Int8Convolution, Pack, PackedContraction, attributes_of, call
-from relay_passes.ir.rewrite import bindings, is_call, rewrite
-from schedules.parts.bits import Packing
+from relay_passes.ir.rewrite import bindings, is_call, made_by, rewrite
 
 CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution")
 Halo = tuple[int, int, int, int]
@@ -28,25 +28,35 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
         if is_call(binding.value, *CONVOLUTIONS):
             words = binding.value.args[0]
             halos[words] = _widest(halos.get(words, (0, 0, 0, 0)), _read_halo(binding.value))
-    grown: dict[relax.Expr, Packing] = {}
+    grown: dict[relax.Expr, Halo] = {}
     bare: dict[relax.Expr, relax.Expr] = {}
 
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-        if is_call(value, "bibench.pack") and var in halos:
-            pack = attributes_of(value, Pack)
-            packing = replace(pack.packing, halo=halos[var])
-            new = builder.emit(call("bibench.pack", *value.args, attributes=replace(pack, packing=packing)))
-            grown[new] = packing
+        if is_call(value, "bibench.pack", "relax.concat") and var in halos:
+            new = builder.emit(_with_halo(builder, value, halos[var]))
+            grown[new] = halos[var]
             bare[new] = builder.emit(value) if any(halos[var]) else new  # vanishes where nothing reads it
             return new
         if is_call(value, "bibench.binary_product", "bibench.sign_sums"):
             return relax.Call(value.op, [bare.get(a, a) for a in value.args], value.attrs)
         if is_call(value, *CONVOLUTIONS):
-            layer = replace(attributes_of(value, PackedContraction), packing=grown[value.args[0]])
+            layer = attributes_of(value, PackedContraction)
+            layer = replace(layer, packing=replace(layer.packing, halo=grown[value.args[0]]))
             return call(value.op.name, *value.args, attributes=layer)
         return value
 
     return rewrite(mod, visit)
+
+
+def _with_halo(builder: relax.BlockBuilder, value: relax.Call, halo: Halo) -> relax.Call:
+    """A packing, or a concatenation of packings."""
+    if is_call(value, "relax.concat"):
+        parts = [made_by(builder, part) for part in value.args[0].fields]
+        return relax.op.concat([builder.emit(_with_halo(builder, part, halo)) for part in parts], 3)
+    pack = attributes_of(value, Pack)
+    return call(
+        "bibench.pack", *value.args, attributes=replace(pack, packing=replace(pack.packing, halo=halo))
+    )
 
 
 def _widest(one: Halo, other: Halo) -> Halo:

@@ -17,6 +17,7 @@ from relay_passes.ir.operators import ATTRIBUTES, Contraction, attributes_of
 from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant, substitute
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
 from relay_passes.kernels.binary_product import lower_binary_product
+from relay_passes.kernels.concatenate import joining_kernel
 from relay_passes.kernels.epilogue import epilogue_of, in_order
 from relay_passes.kernels.extremum import extremum_of
 from relay_passes.kernels.float_layer import lower_float_layer
@@ -136,11 +137,13 @@ class _Lowering:
             ("transpose", turning_kernel(value, self.target)),
             ("sign_sums", summing_kernel(value)),
             ("extremum", extremum_of(value)),
+            ("concatenate", joining_kernel(value, self.target)),
         ):
             if kernel:
-                function = shared_or_serial(kernel[0], self.target, None, binary=False)
+                function, written, *read = kernel
+                function = shared_or_serial(function, self.target, None, binary=False)
                 gvar = self.builder.add_func(function, name)
-                value = relax.call_tir(gvar, [value.args[0]], kernel[1])
+                value = relax.call_tir(gvar, read[0] if read else [value.args[0]], written)
         self.env[var] = self.builder.emit(value)
 
     def _lower(self, group: Group) -> None:

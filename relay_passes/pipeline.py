@@ -26,6 +26,7 @@ from relay_passes.quantize_float_layers import quantize_float_layers
 from relay_passes.return_float_inputs import return_float_inputs
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
+from relay_passes.split_concats import split_concats
 from schedules.records.kernel_task import KernelTask
 from schedules.targets.kernel_target import KernelTarget, Tile
 
@@ -86,6 +87,7 @@ def lower(
     module = _through(
         module,
         watch,
+        ("split_concats", split_concats),
         ("fold_thresholds", fold_thresholds),
         ("grow_halos", grow_halos),
         ("merge_scales", merge_scales),
@@ -119,6 +121,7 @@ def finish(
             relax.transform.FoldConstant(),
             relax.transform.FuseOps(),
             relax.transform.FuseTIR(),
+            relax.transform.RewriteDataflowReshape(),  # scheduled, one is not known for what it is any more
             relax.transform.DeadCodeElimination(),
         ]
     )

@@ -44,7 +44,21 @@ _NCHW_FROM_NHWC: Order = (0, 3, 1, 2)
 
 
 def sink_transposes(mod: tvm.IRModule) -> tvm.IRModule:
-    return rewrite(mod, _visit)
+    return rewrite(rewrite(mod, _visit), _without_moves)
+
+
+def _without_moves(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+    """A permutation of axes of 1 moves nothing in memory, and is one only until all of them are sunk."""
+    source = _source(builder, value)
+    if source is None:
+        return value
+    before, order = source
+    shape = shape_of(before)
+    if [axis for axis in order if shape[axis] != 1] != [
+        axis for axis in range(len(shape)) if shape[axis] != 1
+    ]:
+        return value
+    return relax.op.reshape(before, tuple(shape[axis] for axis in order))
 
 
 def _source(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Expr, Order] | None:
@@ -52,7 +66,7 @@ def _source(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Expr, 
     value = made_by(builder, expr)
     if not is_call(value, "relax.permute_dims"):
         return None
-    rank = len(shape_of(expr))
+    rank = len(shape_of(value.args[0]))
     axes = value.attrs.axes
     order = tuple(int(a) % rank for a in axes) if axes is not None else tuple(reversed(range(rank)))
     return value.args[0], order
@@ -68,9 +82,6 @@ def _permuted(builder: relax.BlockBuilder, expr: relax.Expr, order: Order) -> re
         return expr
     if is_constant(expr):
         return relax.const(np.ascontiguousarray(constant_value(expr).transpose(order)))
-    shape = shape_of(expr)
-    if [a for a in order if shape[a] != 1] == [a for a in range(len(shape)) if shape[a] != 1]:
-        return builder.emit(relax.op.reshape(expr, tuple(shape[a] for a in order)))  # nothing moves in memory
     return builder.emit(relax.op.permute_dims(expr, list(order)))
 
 

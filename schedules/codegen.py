@@ -12,7 +12,7 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import tirx
+from tvm import relax, tirx
 
 # Bytes, of one buffer and of all those of a kernel: a thread has 128 KB of stack where it has least (musl).
 STACK_OF_BUFFER = 4 << 10
@@ -26,7 +26,27 @@ def generate_code(module: tvm.IRModule, target: tvm.target.Target) -> Any:
     """The executable of a module whose kernels have their schedules."""
     # Shapes are static and checked at the door; a check in each kernel is 5 KB each and no safer.
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
-        return tvm.compile(module, target=target, tir_pipeline=_PIPELINE)
+        return tvm.compile(module, target=target, relax_pipeline=_VIRTUAL_MACHINE, tir_pipeline=_PIPELINE)
+
+
+# TVM's own, but for `reshape`: it would make kernels, which copy, of what are views of one tensor.
+_VIRTUAL_MACHINE = tvm.transform.Sequential(
+    [
+        relax.backend.DispatchSampling(),
+        relax.backend.DispatchSortScan(),
+        relax.transform.LegalizeOps(skip_ops=["relax.reshape"]),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+)
 
 
 @tirx.transform.prim_func_pass(opt_level=0, name="keep_scratch_on_stack")

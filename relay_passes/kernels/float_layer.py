@@ -1,5 +1,5 @@
-"""A convolution or dense layer in float32: depthwise, by Winograd, or in tiles, its weights as floats or in
-bits."""
+"""A convolution or dense layer in float32: depthwise, by Winograd for a network's input or inside it, or in
+tiles, its weights as floats or in bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay_passes.ir.rewrite import constant_value, shape_of
 from relay_passes.ir.weights import TwoLevels
 from relay_passes.kernels.kernel import Kernel, Site, Tunable
 from relay_passes.kernels.stored_weights import in_bits, may_read_planes
-from schedules.kernels import depthwise, winograd
+from schedules.kernels import depthwise, winograd, winograd_inside
 from schedules.kernels.convolution import float_convolution
 from schedules.parts.bit_weights import FLOATS, store_in_bits
 from schedules.parts.weights import lay_out
@@ -26,6 +26,7 @@ def lower_float_layer(site: Site) -> Kernel:
     weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
     planes = site.planes if may_read_planes(conv) else None
     fast = target.winograd_tile(conv) if winograd.saves_products(conv) else None
+    inside = target.winograd_tile(conv) if winograd_inside.is_faster(conv, target) else None
     writes_planes = any(output.planar for output in site.epilogue.outputs)
     stored = in_bits(weights, conv, target)
     name = "float_dense" if layer.op == "linear" else "float_convolution"
@@ -38,6 +39,10 @@ def lower_float_layer(site: Site) -> Kernel:
         function = winograd.winograd_convolution(conv, fast, target, site.epilogue)
         transformed = winograd.transform_weights(weights.transpose(0, 3, 1, 2), conv)
         arguments = [planes, relax.const(lay_out(transformed, 1, fast)), *site.operands]
+    elif inside is not None and planes is None and not writes_planes and not isinstance(stored, TwoLevels):
+        function = winograd_inside.winograd_inside(conv, inside, target, site.epilogue)
+        transformed = winograd_inside.transform_weights(weights)
+        arguments = [x, relax.const(lay_out(transformed, 1, inside)), *site.operands]
     else:
         planar = planes is not None
         source = planes if planar else x

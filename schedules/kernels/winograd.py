@@ -4,16 +4,7 @@ OUTPUTS neighbours of a row, y[j] = sum_k g[k] x[j + k] with k < taps, are found
 products instead of OUTPUTS * taps (Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray,
 Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4, in one dimension):
 
-    y = A^T [(G g) * (B^T x)]
-
-The matrices are those of Toom and Cook. The product of two polynomials with `taps` and OUTPUTS coefficients
-is known from its values at n - 1 points a_i and from its leading coefficient, its value "at infinity".
-Lagrange's interpolation gives the coefficients back, and the transpose of that algorithm makes the sums
-above. With N_i = prod_{k != i} (a_i - a_k),
-
-    A^T[j, i] = a_i^j        G[i, k] = a_i^k / N_i        B^T[i] = coefficients of prod_{k != i} (x - a_k)
-
-and at infinity unit vectors in A^T and G, and the coefficients of prod_k (x - a_k) in B^T.
+    y = A^T [(G g) * (B^T x)]        (toom_cook.py has the matrices)
 
 A stride s along the rows makes s convolutions of stride 1, one for each phase of the taps, k = s i + phase,
 whose products at a point are added up before A^T. So the sums at one point are a product of matrices,
@@ -24,9 +15,7 @@ channels the method is the direct one: a row of the input is transformed once fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,6 +27,7 @@ from schedules.geometry import Convolution
 from schedules.parts.emit import each, flat, load, spread, store
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.tiling import split_row
+from schedules.parts.toom_cook import matrices, outputs_from, values_at
 from schedules.parts.weights import Block, full_and_rest
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 from schedules.targets.kernel_target import KernelTarget, Tile
@@ -45,40 +35,9 @@ from schedules.targets.kernel_target import KernelTarget, Tile
 # Of the sizes tried, the fastest whose rounding errors are still about twice those of the direct method.
 OUTPUTS = 4
 MOST_TAPS = 5
-# Of small fractions those that round best. A pair +-a shares half of its work.
-PAIRS = (Fraction(1), Fraction(1, 2), Fraction(2))
 # What a band of output rows reads stays in the cache; the bands keep the cores of a board busy alike.
 ROWS_OF_BAND = 8
 CORES = 4
-
-Matrix = list[list[Fraction]]
-
-
-def points(count: int) -> list[Fraction]:
-    """The finite ones, pair by pair, and 0 where their number is odd."""
-    return [sign * a for a in PAIRS[: count // 2] for sign in (1, -1)] + [Fraction(0)] * (count % 2)
-
-
-def matrices(taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """A^T [OUTPUTS, n], G [n, taps] and B^T [n, n], exactly."""
-    at = points(OUTPUTS + taps - 2)
-    others = [[b for b in at if b != a] for a in at]
-
-    def polynomial(roots: list[Fraction]) -> list[Fraction]:
-        """Coefficients of prod (x - root), from that of x^0 on."""
-        made = [Fraction(1)]
-        for root in roots:
-            made = [a - root * b for a, b in zip([Fraction(0), *made], [*made, Fraction(0)], strict=True)]
-        return made
-
-    def last(extent: int) -> list[Fraction]:
-        return [Fraction(0)] * (extent - 1) + [Fraction(1)]
-
-    output = [[*(a**j for a in at), end] for j, end in enumerate(last(OUTPUTS))]
-    scales = [prod(a - b for b in rest) for a, rest in zip(at, others, strict=True)]
-    kernel = [[a**k / scale for k in range(taps)] for a, scale in zip(at, scales, strict=True)]
-    values = [[*polynomial(rest), Fraction(0)] for rest in others]
-    return output, [*kernel, last(taps)], [*values, polynomial(at)]
 
 
 def taps_of(conv: Convolution) -> int:
@@ -98,7 +57,7 @@ def transform_weights(weights: np.ndarray, conv: Convolution) -> np.ndarray:
     out_channels, channels, rows, columns = weights.shape
     filled = np.zeros((out_channels, channels, rows, taps * phases))
     filled[..., :columns] = weights
-    kernel = np.asarray(matrices(taps)[1], np.float64)
+    kernel = np.asarray(matrices(taps, OUTPUTS)[1], np.float64)
     made = np.einsum("pk,ochks->ophcs", kernel, filled.reshape(out_channels, channels, rows, taps, phases))
     return made.reshape(out_channels, len(kernel), rows, channels * phases).astype(np.float32)
 
@@ -274,7 +233,7 @@ class _Band:
     def transform(self, y: Any, c: Any) -> None:
         """Row y of what the band reads, channel c: its values at the points."""
         plan, conv, lanes = self.plan, self.plan.conv, self.plan.lanes
-        _, _, values_of = matrices(taps_of(conv))
+        _, _, values_of = matrices(taps_of(conv), OUTPUTS)
         row = self.first * conv.strides[0] + y - conv.padding[0]
         _clear(self.columns, lanes)
         with T.If(tirx.all(row >= 0, row < conv.height)), T.Then():
@@ -286,7 +245,7 @@ class _Band:
             first_of = [k % plan.span * plan.reach + k // plan.span for k in taps]
             read = [T.Bind(load(self.columns, k + v * lanes, lanes)) for k in first_of]
             step = (y * conv.channels + c) * plan.phases + phase
-            for p, value in enumerate(_values(values_of, read, lanes)):
+            for p, value in enumerate(values_at(values_of, read, lanes)):
                 store(self.values, plan.row_of_values(p, step) + v * lanes, lanes, value)
 
         for phase in range(plan.phases):
@@ -339,14 +298,14 @@ class _Band:
     def _write(self, row: _Row, t: Any, x: Any) -> None:
         """The outputs of tile t of `products`, which begin at column x."""
         plan, lanes, width = self.plan, self.plan.lanes, row.block.width
-        output, _, _ = matrices(taps_of(plan.conv))
+        output, _, _ = matrices(taps_of(plan.conv), OUTPUTS)
         # The epilogue reads them from memory, so that its loops need not be unrolled.
         settled = T.alloc_buffer((OUTPUTS * width,), "float32", scope="local")
 
         def of_vector(v: Any) -> None:
             where = [plan.products_at(p, t) + v * lanes for p in range(plan.points)]
             read = [T.Bind(load(self.products, w, lanes)) for w in where]
-            for j, value in enumerate(_outputs(output, read, lanes)):
+            for j, value in enumerate(outputs_from(output, read, lanes)):
                 store(settled, j * width + v * lanes, lanes, value)
 
         each(width // lanes, of_vector)
@@ -384,38 +343,3 @@ def _sort_columns(pixels: tirx.Buffer, start, columns: tirx.Buffer, conv: Convol
     for position in range(left, end):
         if not first <= position // span < last:
             copy(position // span, position % span)
-
-
-def _weighted(coefficients: list[Fraction], values: list[Any], lanes: int) -> Any:
-    terms = [
-        value if coefficient == 1 else value * spread(tirx.const(float(coefficient), "float32"), lanes)
-        for coefficient, value in zip(coefficients, values, strict=True)
-        if coefficient
-    ]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
-
-
-def _values(rows: Matrix, read: list[Any], lanes: int) -> list[Any]:
-    """B^T x. The rows of a pair are even and odd polynomials, added and subtracted."""
-    paired = len(rows) - 1 - (len(rows) - 1) % 2
-    made = []
-    for plus, minus in zip(rows[:paired:2], rows[1:paired:2], strict=True):
-        even = [(a + b) / 2 for a, b in zip(plus, minus, strict=True)]
-        odd = [(a - b) / 2 for a, b in zip(plus, minus, strict=True)]
-        same, other = T.Bind(_weighted(even, read, lanes)), T.Bind(_weighted(odd, read, lanes))
-        made += [same + other, same - other]
-    return made + [_weighted(row, read, lanes) for row in rows[paired:]]
-
-
-def _outputs(rows: Matrix, read: list[Any], lanes: int) -> list[Any]:
-    """A^T m. The powers of a pair differ in the sign of the odd ones."""
-    paired = len(read) - 1 - (len(read) - 1) % 2
-    pairs = list(zip(read[:paired:2], read[1:paired:2], strict=True))
-    sums, differences = [T.Bind(a + b) for a, b in pairs], [T.Bind(a - b) for a, b in pairs]
-    return [
-        _weighted(row[:paired:2] + row[paired:], (differences if j % 2 else sums) + read[paired:], lanes)
-        for j, row in enumerate(rows)
-    ]

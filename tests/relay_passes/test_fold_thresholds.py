@@ -160,7 +160,52 @@ def plain_chain(build, make):
     return find_binary(sink_transposes(mark_layers(build(body, (1, DEPTH, 4, 4)), {})), GENERIC)[0]
 
 
+SLOPES = st.lists(
+    st.sampled_from([0.0, 1.0, 0.25, 1e-30, 30.0]) | st.floats(0, 2, width=32),
+    min_size=CHANNELS,
+    max_size=CHANNELS,
+).map(lambda v: np.array(v, "float32"))
+
+
+def prelu_between(emit, x, slopes, shifts, greater="greater"):
+    """RPReLU, or PReLU with a slope for each side, between a scale and the sign."""
+    scale, before, behind = (constant(values) for values in shifts)
+    x = emit(op.subtract(emit(op.multiply(x, scale)), before))
+    sides = [x if s is None else emit(op.multiply(x, constant(s))) for s in slopes]
+    x = emit(op.where(emit(getattr(op, greater)(x, relax.const(0.0))), *sides))
+    return emit(op.add(x, behind))
+
+
+@given(
+    above=SLOPES | st.none(),
+    below=SLOPES,
+    shifts=st.tuples(PER_CHANNEL, PER_CHANNEL, PER_CHANNEL),
+    greater=st.sampled_from(["greater", "greater_equal"]),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_bit_of_every_sum_behind_a_prelu(build, above, below, shifts, greater):
+    """As in `test_the_bit_of_every_sum`: the twin is the float network itself, in numpy."""
+    made = plain_chain(build, lambda emit, x: prelu_between(emit, x, (above, below), shifts, greater))
+    folded = folded_truth(fold_thresholds(made))
+    scale, before, behind = shifts
+    with np.errstate(all="ignore"):
+        x = np.broadcast_to(SUMS, (len(SUMS), CHANNELS)) * scale - before
+        expected = np.where(x > 0, x if above is None else x * above, x * below) + behind >= 0
+        numbers = not np.isnan(x).any()
+    if folded is None:
+        assert not numbers or any(np.abs(values).max() > 1e5 for values in shifts)
+    else:
+        np.testing.assert_array_equal(folded, expected)
+
+
 NOT_MONOTONE = {
+    "a PReLU that falls below 0 in a channel": lambda emit, x: prelu_between(
+        emit, x, (None, np.float32([0.25, -0.25, 0, 1])), [np.ones(CHANNELS, "float32")] * 3),
+    "a PReLU that falls above 0": lambda emit, x: prelu_between(
+        emit, x, (-np.ones(CHANNELS, "float32"), np.ones(CHANNELS, "float32")),
+        [np.ones(CHANNELS, "float32")] * 3),
+    "a PReLU that bends elsewhere": lambda emit, x: emit(op.where(emit(op.greater(x, relax.const(1.0))), x,
+        emit(op.multiply(x, relax.const(0.5))))),
     "leaky relu": lambda emit, x: emit(op.nn.leakyrelu(x, -0.5)),
     "abs": lambda emit, x: emit(op.abs(x)),
     "square": lambda emit, x: emit(op.multiply(x, x)),

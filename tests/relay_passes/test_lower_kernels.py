@@ -6,6 +6,7 @@ import tvm
 from tvm import relax
 
 from relay_passes import finish, lower
+from schedules.kernels import winograd_inside
 from schedules.targets.generic import GENERIC
 from schedules.targets.x86_avx512 import X86_AVX512
 
@@ -259,6 +260,21 @@ def test_kernels_take_in_what_is_element_wise(build, operators, network):
     plain = {"transpose", "reshape"}
     names = [name.rstrip("0123456789") for name in operators(lowered.module) if name not in plain]
     assert names == KERNELS[network]
+
+
+@pytest.mark.parametrize(("size", "method"), [(24, "winograd"), (2, "direct")])
+def test_a_float_layer_of_many_pixels_is_computed_by_winograd(build, size, method):
+    """Of few pixels, its weights at the points take longer to read than is saved."""
+    before = build(lambda emit, x: emit(op.mean(stem(emit, stem(emit, x, 64), 48), [2])), (1, 32, size, size))
+    lowered = lower(before, {}, X86_AVX512)
+    kernels = [f for g, f in lowered.module.functions.items() if g.name_hint.startswith("float_convolution")]
+    points = {"winograd": winograd_inside.POINTS, "direct": 9}[method]
+    weights = sorted(int(kernel.params[1].shape[0]) for kernel in kernels)
+    assert weights == [points * 32 * 64, points * 64 * 48]
+    after = finish(lowered.module, tvm.target.Target({"kind": "llvm"}))
+    x = RNG.standard_normal((1, 32, size, size)).astype("float32")
+    [ours], [plain] = call(compiled(after), x), call(compiled(before), x)
+    np.testing.assert_allclose(ours.numpy(), plain.numpy(), rtol=0, atol=1e-5 * np.abs(plain.numpy()).max())
 
 
 @pytest.mark.parametrize("network", BINARY, ids=lambda n: n.__name__)

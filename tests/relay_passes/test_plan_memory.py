@@ -1,10 +1,13 @@
 """Places are shared by tensors that do not live at the same time, and counted."""
 
+import re
+
 import tvm
 from tvm import relax
 
 from relay_passes.pipeline import finish
 from relay_passes.plan_memory import activation_bytes
+from schedules.codegen import generate_code
 
 op = relax.op
 SHAPE = (1, 8, 16, 16)
@@ -29,3 +32,23 @@ def test_counts_two_places_and_the_result_however_long_the_chain(build):
     assert counts[3] - counts[2] == BYTES
     assert counts[8] == counts[3]
     assert counts[1] >= BYTES
+
+
+def test_a_tensor_of_another_shape_is_a_view(build, operators):
+    """Between kernels that do not take it in; nothing is copied, neither here nor when code is generated."""
+
+    def body(emit, x):
+        turned = emit(op.reshape(emit(op.nn.softmax(x, -1)), (8, 2, 128)))
+        return emit(op.nn.softmax(turned, -1))
+
+    host = tvm.target.Target({"kind": "llvm"})
+    module = finish(build(body, SHAPE), host)
+    assert operators(module).count("reshape") == 1
+    library = generate_code(module, host).mod
+    assert not any("reshape" in name for name in re.findall(r"^define .*@(\S+)\(", ll(library), re.MULTILINE))
+
+
+def ll(module):
+    """LLVM's text, of whatever part of a module has it."""
+    parts = [module, *module.imports]
+    return "".join(part.inspect_source("ll") for part in parts if part.kind == "llvm")

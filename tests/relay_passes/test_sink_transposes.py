@@ -123,6 +123,17 @@ def test_extents_of_1_are_only_reshaped(build, run, operators):
     check(build, run, operators, lambda emit, x: nchw(emit, x), 0, (2, 1, 1, 7))
 
 
+def test_a_permutation_of_extents_of_1_is_sunk_like_any_other(build, run, operators):
+    """As in a gate, between two layers of one pixel."""
+
+    def body(emit, x):
+        return nhwc(emit, emit(op.nn.relu(emit(op.add(nchw(emit, x), constant(7, 1, 1))))))
+
+    before = build(body, (1, 1, 1, 7))
+    assert operators(sink_transposes(before)) == ["add", "relu"]
+    check(build, run, operators, body, 0, (1, 1, 1, 7))
+
+
 def test_what_cannot_be_moved_past_stays_right(build, run, operators):
     check(build, run, operators, lambda emit, x: emit(op.nn.softmax(nchw(emit, x), axis=1)), 1, SHAPE)
     check(

@@ -22,6 +22,7 @@ from schedules.kernels.planar_quantizing import planar_quantizing_kernel
 from schedules.kernels.pooling import Pooling, pooling_kernel
 from schedules.kernels.transposition import transposition
 from schedules.kernels.winograd import winograd_convolution
+from schedules.kernels.winograd_inside import winograd_inside
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Ending
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value, plain
@@ -134,6 +135,9 @@ def floats(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
         )
         yield f"{name} planes", float_convolution(conv, shape, tile, target, planes(conv, "float32"))
     yield "flat", float_convolution(CONVS["dense"], (3, 300), tile, target, plain((3, 10), "float32"))
+    tile = target.winograd_tile(TILED) or Tile(pixels=48, lanes=32, quantum=16)
+    for output, epilogue in (("plain", plain(TILED.out_shape, "float32")), ("both", both(TILED, target))):
+        yield f"winograd inside {output}", winograd_inside(TILED, tile, target, epilogue)
     for name, tile in FLOAT_TILES.items():
         shape = (TILED.batch, TILED.height, TILED.width, TILED.channels)
         yield f"tile {name}", float_convolution(TILED, shape, tile, target, both(TILED, target))

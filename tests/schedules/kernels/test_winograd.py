@@ -13,7 +13,6 @@ from schedules.kernels.convolution import binary_convolution_reference, float_co
 from schedules.kernels.winograd import (
     MOST_TAPS,
     OUTPUTS,
-    matrices,
     saves_products,
     taps_of,
     transform_weights,
@@ -21,6 +20,7 @@ from schedules.kernels.winograd import (
 )
 from schedules.parts.bits import Packing, pack
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value, plain
+from schedules.parts.toom_cook import matrices
 from schedules.parts.weights import lay_out
 from schedules.targets.choose import ALL
 from schedules.targets.kernel_target import KernelTarget
@@ -29,16 +29,16 @@ SEED = st.integers(0, 2**32 - 1)
 STEM = Convolution(1, 224, 224, 3, 64, (7, 7), (2, 2), (3, 3, 3, 3))
 
 
-@given(data=st.data(), taps=st.integers(1, MOST_TAPS))
+@given(data=st.data(), taps=st.integers(1, MOST_TAPS), outputs=st.sampled_from([1, 2, 3, OUTPUTS]))
 @settings(deadline=None)
-def test_the_matrices_are_exact(data, taps):
+def test_the_matrices_are_exact(data, taps, outputs):
     """A^T [(G g) * (B^T x)] is the sum of products that defines y."""
-    output, kernel, values = (np.asarray(matrix) for matrix in matrices(taps))
+    output, kernel, values = (np.asarray(matrix) for matrix in matrices(taps, outputs))
     numbers = st.fractions(-9, 9, max_denominator=9)
     g = np.asarray(data.draw(st.lists(numbers, min_size=taps, max_size=taps)), Fraction)
-    extent = OUTPUTS + taps - 1
+    extent = outputs + taps - 1
     x = np.asarray(data.draw(st.lists(numbers, min_size=extent, max_size=extent)), Fraction)
-    expected = [sum(g[k] * x[j + k] for k in range(taps)) for j in range(OUTPUTS)]
+    expected = [sum(g[k] * x[j + k] for k in range(taps)) for j in range(outputs)]
     assert (output @ ((kernel @ g) * (values @ x))).tolist() == expected
 
 
