@@ -16,8 +16,8 @@ from relay_passes.ir.operators import Contraction
 from schedules.kernels.depthwise import is_depthwise
 from schedules.targets.kernel_target import KernelTarget
 
-# Waking a pool was measured at 6 us, and two threads save half of what a kernel takes at most.
-WORTH_SHARING_NS = 20_000
+WORTH_WAKING = 10 / 3
+"""So many times what waking a thread takes: two threads save half of what a kernel takes at most."""
 BYTES_A_NS = 10
 
 
@@ -33,7 +33,7 @@ def shared_or_serial(
     if layer is not None:
         fast = binary and not is_depthwise(layer.conv, packed=True)
         nanoseconds += layer.conv.macs / (target.binary_rate if fast else target.float_rate)
-    return function if nanoseconds >= WORTH_SHARING_NS else _serial(function)
+    return function if nanoseconds >= WORTH_WAKING * target.wake_ns else _serial(function)
 
 
 def _serial(function: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -68,6 +68,8 @@ class KernelTarget:
     # Products a nanosecond that one thread of a usual processor of the family computes.
     binary_rate: float = 60
     float_rate: float = 6
+    # Until a second thread works on its share. Measured on a Zen 5; for all other families it is a guess.
+    wake_ns: float = 6_000
 
     @property
     def floats(self) -> int:

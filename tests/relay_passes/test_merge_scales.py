@@ -59,6 +59,33 @@ def test_factors_of_different_axes_stay_apart(build):
     check_stays(build(body, SHAPE))
 
 
+@pytest.mark.parametrize("operator", ["multiply", "add"])
+def test_factors_of_the_same_axis_meet_across_those_of_others(build, run, operators, operator):
+    """As of XNOR-Net++ before a batch norm: channel, row, column, and channel again."""
+    combine, constants = getattr(op, operator), [constant(8), constant(3, 1, 1), constant(4, 1), constant(8)]
+
+    def body(emit, x):
+        for factor in constants:
+            x = emit(combine(x, factor))
+        return x
+
+    before = build(body, SHAPE)
+    after = merge_scales(before)
+    assert operators(after) == [operator] * 3
+    x = RNG.integers(-8, 9, SHAPE).astype("float32")
+    np.testing.assert_array_equal(run(after, x)[0], run(before, x)[0])
+
+
+def test_a_factor_that_is_huge_passes_no_other(build):
+    huge = relax.const(np.full(8, 2.0**30, np.float32))
+
+    def body(emit, x):
+        scaled = emit(op.multiply(emit(op.multiply(x, constant(8))), constant(3, 1, 1)))
+        return emit(op.multiply(scaled, huge))
+
+    check_stays(build(body, SHAPE))
+
+
 def test_a_value_that_something_else_reads_stays(build):
     def body(emit, x):
         scaled = emit(op.multiply(x, constant(8)))

@@ -1,5 +1,7 @@
 """Kernels that are too small for a second thread."""
 
+from dataclasses import replace
+
 import pytest
 
 from relay_passes.ir.operators import Contraction
@@ -13,11 +15,14 @@ from schedules.targets.x86_avx2 import X86_AVX2
 
 @pytest.mark.parametrize(("rows", "shared"), [(8, False), (1000, True)])
 def test_by_what_a_kernel_reads(rows, shared):
+    """1.2 MB take 120 us, and 20 are enough."""
     extents = (rows, 300, 1)
     kernel = extremum_kernel(extents, (rows, 1), extents, "float32", greatest=True)
     made = shared_or_serial(kernel, X86_AVX2, None, binary=False)
     assert "T.parallel" in kernel.script()
     assert ("T.parallel" in made.script()) == shared
+    slow = replace(X86_AVX2, wake_ns=60_000)
+    assert "T.parallel" not in shared_or_serial(kernel, slow, None, binary=False).script()
 
 
 @pytest.mark.parametrize(
