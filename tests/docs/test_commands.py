@@ -53,7 +53,7 @@ NOT_RUN = {
     r"\./install\.sh( \w+)?": "It installs gigabytes, or data: tests/test_install.py runs it with less.",
     r"\. \.venv/bin/activate": "The tests run in such an environment.",
     r"\./run_tests\.sh": "It runs this test.",
-    r".*python -m benchmarks\.(peers|arm|few_bits|architectures|training_steps|tune_shipped|zoo).*": "Minutes, hours.",
+    r".*python -m benchmarks\.(peers|arm|architectures|training_steps|tune_shipped|zoo).*": "Minutes, hours.",
     r"python -m benchmarks\.standalone": "Minutes.",
     r"python -m bibench_tvm\.train --threads 1 --out OUT .*": "The trainings of the zoo: an hour together.",
     r"bibench train --sweep sweep\.yaml .*": "33 trainings: `test_the_sweep` reads the file.",
