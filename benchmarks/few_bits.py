@@ -59,30 +59,33 @@ def few_bits_command(
 
 def layer_of(shape: Shape, kind: str) -> nn.Module:
     """Floats in and floats out, channels last; the same weights each time."""
-    import torch
     from torch import nn
 
     activations, weights = KINDS[kind]
 
     class Quantized(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return quantizer(activations)(x)
+            return bits(x) if activations == 1 else quantizer(activations)(x)
 
     layer: Any = shapes.float_layer(shape)
     if kind == INT8:
         return shapes.channels_last(layer)
-    with torch.no_grad():
-        layer.weight.copy_(quantizer(weights)(layer.weight / layer.weight.abs().max() + 0.5) * 2 - 1)
+    w = layer.weight.data
+    layer.weight.data = bits(w) if weights == 1 else 2 * quantizer(weights)(w / w.abs().max() + 0.5) - 1
     return shapes.channels_last(nn.Sequential(Quantized(), layer))
 
 
-def quantizer(bits: int) -> Callable[[Tensor], Tensor]:
-    """DoReFa's, to 2 ** bits values from 0 to 1; one bit is -1 or 1."""
+def bits(x: Tensor) -> Tensor:
     import torch
 
-    if bits == 1:
-        return lambda x: torch.where(x >= 0, 1.0, -1.0)
-    most = 2**bits - 1
+    return torch.where(x >= 0, 1.0, -1.0)
+
+
+def quantizer(width: int) -> Callable[[Tensor], Tensor]:
+    """DoReFa's, to 2 ** width values from 0 to 1."""
+    import torch
+
+    most = 2**width - 1
     return lambda x: torch.round(torch.clamp(x, 0, 1) * most) / most
 
 

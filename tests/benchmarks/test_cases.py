@@ -9,8 +9,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import arm, limit, peers, prepare, shapes, tune_shipped
-from benchmarks.kernels import Kernel
+from benchmarks import arm, few_bits, limit, peers, prepare, shapes, tune_shipped
+from benchmarks.kernels import Kernel, kernels_of
 from benchmarks.shapes import Shape
 from benchmarks.workers import Failed, Worker
 from bibench_tvm.cli.errors import BibenchError, UsageError
@@ -172,3 +172,18 @@ def test_a_process_that_ends_takes_its_contestants_with_it_and_no_others() -> No
     assert costs == {"PyTorch": [(1.0, 2.0)] * 2}
     assert turns.failed == dict.fromkeys(("ours alone", "ours"), "Its process ended with status -11.")
     assert worker.closed and measurement.workers == {"torch": living}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sums"), [("1 bit", 1), ("2-bit activations", 2), ("2 bits", 4), ("int8", 1)]
+)
+def test_a_layer_of_a_few_bits_is_as_many_sums(kind: str, sums: int) -> None:
+    shape = Shape(12, 20, 5, 7, 3)
+    x = shapes.example(shape).permute(0, 2, 3, 1).contiguous()
+    reach = few_bits.RANGE if kind == "int8" else None
+    kernels = kernels_of(few_bits.layer_of(shape, kind), x, resolve_target("host"), reach)
+    assert sum(kernel.binary for kernel in kernels) == sums
+    assert not any("float_" in kernel.symbol for kernel in kernels)
+    with torch.inference_mode():
+        expected = few_bits.layer_of(shape, kind)(x)
+        torch.testing.assert_close(few_bits.layer_of(shape, kind)(x), expected, rtol=0, atol=0)
