@@ -141,7 +141,7 @@ def _case(
     """Prepare, check and time one layer or network; its figures go to `report`."""
     from benchmarks import prepare
 
-    about: dict[str, float] = {}
+    about: dict[str, Any] = {}
     with phase(f"{kind} {name}: exporting, quantizing and compiling"):
         if kind == "layer":
             prepare.prepare_layer(case, LAYERS[name])
@@ -171,6 +171,9 @@ def _case(
         return {"failed": turns.failed}
     timings = {title: Timing.of(bursts) for title, bursts in costs.items()}
     _figures(measurement, name, timings, report)
+    if kind == "mixed":
+        with phase(f"{kind} {name}: kernel by kernel"):
+            about |= _shares(measurement, case, name, report)
     times = {title: {**timing.record(), **turns.about[title]} for title, timing in timings.items()}
     return {"times": times, "failed": turns.failed, **about}
 
@@ -195,6 +198,14 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
         one, two = timings["ours"].wall, timings["ours on 2 threads"].wall
         goal = goals.TWO_THREADS if name == "resnet18" else None
         _figure(report, f"{name}: ours on 1 thread / on 2, wall time", ratios(one, two), goal)
+
+
+def _shares(measurement: Measurement, case: Path, name: str, report: dict[str, Any]) -> dict[str, Any]:
+    found = measurement.worker("tvm").open("", "shares", str(case), seconds=BURST_S)
+    for kind, share in found.items():
+        goal = goals.GLUE if kind == "glue" else None
+        _figure(report, f"{name}: {kind}, share of our time", spread([share]), goal)
+    return {"shares": found}
 
 
 def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.contestants import PEERS, limit_threads
 from benchmarks.timing import burst_of
 from bibench_tvm.cli.errors import BibenchError
@@ -96,6 +98,12 @@ def _open_contestant(name: str, case: str, threads: int) -> tuple[Burst, dict[st
     return contestant.burst, {"difference": contestant.check()}
 
 
+def _open_shares(case: str, threads: int) -> tuple[None, dict[str, float]]:
+    from benchmarks.shares import shares
+
+    return None, shares(Path(case) / "ours", np.load(Path(case) / "input.npy"))
+
+
 def _open_roof(kind: str, threads: int) -> tuple[Burst, dict[str, int]]:
     from benchmarks import limit
     from bibench_tvm.compiling.processors import resolve_target
@@ -150,6 +158,7 @@ def _open_kernel(kind: str, name: str, symbol: str, threads: int) -> tuple[Burst
 
 OPENERS: dict[str, Callable[..., tuple[Burst | None, Any]]] = {
     "contestant": _open_contestant,
+    "shares": _open_shares,
     "roof": _open_roof,
     "kernels": _list_kernels,
     "kernel": _open_kernel,
