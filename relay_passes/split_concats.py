@@ -101,7 +101,8 @@ def _elementwise(
             columns.append([arg] * len(split))
         elif is_constant(arg):
             pieces = np.split(constant_value(arg), np.cumsum(split)[:-1], axis=-1)
-            columns.append([relax.const(np.ascontiguousarray(piece)) for piece in pieces])
+            # relax.const makes int32 of int64 unless it is told.
+            columns.append([relax.const(np.ascontiguousarray(piece), str(piece.dtype)) for piece in pieces])
         else:
             return None
     rows = zip(*columns, strict=True)

@@ -1,5 +1,7 @@
 """Binarization algorithms, networks and their training in PyTorch. Knows torch and not tvm."""
 
+import os
+
 from trainers.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainers.convert import (
     binarization_report,
@@ -27,3 +29,8 @@ __all__ = [
     "save_checkpoint",
     "set_progress",
 ]
+
+# PyTorch 2.13's own code for AVX-512 writes beyond its memory in the backward pass of a 1x1 convolution with
+# strides, of an odd batch on two threads. That for AVX2 does not, and trains as fast. It is read at the first
+# convolution.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedules.geometry import Convolution
-from schedules.kernels.convolution import binary_convolution, binary_convolution_reference, float_convolution
+from schedules.kernels.convolution import (
+    binary_convolution,
+    binary_convolution_reference,
+    float_convolution,
+    lay_out_bits,
+)
 from schedules.parts.bits import Packing, pack
 from schedules.parts.borders import border_tables, limit_table
 from schedules.parts.epilogue import SUM, Epilogue, Output, plain
@@ -70,7 +75,11 @@ def test_binary(host, data, kernels, conv, seed):
     base, *classes = border_tables(conv, weights, False)
     thresholds = rng.integers(-3, 4, conv.out_channels)
     packed = pack_weights(weights, packing.word).view(f"uint{tile.word or packing.word}")
-    arguments = [pack(bits, packing), lay_out(packed, conv.groups, tile), limit_table(base, thresholds, conv)]
+    arguments = [
+        pack(bits, packing),
+        lay_out_bits(packed, conv.groups, tile, kernels),
+        limit_table(base, thresholds, conv),
+    ]
     [found] = host.of(kernels).call(kernel, [*arguments, *classes], [(shape, output.dtype)])
     sums = binary_convolution_reference(2 * bits.astype(int) - 1, 2 * weights.astype(int) - 1, conv)
     np.testing.assert_array_equal(found, pack(sums >= thresholds, written) if written else sums >= thresholds)
