@@ -57,8 +57,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
             return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]
 
         task = KernelTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
-        default = site.target.paired_tile(conv) or site.target.binary_tile(conv)
-        tile = site.tile(Tunable(task, default, make))
+        tile = site.tile(Tunable(task, site.target.tile_for_bits(conv), make))
         name, weights = "binary_convolution", weights_for(tile)
 
         def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:

@@ -23,7 +23,7 @@ def digest(task: KernelTask, tile: Tile, target: KernelTarget) -> str:
 
     Raises ValueError for a tile that the kernel cannot have.
     """
-    default = target.binary_tile(task.conv) if task.packing else target.float_tile(task.conv)
+    default = (target.tile_for_bits if task.packing else target.float_tile)(task.conv)
     codes = f"{_code(task, default, target)} {_code(task, tile, target)}"
     return hashlib.sha256(codes.encode()).hexdigest()[:16]
 

@@ -71,6 +71,10 @@ class KernelTarget:
     # Until a second thread works on its share. Measured on a Zen 5; for all other families it is a guess.
     wake_ns: float = 6_000
 
+    def tile_for_bits(self, conv: Convolution) -> Tile:
+        """Of a layer of constant weights, which can be prepared for pairs of words."""
+        return self.paired_tile(conv) or self.binary_tile(conv)
+
     @property
     def floats(self) -> int:
         """Numbers of 32 bits in a vector register."""

@@ -14,6 +14,7 @@ from schedules.records.kernel_task import KernelTask
 from schedules.records.space import candidates
 from schedules.targets.aarch64_neon import AARCH64_NEON
 from schedules.targets.choose import ALL
+from schedules.targets.x86_avx2 import X86_AVX2
 
 CONV = Convolution(1, 8, 8, 32, 64, (3, 3), padding=(1, 1, 1, 1))
 PACKING = Packing(32, 16, halo=(1, 1, 1, 1))
@@ -82,3 +83,11 @@ def test_a_change_of_either_kernel_is_seen(monkeypatch: pytest.MonkeyPatch, of_d
     monkeypatch.undo()
     module._code.cache_clear()
     assert digest(TASK, other, AARCH64_NEON) == before
+
+
+def test_the_default_is_that_of_the_layer() -> None:
+    """Where bits are counted in pairs of words too."""
+    task = replace(TASK, conv=replace(CONV, channels=64), packing=Packing(64, 8, halo=(1, 1, 1, 1)))
+    tile, in_bytes = X86_AVX2.binary_tile(task.conv), replace(X86_AVX2, paired_tile=lambda conv: None)
+    assert X86_AVX2.paired_tile(task.conv)
+    assert digest(task, tile, X86_AVX2) != digest(task, tile, in_bytes)
