@@ -16,6 +16,7 @@ A border of zeros is exact: see borders.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,7 +30,7 @@ from schedules.kernels.tiled import Arithmetic, Image, Settle, tiled_convolution
 from schedules.parts.bit_weights import FLOATS, BitWeights
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
-from schedules.parts.emit import each, flat, load, spread, store, vector
+from schedules.parts.emit import flat, in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.parity import WORD as PAIRED
 from schedules.parts.parity import in_pairs, prepare_activations, prepare_weights, prepared
@@ -100,12 +101,12 @@ def binary_convolution(
         )
     image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
     dtype, sum_dtype = f"uint{word}", target.sum_dtype(word, conv.products)
-    read, add_bytes = partial(flat, dtype=dtype), target.add_bytes
-    if adds_in_pairs(tile, target):
+    read, add_bytes = partial(flat, dtype=dtype), _pairing(tile, target)
+    if add_bytes:
         read, image = partial(_in_pairs, image), _pairs_image(image)
 
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
-        if add_bytes and adds_in_pairs(tile, target):
+        if add_bytes:
             in_pairs(runs, sums, pixels, width, tile.unroll, add_bytes)
         elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
@@ -127,12 +128,12 @@ def binary_convolution(
 def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile, target: KernelTarget) -> np.ndarray:
     """Weights as `binary_convolution` reads them. packed: as `pack_weights` gives them."""
     words = packed.view(f"uint{tile.word}") if tile.word else packed
-    return lay_out(prepare_weights(words) if adds_in_pairs(tile, target) else words, groups, tile)
+    return lay_out(prepare_weights(words) if _pairing(tile, target) else words, groups, tile)
 
 
-def adds_in_pairs(tile: Tile, target: KernelTarget) -> bool:
-    """Whether a kernel counts as parity.py has it."""
-    return bool(target.add_bytes) and tile.word == PAIRED and tile.depth == 1
+def _pairing(tile: Tile, target: KernelTarget) -> Callable[[Any], Any] | None:
+    """How the target adds bytes up, where a kernel counts as parity.py has it; else None."""
+    return target.add_bytes if tile.word == PAIRED and tile.depth == 1 else None
 
 
 def _pairs_image(image: Image) -> Image:
@@ -271,10 +272,7 @@ def pad_in_kernel(source: tirx.Buffer, conv: Convolution, planar: bool = False) 
 
     def fill(start, count: int, value):
         """value(offset, lanes) for `count` elements from start on."""
-        whole, rest = divmod(count, 16)
-        each(whole, lambda i: store(padded, start + i * 16, 16, value(i * 16, 16)))
-        if rest:
-            store(padded, start + whole * 16, rest, value(whole * 16, rest))
+        in_pieces(count, 16, lambda at, lanes: store(padded, start + at, lanes, value(at, lanes)))
 
     def zeros(offset, lanes):
         return spread(zero, lanes)

@@ -9,6 +9,7 @@ The plain reference is that of convolution.py; the borders are those of borders.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from schedules.geometry import Convolution, dtype_of_counts
 from schedules.kernels.convolution import pad_in_kernel
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
-from schedules.parts.emit import each, flat, load, spread, store, vector
+from schedules.parts.emit import each, flat, in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.sums import unrolled
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
@@ -118,18 +119,12 @@ def depthwise_convolution(
                 each(pixels, pixel)
 
             def row(n, oh, ow, pixels: int):
-                whole, rest = divmod(channels, LANES)
-                each(whole, lambda b: block(n, oh, ow, pixels, b * LANES, LANES))
-                if rest:
-                    block(n, oh, ow, pixels, whole * LANES, rest)
+                in_pieces(channels, LANES, partial(block, n, oh, ow, pixels))
 
             with T.parallel(0, conv.batch * conv.out_height) as r:
                 n, oh = r // conv.out_height, r % conv.out_height
                 together = min(conv.out_width, PIXELS if narrow else 1)
-                whole, rest = divmod(conv.out_width, together)
-                each(whole, lambda p: row(n, oh, p * together, together))
-                if rest:
-                    row(n, oh, whole * together, rest)
+                in_pieces(conv.out_width, together, partial(row, n, oh))
     return builder.get()
 
 

@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from schedules.parts.emit import each, flat
+from schedules.parts.emit import flat, in_pieces
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments
 
@@ -62,8 +62,9 @@ def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> ti
                     if packing.groups > 1 and group % packing.per_word:
                         group_by_group(n, y, x, first)
                     else:
-                        whole, rest = divmod(channels, BLOCK)
-                        each(whole, lambda b: writer.write(n, y, x, b * BLOCK, BLOCK, lambda *_: None))
-                        if rest:
-                            writer.write(n, y, x, whole * BLOCK, rest, lambda *_: None)
+                        in_pieces(
+                            channels,
+                            BLOCK,
+                            lambda channel, count: writer.write(n, y, x, channel, count, lambda *_: None),
+                        )
     return builder.get()

@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.bits import Packing
-from schedules.parts.emit import each, flat, load, spread, store
+from schedules.parts.emit import flat, in_pieces, load, spread, store
 from schedules.parts.write_back import KERNEL_ATTRIBUTES
 
 LANES = 32
@@ -33,10 +33,11 @@ def planar_quantizing_kernel(batch: int, height: int, width: int, packing: Packi
 
             def zeros(start, count: int):
                 """`count` pixels that stand for zeros."""
-                whole, rest = divmod(count * channels, LANES)
-                each(whole, lambda i: store(words, start + i * LANES, LANES, spread(nothing, LANES)))
-                if rest:
-                    store(words, start + whole * LANES, rest, spread(nothing, rest))
+                in_pieces(
+                    count * channels,
+                    LANES,
+                    lambda at, lanes: store(words, start + at, lanes, spread(nothing, lanes)),
+                )
 
             def quantized(n, y, x, lanes: int):
                 """`lanes` pixels, all channels of one before the next."""
@@ -57,10 +58,7 @@ def planar_quantizing_kernel(batch: int, height: int, width: int, packing: Packi
                 with T.If(tirx.all(row >= top, row < top + height)):
                     with T.Then():
                         zeros(first, left)
-                        whole, rest = divmod(width, LANES)
-                        each(whole, lambda i: some(i * LANES, LANES))
-                        if rest:
-                            some(whole * LANES, rest)
+                        in_pieces(width, LANES, some)
                         zeros(first + (left + width) * pitch, right)
                     with T.Else():
                         zeros(first, shape[2])

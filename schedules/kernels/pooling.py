@@ -7,6 +7,7 @@ the number of taps inside or, with `count_padding`, by that of all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from tvm import tirx
@@ -14,7 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
-from schedules.parts.emit import each, load, spread, store, vector
+from schedules.parts.emit import in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 
@@ -99,8 +100,5 @@ def pooling_kernel(pool: Pooling, epilogue: Epilogue) -> tirx.PrimFunc:
 
             with T.parallel(0, conv.batch * conv.out_height) as r, T.serial(0, conv.out_width) as ow:
                 n, oh = r // conv.out_height, r % conv.out_height
-                whole, rest = divmod(channels, LANES)
-                each(whole, lambda b: block(n, oh, ow, b * LANES, LANES))
-                if rest:
-                    block(n, oh, ow, whole * LANES, rest)
+                in_pieces(channels, LANES, partial(block, n, oh, ow))
     return builder.get()

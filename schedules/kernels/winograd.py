@@ -24,9 +24,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
-from schedules.parts.emit import each, flat, load, spread, store
+from schedules.parts.emit import each, flat, in_pieces, load, spread, store
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.tiling import split_row
+from schedules.parts.tiling import each_block, split_row
 from schedules.parts.toom_cook import matrices, outputs_from, values_at
 from schedules.parts.weights import Block, full_and_rest
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
@@ -88,14 +88,10 @@ def winograd_convolution(
                 band = _Band.begun(plan, pixels, weights, writer, n, first)
                 each(plan.height, lambda y: each(conv.channels, lambda c: band.transform(y, c)))
                 with T.serial(first, tirx.min(first + plan.band, conv.out_height)) as y:
-                    full, rest = plan.blocks
-                    if full:
-                        each(
-                            len(full),
-                            lambda b: band.compute(_Row(y=y, block=full[0], channel=b * tile.lanes)),
-                        )
-                    for block in rest:
-                        band.compute(_Row(y=y, block=block, channel=block.start))
+                    each_block(
+                        *plan.blocks,
+                        lambda block, channel: band.compute(_Row(y=y, block=block, channel=channel)),
+                    )
     return builder.get()
 
 
@@ -318,11 +314,8 @@ class _Band:
 
 
 def _clear(buffer: tirx.Buffer, lanes: int) -> None:
-    whole, rest = divmod(int(buffer.shape[0]), lanes)
     zero = tirx.const(0, "float32")
-    each(whole, lambda i: store(buffer, i * lanes, lanes, spread(zero, lanes)))
-    if rest:
-        store(buffer, whole * lanes, rest, spread(zero, rest))
+    in_pieces(int(buffer.shape[0]), lanes, lambda at, count: store(buffer, at, count, spread(zero, count)))
 
 
 def _sort_columns(pixels: tirx.Buffer, start, columns: tirx.Buffer, conv: Convolution, span: int) -> None:

@@ -24,10 +24,10 @@ from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
 from schedules.kernels.convolution import pad_in_kernel
-from schedules.parts.emit import each, load, store
+from schedules.parts.emit import each, in_pieces, load, store
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.sums import Runs, across
-from schedules.parts.tiling import split_row
+from schedules.parts.tiling import each_block, split_row
 from schedules.parts.toom_cook import matrices, outputs_from, values_at
 from schedules.parts.weights import Block, full_and_rest
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
@@ -191,15 +191,11 @@ class _Band:
                     point = i * ALONG + j
                     store(self.values, (point * plan.tiles + t) * channels + c, lanes, value)
 
-        _vectors(channels, plan.tile.quantum, some)
+        in_pieces(channels, plan.tile.quantum, some)
 
     def multiply(self, p: Any) -> None:
         """The sums at point p for all tiles."""
-        full, rest = self.plan.blocks
-        if full:
-            each(len(full), lambda b: self._multiply_block(p, full[0], b * full[0].width))
-        for block in rest:
-            self._multiply_block(p, block, block.start)
+        each_block(*self.plan.blocks, lambda block, channel: self._multiply_block(p, block, channel))
 
     def _multiply_block(self, p: Any, block: Block, channel: Any) -> None:
         """channel: the first of the block."""
@@ -227,11 +223,7 @@ class _Band:
 
     def write(self, n: Any, y: Any, x: Any, t: Any) -> None:
         """The outputs of tile t."""
-        full, rest = self.plan.blocks
-        if full:
-            each(len(full), lambda b: self._write_block(n, y, x, t, full[0], b * full[0].width))
-        for block in rest:
-            self._write_block(n, y, x, t, block, block.start)
+        each_block(*self.plan.blocks, lambda block, channel: self._write_block(n, y, x, t, block, channel))
 
     def _write_block(self, n: Any, y: Any, x: Any, t: Any, block: Block, channel: Any) -> None:
         plan, conv, width, lanes = self.plan, self.plan.conv, block.width, self.plan.tile.quantum
@@ -260,11 +252,3 @@ class _Band:
                 return load(settled, (i * COLUMNS + j) * width + lane, extent)
 
             self.writer.write(n, y * ROWS + i, x * COLUMNS + j, channel, block.valid, total)
-
-
-def _vectors(extent: int, lanes: int, some: Any) -> None:
-    """some(first, lanes) for so many channels."""
-    whole, rest = divmod(extent, lanes)
-    each(whole, lambda v: some(v * lanes, lanes))
-    if rest:
-        some(whole * lanes, rest)

@@ -35,6 +35,14 @@ def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:
     return T.decl_buffer((extent,), dtype or str(buffer.dtype), data=buffer.data)
 
 
+def in_pieces(extent: int, size: int, body: Callable[[Any, int], None]) -> None:
+    """body(first, count) for `size` elements at a time, and for those that are left over."""
+    whole, rest = divmod(extent, size)
+    each(whole, lambda i: body(i * size, size))
+    if rest:
+        body(whole * size, rest)
+
+
 def each(extent: int, body: Callable[[Any], None]) -> None:
     if extent == 1:
         body(0)

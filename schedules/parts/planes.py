@@ -7,12 +7,13 @@ square: so every store is a vector of neighbouring pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from schedules.parts.emit import each, flat, load, store
+from schedules.parts.emit import each, flat, in_pieces, load, store
 from schedules.parts.epilogue import Output
 
 BAND = 64
@@ -67,15 +68,8 @@ class Planes:
 
     def write(self) -> None:
         """Turn the band and write it; pixels that make up no whole square are written with some before."""
-        whole, rest = divmod(self.valid, self.side)
         for i in self.bands:
-
-            def channels(c: Any, i: int = i) -> None:
-                self._channels(i, c * self.side, self.side)
-
-            each(whole, channels)
-            if rest:
-                self._channels(i, whole * self.side, rest)
+            in_pieces(self.valid, self.side, partial(self._channels, i))
 
     def _channels(self, i: int, lane: Any, count: int) -> None:
         band, out = self.bands[i]

@@ -31,6 +31,13 @@ def split_row(width: int, most: int) -> tuple[int, int, int]:
     return larger, pixels, count - larger
 
 
+def each_block(full: list[Block], rest: list[Block], body: Callable[[Block, Any], None]) -> None:
+    """body(block, channel) for the blocks of a group as `full_and_rest` has them; channel: the first."""
+    each(len(full), lambda b: body(full[0], b * full[0].width))
+    for block in rest:
+        body(block, block.start)
+
+
 Begin = Callable[[Any, int], None]
 """begin(lane, width): before the tiles of a block of `width` lanes, of which this is the first."""
 
