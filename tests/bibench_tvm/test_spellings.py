@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bibench_tvm import compile_model
+from tests.bibench_tvm.verified import verified
 
 SHAPE = (1, 8, 4, 4)
 # torch.onnx has no way to write them, or writes an If or float64.
@@ -270,16 +270,7 @@ def compiled(functions: dict[str, Function], source: str, folder: Path) -> tuple
     """The artifact, verified, and its layer for each spelling that the source can write."""
     kept = {name: f for name, f in functions.items() if source == "torch" or name not in NOT_IN_ONNX}
     model, x = Spelled(list(kept.values())).eval(), edges()
-    given: Any = model
-    if source == "onnx":
-        given = folder / "model.onnx"
-        torch.onnx.export(model, (x,), str(given), dynamo=False, verbose=False)
-    artifact = compile_model(given, x, target="host", out=folder / "out", verify=1)
-    verification = artifact.manifest["verification"]
-    assert verification["passed"] and verification["integers_exact"], verification["reason"]
-    for name, ours, theirs in zip(kept, artifact.run(x.numpy()), model(x), strict=True):
-        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
-    return artifact, dict(zip(kept, artifact.manifest["layers"], strict=True))
+    return verified(model, x, kept, source, folder)
 
 
 @pytest.mark.parametrize("source", ["torch", "onnx"])

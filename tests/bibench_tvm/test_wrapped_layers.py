@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from bibench_tvm import compile_model
+from tests.bibench_tvm.verified import verified
 
 
 def bits(x: Tensor) -> Tensor:
@@ -261,16 +260,7 @@ def compiled(networks: dict[str, Callable[[], nn.Module]], source: str, folder: 
     """The layer of each network in an artifact, which is verified."""
     torch.manual_seed(0)
     model, x = Side([make() for make in networks.values()]).eval(), torch.randn(1, 8, 6, 6)
-    given: Any = model
-    if source == "onnx":
-        given = folder / "model.onnx"
-        torch.onnx.export(model, (x,), str(given), dynamo=False, verbose=False)
-    artifact = compile_model(given, x, target="host", out=folder / "out", verify=1)
-    verification = artifact.manifest["verification"]
-    assert verification["passed"] and verification["integers_exact"], verification["reason"]
-    for name, ours, theirs in zip(networks, artifact.run(x.numpy()), model(x), strict=True):
-        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
-    return dict(zip(networks, artifact.manifest["layers"], strict=True))
+    return verified(model, x, networks, source, folder)[1]
 
 
 @pytest.mark.parametrize("source", ["torch", "onnx"])
