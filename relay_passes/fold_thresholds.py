@@ -119,9 +119,9 @@ def _chain(
 
 
 def _link(value: Any) -> _Link | None:
-    if is_call(value, "relax.astype") and "float" in str(value.attrs.dtype):
-        return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
-    if is_call(value, "relax.nn.leakyrelu") and float(value.attrs.alpha) >= 0:
+    if (is_call(value, "relax.astype") and "float" in str(value.attrs.dtype)) or (
+        is_call(value, "relax.nn.leakyrelu") and float(value.attrs.alpha) >= 0
+    ):
         return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
     if not is_call(value, *_MONOTONE) and not (
         is_call(value, "relax.divide") and is_constant(value.args[1]) and constant_value(value.args[1]).all()

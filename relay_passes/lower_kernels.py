@@ -140,10 +140,10 @@ class _Lowering:
             ("concatenate", joining_kernel(value, self.target)),
         ):
             if kernel:
-                function, written, *read = kernel
-                function = shared_or_serial(function, self.target, None, binary=False)
+                function = shared_or_serial(kernel[0], self.target, None, binary=False)
                 gvar = self.builder.add_func(function, name)
-                value = relax.call_tir(gvar, read[0] if read else [value.args[0]], written)
+                read = value.args[0]  # a concatenation's is a tuple
+                value = relax.call_tir(gvar, read if isinstance(read, relax.Tuple) else [read], kernel[1])
         self.env[var] = self.builder.emit(value)
 
     def _lower(self, group: Group) -> None:

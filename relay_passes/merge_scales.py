@@ -16,15 +16,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.rewrite import (
-    constant_value,
-    definitions,
-    is_call,
-    is_constant,
-    made_by,
-    rewrite,
-    users,
-)
+from relay_passes.ir.rewrite import constant_value, definitions, is_call, is_constant, made_by, rewrite, users
 
 
 def merge_scales(mod: tvm.IRModule) -> tvm.IRModule:

@@ -91,12 +91,10 @@ def two_sides(weights: np.ndarray) -> np.ndarray:
 def plane_in_source(call: KernelCall, shape: tuple[int, ...]) -> np.ndarray:
     """The signs that a kernel has for one plane of its weights, int8, in the source's layout [O, C, ...]."""
     assert call.weights is not None
-    signs = call.weights if call.turned is None else _unturned(call.weights, call.turned)
+    signs = call.weights
+    if call.turned is not None:
+        signs = np.where(call.turned[:, None, None, None], -signs, signs)
     return np.moveaxis(signs, -1, 1).reshape(shape)
-
-
-def _unturned(signs: np.ndarray, turned: np.ndarray) -> np.ndarray:
-    return np.where(turned[:, None, None, None], -signs, signs)
 
 
 def add_up(weights: np.ndarray, planes: Sequence[np.ndarray]) -> bool:

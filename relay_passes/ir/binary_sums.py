@@ -51,9 +51,6 @@ class BinarySums:
             source = x if planes is None else planes
             if isinstance(values, ThreeValued):
                 bits = (values.above if plane > 0 else values.below)(source)
-            elif isinstance(values, Plane):
-                bits = values.bits(source)
-                bits = builder.emit(relax.op.logical_not(bits)) if values.high == 0.0 else bits
             else:
                 bits = self.bits(builder, source, values)
             pack = Pack(packing=Packing(channels, word, groups), planar=planes is not None)
@@ -62,7 +59,7 @@ class BinarySums:
 
     def bits(self, builder: relax.BlockBuilder, x: relax.Expr, values: TwoValued) -> relax.Expr:
         """Truths, where x has the higher of two values, or of 0 and another the other."""
-        bits = truth(builder, x, values, self.numbers)
+        bits = values.bits(x) if isinstance(values, Plane) else truth(builder, x, values, self.numbers)
         return builder.emit(relax.op.logical_not(bits)) if values.high == 0.0 else bits
 
     def dot(

@@ -12,10 +12,8 @@ from schedules.targets.kernel_target import KernelTarget
 DTYPES = ("float32", "int32", "uint8", "uint16", "uint32")
 
 
-def joining_kernel(
-    value: relax.Expr, target: KernelTarget
-) -> tuple[tirx.PrimFunc, relax.TensorType, list[relax.Expr]] | None:
-    """The kernel, the type of what it writes, and what it reads; None for anything else."""
+def joining_kernel(value: relax.Expr, target: KernelTarget) -> tuple[tirx.PrimFunc, relax.TensorType] | None:
+    """The kernel of a tuple's fields and the type of what it writes; None for anything else."""
     if not is_call(value, "relax.concat") or not isinstance(value.args[0], relax.Tuple):
         return None
     fields = list(value.args[0].fields)
@@ -29,4 +27,4 @@ def joining_kernel(
     extent = sum(shape[axis] for shape in shapes)
     out_shape = (*shapes[0][:axis], extent, *shapes[0][axis + 1 :])
     lanes = target.vector_bits // 8 // tvm.DataType(dtype).itemsize
-    return concatenation(shapes, axis, dtype, lanes), relax.TensorType(out_shape, dtype), fields
+    return concatenation(shapes, axis, dtype, lanes), relax.TensorType(out_shape, dtype)

@@ -142,8 +142,6 @@ class Chooser:
         self.source, self.records = source, records
         self.used: dict[str, dict[str, Any]] = {}
         self.stale: dict[str, str] = {}  # by key, as a title
-        if records:
-            self._target = records.processor.target
 
     def __call__(self, task: KernelTask) -> Tile | None:
         record = self.records.best.get(task.key) if self.records else None
@@ -151,7 +149,7 @@ class Chooser:
             return None
         if reason := refusal(task, record.tile):
             raise WrongRecord(f"{self.source} has a record for {task.title} that cannot be: {reason}.")
-        if record.kernel != digest(task, record.tile, self._target):
+        if record.kernel != digest(task, record.tile, self.records.processor.target):
             self.stale[task.key] = task.title
             return None
         self.used[task.key] = {
