@@ -141,6 +141,8 @@ def resolve_target(name: str) -> CompileTarget:
         if preset.triple.endswith("eabihf"):
             # Else floats reach libm in the wrong registers, without a word.
             description["mfloat-abi"] = "hard"
+        if preset.triple.startswith("thumb"):
+            description["vector-width"] = 128  # TVM's own guess, of which it warns
     elif key in tvm.target.list_tags():
         tag = tvm.target.Target(key)
         if tag.kind.name != "llvm":
