@@ -7,8 +7,9 @@ among it, and `kernels/` the way from a group of operators to a kernel, a file f
 """
 
 from relay_passes.ir.layers import Layer
+from relay_passes.kernels.share import shared_kernels
 from relay_passes.name_kernels import name_kernels
 from relay_passes.pipeline import Lowered, finish, lower
 from relay_passes.plan_memory import activation_bytes
 
-__all__ = ["Layer", "Lowered", "activation_bytes", "finish", "lower", "name_kernels"]
+__all__ = ["Layer", "Lowered", "activation_bytes", "finish", "lower", "name_kernels", "shared_kernels"]

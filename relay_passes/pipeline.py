@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import tvm
 from tvm import relax
@@ -108,7 +109,10 @@ def lower(
 
 
 def finish(
-    module: tvm.IRModule, target: tvm.target.Target, watch: Watch = lambda phase, module: None
+    module: tvm.IRModule,
+    target: tvm.target.Target,
+    kernels: KernelTarget,
+    watch: Watch = lambda phase, module: None,
 ) -> tvm.IRModule:
     """TVM's own lowering and fusion for what is not a layer, a schedule for it, and a plan of the memory.
 
@@ -125,9 +129,10 @@ def finish(
             relax.transform.DeadCodeElimination(),
         ]
     )
+    schedule = partial(schedule_rest, target=kernels)
     with target:
         return _through(
-            module, watch, ("fuse_rest", fuse), ("schedule_rest", schedule_rest), ("plan_memory", plan_memory)
+            module, watch, ("fuse_rest", fuse), ("schedule_rest", schedule), ("plan_memory", plan_memory)
         )
 
 

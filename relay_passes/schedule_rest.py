@@ -11,7 +11,6 @@ Ensures: kernels that are ours are untouched.
 from __future__ import annotations
 
 import contextlib
-import math
 
 import tvm
 import tvm_ffi
@@ -19,31 +18,30 @@ from tvm import s_tir, tirx
 from tvm.s_tir import Schedule, ScheduleError
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
+from relay_passes.kernels.share import worth_sharing
 from schedules.parts.rationals import ERF, TANH, exponential, rational
 from schedules.parts.write_back import SCHEDULED
+from schedules.targets.kernel_target import KernelTarget
 
 _LANES = (16, 8, 4)
 _LONGEST = 64  # vectors, of any length
 _SPATIAL = tirx.IterVar.DataPar
-_WORTH_THREADS = 1 << 14  # elements; fewer are done before a second thread has woken up
 
 
-@tvm.transform.module_pass(opt_level=0, name="schedule_rest")
-def schedule_rest(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+def schedule_rest(mod: tvm.IRModule, target: KernelTarget) -> tvm.IRModule:
     new = tvm.IRModule(mod.functions, attrs=mod.attrs)
     for gvar, function in mod.functions.items():
         if isinstance(function, tirx.PrimFunc) and SCHEDULED not in (function.attrs or {}):
-            new[gvar] = _scheduled(function)
+            new[gvar] = _scheduled(function, shared=worth_sharing(function, target))
     return new
 
 
-def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
+def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
     schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _in_vectors))))
     _inline(schedule)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         loops = schedule.get_loops(block)
         axes = schedule.get(block).iter_vars
-        extents = [int(schedule.get(loop).extent) for loop in loops]
         if len(loops) != len(axes) or not loops:
             continue
         spatial = [loop for loop, axis in zip(loops, axes, strict=True) if axis.iter_type == _SPATIAL]
@@ -64,7 +62,7 @@ def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
             else:
                 around = _vectorize(schedule, spatial[-1])
                 outer = outer if reduced else [*outer, *around]
-        if outer and math.prod(extents) >= _WORTH_THREADS:
+        if outer and shared:
             schedule.parallel(schedule.fuse(*outer))
         # Last: a block without its initial value is no reduction any more, and may not be touched.
         if reduced:

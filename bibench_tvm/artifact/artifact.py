@@ -49,7 +49,9 @@ class Artifact:
         self._takes = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in record.inputs]
         self._gives = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in record.outputs]
         self._fits_here = False
-        self._trial = Trial(machine.fast_cores())  # where nobody says how many threads
+        self._shares = record.shared_kernels != 0  # else more threads than one would only wait
+        # Where nobody says how many threads.
+        self._trial = Trial(machine.fast_cores() if self._shares else 1)
         self._idle: list[_Machine] = []  # of which each call takes one, and makes one where there is none
 
     @functools.cached_property
@@ -83,7 +85,7 @@ class Artifact:
         if threads is None:
             results = self._trial.call(self._run_here, parts)
         else:
-            results = run_on(threads, functools.partial(self._run_here, parts))
+            results = run_on(threads if self._shares else 1, functools.partial(self._run_here, parts))
         return _joined(results, given)
 
     def run_on(self, board: Any, *inputs: np.ndarray) -> Any:

@@ -197,6 +197,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[LayerRecord, ...]
     float_layers: FloatArithmetic
     kernels: tuple[KernelOfLayer, ...]
+    shared_kernels: Count | UnsetType = UNSET  # functions whose loops threads share out
     notes: tuple[str, ...]
     size_bytes: Sizes
     memory_bytes: Memory

@@ -182,7 +182,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             f"{resolved.name} has no operating system, on which TVM's runtime could run a network. Add "
             "--standalone (standalone=True) for a library that runs without."
         )
-    from relay_passes import activation_bytes, name_kernels
+    from relay_passes import activation_bytes, name_kernels, shared_kernels
 
     linker()
     choose = chooser(resolved, options.tuned)
@@ -248,6 +248,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             layers=tuple(LayerRecord(**vars(layer)) for layer in lowered.layers),
             float_layers=quantization,
             kernels=tuple(KernelOfLayer(**entry) for entry in name_kernels(finished, lowered)),
+            shared_kernels=shared_kernels(finished),
             notes=(*imported.notes, *filter(None, [choose.remark])),
             size_bytes=Sizes(
                 float32=float_bytes(imported),
@@ -308,7 +309,7 @@ def build(
 
     try:
         lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **vars(options))
-        finished = finish(lowered.module, target.tvm, options.watch)
+        finished = finish(lowered.module, target.tvm, target.kernels, options.watch)
         if library:
             export(generate_code(finished, target.tvm), library)
     except (BibenchError, WrongRecord):

@@ -68,6 +68,7 @@ class KernelTarget:
     # Products a nanosecond that one thread of a usual processor of the family computes.
     binary_rate: float = 60
     float_rate: float = 6
+    byte_rate: float = 10  # bytes a nanosecond that it reads and writes, most of them in the second cache
     # Until a second thread works on its share. Measured on a Zen 5; for all other families it is a guess.
     wake_ns: float = 6_000
 

@@ -55,6 +55,7 @@ X86_AVX2 = KernelTarget(
     vector_bits=256,
     binary_rate=300,
     float_rate=40,
+    byte_rate=30,
 )
 
 FAMILY = Family(

@@ -63,6 +63,7 @@ X86_AVX512 = KernelTarget(
     vector_bits=512,
     binary_rate=2000,
     float_rate=100,
+    byte_rate=60,
     registers=32,
 )
 

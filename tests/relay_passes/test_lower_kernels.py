@@ -229,7 +229,7 @@ def test_a_network_computes_the_same(build, network):
     """With words of 32 bits and of 8; the other kernels have 8 alone."""
     before = build(network, SHAPE)
     lowered = lower(before, {}, X86_AVX512)
-    after = finish(lowered.module, tvm.target.Target({"kind": "llvm"}))
+    after = finish(lowered.module, tvm.target.Target({"kind": "llvm"}), GENERIC)
     x = RNG.integers(-3, 4, SHAPE).astype("float32")
     for ours, plain in zip(call(compiled(after), x), call(compiled(before), x), strict=True):
         np.testing.assert_allclose(ours.numpy(), plain.numpy(), rtol=1e-6)
@@ -271,7 +271,7 @@ def test_a_float_layer_of_many_pixels_is_computed_by_winograd(build, size, metho
     points = {"winograd": winograd_inside.POINTS, "direct": 9}[method]
     weights = sorted(int(kernel.params[1].shape[0]) for kernel in kernels)
     assert weights == [points * 32 * 64, points * 64 * 48]
-    after = finish(lowered.module, tvm.target.Target({"kind": "llvm"}))
+    after = finish(lowered.module, tvm.target.Target({"kind": "llvm"}), GENERIC)
     x = RNG.standard_normal((1, 32, size, size)).astype("float32")
     [ours], [plain] = call(compiled(after), x), call(compiled(before), x)
     np.testing.assert_allclose(ours.numpy(), plain.numpy(), rtol=0, atol=1e-5 * np.abs(plain.numpy()).max())
@@ -281,7 +281,7 @@ def test_a_float_layer_of_many_pixels_is_computed_by_winograd(build, size, metho
 def test_a_probe_sees_what_its_reference_computes(build, network):
     """Of each kernel `main` returns inputs, outputs and sums; plain numpy makes the same of the inputs."""
     lowered = lower(build(network, SHAPE), {}, GENERIC, probe=True)
-    main = compiled(finish(lowered.module, tvm.target.Target({"kind": "llvm"})))
+    main = compiled(finish(lowered.module, tvm.target.Target({"kind": "llvm"}), GENERIC))
     _, *seen = call(main, RNG.integers(-3, 4, SHAPE).astype("float32"))
     seen = [tensor.numpy() for tensor in seen]
     assert {c.layer.name for c in lowered.kernel_calls} == {

@@ -33,7 +33,7 @@ def named(model: nn.Module, x: torch.Tensor) -> list[tuple[str, str]]:
     imported = import_model(model.eval(), example_inputs=x)
     target = resolve_target("host")
     lowered = lower(imported.module, imported.layer_names, target.kernels)
-    finished = finish(lowered.module, target.tvm)
+    finished = finish(lowered.module, target.tvm, target.kernels)
     return [(entry["kernel"], entry["layer"]) for entry in name_kernels(finished, lowered)]
 
 

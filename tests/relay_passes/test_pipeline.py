@@ -32,7 +32,7 @@ def phases() -> list[str]:
     assert observed
     ranges = dict.fromkeys(observed, 1.0)
     lowered = lower(imported.module, imported.layer_names, target.kernels, ranges=ranges, watch=watch)
-    finish(lowered.module, target.tvm, watch)
+    finish(lowered.module, target.tvm, target.kernels, watch)
     return list(dict.fromkeys(seen))
 
 

@@ -8,6 +8,7 @@ from tvm import relax
 from relay_passes.pipeline import finish
 from relay_passes.plan_memory import activation_bytes
 from schedules.codegen import generate_code
+from schedules.targets.generic import GENERIC
 
 op = relax.op
 SHAPE = (1, 8, 16, 16)
@@ -27,7 +28,7 @@ def chain(length):
 
 def test_counts_two_places_and_the_result_however_long_the_chain(build):
     host = tvm.target.Target({"kind": "llvm"})
-    counts = {n: activation_bytes(finish(build(chain(n), SHAPE), host)) for n in (1, 2, 3, 8)}
+    counts = {n: activation_bytes(finish(build(chain(n), SHAPE), host, GENERIC)) for n in (1, 2, 3, 8)}
     assert counts[2] - counts[1] == BYTES
     assert counts[3] - counts[2] == BYTES
     assert counts[8] == counts[3]
@@ -42,7 +43,7 @@ def test_a_tensor_of_another_shape_is_a_view(build, operators):
         return emit(op.nn.softmax(turned, -1))
 
     host = tvm.target.Target({"kind": "llvm"})
-    module = finish(build(body, SHAPE), host)
+    module = finish(build(body, SHAPE), host, GENERIC)
     assert operators(module).count("reshape") == 1
     library = generate_code(module, host).mod
     assert not any("reshape" in name for name in re.findall(r"^define .*@(\S+)\(", ll(library), re.MULTILINE))

@@ -114,7 +114,9 @@ def test_the_code_uses_no_more(
     processor(X86, "znver4", {"avx2", *AVX512}, set())
     monkeypatch.setenv("BIBENCH_HOST", lowered)
     imported, target = import_model(small_file), resolve_target("host")
-    finished = finish(lower(imported.module, imported.layer_names, target.kernels).module, target.tvm)
+    finished = finish(
+        lower(imported.module, imported.layer_names, target.kernels).module, target.tvm, target.kernels
+    )
     code = tvm.compile(finished, target=target.tvm).mod.imports[0].inspect_source("asm")
     wide = ["%zmm", "%ymm", "%xmm"]
     assert [r for r in wide if r in code] == wide[wide.index(registers) :]

@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 
+from bibench_tvm import compile_model
 from bibench_tvm.artifact import threads, trying
 from bibench_tvm.artifact.artifact import Artifact
 from rpc import machine
@@ -39,13 +42,36 @@ print(json.dumps([results, threads, faults]))
 """
 
 
-def test_threads_and_memory(artifact: Artifact) -> None:
-    command = [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN, str(artifact.folder)]
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A network with a kernel that is worth a second thread everywhere: it reads 2 MB of weights."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 2048))
+    out = tmp_path_factory.mktemp("shared")
+    return compile_model(network, torch.zeros(1, 4, 8, 8), target="host", out=out)
+
+
+def test_threads_and_memory(shared: Artifact) -> None:
+    assert shared.record.shared_kernels == 1
+    command = [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN, str(shared.folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     results, threads, faults = json.loads(done.stdout)
     assert threads == [1, 2]
     np.testing.assert_array_equal(*results)
     assert np.median(faults[10:]) == 0, "a page that is touched for the first time faults"
+
+
+def test_where_no_kernel_is_worth_it_one_thread_does_all(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_wanted", 2)
+    monkeypatch.setattr(threads, "_runner", None)
+    x = np.zeros((1, 4, 8, 8), np.float32)
+    assert artifact.record.shared_kernels == 0
+    expected = artifact.run(x)
+    assert threads._runner is None
+    before = msgspec.structs.replace(artifact.record, shared_kernels=msgspec.UNSET)  # of an older artifact
+    np.testing.assert_array_equal(Artifact(artifact.folder, before, artifact._library).run(x), expected)
+    assert threads._runner is not None
 
 
 def test_refuses_a_count_that_cannot_run(invoke: Callable, artifact: Artifact) -> None:
@@ -91,9 +117,9 @@ assert not {"TVM_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys()
 """
 
 
-def test_what_nobody_says_is_tried_in_threads_and_across_forks(artifact: Artifact) -> None:
+def test_what_nobody_says_is_tried_in_threads_and_across_forks(shared: Artifact) -> None:
     unsaid = {k: v for k, v in os.environ.items() if k not in ("TVM_NUM_THREADS", "OMP_NUM_THREADS")}
-    command = [sys.executable, "-c", NOBODY_SAYS, str(artifact.folder)]
+    command = [sys.executable, "-c", NOBODY_SAYS, str(shared.folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=unsaid)
     assert done.returncode == 0, done.stderr
 
