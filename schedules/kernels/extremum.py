@@ -17,7 +17,7 @@ from schedules.parts.emit import each, flat, load, spread, store
 from schedules.parts.write_back import KERNEL_ATTRIBUTES
 
 LANES = 16
-TOGETHER = 4  # vectors that do not wait for each other
+TOGETHER = 8  # vectors that do not wait for each other; across memory they are read from one stretch of it
 
 
 def reduced_extents(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int] | None:
@@ -78,14 +78,18 @@ def extremum_kernel(
                     total = better(total, best[i])
                 T.buffer_store(after, total, [row])
 
-            def across_memory(row: Any, first: Any, width: int) -> None:
-                best = T.alloc_buffer((width,), dtype, scope="local")
-                store(best, 0, width, spread(limit, width))
-                each(
-                    reduced,
-                    lambda i: keep(best, 0, width, load(before, (row * reduced + i) * inner + first, width)),
-                )
-                store(after, row * inner + first, width, load(best, 0, width))
+            def across_memory(row: Any, first: Any, count: int, width: int) -> None:
+                best = T.alloc_buffer((count * width,), dtype, scope="local")
+                store(best, 0, count * width, spread(limit, count * width))
+
+                def line(i: Any) -> None:
+                    for v in range(0, count * width, width):
+                        at = (row * reduced + i) * inner + first + v
+                        keep(best, v, width, load(before, at, width))
+
+                each(reduced, line)
+                for v in range(0, count * width, width):
+                    store(after, row * inner + first + v, width, load(best, v, width))
 
             if inner == 1:
                 width = _lanes(reduced)
@@ -94,10 +98,12 @@ def extremum_kernel(
                     along_memory(row, count, width)
             else:
                 width = _lanes(inner)
-                blocks = -(-inner // width)
+                count = min(TOGETHER, inner // width)
+                step = count * width
+                blocks = -(-inner // step)
                 with T.parallel(0, outer * blocks) as r:
                     # The last ones begin where they fit, and write some numbers again.
-                    across_memory(r // blocks, tirx.min(r % blocks * width, inner - width), width)
+                    across_memory(r // blocks, tirx.min(r % blocks * step, inner - step), count, width)
     return builder.get()
 
 
