@@ -63,6 +63,7 @@ from relay_passes.ir.planes import Planes
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
 from relay_passes.ir.three_valued import ThreeValued
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
+from relay_passes.ir.truth import permuted
 from relay_passes.ir.two_valued import TwoValued
 from relay_passes.ir.weight_planes import WeightPlanes, weight_planes
 from relay_passes.ir.weights import BinaryWeights, TwoLevels, binary_weights, snapped
@@ -297,10 +298,9 @@ class _Search:
         word = self.target.word_for(Convolution(1, 1, rows, depth, columns))
         packing = Packing(depth, word)
         a = self.sums.pack(builder, x, left, 1, word)
-        bits = relax.op.permute_dims(
-            self.sums.bits(builder, y, right), [*range(rank - 2), rank - 1, rank - 2]
-        )
-        b = builder.emit(call("bibench.pack", builder.emit(bits), attributes=Pack(packing=packing)))
+        axes = [*range(rank - 2), rank - 1, rank - 2]
+        bits = permuted(builder, self.sums.bits(builder, y, right), axes)
+        b = builder.emit(call("bibench.pack", bits, attributes=Pack(packing=packing)))
         zero_one = left.low != -left.high, right.low != -right.high
         sums = []
         for other, of_zero_one, extents in ((b, zero_one[0], (1, columns)), (a, zero_one[1], (rows, 1))):

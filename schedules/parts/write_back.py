@@ -113,11 +113,17 @@ class Writer:
         if lanes in (8, 16):
             return bits_of(value, f"uint{lanes}").astype(packing.dtype)
         which = next(i for i, o in enumerate(self.epilogue.outputs) if o.packing is packing)
-        word = tirx.const(0, packing.dtype)
-        for j in range(lanes):
-            channel = start + first + j
-            bit = self.epilogue.emit(total(first + j, channel, 1), [n, y, x, channel], self.operands)[which]
-            word = word | tirx.Select(bit, tirx.const(1 << j, packing.dtype), tirx.const(0, packing.dtype))
+        word, done = tirx.const(0, packing.dtype), 0
+        for size in (16, 8, 1):
+            while done + size <= lanes:
+                channel = start + first + done
+                sums = total(first + done, channel, size)
+                truth = self.epilogue.emit(sums, [n, y, x, channel], self.operands, size)[which]
+                if size > 1:
+                    bits = bits_of(truth, f"uint{size}").astype(packing.dtype) << done
+                else:
+                    bits = tirx.Select(truth, *(tirx.const(b, packing.dtype) for b in (1 << done, 0)))
+                word, done = word | bits, done + size
         return word
 
 
