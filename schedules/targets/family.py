@@ -15,6 +15,7 @@ class Family:
     kernels: KernelTarget
     machine: str  # what a triple begins with; empty for any
     needs: frozenset[str] = frozenset()  # features that the kernels cannot do without
+    lacks: frozenset[str] = frozenset()  # features with which the kernels of another family are faster
     # Features that code for this family may use on purpose: an artifact names those that it was compiled
     # with, and a machine without them is refused.
     telling: frozenset[str] = frozenset()
@@ -25,8 +26,10 @@ class Family:
     least_cpu: str = "generic"
 
     def has(self, triple: str, features: Collection[str]) -> bool:
-        """Whether such a processor can execute the kernels."""
-        return triple.startswith(self.machine) and self.needs <= set(features)
+        """Whether such a processor can execute the kernels, and has no better ones."""
+        return (
+            triple.startswith(self.machine) and self.needs <= set(features) and not self.lacks & set(features)
+        )
 
     def kernels_for(self, features: Collection[str]) -> KernelTarget:
         dot = next((dot for feature, dot in self.dots.items() if feature in features), self.kernels.dot)
