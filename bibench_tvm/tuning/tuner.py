@@ -53,7 +53,8 @@ def tune_network(
     """
     listed = boards.listed()
     unit = _unit(listed, target, model_cycles)
-    with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
+    processor = Processor(target.kernels.name, target.cpu)
+    with open_trials(out, processor, target.kernels, unit, seed) as kept:
         with phase("importing"):
             imported = network.load()
             lowered = lower(imported.module, imported.layer_names, target.kernels)
