@@ -108,4 +108,6 @@ def said_of(what: str, conv: Convolution, outputs: Written) -> str:
 
 
 def said_of_outputs(outputs: Written) -> str:
-    return "+".join("bits" if packing else "floats" for _, packing in outputs)
+    return "+".join(
+        ("bytes" if packing.quantizer else "bits") if packing else "floats" for _, packing in outputs
+    )

@@ -37,6 +37,15 @@ class Tile(Choice):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lanes(Choice):
+    """Of a kernel that goes through neighbours in memory."""
+
+    lanes: int  # that are computed at a time
+    # Vectors of so many, one after the other, so that none waits for the one before; where a kernel has them.
+    together: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class DotProduct:
     """How a processor multiplies 8-bit integers and adds them up in 32 bits."""
 
