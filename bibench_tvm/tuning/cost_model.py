@@ -157,10 +157,20 @@ def _extractor() -> Any:
     @derived_object
     class WithTile(meta_schedule.feature_extractor.PyFeatureExtractor):
         def extract_from(self, context: Any, candidates: Any) -> list[Any]:
-            stores = per_store.extract_from(context, candidates)
-            return [_joined(s.numpy(), c.sch.mod["main"]) for s, c in zip(stores, candidates, strict=True)]
+            found = [_stores(per_store, context, candidate) for candidate in candidates]
+            return [_joined(s, c.sch.mod["main"]) for s, c in zip(found, candidates, strict=True)]
 
     return WithTile()
+
+
+def _stores(extractor: Any, context: Any, candidate: Any) -> np.ndarray:
+    """[stores, features]; none where MetaSchedule has none for loops whose end is the smaller of two, which
+    it raises of by accident of the sizes."""
+    try:
+        (found,) = extractor.extract_from(context, [candidate])
+    except RuntimeError:
+        return np.zeros((0, _PER_STORE))
+    return found.numpy()
 
 
 def _joined(stores: np.ndarray, kernel: tirx.PrimFunc) -> Any:
