@@ -1,6 +1,7 @@
 """Of each kind of kernel every candidate computes what the plain reference does; what is no candidate is
 refused in words. Convolutions of bits and of floats in register tiles are in test_tiled.py."""
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +68,20 @@ def test_int8(host, data, conv, seed):
     kernel = task.bare_kernel(tile, kernels)
     [sums] = machine.call(kernel, [words, laid_out, *more], [(conv.out_shape, "int32")])
     np.testing.assert_array_equal(sums, binary_convolution_reference(activations, weights, conv))
+
+
+@pytest.mark.parametrize("name", ["arm32", "arm64", "arm64_dotprod"])
+def test_int8_on_arm(request: pytest.FixtureRequest, name: str) -> None:
+    machine = request.getfixturevalue(name)
+    kernels, conv = machine.kernels, Convolution(1, 6, 5, 20, 35, (3, 3), padding=(1, 1, 1, 1))
+    packing = Packing(20, 8, halo=(1, 1, 2, 1), quantizer=Quantizer(0.02, kernels.dot.zero_point))
+    words, activations, weights = quantized(packing, conv, 0)
+    task = Int8Task(conv=conv, packing=packing, word=kernels.dot.word, outputs=INTEGERS)
+    for tile in random.Random(0).sample(task.candidates(kernels), 4):
+        laid_out = lay_out(pack_int8(weights, conv, kernels.dot.word), 1, tile)
+        kernel = task.bare_kernel(tile, kernels)
+        [sums] = machine.call(kernel, [words, laid_out], [(conv.out_shape, "int32")])
+        np.testing.assert_array_equal(sums, binary_convolution_reference(activations, weights, conv))
 
 
 @given(
