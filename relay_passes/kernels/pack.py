@@ -8,9 +8,11 @@ from relay_passes.ir.operators import Pack, attributes_of, packed_image
 from relay_passes.ir.rewrite import shape_of
 from relay_passes.kernels.kernel import Kernel, Site, Tunable
 from relay_passes.kernels.stored_weights import FEW_CHANNELS
+from schedules.kernels.packing import packing_kernel
+from schedules.kernels.planar_packing import planar_packing_kernel
 from schedules.kernels.planar_quantizing import planar_quantizing_kernel
 from schedules.records.kernel_task import outputs_of
-from schedules.records.kinds.packing import PackingTask
+from schedules.records.kinds.packing import PlanarPackingTask
 from schedules.targets.kernel_target import Lanes
 
 
@@ -20,20 +22,20 @@ def lower_pack(site: Site) -> Kernel:
     if packing.quantizer and packing.channels <= FEW_CHANNELS and site.planes is not None:
         batch, _, height, width = shape_of(site.planes)
         function, operands = planar_quantizing_kernel(batch, height, width, packing), [site.planes]
-    else:
-        extents = shape_of(site.anchor.args[0]) if pack.planar else packed_image(site.anchor)
-        task = PackingTask(
-            extents=extents,
-            planar=pack.planar,
+    elif pack.planar:
+        task = PlanarPackingTask(
+            extents=shape_of(site.anchor.args[0]),
             operands=site.epilogue.operands,
             steps=tuple(step.op for step in site.epilogue.steps),
             outputs=outputs_of(site.epilogue),
         )
 
         def make(lanes: Lanes) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
-            return task.kernel(lanes, site.epilogue), site.operands
+            return planar_packing_kernel(task.extents, site.epilogue, lanes), site.operands
 
         function, _ = make(site.choose(Tunable(task, make)))
+    else:
+        function = packing_kernel(packed_image(site.anchor), site.epilogue)
     return Kernel(
         name="pack", function=function, arguments=operands, epilogue=site.epilogue, operands=operands
     )

@@ -12,17 +12,14 @@ from tvm.script.ir_builder import tirx as T
 from schedules.parts.emit import flat, in_pieces
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments
-from schedules.targets.kernel_target import Lanes
 
-LANES = Lanes(lanes=64)
+BLOCK = 64
 
 
-def packing_kernel(
-    extents: tuple[int, int, int, int], epilogue: Epilogue, lanes: Lanes = LANES
-) -> tirx.PrimFunc:
+def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> tirx.PrimFunc:
     """Parameters of the kernel: the epilogue's operands and its one output, which is packed.
 
-    extents: batch, height, width, channels of what is packed; lanes: channels, a multiple of those in a word.
+    extents: batch, height, width, channels of what is packed.
     """
     batch, height, width, channels = extents
     (output,) = epilogue.outputs
@@ -67,7 +64,7 @@ def packing_kernel(
                     else:
                         in_pieces(
                             channels,
-                            lanes.lanes,
+                            BLOCK,
                             lambda channel, count: writer.write(n, y, x, channel, count, lambda *_: None),
                         )
     return builder.get()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from schedules.records.kernel_task import KernelTask
 from schedules.records.kinds.depthwise import DepthwiseTask
 from schedules.records.kinds.int8 import Int8Task
-from schedules.records.kinds.packing import PackingTask
+from schedules.records.kinds.packing import PlanarPackingTask
 from schedules.records.kinds.pooling import PoolingTask
 from schedules.records.kinds.product import ProductTask
 from schedules.records.kinds.tiled import TiledTask
@@ -18,7 +18,7 @@ TASKS: tuple[type[KernelTask], ...] = (
     ProductTask,
     DepthwiseTask,
     WinogradTask,
-    PackingTask,
+    PlanarPackingTask,
     PoolingTask,
 )
 CHOICES: dict[str, type[Choice]] = {kind: task.choice for task in TASKS for kind in task.kinds}

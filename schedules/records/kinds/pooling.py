@@ -10,8 +10,10 @@ from tvm import tirx
 from schedules.kernels.pooling import LANES, Pooling, pooling_kernel
 from schedules.records.bare_epilogue import bare_epilogue
 from schedules.records.kernel_task import KernelTask, said_of_outputs
-from schedules.records.lane_space import fewer_or_more, refusal_of_lanes
+from schedules.records.tile_space import unfilled
 from schedules.targets.kernel_target import KernelTarget, Lanes
+
+_MOST_LANES = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,16 @@ class PoolingTask(KernelTask[Lanes]):
     def refusal(self, choice: Lanes) -> str | None:
         if choice.together != 1:
             return "a window is computed by itself"
-        return refusal_of_lanes(choice, self.pool.window.channels, self.outputs)
+        if not 1 <= choice.lanes <= _MOST_LANES:
+            return "it is larger than any processor could hold"
+        return unfilled(self.outputs, choice.lanes) if self.pool.window.channels > choice.lanes else None
 
     def candidates(self, target: KernelTarget) -> list[Lanes]:
-        vector = target.vector_bits // tvm.DataType(self.pool.dtype).bits
-        found = fewer_or_more(self.default(target), vector, self.pool.window.channels)
-        return [lanes for lanes in found if self.refusal(lanes) is None]
+        channels, vector = self.pool.window.channels, target.vector_bits // tvm.DataType(self.pool.dtype).bits
+        found = {min(LANES.lanes, channels): LANES}  # all that hold every channel are the same
+        for lanes in (vector * count for count in (1, 2, 4, 8, 16)):
+            found.setdefault(min(lanes, channels), Lanes(lanes=lanes))
+        return [lanes for lanes in found.values() if self.refusal(lanes) is None]
 
     def bare_kernel(self, choice: Lanes, target: KernelTarget) -> tirx.PrimFunc:
         epilogue = bare_epilogue(self.outputs, self.pool.window.out_shape, self.pool.dtype)
