@@ -92,7 +92,7 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
             key = subject.task.key
             record = held.best.get(key)
             if record and record.kernel != digest(subject.task, record.tile, target.kernels):
-                subjects[key] = replace(subject, pool=[subject.default_tile, record.tile])
+                subjects[key] = replace(subject, pool=[subject.default_choice, record.tile])
     emulate = None if target.is_host else target.emulated_cpu
     cpu = target.cpu if held.unit == "model cycles" else ""
     with (
@@ -100,7 +100,7 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
         session.local_board(emulate=emulate) as place,
         boards_of(*place) as boards,
         builder(target.tvm, cpu) as compiler,
-        open_trials(Path(folder), held.processor, held.unit, 0) as kept,
+        open_trials(Path(folder), held.processor, target.kernels, held.unit, 0) as kept,
     ):
         stale = list(subjects.values())
         search = Search(stale, target, kept, boards, compiler, seed=0, report=lambda progress: None)

@@ -23,8 +23,8 @@ from bibench_tvm.cli.console import (
     run_command,
     stderr,
 )
-from bibench_tvm.cli.errors import BibenchError, UsageError
-from bibench_tvm.compile import Algorithm, Arch, Checkpoint, InputShape, Model, Variant
+from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
+from bibench_tvm.compile import Algorithm, Arch, Checkpoint, FloatLayers, InputShape, Model, Variant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,7 @@ def tune(
     variant: Variant = None,
     checkpoint: Checkpoint = None,
     input_shape: InputShape = None,
+    float_layers: FloatLayers = "float32",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -76,6 +77,7 @@ def tune(
     Stopped in any way, it goes on with the same command. compile --tuned DIR uses what it found.
     """
     with reporting(as_json=as_json, debug=debug):
+        from bibench_tvm.compiling.compiler import FLOAT_LAYERS
         from bibench_tvm.compiling.processors import resolve_target
         from bibench_tvm.importer.source import named
         from bibench_tvm.tuning.tuner import tune_network
@@ -83,6 +85,8 @@ def tune(
 
         if trials < 1:
             raise UsageError(f"--trials {trials} makes no sense: it is how many candidates are measured.")
+        if float_layers not in FLOAT_LAYERS:
+            raise unknown("arithmetic of float layers", float_layers, FLOAT_LAYERS)
         refuse_tracker_alone(tracker, board)
         need("xgboost", "psutil", "ziglang")
         resolved = resolve_target(target or (_target_of(board, tracker) if board else "host"))
@@ -96,6 +100,7 @@ def tune(
                 seed=seed,
                 out=out,
                 model_cycles=model_cycles,
+                int8=float_layers == "int8",
                 report=_report,
             )
         _summary(found, results(as_json))

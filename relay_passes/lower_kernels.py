@@ -31,8 +31,8 @@ from relay_passes.kernels.share import shared_or_serial
 from relay_passes.kernels.sign_sums import summing_kernel
 from relay_passes.kernels.transpose import turning_kernel
 from schedules.parts.epilogue import Epilogue, plain
-from schedules.records.kernel_task import KernelTask
-from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.records.kernel_task import C, Choose
+from schedules.targets.kernel_target import KernelTarget
 
 _LOWER: dict[str, Callable[[Site], Kernel]] = {
     "bibench.convolution": lower_float_layer,
@@ -58,11 +58,11 @@ class Kernels:
 def lower_kernels(
     mod: tvm.IRModule,
     target: KernelTarget,
-    choose: Callable[[KernelTask], Tile | None] = lambda task: None,
+    choose: Choose = lambda task: None,
     *,
     probe: bool = False,
 ) -> Kernels:
-    """choose: gives the tile of a task, or None, which leaves it to the target.
+    """choose: gives what a task's kernel is made by, or None, which leaves it to the target.
 
     probe: `main` returns (its result, and for each `KernelCall` its inputs, outputs and bare sums), which is
     what the verification looks at. The kernels are the same to the letter; the sums come from twins of theirs
@@ -78,7 +78,7 @@ class _Lowering:
         self,
         mod: tvm.IRModule,
         target: KernelTarget,
-        choose: Callable[[KernelTask], Tile | None],
+        choose: Choose,
         *,
         probe: bool,
     ):
@@ -156,7 +156,7 @@ class _Lowering:
             operands=operands,
             planes=self._planes(group.anchor.value.args[0]),
             target=self.target,
-            tile=self._tile,
+            choose=self._choose,
             emit=self.builder.emit,
         )
         kernel = _LOWER[anchor.op.name](site)
@@ -170,9 +170,9 @@ class _Lowering:
         if kernel.integers:
             self._remember(kernel, kernel.integers, outputs)
 
-    def _tile(self, tunable: Tunable) -> Tile:
+    def _choose(self, tunable: Tunable[C]) -> C:
         self.tunable.append(tunable)
-        return self.choose(tunable.task) or tunable.default
+        return self.choose(tunable.task) or tunable.task.default(self.target)
 
     def _emit(
         self,

@@ -28,8 +28,8 @@ from relay_passes.return_float_inputs import return_float_inputs
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
 from relay_passes.split_concats import split_concats
-from schedules.records.kernel_task import KernelTask
-from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.records.kernel_task import Choose
+from schedules.targets.kernel_target import KernelTarget
 
 Watch = Callable[[str, tvm.IRModule], None]
 
@@ -50,7 +50,7 @@ def lower(
     module: tvm.IRModule,
     layer_names: Mapping[str, str],
     target: KernelTarget,
-    choose: Callable[[KernelTask], Tile | None] = lambda task: None,
+    choose: Choose = lambda task: None,
     *,
     probe: bool = False,
     observe: bool = False,

@@ -56,9 +56,8 @@ if TYPE_CHECKING:
     import tvm
 
     from relay_passes import Lowered
-    from schedules.records.kernel_task import KernelTask
+    from schedules.records.kernel_task import Choose
     from schedules.records.records import Chooser
-    from schedules.targets.kernel_target import Tile
 
 PROBE = "probe.so"
 MODEL_IN_C, PROBE_IN_C = "model", "probe"
@@ -271,7 +270,9 @@ def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
     from schedules.records import records
 
     processor = records.Processor(target.kernels.name, target.cpu)
-    return records.shipped(processor) if tuned is None else records.tuned(Path(tuned), processor)
+    if tuned is None:
+        return records.shipped(processor, target.kernels)
+    return records.tuned(Path(tuned), processor, target.kernels)
 
 
 def _unwatched(phase: str, module: tvm.IRModule) -> None:
@@ -295,7 +296,7 @@ def build(
     imported: Imported,
     target: CompileTarget,
     library: Path | None,
-    choose: Callable[[KernelTask], Tile | None],
+    choose: Choose,
     options: Options = _PLAIN,
 ) -> tuple[Lowered, tvm.IRModule]:
     """Lower, generate code and link to `library`, if there is to be one; returns what was lowered, and what

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -33,10 +33,9 @@ from bibench_tvm.measuring.peers.standalone import Standalone
 from bibench_tvm.measuring.turns import Contestant, Costs, Entry, Turns, calls_within, ratios
 from rpc.missing import sentence_of
 from schedules.geometry import Convolution
-from schedules.records.kernel_task import KernelTask
-from schedules.records.records import tile_from_json
-from schedules.records.space import refusal
-from schedules.targets.kernel_target import Tile
+from schedules.records.kernel_task import C, Choose, KernelTask
+from schedules.records.records import choice_from_json
+from schedules.targets.kernel_target import Choice
 
 if TYPE_CHECKING:
     from rpc.session import Board
@@ -160,22 +159,25 @@ def _int8(manifest: Manifest) -> list[str]:
     return [layer.name for layer in manifest.layers if layer.dtype == "int8"]
 
 
-def _tiles(manifest: Manifest) -> dict[str, Tile]:
-    """What a task computes -> the tile that a record of tuning chose for it. Raises BibenchError."""
-    records = manifest.tuning.records
+def _choices(manifest: Manifest) -> dict[str, Choice]:
+    """What a layer computes -> what a record of tuning chose for it. Raises BibenchError."""
     try:
-        return {_computed(record["task"]): tile_from_json(record["tile"]) for record in reversed(records)}
+        return {
+            _computed(record["task"]): choice_from_json(record["task"]["kind"], record["tile"])
+            for record in reversed(manifest.tuning.records)
+            if "conv" in record["task"]  # else it is of no layer
+        }
     except (TypeError, KeyError, ValueError) as error:
         raise BibenchError(f"The manifest is damaged: its tuned schedules make no sense ({error}).") from None
 
 
 def _computed(task: Mapping[str, Any]) -> str:
     """Of a task in JSON, what is left of it where the layer stands alone."""
-    return json.dumps([task["kind"], task["conv"]], sort_keys=True)
+    return json.dumps([task["kind"], task.get("conv")], sort_keys=True)
 
 
-def untuned(task: KernelTask) -> None:
-    """Chooses no tile: the target's own is taken."""
+def untuned(task: KernelTask[Any]) -> None:
+    """Chooses nothing: the target's own is taken."""
 
 
 class _Bench:
@@ -213,9 +215,9 @@ class _Bench:
             left_out.append(
                 f"{INT8} has weights of 7 bits: without VNNI its kernels saturate with 8, and are wrong."
             )
-        self.tiles = _tiles(artifact.record)
-        self.default = "default" in names and bool(self.tiles)
-        if "default" in names and not self.tiles:
+        self.choices = _choices(artifact.record)
+        self.default = "default" in names and bool(self.choices)
+        if "default" in names and not self.choices:
             left_out.append("default: the artifact has no tuned schedules, so ours are the defaults.")
 
     def layer(self, layer: Standalone) -> dict[str, Any]:
@@ -240,13 +242,14 @@ class _Bench:
     ) -> Placed:
         return Placed(_contestant(network, inputs, expected, tolerance), self.unit)
 
-    def _tuned(self, task: KernelTask) -> Tile | None:
-        """The tile of this layer's kernel in the artifact; there it may write something else, and a tile
-        that cannot write what the layer standing alone does is not taken."""
-        tile = self.tiles.get(_computed(json.loads(task.key)))
-        return tile if tile and refusal(task, tile) is None else None
+    def _tuned(self, task: KernelTask[C]) -> C | None:
+        """What this layer's kernel in the artifact is made by; there it may write something else, and what
+        cannot write what the layer standing alone does is not taken."""
+        found = self.choices.get(_computed(json.loads(task.key)))
+        chosen = cast(C, found)  # read as what the kind in the key has
+        return chosen if found and task.refusal(chosen) is None else None
 
-    def _ours(self, layer: Standalone, choose: Callable[[KernelTask], Tile | None]) -> Placed:
+    def _ours(self, layer: Standalone, choose: Choose) -> Placed:
         imported, x = layer.imported(), layer.shaped(layer.x)
         library = self._path(".so")
         build(imported, self.target, library, choose)

@@ -21,7 +21,8 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from bibench_tvm.tuning.inner_loop import cycles_per_instruction, multiplications, popcounts
+from bibench_tvm.tuning.inner_loop import COUNTED, cycles_per_instruction
+from schedules.records.kernel_task import Work
 
 BUILD_LIMIT_S = 120.0
 
@@ -38,9 +39,9 @@ class Builder:
         self._scratch = scratch  # what a compiler leaves there that is killed goes with ours
         self._process: subprocess.Popen[bytes] | None = None
 
-    def build(self, kernel: tirx.PrimFunc, library: Path, *, binary: bool) -> float:
+    def build(self, kernel: tirx.PrimFunc, library: Path, work: Work) -> float:
         """Write `library`, a .so or a .o, with a function of the name that the file has. Returns modelled
-        cycles an instruction, or 1.
+        cycles an instruction of the loop that does most of this work, or 1.
 
         Raises BuildFailed.
         """
@@ -50,7 +51,7 @@ class Builder:
             "target": self._target,
             "library": str(library),
             "cpu": self._cpu,
-            "binary": binary,
+            "work": work,
         }
         answer = self._ask(json.dumps(question).encode() + b"\n")
         if answer["error"]:
@@ -117,8 +118,8 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
             link_shared(str(library), [str(compiled)])
         if not question["cpu"]:
             return {"error": "", "cycles_per_instruction": 1.0}
-        work = popcounts if question["binary"] else multiplications
-        found = cycles_per_instruction(compiled.read_bytes(), question["cpu"], work)
+        work: Work = question["work"]
+        found = cycles_per_instruction(compiled.read_bytes(), question["cpu"], COUNTED[work])
         return {"error": "", "cycles_per_instruction": found}
 
 

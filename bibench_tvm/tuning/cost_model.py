@@ -1,6 +1,6 @@
 """MetaSchedule's XGBoost cost model, over our candidates.
 
-To the features that MetaSchedule extracts from each store of a kernel come those of the tile itself: what a
+To the features that MetaSchedule extracts from each store of a kernel come those of the choice itself: what a
 tile costs depends on registers and rests, which loops do not show.
 """
 
@@ -25,17 +25,20 @@ from tvm.s_tir.meta_schedule.runner import RunnerResult
 
 from schedules.parts.tiling import rows_together, split_row
 from schedules.parts.weights import blocks_of_group
+from schedules.records.choices import CHOICES
 from schedules.records.kernel_task import KernelTask
-from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.records.kinds.tiled import TiledTask
+from schedules.targets.kernel_target import Choice, KernelTarget, Tile
 
 _PER_STORE = 164  # features that MetaSchedule extracts
+_MOST_FEATURES = 25  # of a choice
 _TILE = "bibench.tile"  # the attribute by which the extractor finds a kernel's own features
 
 
 @dataclass(frozen=True)
 class Candidate:
-    task: KernelTask
-    tile: Tile
+    task: KernelTask[Any]
+    tile: Choice
     kernel: tirx.PrimFunc
 
 
@@ -93,11 +96,20 @@ def _no_intrinsics() -> Iterator[None]:
 
 def _module(candidate: Candidate, kernels: KernelTarget) -> tvm.IRModule:
     named = candidate.kernel.with_attr("global_symbol", "main")
-    found = tile_features(candidate.task, candidate.tile, kernels)
+    found = features(candidate.task, candidate.tile, kernels)
     return tvm.IRModule({"main": named.with_attr(_TILE, [float(f) for f in found])})
 
 
-def tile_features(task: KernelTask, tile: Tile, kernels: KernelTarget) -> list[float]:
+def features(task: KernelTask[Any], choice: Choice, kernels: KernelTarget) -> list[float]:
+    """As many for every kind, since the kinds share a model: the kind, what is chosen, and zeros."""
+    if isinstance(task, TiledTask) and isinstance(choice, Tile):
+        own = tile_features(task, choice, kernels)
+    else:
+        own = [float(value or 0) for value in vars(choice).values()]
+    return [float(list(CHOICES).index(task.kind)), *own, *[0.0] * (_MOST_FEATURES - len(own))]
+
+
+def tile_features(task: TiledTask, tile: Tile, kernels: KernelTarget) -> list[float]:
     conv = task.conv
     word = tile.word or (task.packing.word if task.packing else 32)
     rows = tile.rows or rows_together(conv, tile.pixels)
@@ -145,10 +157,20 @@ def _extractor() -> Any:
     @derived_object
     class WithTile(meta_schedule.feature_extractor.PyFeatureExtractor):
         def extract_from(self, context: Any, candidates: Any) -> list[Any]:
-            stores = per_store.extract_from(context, candidates)
-            return [_joined(s.numpy(), c.sch.mod["main"]) for s, c in zip(stores, candidates, strict=True)]
+            found = [_stores(per_store, context, candidate) for candidate in candidates]
+            return [_joined(s, c.sch.mod["main"]) for s, c in zip(found, candidates, strict=True)]
 
     return WithTile()
+
+
+def _stores(extractor: Any, context: Any, candidate: Any) -> np.ndarray:
+    """[stores, features]; none where MetaSchedule has none for loops whose end is the smaller of two, which
+    it raises of by accident of the sizes."""
+    try:
+        (found,) = extractor.extract_from(context, [candidate])
+    except RuntimeError:
+        return np.zeros((0, _PER_STORE))
+    return found.numpy()
 
 
 def _joined(stores: np.ndarray, kernel: tirx.PrimFunc) -> Any:

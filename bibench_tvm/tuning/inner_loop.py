@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bibench_tvm.cli.errors import BibenchError
 from rpc.emulation.qemu import apt_line
+from schedules.records.kernel_task import Work
 from schedules.targets.aarch64_neon import MODELLED_AS
 
 DEBIAN_PACKAGES = "llvm-19"
@@ -52,6 +53,18 @@ def multiplications(instruction: Executed) -> int:
     """Products of float32 that one execution adds up, if it is an `fmla` of four lanes."""
     code = instruction.code
     return 4 if code & 0xFFE0FC00 == 0x4E20CC00 or code & 0xFFC0F400 == 0x4F801000 else 0
+
+
+def instructions(instruction: Executed) -> int:
+    """One: of two loops that nothing else is known of, the longer one does more."""
+    return 1
+
+
+COUNTED: dict[Work, Callable[[Executed], int]] = {
+    "popcounts": popcounts,
+    "multiplications": multiplications,
+    "instructions": instructions,
+}
 
 
 def inner_loop(executed: Sequence[Executed], work: Callable[[Executed], int] = popcounts) -> list[Executed]:

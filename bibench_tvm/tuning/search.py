@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tvm import relax, tirx
@@ -31,14 +32,14 @@ from bibench_tvm.tuning.builder import Builder, BuildFailed
 from bibench_tvm.tuning.cost_model import Candidate, CostModel
 from bibench_tvm.tuning.places import Place
 from bibench_tvm.tuning.trials import LIBRARY, Confirmation, Measured, Trials
-from relay_passes.ir.rewrite import constant_value, is_constant
-from relay_passes.kernels.kernel import Tunable
+from relay_passes.ir.rewrite import constant_value, dtype_of, is_constant, shape_of
+from relay_passes.kernels.kernel import LaidOut, Tunable
 from rpc.built_kernel import BuiltKernel
 from schedules.records.digest import digest
-from schedules.records.kernel_task import KernelTask
+from schedules.records.kernel_task import KernelTask, Work
+from schedules.records.kinds.tiled import TiledTask
 from schedules.records.records import Record
-from schedules.records.space import candidates
-from schedules.targets.kernel_target import Tile
+from schedules.targets.kernel_target import Choice
 
 BATCH = 8
 _RANKED = 96  # candidates that the model looks at for a batch, besides those beside the best
@@ -51,39 +52,40 @@ _TURNS = 8
 
 @dataclass
 class Subject:
-    """One task, and `calls` kernels of the network that it stands for. pool: its tiles, the default first."""
+    """One task, and `calls` kernels of the network that it stands for. pool: its candidates, the default
+    first."""
 
-    tunable: Tunable
+    tunable: Tunable[Any]
     calls: int
-    pool: list[Tile]
-    found: dict[Tile, Measured] = field(default_factory=dict)
+    pool: list[Choice]
+    found: dict[Choice, Measured] = field(default_factory=dict)
     library: Measured = field(default_factory=lambda: Measured(None))
     yardstick: BuiltKernel | None = None  # the default
 
     @property
-    def task(self) -> KernelTask:
+    def task(self) -> KernelTask[Any]:
         return self.tunable.task
 
     @property
-    def default_tile(self) -> Tile:
+    def default_choice(self) -> Choice:
         return self.pool[0]
 
     @property
     def default(self) -> Measured:
-        return self.found[self.default_tile]
+        return self.found[self.default_choice]
 
     @property
-    def finalists(self) -> list[Tile]:
+    def finalists(self) -> list[Choice]:
         """The default and what is better, the best first. More instructions are never better, whatever a
         model says of the cycles of one loop."""
         limit, most = self.default.cost, self.default.instructions
         if limit is None:
-            return [self.default_tile]
+            return [self.default_choice]
         better = [
             (m.cost, place, tile)
             for place, (tile, m) in enumerate(self.found.items())
             if m.cost is not None
-            and (tile == self.default_tile or m.cost < limit)
+            and (tile == self.default_choice or m.cost < limit)
             and (most is None or (m.instructions is not None and m.instructions <= most))
         ]
         return [tile for _, _, tile in sorted(better, key=lambda b: b[:2])]
@@ -93,14 +95,14 @@ class Subject:
         return self.found[self.finalists[0]]
 
 
-def subjects_of(tunables: Sequence[Tunable], target: CompileTarget) -> list[Subject]:
+def subjects_of(tunables: Sequence[Tunable[Any]], target: CompileTarget) -> list[Subject]:
     """Kernels with a choice, each once, in the order of the network."""
     found: dict[str, Subject] = {}
     for tunable in tunables:
         if known := found.get(tunable.task.key):
             known.calls += 1
             continue
-        pool = candidates(tunable.task, target.kernels, tunable.default)
+        pool = tunable.task.candidates(target.kernels)
         if len(pool) > 1:
             found[tunable.task.key] = Subject(tunable, 1, pool)
     return list(found.values())
@@ -140,7 +142,7 @@ class Search:
         with tempfile.TemporaryDirectory() as folder:
             self._folder = Path(folder)
             for subject in self._subjects[:budget]:
-                self._try(subject, [subject.default_tile])
+                self._try(subject, [subject.default_choice])
                 self._measure_library(subject)
                 self._tell(subject)
             waiting = [s for s in self._subjects[:budget] if s.default.cost is not None]
@@ -162,7 +164,7 @@ class Search:
                 if not subject.found:
                     continue
                 self._trials.forget_stale_comparisons(subject.task)
-                better = subject.finalists[: subject.finalists.index(subject.default_tile)]
+                better = subject.finalists[: subject.finalists.index(subject.default_choice)]
                 results = [(self._compare(subject, tile), tile) for tile in better[:_FINALISTS]]
                 good = [(r.cost / r.default_cost, i) for i, (r, _) in enumerate(results) if r.better]
                 if good:
@@ -180,7 +182,7 @@ class Search:
         left = took / self.measured * (self._budget - self.done) if self.measured else None
         self._report(Progress(subject, self.done, left))
 
-    def _choose(self, subject: Subject, count: int) -> list[Tile]:
+    def _choose(self, subject: Subject, count: int) -> list[Choice]:
         generator = random.Random(f"{self._seed} {len(subject.found)} {subject.task.key}")
         left = [tile for tile in subject.pool if tile not in subject.found]
         anywhere = generator.sample(left, min(len(left), _RANKED))
@@ -192,15 +194,15 @@ class Search:
             chosen += [tile for tile in order if tile not in chosen][: min(wanted, count - len(chosen))]
         return chosen
 
-    def _candidate(self, subject: Subject, tile: Tile) -> Candidate:
+    def _candidate(self, subject: Subject, tile: Choice) -> Candidate:
         return Candidate(subject.task, tile, subject.tunable.make(tile)[0])
 
-    def _try(self, subject: Subject, tiles: Sequence[Tile]) -> None:
+    def _try(self, subject: Subject, tiles: Sequence[Choice]) -> None:
         """Measure what was not measured before, and let the model learn from all."""
         known = {tile: self._trials.find(subject.task, tile) for tile in tiles}
         if subject.yardstick is None and None in known.values() and subject.found:
-            self._built(subject, subject.default_tile)  # of an earlier run, to compare with
-        jobs: dict[Tile, tuple[Job, float]] = {}
+            self._built(subject, subject.default_choice)  # of an earlier run, to compare with
+        jobs: dict[Choice, tuple[Job, float]] = {}
         for tile in tiles:
             if known[tile] is None:
                 made = self._built(subject, tile)
@@ -220,16 +222,16 @@ class Search:
         made_of = [self._candidate(subject, tile) for tile in tiles]
         self._model.learn(made_of, [subject.found[tile].cost for tile in tiles])
 
-    def _built(self, subject: Subject, tile: Tile) -> tuple[Job, float] | str:
+    def _built(self, subject: Subject, tile: Choice) -> tuple[Job, float] | str:
         """The job that measures a candidate, and the modelled cycles of an instruction; or why not."""
         try:
             kernel, arguments = subject.tunable.make(tile)
-            mine, weight = self._build(kernel, arguments, binary=subject.task.packing is not None)
+            mine, weight = self._build(kernel, arguments, subject.task.work)
         except (BuildFailed, ValueError) as error:
             return str(error)
-        if tile == subject.default_tile:
+        if tile == subject.default_choice:
             subject.yardstick = mine
-        yardstick = subject.yardstick if tile != subject.default_tile else None
+        yardstick = subject.yardstick if tile != subject.default_choice else None
 
         def work(here: Place) -> tuple[float, bool, str]:
             if here.emulated or yardstick is None:
@@ -245,21 +247,22 @@ class Search:
         return Job(work), weight
 
     def _build(
-        self, kernel: tirx.PrimFunc, arguments: Sequence[relax.Expr], *, binary: bool
+        self, kernel: tirx.PrimFunc, arguments: Sequence[relax.Expr | LaidOut], work: Work
     ) -> tuple[BuiltKernel, float]:
         """With the modelled cycles of an instruction. Raises BuildFailed."""
         handle, name = tempfile.mkstemp(prefix="kernel_", suffix=self._boards.compiled, dir=self._folder)
         os.close(handle)
-        weight = self._builder.build(kernel, Path(name), binary=binary)
+        weight = self._builder.build(kernel, Path(name), work)
         return BuiltKernel(Path(name), _arrays(kernel, arguments)), weight
 
     def _measure_library(self, subject: Subject) -> None:
         """TVM's own kernel for this layer, to be shown beside ours."""
         known = self._trials.find(subject.task, LIBRARY)
-        if known is None and subject.task.packing and not unsupported(subject.task.conv):
-            kernel = bitserial_function(subject.task.conv)
+        task = subject.task
+        if known is None and isinstance(task, TiledTask) and task.packing and not unsupported(task.conv):
+            kernel = bitserial_function(task.conv)
             try:
-                built, weight = self._build(kernel, [], binary=True)
+                built, weight = self._build(kernel, [], task.work)
             except BuildFailed as error:
                 known = Measured(None, str(error))
             else:
@@ -269,22 +272,22 @@ class Search:
                     return min(seconds), here.emulated, here.conditions()
 
                 known = _measured(next(self._boards.run([Job(work)])), weight)
-            self._trials.keep(subject.task, LIBRARY, known)
+            self._trials.keep(task, LIBRARY, known)
         subject.library = known or Measured(None, "TVM has none for this layer.")
 
-    def _compare(self, subject: Subject, tile: Tile) -> Confirmation:
+    def _compare(self, subject: Subject, tile: Choice) -> Confirmation:
         if known := self._trials.find_comparison(subject.task, tile):
             return known
-        binary = subject.task.packing is not None
+        exact = subject.task.exact
         pair = []
-        for one in (subject.default_tile, tile):
-            pair.append(self._build(*subject.tunable.make(one), binary=binary)[0])
+        for one in (subject.default_choice, tile):
+            pair.append(self._build(*subject.tunable.make(one), subject.task.work)[0])
         outputs = len(subject.task.outputs)
         costs = [subject.default.cost or 0, subject.found[tile].cost or 0]
 
         def work(here: Place) -> Confirmation:
             times, results = here.measure(pair, turns=_ROUNDS, burst_ms=_BURST_MS, outputs=outputs)
-            if not all(_equal(a, b, exact=binary) for a, b in zip(*results, strict=True)):
+            if not all(_equal(a, b, exact=exact) for a, b in zip(*results, strict=True)):
                 return Confirmation(costs[1], costs[0], False, "It computes something else than the default.")
             if here.emulated:
                 return Confirmation(costs[1], costs[0], costs[1] < costs[0])
@@ -310,30 +313,35 @@ def _measured(job: Job, weight: float) -> Measured:
     return Measured(seconds, "", None, job.board, conditions)
 
 
-def _differences(one: Tile, other: Tile) -> int:
+def _differences(one: Choice, other: Choice) -> int:
     """In how many things they differ; the width of vectors follows from that of a lane."""
     apart = [name for name in vars(one) if getattr(one, name) != getattr(other, name)]
-    return len(apart) - ("quantum" in apart and "word" in apart)
+    return len(apart) - ("quantum" in apart and ("word" in apart or "lanes" in apart))
 
 
-def _arrays(kernel: tirx.PrimFunc, arguments: Sequence[relax.Expr]) -> list[np.ndarray]:
-    """Constants as they are; for what else is read the same noise for every tile, and 0 in the outputs."""
+def _arrays(kernel: tirx.PrimFunc, arguments: Sequence[relax.Expr | LaidOut]) -> list[np.ndarray]:
+    """Constants as they are; for what else is read the same noise for every choice, and 0 in the outputs."""
     generator = np.random.default_rng(0)
     arrays = []
     for i, buffer in enumerate(kernel.params):
         shape, dtype = [int(e) for e in buffer.shape], str(buffer.dtype)
         given = arguments[i] if i < len(arguments) else None
-        if given is not None and is_constant(given):
-            arrays.append(constant_value(given))
-        elif given is None:
+        if given is None:
             arrays.append(np.zeros(shape, dtype))
-        elif "float" in dtype:
-            arrays.append(generator.standard_normal(shape).astype(dtype))
+        elif isinstance(given, LaidOut):
+            plain = _noise(generator, shape_of(given.variable), dtype_of(given.variable))
+            arrays.append(given.arrange(plain))
         else:
-            arrays.append(
-                generator.integers(0, 2 if dtype in ("bool", "int32") else 256, shape).astype(dtype)
-            )
+            constant = is_constant(given)
+            arrays.append(constant_value(given) if constant else _noise(generator, shape, dtype))
     return arrays
+
+
+def _noise(generator: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:
+    if "float" in dtype:
+        return generator.standard_normal(shape).astype(dtype)
+    most = 2 if dtype in ("bool", "int32") else np.iinfo(dtype).max + 1
+    return generator.integers(0, most, shape).astype(dtype)
 
 
 def _equal(ours: np.ndarray, theirs: np.ndarray, *, exact: bool) -> bool:

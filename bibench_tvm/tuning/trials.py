@@ -18,11 +18,11 @@ import tvm
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from schedules.records.digest import digest
 from schedules.records.kernel_task import KernelTask
-from schedules.records.records import Processor, Record
-from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.records.records import Processor, Record, choice_from_json
+from schedules.targets.kernel_target import Choice, KernelTarget
 
 FILE = "trials.sqlite"
-LIBRARY = "library"  # in the place of a tile: TVM's own kernel
+LIBRARY = "library"  # in the place of a choice: TVM's own kernel
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (what TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS networks (name TEXT PRIMARY KEY);
@@ -60,19 +60,19 @@ class Confirmation:
 
 
 class Trials:
-    """Tasks and tiles are told apart by their JSON. A trial whose kernel has changed since was none."""
+    """Tasks and choices are told apart by their JSON. A trial whose kernel has changed since was none."""
 
     def __init__(self, database: sqlite3.Connection, seed: int, target: KernelTarget):
         self._database, self._seed, self._target = database, seed, target
 
-    def _kernel(self, task: KernelTask, tile: Tile | str) -> str:
-        """Of TVM's kernel nothing; of a tile that cannot be, nothing either."""
+    def _kernel(self, task: KernelTask[Any], tile: Choice | str) -> str:
+        """Of TVM's kernel nothing; of a choice that cannot be, nothing either."""
         try:
             return "" if isinstance(tile, str) else digest(task, tile, self._target)
         except ValueError:
             return ""
 
-    def find(self, task: KernelTask, tile: Tile | str) -> Measured | None:
+    def find(self, task: KernelTask[Any], tile: Choice | str) -> Measured | None:
         row = self._database.execute(
             "SELECT cost, reason, instructions, board, conditions FROM trials "
             "WHERE task = ? AND tile = ? AND kernel = ?",
@@ -80,7 +80,7 @@ class Trials:
         ).fetchone()
         return Measured(*row) if row else None
 
-    def keep(self, task: KernelTask, tile: Tile | str, found: Measured) -> None:
+    def keep(self, task: KernelTask[Any], tile: Choice | str, found: Measured) -> None:
         self._insert(
             "trials",
             task.key,
@@ -95,7 +95,7 @@ class Trials:
             self._kernel(task, tile),
         )
 
-    def find_comparison(self, task: KernelTask, tile: Tile) -> Confirmation | None:
+    def find_comparison(self, task: KernelTask[Any], tile: Choice) -> Confirmation | None:
         row = self._database.execute(
             "SELECT cost, default_cost, better, reason FROM comparisons "
             "WHERE task = ? AND tile = ? AND kernel = ?",
@@ -103,7 +103,7 @@ class Trials:
         ).fetchone()
         return Confirmation(row[0], row[1], bool(row[2]), row[3]) if row else None
 
-    def keep_comparison(self, task: KernelTask, tile: Tile, found: Confirmation) -> None:
+    def keep_comparison(self, task: KernelTask[Any], tile: Choice, found: Confirmation) -> None:
         self._insert(
             "comparisons",
             task.key,
@@ -115,11 +115,11 @@ class Trials:
             self._kernel(task, tile),
         )
 
-    def forget_stale_comparisons(self, task: KernelTask) -> None:
+    def forget_stale_comparisons(self, task: KernelTask[Any]) -> None:
         """Those of kernels that have changed since: none of them is the best of its task any more."""
         rows = self._database.execute("SELECT tile, kernel FROM comparisons WHERE task = ?", (task.key,))
         for tile, kernel in rows.fetchall():
-            if kernel != self._kernel(task, Tile(**json.loads(tile))):
+            if kernel != self._kernel(task, _choice(task.key, tile)):
                 with self._database:
                     self._database.execute(
                         "DELETE FROM comparisons WHERE task = ? AND tile = ?", (task.key, tile)
@@ -131,7 +131,7 @@ class Trials:
             "SELECT task, tile, cost, default_cost, kernel FROM comparisons WHERE better "
             "ORDER BY cost / default_cost DESC, rowid DESC"
         )
-        return {task: Record(Tile(**json.loads(tile)), *rest) for task, tile, *rest in rows}
+        return {task: Record(_choice(task, tile), *rest) for task, tile, *rest in rows}
 
     def count(self) -> int:
         query = "SELECT count(*) FROM trials WHERE tile != ?"
@@ -161,12 +161,19 @@ class Trials:
             raise BibenchError(f"A trial cannot be kept: {error}.") from error
 
 
-def _text(tile: Tile | str) -> str:
+def _choice(key: str, tile: str) -> Choice:
+    """Of a task and its choice as they are written."""
+    return choice_from_json(json.loads(key)["kind"], json.loads(tile))
+
+
+def _text(tile: Choice | str) -> str:
     return tile if isinstance(tile, str) else json.dumps(asdict(tile), sort_keys=True)
 
 
 @contextlib.contextmanager
-def open_trials(folder: Path, processor: Processor, unit: str, seed: int) -> Iterator[Trials]:
+def open_trials(
+    folder: Path, processor: Processor, target: KernelTarget, unit: str, seed: int
+) -> Iterator[Trials]:
     """Raises UsageError where the folder holds trials of something else, or another tuning is using it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +187,7 @@ def open_trials(folder: Path, processor: Processor, unit: str, seed: int) -> Ite
             raise UsageError(f"Another tuning is working in {folder}.") from None
         with contextlib.closing(_open(folder / FILE)) as database:
             _same(database, folder, {"tvm": tvm.__version__, "unit": unit, **asdict(processor)})
-            yield Trials(database, seed, processor.target)
+            yield Trials(database, seed, target)
     finally:
         os.close(handle)
 

@@ -17,7 +17,7 @@ from bibench_tvm.tuning.boards import Boards
 from bibench_tvm.tuning.builder import builder
 from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
 from bibench_tvm.tuning.trials import Trials, open_trials
-from relay_passes import lower
+from relay_passes import Lowered, lower
 from rpc.session import BoardInfo
 from schedules.records import records
 from schedules.records.records import Processor, Record, Records
@@ -44,19 +44,21 @@ def tune_network(
     seed: int,
     out: Path,
     model_cycles: bool,
+    int8: bool = False,
     report: Callable[[str, Progress], None],
 ) -> Tuned:
-    """model_cycles: where instructions are counted,
-    weigh them with llvm-mca's cycles. report: gets the unit, and how it stands.
+    """model_cycles: where instructions are counted, weigh them with llvm-mca's cycles. int8: the layers that
+    stay float are computed so. report: gets the unit, and how it stands.
 
     Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
     """
     listed = boards.listed()
     unit = _unit(listed, target, model_cycles)
-    with open_trials(out, Processor(target.kernels.name, target.cpu), unit, seed) as kept:
+    processor = Processor(target.kernels.name, target.cpu)
+    with open_trials(out, processor, target.kernels, unit, seed) as kept:
         with phase("importing"):
             imported = network.load()
-            lowered = lower(imported.module, imported.layer_names, target.kernels)
+            lowered = lowered_to_tune(imported, target, int8=int8)
         subjects = subjects_of(lowered.tunable, target)
         if not subjects:
             raise UsageError("The network has no kernel whose schedule could be chosen.")
@@ -76,6 +78,15 @@ def tune_network(
                 found = search.compare()
         path = _write(out, kept, _name(network, imported), target, unit, listed[0])
         return Tuned(unit, search.done, search.measured, subjects, found, path)
+
+
+def lowered_to_tune(imported: Imported, target: CompileTarget, *, int8: bool) -> Lowered:
+    """The scales of bytes decide nothing about a kernel's speed, so that none are looked for."""
+    floats = lower(imported.module, imported.layer_names, target.kernels, observe=int8)
+    if not int8:
+        return floats
+    ranges = dict.fromkeys(floats.observed, 1.0)
+    return lower(imported.module, imported.layer_names, target.kernels, ranges=ranges)
 
 
 def _unit(boards: Sequence[BoardInfo], target: CompileTarget, model_cycles: bool) -> str:

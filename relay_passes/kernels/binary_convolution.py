@@ -14,7 +14,9 @@ from schedules.kernels.convolution import binary_convolution, lay_out_bits
 from schedules.parts.borders import Ending, border_tables, limit_table
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.weights import pack_weights
-from schedules.records.kernel_task import KernelTask, outputs_of
+from schedules.records.kernel_task import outputs_of
+from schedules.records.kinds.depthwise import DepthwiseTask
+from schedules.records.kinds.tiled import TiledTask
 from schedules.targets.kernel_target import Tile
 
 
@@ -43,8 +45,17 @@ def lower_binary_convolution(site: Site) -> Kernel:
     if depthwise.is_depthwise(conv, packed=True):
         name, weights = "binary_depthwise_convolution", relax.const(depthwise.in_tap_order(packed))
 
+        def in_strips(strip: depthwise.Strip, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
+            return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending, strip=strip)
+
+        def make_strips(strip: depthwise.Strip) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
+            return in_strips(strip, epilogue, ending), [words, weights, *operands, *after]
+
+        strips = DepthwiseTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
+        strip = site.choose(Tunable(strips, make_strips))
+
         def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
-            return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending)
+            return in_strips(strip, epilogue, ending)
     else:
 
         def tiled(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
@@ -56,8 +67,8 @@ def lower_binary_convolution(site: Site) -> Kernel:
         def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
             return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]
 
-        task = KernelTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
-        tile = site.tile(Tunable(task, site.target.tile_for_bits(conv), make))
+        task = TiledTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
+        tile = site.choose(Tunable(task, make))
         name, weights = "binary_convolution", weights_for(tile)
 
         def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:

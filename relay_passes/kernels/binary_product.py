@@ -5,6 +5,7 @@ Of bits that stand for 0 and 1, the sums of signs are added first, see `BinaryPr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,11 @@ from tvm import relax, tirx
 
 from relay_passes.ir.operators import BinaryProduct, attributes_of
 from relay_passes.ir.rewrite import dtype_of, shape_of
-from relay_passes.kernels.kernel import Integers, Kernel, Site
+from relay_passes.kernels.kernel import Integers, Kernel, LaidOut, Site, Tunable
 from schedules.kernels.convolution import binary_convolution
 from schedules.parts.epilogue import SUM, Epilogue, Step, Value
+from schedules.records.kernel_task import outputs_of
+from schedules.records.kinds.product import ProductTask
 from schedules.targets.kernel_target import Tile
 
 
@@ -22,23 +25,21 @@ def lower_binary_product(site: Site) -> Kernel:
     layer = attributes_of(site.anchor, BinaryProduct)
     conv, packing = layer.conv, layer.packing
     left, right, *sums = site.anchor.args
-    outer, inner, columns, depth_words = shape_of(right)
-    default = site.target.binary_tile(conv)
-    # All blocks alike, so that one permutation lays them out.
-    tile = Tile(pixels=default.pixels, lanes=default.lanes, quantum=default.lanes)
-    count = -(-columns // tile.lanes)
-    emit, op = site.emit, relax.op
-    filled = right
-    if count * tile.lanes != columns:
-        missing = np.zeros((outer, inner, count * tile.lanes - columns, depth_words), packing.dtype)
-        filled = emit(op.concat([right, relax.const(missing)], 2))
-    blocks = emit(op.reshape(filled, (outer, inner, count, tile.lanes, depth_words)))
-    turned = emit(op.permute_dims(blocks, [0, 1, 2, 4, 3]))
-    in_order = emit(op.reshape(turned, (outer * inner * count * tile.lanes * depth_words,)))
 
-    def function(epilogue: Epilogue) -> tirx.PrimFunc:
+    def in_tiles(tile: Tile, epilogue: Epilogue) -> tirx.PrimFunc:
         after = _after_sums(epilogue, sums, packing.channels)
         return binary_convolution(conv, packing, tile, site.target, after, ending="dot", weights_per_row=True)
+
+    def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr | LaidOut]]:
+        laid_out = LaidOut(right, lambda words: rows_in_blocks(words, tile.lanes))
+        return in_tiles(tile, site.epilogue), [left, laid_out, *site.operands, *sums]
+
+    task = ProductTask(conv=conv, packing=packing, outputs=outputs_of(site.epilogue))
+    tile = site.choose(Tunable(task, make))
+    in_order = _in_blocks(right, tile.lanes, site.emit)
+
+    def function(epilogue: Epilogue) -> tirx.PrimFunc:
+        return in_tiles(tile, epilogue)
 
     return Kernel(
         name="binary_product",
@@ -54,6 +55,29 @@ def lower_binary_product(site: Site) -> Kernel:
             sums_arguments=[left, in_order, *sums],
         ),
     )
+
+
+def rows_in_blocks(words: np.ndarray, lanes: int) -> np.ndarray:
+    """[.., columns, words of one] -> flat, as the kernel reads them: blocks of so many columns, missing ones
+    0, and in a block the first word of each column before the second."""
+    outer, inner, columns, depth_words = words.shape
+    count = -(-columns // lanes)
+    filled = np.zeros((outer, inner, count * lanes, depth_words), words.dtype)
+    filled[:, :, :columns] = words
+    return filled.reshape(outer, inner, count, lanes, depth_words).swapaxes(3, 4).ravel()
+
+
+def _in_blocks(words: relax.Expr, lanes: int, emit: Callable[[relax.Expr], relax.Var]) -> relax.Var:
+    """`rows_in_blocks` in the network."""
+    outer, inner, columns, depth_words = shape_of(words)
+    op, count = relax.op, -(-columns // lanes)
+    filled = words
+    if count * lanes != columns:
+        missing = np.zeros((outer, inner, count * lanes - columns, depth_words), dtype_of(words))
+        filled = emit(op.concat([words, relax.const(missing)], 2))
+    blocks = emit(op.reshape(filled, (outer, inner, count, lanes, depth_words)))
+    turned = emit(op.permute_dims(blocks, [0, 1, 2, 4, 3]))
+    return emit(op.reshape(turned, (outer * inner * count * lanes * depth_words,)))
 
 
 def _after_sums(epilogue: Epilogue, sums: list[relax.Expr], depth: int) -> Epilogue:

@@ -15,7 +15,10 @@ from schedules.kernels import depthwise, winograd, winograd_inside
 from schedules.kernels.convolution import float_convolution
 from schedules.parts.bit_weights import FLOATS, store_in_bits
 from schedules.parts.weights import lay_out
-from schedules.records.kernel_task import KernelTask, outputs_of
+from schedules.records.kernel_task import outputs_of
+from schedules.records.kinds.depthwise import DepthwiseTask
+from schedules.records.kinds.tiled import TiledTask
+from schedules.records.kinds.winograd import WinogradTask, WinogradTile
 from schedules.targets.kernel_target import Tile
 
 
@@ -25,24 +28,35 @@ def lower_float_layer(site: Site) -> Kernel:
     x, w = site.anchor.args
     weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
     planes = site.planes if may_read_planes(conv) else None
-    fast = target.winograd_tile(conv) if winograd.saves_products(conv) else None
-    inside = target.winograd_tile(conv) if winograd_inside.is_faster(conv, target) else None
+    of_input = winograd.saves_products(conv) and target.winograd_tile(conv)
+    inside = winograd_inside.is_faster(conv, target) and target.winograd_tile(conv)
+    outputs = outputs_of(site.epilogue)
     writes_planes = any(output.planar for output in site.epilogue.outputs)
     stored = in_bits(weights, conv, target)
     name = "float_dense" if layer.op == "linear" else "float_convolution"
+    arguments: list[relax.Expr]
     if depthwise.is_depthwise(conv, packed=False):
-        function = depthwise.depthwise_convolution(
-            conv, None, site.epilogue, ending="dot", in_shape=shape_of(x)
-        )
-        arguments = [x, relax.const(depthwise.in_tap_order(weights)), *site.operands]
-    elif planes is not None and fast is not None and not writes_planes:
-        function = winograd.winograd_convolution(conv, fast, target, site.epilogue)
-        transformed = winograd.transform_weights(weights.transpose(0, 3, 1, 2), conv)
-        arguments = [planes, relax.const(lay_out(transformed, 1, fast)), *site.operands]
-    elif inside is not None and planes is None and not writes_planes and not isinstance(stored, TwoLevels):
-        function = winograd_inside.winograd_inside(conv, inside, target, site.epilogue)
-        transformed = winograd_inside.transform_weights(weights)
-        arguments = [x, relax.const(lay_out(transformed, 1, inside)), *site.operands]
+        in_order_of_taps = relax.const(depthwise.in_tap_order(weights))
+
+        def make_strip(strip: depthwise.Strip) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
+            kernel = depthwise.depthwise_convolution(
+                conv, None, site.epilogue, ending="dot", in_shape=shape_of(x), strip=strip
+            )
+            return kernel, [x, in_order_of_taps, *site.operands]
+
+        of_strips = Tunable(DepthwiseTask(conv=conv, outputs=outputs), make_strip)
+        function, arguments = make_strip(site.choose(of_strips))
+    elif (planes is not None and of_input and not writes_planes) or (
+        planes is None and inside and not writes_planes and not isinstance(stored, TwoLevels)
+    ):
+        by_winograd = WinogradTask(conv=conv, planar=planes is not None, outputs=outputs)
+
+        def make_winograd(tile: WinogradTile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
+            kernel = by_winograd.kernel(tile, target, site.epilogue)
+            laid_out = relax.const(by_winograd.laid_out(weights, tile))
+            return kernel, [x if planes is None else planes, laid_out, *site.operands]
+
+        function, arguments = make_winograd(site.choose(Tunable(by_winograd, make_winograd)))
     else:
         planar = planes is not None
         source = planes if planar else x
@@ -63,8 +77,8 @@ def lower_float_layer(site: Site) -> Kernel:
             )
             return kernel, [source, *map(relax.const, laid_out(tile)), *site.operands]
 
-        task = KernelTask(conv=conv, outputs=outputs_of(site.epilogue), planar=planar)
-        function, arguments = make(site.tile(Tunable(task, target.float_tile(conv), make)))
+        task = TiledTask(conv=conv, outputs=outputs, planar=planar, in_bits=coded)
+        function, arguments = make(site.choose(Tunable(task, make)))
         name += "_of_bits" if coded else ""
     return Kernel(
         name=name,

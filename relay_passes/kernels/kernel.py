@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol
 
 import numpy as np
 from tvm import relax, tirx
@@ -12,18 +13,30 @@ from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, PackedCo
 from schedules.kernels.convolution import binary_convolution_reference
 from schedules.parts.bits import unpack
 from schedules.parts.epilogue import Epilogue
-from schedules.records.kernel_task import KernelTask
-from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.records.kernel_task import C, KernelTask
+from schedules.targets.kernel_target import KernelTarget
 
 
 @dataclass(frozen=True)
-class Tunable:
-    """One call of a kernel whose tile can be chosen."""
+class LaidOut:
+    """An argument that is laid out for a choice, and not known before the network runs: this variable,
+    arranged so."""
 
-    task: KernelTask
-    default: Tile
-    # tile -> (the kernel, its arguments in `main`: the constants, laid out for that tile, and variables)
-    make: Callable[[Tile], tuple[tirx.PrimFunc, list[relax.Expr]]]
+    variable: relax.Expr
+    arrange: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Tunable(Generic[C]):
+    """One call of a kernel with choices."""
+
+    task: KernelTask[C]
+    # choice -> (the kernel, its arguments in `main`: the constants, laid out for that choice, and variables)
+    make: Callable[[C], tuple[tirx.PrimFunc, Sequence[relax.Expr | LaidOut]]]
+
+
+class Chosen(Protocol):
+    def __call__(self, tunable: Tunable[C], /) -> C: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +48,7 @@ class Site:
     operands: list[relax.Expr]  # which it reads
     planes: relax.Expr | None  # the image [N, C, H, W] that the anchor's first argument was turned from
     target: KernelTarget
-    tile: Callable[[Tunable], Tile]  # chosen, or the default
+    choose: Chosen  # by a record, or the default
     emit: Callable[[relax.Expr], relax.Var]  # for what has to be computed before the kernel
 
 

@@ -9,6 +9,7 @@ The plain reference is that of convolution.py; the borders are those of borders.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,10 +26,29 @@ from schedules.parts.emit import each, flat, in_pieces, load, spread, store, vec
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.sums import unrolled
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
+from schedules.targets.kernel_target import Choice
 
 LANES = 64
-PIXELS = 4  # that meet a tap's weights together, where sums are bytes
-MOST_UNROLLED = 32  # taps that are written out, likewise
+PIXELS = 4  # where sums are bytes
+MOST_UNROLLED = 32  # taps, likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip(Choice):
+    """What is computed at a time."""
+
+    pixels: int  # neighbours of an output row, which meet a tap's weights together
+    lanes: int  # channels
+    unroll: int  # taps that are written out
+
+
+def default_strip(conv: Convolution, packing: Packing | None) -> Strip:
+    narrow, taps = _sums(conv, packing) == "uint8", conv.kernel[0] * conv.kernel[1]
+    return Strip(
+        pixels=min(conv.out_width, PIXELS if narrow else 1),
+        lanes=min(LANES, conv.out_channels),
+        unroll=taps if narrow and taps <= MOST_UNROLLED else 1,
+    )
 
 
 def is_depthwise(conv: Convolution, packed: bool) -> bool:
@@ -47,9 +67,13 @@ def depthwise_convolution(
     *,
     ending: Ending,
     in_shape: tuple[int, ...] | None = None,
+    strip: Strip | None = None,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: those of `binary_convolution` or `int8_convolution` (packed in bytes, without
-    a zero point), or of `float_convolution`, whose `in_shape` is here [N, H, W, C] where it is not given."""
+    a zero point), or of `float_convolution`, whose `in_shape` is here [N, H, W, C] where it is not given.
+
+    strip: where it is not given, `default_strip`."""
+    strip = strip or default_strip(conv, packing)
     int8 = packing is not None and packing.quantizer is not None
     channels = conv.out_channels
     halo = packing.halo if packing else conv.padding
@@ -59,9 +83,7 @@ def depthwise_convolution(
         in_shape = packing.shape(conv.batch, conv.height, conv.width)
     elif in_shape is None:
         in_shape = (conv.batch, conv.height, conv.width, channels)
-    dtype = packing.dtype if packing else "float32"
-    counts = "uint8" if conv.counts_in_bytes else dtype_of_counts(conv.products)
-    sum_dtype = "float32" if packing is None else "int32" if int8 else counts
+    dtype, sum_dtype = packing.dtype if packing else "float32", _sums(conv, packing)
     narrow, taps = sum_dtype == "uint8", conv.kernel[0] * conv.kernel[1]
 
     def product(a, w, lanes: int):
@@ -101,7 +123,7 @@ def depthwise_convolution(
                         a = load(activations, first + m * conv.strides[1] * channels, valid)
                         store(part, m * valid, valid, load(part, m * valid, valid) + product(a, w, valid))
 
-                unrolled(taps, taps if narrow and taps <= MOST_UNROLLED else 1, tap)
+                unrolled(taps, strip.unroll, tap)
                 # The epilogue reads the sums from memory, so that its loops need not be unrolled.
                 sums = T.alloc_buffer((pixels * valid,), sum_dtype, scope="local")
                 for m in range(pixels):
@@ -119,13 +141,21 @@ def depthwise_convolution(
                 each(pixels, pixel)
 
             def row(n, oh, ow, pixels: int):
-                in_pieces(channels, LANES, partial(block, n, oh, ow, pixels))
+                in_pieces(channels, strip.lanes, partial(block, n, oh, ow, pixels))
 
             with T.parallel(0, conv.batch * conv.out_height) as r:
                 n, oh = r // conv.out_height, r % conv.out_height
-                together = min(conv.out_width, PIXELS if narrow else 1)
-                in_pieces(conv.out_width, together, partial(row, n, oh))
+                in_pieces(conv.out_width, strip.pixels, partial(row, n, oh))
     return builder.get()
+
+
+def _sums(conv: Convolution, packing: Packing | None) -> str:
+    """The dtype of a sum."""
+    if packing is None:
+        return "float32"
+    if packing.quantizer:
+        return "int32"
+    return "uint8" if conv.counts_in_bytes else dtype_of_counts(conv.products)
 
 
 def _as(value: Any, dtype: str, lanes: int) -> Any:

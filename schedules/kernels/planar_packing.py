@@ -19,16 +19,16 @@ from schedules.parts.emit import each, flat, load, spread, store
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.planes import band_of_rows, interleaved, square
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments
+from schedules.targets.kernel_target import Lanes
 
-LANES = 16
-TOGETHER = 4  # vectors of one plane that are read after each other; their words do not wait for each other
+LANES = Lanes(lanes=16, together=4)
 
 
-def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.PrimFunc:
+def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue, most: Lanes = LANES) -> tirx.PrimFunc:
     """Parameters of the kernel: the epilogue's operands and its one output, which is packed.
 
     extents: batch, channels, height if there is one, and width of what is packed; the operands broadcast
-    against these.
+    against these; most: pixels of one plane, fewer where it has fewer.
     """
     batch, channels, *plane = extents
     height, width = (1, *plane)[-2:]
@@ -43,7 +43,7 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
     count = rows * width
     # With a byte a channel there are as many words as numbers; squares of them are turned in registers.
     in_squares = packing.groups > 1 and group == 1 and packing.word == 8
-    lanes = square(min(count, channels) if in_squares else count, LANES)
+    lanes = square(min(count, channels) if in_squares else count, most.lanes)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         operands = operand_arguments(epilogue)
@@ -89,8 +89,9 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue) -> tirx.
                         for pixel, value in zip(pixels, values, strict=True):
                             store(kept, pixel, lanes, value)
 
-                    length = TOGETHER * lanes
-                    each(count // length, lambda i: pieces([i * length + j * lanes for j in range(TOGETHER)]))
+                    length = most.together * lanes
+                    starts = range(0, length, lanes)
+                    each(count // length, lambda i: pieces([i * length + j for j in starts]))
                     rest: list[Any] = list(range(count - count % length, count - lanes + 1, lanes))
                     if count % lanes:
                         rest.append(count - lanes)

@@ -18,8 +18,9 @@ from schedules.geometry import Convolution
 from schedules.parts.emit import in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
+from schedules.targets.kernel_target import Lanes
 
-LANES = 64
+LANES = Lanes(lanes=64)
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def pooling_reference(images: np.ndarray, pool: Pooling) -> np.ndarray:
     return out
 
 
-def pooling_kernel(pool: Pooling, epilogue: Epilogue) -> tirx.PrimFunc:
+def pooling_kernel(pool: Pooling, epilogue: Epilogue, lanes: Lanes = LANES) -> tirx.PrimFunc:
     """Parameters of the kernel: images [N, H, W, C], the epilogue's operands, and the outputs.
 
-    Every window must hold a tap inside the image.
+    Every window must hold a tap inside the image. lanes: channels, a multiple of those in a packed word.
     """
     conv = pool.window
     channels, (top, left, _, _) = conv.channels, conv.padding
@@ -100,5 +101,5 @@ def pooling_kernel(pool: Pooling, epilogue: Epilogue) -> tirx.PrimFunc:
 
             with T.parallel(0, conv.batch * conv.out_height) as r, T.serial(0, conv.out_width) as ow:
                 n, oh = r // conv.out_height, r % conv.out_height
-                in_pieces(channels, LANES, partial(block, n, oh, ow))
+                in_pieces(channels, lanes.lanes, partial(block, n, oh, ow))
     return builder.get()

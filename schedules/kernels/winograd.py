@@ -51,37 +51,55 @@ def saves_products(conv: Convolution) -> bool:
     return taps_of(conv) <= MOST_TAPS and 3 * made <= 2 * conv.out_width * conv.kernel[1]
 
 
-def transform_weights(weights: np.ndarray, conv: Convolution) -> np.ndarray:
+def default_band(conv: Convolution) -> int:
+    return -(-conv.out_height // (CORES * -(-conv.out_height // (CORES * ROWS_OF_BAND))))
+
+
+def transform_weights(weights: np.ndarray, conv: Convolution, outputs: int = OUTPUTS) -> np.ndarray:
     """float32 [O, C, KH, KW] -> [O, n, KH, C * phases], rounded once; for `lay_out`."""
     phases, taps = conv.strides[1], taps_of(conv)
     out_channels, channels, rows, columns = weights.shape
     filled = np.zeros((out_channels, channels, rows, taps * phases))
     filled[..., :columns] = weights
-    kernel = np.asarray(matrices(taps, OUTPUTS)[1], np.float64)
+    kernel = np.asarray(matrices(taps, outputs)[1], np.float64)
     made = np.einsum("pk,ochks->ophcs", kernel, filled.reshape(out_channels, channels, rows, taps, phases))
     return made.reshape(out_channels, len(kernel), rows, channels * phases).astype(np.float32)
 
 
 def winograd_convolution(
-    conv: Convolution, tile: Tile, target: KernelTarget, epilogue: Epilogue
+    conv: Convolution,
+    tile: Tile,
+    target: KernelTarget,
+    epilogue: Epilogue,
+    *,
+    outputs: int = OUTPUTS,
+    rows_of_band: int | None = None,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: activations float32 [N, C, H, W], weights as `lay_out` gives them from
     `transform_weights`, the epilogue's operands, and the outputs. For a convolution of up to MOST_TAPS taps a
     phase, without groups, and without dilation along the rows.
 
-    tile: of OUTPUTS pixels for each of its columns of values.
+    tile: of `outputs` pixels for each of its columns of values; outputs: neighbours that are found together,
+    as `transform_weights` had it; rows_of_band: output rows that a thread computes, where that is not
+    `default_band`.
     """
-    plan = _Plan(conv=conv, tile=tile, shuffled=target.together > 1)
+    plan = _Plan(
+        conv=conv,
+        tile=tile,
+        outputs=outputs,
+        band=rows_of_band or default_band(conv),
+        shuffled=target.together > 1,
+    )
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         shape = (conv.batch, conv.channels, conv.height, conv.width)
         images = T.arg("activations", T.buffer(shape, "float32"))
         weights = T.arg("weights", T.buffer((plan.weights,), "float32"))
         operands = operand_arguments(epilogue)
-        outputs = output_arguments(epilogue)
+        written = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             pixels = flat(images)
-            writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
+            writer = Writer(epilogue, written, operands, conv.out_shape[:3])
             writer.clear_halos()
             with T.parallel(0, conv.batch * plan.bands) as r:
                 n, first = r // plan.bands, r % plan.bands * plan.band
@@ -101,6 +119,8 @@ class _Plan:
 
     conv: Convolution
     tile: Tile
+    outputs: int
+    band: int  # output rows
     shuffled: bool  # whether values are broadcast from a register, and not from memory
 
     @property
@@ -119,7 +139,7 @@ class _Plan:
 
     @property
     def points(self) -> int:
-        return OUTPUTS + taps_of(self.conv) - 1
+        return self.outputs + taps_of(self.conv) - 1
 
     @property
     def lanes(self) -> int:
@@ -129,7 +149,7 @@ class _Plan:
     @property
     def tiles(self) -> int:
         """Of an output row."""
-        return -(-self.conv.out_width // OUTPUTS)
+        return -(-self.conv.out_width // self.outputs)
 
     @property
     def pitch(self) -> int:
@@ -139,17 +159,12 @@ class _Plan:
     @property
     def span(self) -> int:
         """Columns of the input from one tile to the next."""
-        return OUTPUTS * self.phases
+        return self.outputs * self.phases
 
     @property
     def reach(self) -> int:
         """Tiles whose columns are read."""
-        return self.pitch + (self.points - 1) // OUTPUTS
-
-    @property
-    def band(self) -> int:
-        """Output rows of a band."""
-        return -(-self.conv.out_height // (CORES * -(-self.conv.out_height // (CORES * ROWS_OF_BAND))))
+        return self.pitch + (self.points - 1) // self.outputs
 
     @property
     def bands(self) -> int:
@@ -164,7 +179,7 @@ class _Plan:
     @property
     def together(self) -> tuple[int, int, int]:
         """How many tiles of a row are computed at once, as `split_row` has it."""
-        return split_row(self.tiles, self.tile.pixels // OUTPUTS)
+        return split_row(self.tiles, self.tile.pixels // self.outputs)
 
     @property
     def blocks(self) -> tuple[list[Block], list[Block]]:
@@ -229,7 +244,7 @@ class _Band:
     def transform(self, y: Any, c: Any) -> None:
         """Row y of what the band reads, channel c: its values at the points."""
         plan, conv, lanes = self.plan, self.plan.conv, self.plan.lanes
-        _, _, values_of = matrices(taps_of(conv), OUTPUTS)
+        _, _, values_of = matrices(taps_of(conv), plan.outputs)
         row = self.first * conv.strides[0] + y - conv.padding[0]
         _clear(self.columns, lanes)
         with T.If(tirx.all(row >= 0, row < conv.height)), T.Then():
@@ -254,7 +269,7 @@ class _Band:
             def group(g: Any) -> None:
                 tile = first_tile + g * extent
                 each(self.plan.points, lambda p: self._multiply(row, p, tile, extent))
-                each(extent, lambda t: self._write(row, t, (tile + t) * OUTPUTS))
+                each(extent, lambda t: self._write(row, t, (tile + t) * self.plan.outputs))
 
             each(number, group)
 
@@ -294,9 +309,9 @@ class _Band:
     def _write(self, row: _Row, t: Any, x: Any) -> None:
         """The outputs of tile t of `products`, which begin at column x."""
         plan, lanes, width = self.plan, self.plan.lanes, row.block.width
-        output, _, _ = matrices(taps_of(plan.conv), OUTPUTS)
+        output, _, _ = matrices(taps_of(plan.conv), plan.outputs)
         # The epilogue reads them from memory, so that its loops need not be unrolled.
-        settled = T.alloc_buffer((OUTPUTS * width,), "float32", scope="local")
+        settled = T.alloc_buffer((plan.outputs * width,), "float32", scope="local")
 
         def of_vector(v: Any) -> None:
             where = [plan.products_at(p, t) + v * lanes for p in range(plan.points)]
@@ -305,7 +320,7 @@ class _Band:
                 store(settled, j * width + v * lanes, lanes, value)
 
         each(width // lanes, of_vector)
-        with T.serial(0, tirx.min(OUTPUTS, plan.conv.out_width - x)) as j:
+        with T.serial(0, tirx.min(plan.outputs, plan.conv.out_width - x)) as j:
 
             def total(lane: Any, channel: Any, extent: int) -> Any:
                 return load(settled, j * width + lane, extent)

@@ -34,9 +34,7 @@ from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_argume
 from schedules.targets.kernel_target import KernelTarget, Tile
 
 TAPS = 3
-ROWS, COLUMNS = 2, 4  # of the outputs of a tile
-DOWN, ALONG = ROWS + TAPS - 1, COLUMNS + TAPS - 1  # of what it reads
-POINTS = DOWN * ALONG
+OUTPUTS = ROWS, COLUMNS = 2, 4  # of a tile
 # What a band keeps at its points stays in a cache of the second level.
 BAND_BYTES = 1 << 19
 
@@ -51,48 +49,69 @@ def is_faster(conv: Convolution, target: KernelTarget) -> bool:
     if conv.kernel != (TAPS, TAPS) or (conv.strides, conv.dilation, conv.groups) != ((1, 1), (1, 1), 1):
         return False
     pairs = conv.channels * conv.out_channels
+    points = (ROWS + TAPS - 1) * (COLUMNS + TAPS - 1)
     tiles = conv.batch * -(-conv.out_height // ROWS) * -(-conv.out_width // COLUMNS)
     transformations = TRANSFORMATION * (conv.channels + conv.out_channels)
 
     def nanoseconds(products: int, weights: int) -> float:
         return products / target.float_rate + 4 * weights / BYTES_A_NS
 
-    ours = nanoseconds(tiles * (POINTS * pairs + transformations), POINTS * pairs)
+    ours = nanoseconds(tiles * (points * pairs + transformations), points * pairs)
     return ours < nanoseconds(conv.macs, TAPS * TAPS * pairs)
 
 
-def transform_weights(weights: np.ndarray) -> np.ndarray:
-    """float32 [O, 3, 3, C] -> [O, POINTS, 1, C], rounded once; for `lay_out`."""
-    down, along = (np.asarray(matrices(TAPS, count)[1], np.float64) for count in (ROWS, COLUMNS))
+def transform_weights(weights: np.ndarray, outputs: tuple[int, int] = OUTPUTS) -> np.ndarray:
+    """float32 [O, 3, 3, C] -> [O, points, 1, C], rounded once; for `lay_out`."""
+    down, along = (np.asarray(matrices(TAPS, count)[1], np.float64) for count in outputs)
     made = np.einsum("pk,okmc,qm->opqc", down, weights.astype(np.float64), along)
-    return made.reshape(len(weights), POINTS, 1, weights.shape[-1]).astype(np.float32)
+    return made.reshape(len(weights), -1, 1, weights.shape[-1]).astype(np.float32)
 
 
-def winograd_inside(conv: Convolution, tile: Tile, target: KernelTarget, epilogue: Epilogue) -> tirx.PrimFunc:
+def default_band(conv: Convolution, lanes: int, outputs: tuple[int, int] = OUTPUTS) -> int:
+    """Output rows of a band, in whole tiles. lanes: the output channels, in whole vectors."""
+    rows, columns = outputs
+    high, wide = -(-conv.out_height // rows), -(-conv.out_width // columns)
+    points = (rows + TAPS - 1) * (columns + TAPS - 1)
+    of_row = 4 * points * wide * (conv.channels + lanes)
+    bands = -(-high // max(1, BAND_BYTES // of_row))
+    return -(-high // bands) * rows
+
+
+def winograd_inside(
+    conv: Convolution,
+    tile: Tile,
+    target: KernelTarget,
+    epilogue: Epilogue,
+    *,
+    outputs: tuple[int, int] = OUTPUTS,
+    rows_of_band: int | None = None,
+) -> tirx.PrimFunc:
     """Parameters of the kernel: activations float32 [N, H, W, C], weights as `lay_out` gives them from
     `transform_weights`, the epilogue's operands, and the outputs, none of them planar. For a convolution of
     3 x 3 taps without strides, dilation and groups.
 
-    tile: of 4 pixels for each tile of outputs that is summed at a time.
+    tile: as many pixels for each tile of outputs that is summed at a time as the latter is wide. outputs: of
+    such a tile, rows and columns, as `transform_weights` had them. rows_of_band: output rows, in whole tiles,
+    whose sums at a point follow each other, where that is not `default_band`.
     """
-    plan = _Plan(conv=conv, tile=tile, target=target)
+    plan = _Plan(conv=conv, tile=tile, target=target, outputs=outputs, rows_of_band=rows_of_band)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         shape = (conv.batch, conv.height, conv.width, conv.channels)
         images = T.arg("activations", T.buffer(shape, "float32"))
-        weights = T.arg("weights", T.buffer((plan.lanes * POINTS * conv.channels,), "float32"))
+        weights = T.arg("weights", T.buffer((plan.lanes * plan.points * conv.channels,), "float32"))
         operands = operand_arguments(epilogue)
-        outputs = output_arguments(epilogue)
+        written = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
-            writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
+            writer = Writer(epilogue, written, operands, conv.out_shape[:3])
             writer.clear_halos()
             band = _Band(
                 plan=plan,
                 pixels=pad_in_kernel(images, plan.padded),
                 weights=weights,
                 writer=writer,
-                values=T.alloc_buffer((POINTS * plan.tiles * conv.channels,), "float32"),
-                products=T.alloc_buffer((POINTS * plan.tiles * plan.lanes,), "float32"),
+                values=T.alloc_buffer((plan.points * plan.tiles * conv.channels,), "float32"),
+                products=T.alloc_buffer((plan.points * plan.tiles * plan.lanes,), "float32"),
             )
             with T.serial(0, conv.batch * plan.bands) as b:
                 n = b // plan.bands
@@ -100,7 +119,7 @@ def winograd_inside(conv: Convolution, tile: Tile, target: KernelTarget, epilogu
                 first = tirx.min(b % plan.bands * plan.band, plan.rows - plan.band)
                 with T.parallel(0, plan.band) as r:
                     each(plan.columns, lambda t: band.transform(n, first + r, t, r * plan.columns + t))
-                with T.parallel(0, POINTS) as p:
+                with T.parallel(0, plan.points) as p:
                     band.multiply(p)
                 with T.parallel(0, plan.band) as r:
                     each(plan.columns, lambda t: band.write(n, first + r, t, r * plan.columns + t))
@@ -114,39 +133,57 @@ class _Plan:
     conv: Convolution
     tile: Tile
     target: KernelTarget
+    outputs: tuple[int, int]
+    rows_of_band: int | None
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns of what a tile reads."""
+        rows, columns = self.outputs
+        return rows + TAPS - 1, columns + TAPS - 1
+
+    @property
+    def points(self) -> int:
+        down, along = self.reach
+        return down * along
 
     @property
     def rows(self) -> int:
         """Of tiles, in an image."""
-        return -(-self.conv.out_height // ROWS)
+        return -(-self.conv.out_height // self.outputs[0])
 
     @property
     def columns(self) -> int:
         """Tiles of such a row."""
-        return -(-self.conv.out_width // COLUMNS)
+        return -(-self.conv.out_width // self.outputs[1])
 
     @property
     def padded(self) -> Convolution:
         """With a padding of which whole tiles can be read."""
         conv, (top, left, _, _) = self.conv, self.conv.padding
-        bottom = self.rows * ROWS + TAPS - 1 - conv.height - top
-        right = self.columns * COLUMNS + TAPS - 1 - conv.width - left
+        bottom = self.height - conv.height - top
+        right = self.width - conv.width - left
         return replace(conv, padding=(top, left, bottom, right))
+
+    @property
+    def height(self) -> int:
+        """Of a padded image."""
+        return self.rows * self.outputs[0] + TAPS - 1
 
     @property
     def width(self) -> int:
         """Of a padded row."""
-        return self.columns * COLUMNS + TAPS - 1
-
-    @property
-    def bands(self) -> int:
-        of_row = 4 * POINTS * self.columns * (self.conv.channels + self.lanes)
-        return -(-self.rows // max(1, BAND_BYTES // of_row))
+        return self.columns * self.outputs[1] + TAPS - 1
 
     @property
     def band(self) -> int:
         """Rows of tiles in a band."""
-        return -(-self.rows // self.bands)
+        rows = self.rows_of_band or default_band(self.conv, self.lanes, self.outputs)
+        return rows // self.outputs[0]
+
+    @property
+    def bands(self) -> int:
+        return -(-self.rows // self.band)
 
     @property
     def tiles(self) -> int:
@@ -170,25 +207,25 @@ class _Band:
     pixels: tirx.Buffer  # the padded images, flat
     weights: tirx.Buffer
     writer: Writer
-    values: tirx.Buffer  # B^T x C: [POINTS, tiles, channels]
-    products: tirx.Buffer  # the sums at the points: [POINTS, tiles, lanes]
+    values: tirx.Buffer  # B^T x C: [plan.points, tiles, channels]
+    products: tirx.Buffer  # the sums at the points: [plan.points, tiles, lanes]
 
     def transform(self, n: Any, y: Any, x: Any, t: Any) -> None:
         """The values of tile t of the band, which is that in row y and column x of image n."""
         plan, channels = self.plan, self.plan.conv.channels
-        down, along = matrices(TAPS, ROWS)[2], matrices(TAPS, COLUMNS)[2]
-        height = plan.rows * ROWS + TAPS - 1
-        corner = ((n * height + y * ROWS) * plan.width + x * COLUMNS) * channels
+        (rows_out, columns_out), (high, wide) = plan.outputs, plan.reach
+        down, along = matrices(TAPS, rows_out)[2], matrices(TAPS, columns_out)[2]
+        corner = ((n * plan.height + y * rows_out) * plan.width + x * columns_out) * channels
 
         def some(c: Any, lanes: int) -> None:
             rows = []
-            for i in range(DOWN):
-                at = [corner + (i * plan.width + j) * channels + c for j in range(ALONG)]
+            for i in range(high):
+                at = [corner + (i * plan.width + j) * channels + c for j in range(wide)]
                 read = [T.Bind(load(self.pixels, a, lanes)) for a in at]
                 rows.append([T.Bind(value) for value in values_at(along, read, lanes)])
             for j, column in enumerate(zip(*rows, strict=True)):
                 for i, value in enumerate(values_at(down, list(column), lanes)):
-                    point = i * ALONG + j
+                    point = i * wide + j
                     store(self.values, (point * plan.tiles + t) * channels + c, lanes, value)
 
         in_pieces(channels, plan.tile.quantum, some)
@@ -209,7 +246,7 @@ class _Band:
                 count=1,
                 words=channels,
                 starts=lambda _: [(p * plan.tiles + first + t) * channels for t in range(tiles)],
-                offset=channel * POINTS * channels + p * channels * width,
+                offset=channel * plan.points * channels + p * channels * width,
             )
             sums = T.alloc_buffer((tiles * width,), "float32", scope="local")
             across(runs, sums, tiles, width, plan.tile, together)
@@ -217,7 +254,7 @@ class _Band:
                 at = (p * plan.tiles + first + t) * plan.lanes + channel
                 store(self.products, at, width, load(sums, t * width, width))
 
-        larger, most, smaller = split_row(plan.tiles, max(1, plan.tile.pixels // COLUMNS))
+        larger, most, smaller = split_row(plan.tiles, max(1, plan.tile.pixels // plan.outputs[1]))
         each(larger, lambda g: group(g * most, most))
         each(smaller, lambda g: group(larger * most + g * (most - 1), most - 1))
 
@@ -227,28 +264,29 @@ class _Band:
 
     def _write_block(self, n: Any, y: Any, x: Any, t: Any, block: Block, channel: Any) -> None:
         plan, conv, width, lanes = self.plan, self.plan.conv, block.width, self.plan.tile.quantum
-        down, along = matrices(TAPS, ROWS)[0], matrices(TAPS, COLUMNS)[0]
+        (rows_out, columns_out), (high, wide) = plan.outputs, plan.reach
+        down, along = matrices(TAPS, rows_out)[0], matrices(TAPS, columns_out)[0]
         # The epilogue reads them from memory, so that its loops need not be unrolled.
-        settled = T.alloc_buffer((ROWS * COLUMNS * width,), "float32", scope="local")
+        settled = T.alloc_buffer((rows_out * columns_out * width,), "float32", scope="local")
 
         def of_vector(v: Any) -> None:
             rows = []
-            for i in range(DOWN):
-                points = range(i * ALONG, (i + 1) * ALONG)
+            for i in range(high):
+                points = range(i * wide, (i + 1) * wide)
                 at = [(p * plan.tiles + t) * plan.lanes + channel + v * lanes for p in points]
                 read = [T.Bind(load(self.products, a, lanes)) for a in at]
                 rows.append([T.Bind(value) for value in outputs_from(along, read, lanes)])
             for j, column in enumerate(zip(*rows, strict=True)):
                 for i, value in enumerate(outputs_from(down, list(column), lanes)):
-                    store(settled, (i * COLUMNS + j) * width + v * lanes, lanes, value)
+                    store(settled, (i * columns_out + j) * width + v * lanes, lanes, value)
 
         each(width // lanes, of_vector)
         with (
-            T.serial(0, tirx.min(ROWS, conv.out_height - y * ROWS)) as i,
-            T.serial(0, tirx.min(COLUMNS, conv.out_width - x * COLUMNS)) as j,
+            T.serial(0, tirx.min(rows_out, conv.out_height - y * rows_out)) as i,
+            T.serial(0, tirx.min(columns_out, conv.out_width - x * columns_out)) as j,
         ):
 
             def total(lane: Any, _: Any, extent: int) -> Any:
-                return load(settled, (i * COLUMNS + j) * width + lane, extent)
+                return load(settled, (i * columns_out + j) * width + lane, extent)
 
-            self.writer.write(n, y * ROWS + i, x * COLUMNS + j, channel, block.valid, total)
+            self.writer.write(n, y * rows_out + i, x * columns_out + j, channel, block.valid, total)

@@ -1,4 +1,4 @@
-"""Records of tuning: which tile was best for a task, on which processor, and how that was found out.
+"""Records of tuning: which choice was best for a task, on which processor, and how that was found out.
 
 A file of records is JSON. It is for one processor and one TVM, since another code generator makes other code
 of the same loops. It may come from anywhere: what does not fit is refused in a sentence.
@@ -11,15 +11,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args, get_type_hints
 
 import tvm
 
+from schedules.records.choices import CHOICES
 from schedules.records.digest import digest
-from schedules.records.kernel_task import KernelTask
-from schedules.records.space import refusal
-from schedules.targets.choose import ALL
-from schedules.targets.kernel_target import KernelTarget, Tile
+from schedules.records.kernel_task import C, KernelTask
+from schedules.targets.kernel_target import Choice, KernelTarget
 
 FILE = "records.json"
 SCHEMA_VERSION = 1
@@ -35,17 +34,14 @@ class Processor:
     kernels: str
     cpu: str
 
-    @property
-    def target(self) -> KernelTarget:
-        return next(target for target in ALL if target.name == self.kernels)
-
 
 @dataclass(frozen=True)
 class Record:
-    """cost, default_cost: of one call, in the unit of its file. kernel: the `digest` of what was measured;
-    empty in a file from before there was one."""
+    """tile: what was chosen, of the class that the kind of its task has. cost, default_cost: of one call, in
+    the unit of its file. kernel: the `digest` of what was measured; empty in a file from before there was
+    one."""
 
-    tile: Tile
+    tile: Choice
     cost: float
     default_cost: float
     kernel: str
@@ -113,43 +109,50 @@ def _record(entry: Any) -> tuple[str, Record]:
     if not isinstance(kernel, str):
         raise ValueError("the kernel of a record is not a digest")
     key = json.dumps(entry["task"], sort_keys=True, separators=(",", ":"))
-    return key, Record(tile_from_json(entry.get("tile")), float(costs[0]), float(costs[1]), kernel)
+    chosen = choice_from_json(entry["task"].get("kind"), entry.get("tile"))
+    return key, Record(chosen, float(costs[0]), float(costs[1]), kernel)
 
 
-def tile_from_json(value: Any) -> Tile:
-    """Raises ValueError, without the final stop, for what `asdict(tile)` does not give."""
-    names = [field.name for field in fields(Tile)]
+def choice_from_json(kind: Any, value: Any) -> Choice:
+    """Raises ValueError, without the final stop, for what `asdict` of a choice for such a kernel does not
+    give."""
+    if not isinstance(kind, str) or kind not in CHOICES:
+        raise ValueError(f"a record is for a kernel of the unknown kind {kind!r}")
+    made = CHOICES[kind]
+    names = [field.name for field in fields(made)]
     if not isinstance(value, dict) or sorted(value) != sorted(names):
         raise ValueError(f"a tile has {', '.join(names)}")
+    types = get_type_hints(made)
     for name in names:
-        kind = type(value[name])
-        free = name in ("rows", "together", "word") and value[name] is None
-        right = kind is bool if name == "blocks_outside" else kind is int and 0 < value[name] < 1 << 16
-        if not (right or free):
+        kind_of_value, allowed = type(value[name]), get_args(types[name]) or (types[name],)
+        in_range = kind_of_value is not int or 0 < value[name] < 1 << 16
+        if kind_of_value not in allowed or not in_range:
             raise ValueError(f"the {name} of a tile is {value[name]!r}")
-    return Tile(**value)
+    return made(**value)
 
 
 class WrongRecord(ValueError):
-    """A record whose tile its task cannot have; the message is a sentence."""
+    """A record whose choice its task cannot have; the message is a sentence."""
 
 
 class Chooser:
-    """Gives the kernels of a network the tiles of a file of records; `used` lists what they took, and `stale`
-    the tasks whose kernels have changed since they were measured, and get no tile."""
+    """Gives the kernels of a network, which are for `target`, what a file of records has for them; `used`
+    lists what they took, and `stale` the tasks whose kernels have changed since they were measured, and get
+    nothing."""
 
-    def __init__(self, source: str, records: Records | None):
-        self.source, self.records = source, records
+    def __init__(self, source: str, records: Records | None, target: KernelTarget):
+        self.source, self.records, self._target = source, records, target
         self.used: dict[str, dict[str, Any]] = {}
         self.stale: dict[str, str] = {}  # by key, as a title
 
-    def __call__(self, task: KernelTask) -> Tile | None:
+    def __call__(self, task: KernelTask[C]) -> C | None:
         record = self.records.best.get(task.key) if self.records else None
         if record is None or self.records is None:
             return None
-        if reason := refusal(task, record.tile):
+        chosen = cast(C, record.tile)  # read as what the kind in the key has
+        if reason := task.refusal(chosen):
             raise WrongRecord(f"{self.source} has a record for {task.title} that cannot be: {reason}.")
-        if record.kernel != digest(task, record.tile, self.records.processor.target):
+        if record.kernel != digest(task, chosen, self._target):
             self.stale[task.key] = task.title
             return None
         self.used[task.key] = {
@@ -159,7 +162,7 @@ class Chooser:
             "unit": self.records.unit,
             **asdict(record),
         }
-        return record.tile
+        return chosen
 
     @property
     def remark(self) -> str:
@@ -174,7 +177,7 @@ class Chooser:
         )
 
 
-def tuned(folder: Path, processor: Processor) -> Chooser:
+def tuned(folder: Path, processor: Processor, target: KernelTarget) -> Chooser:
     """The records that `tune --out` wrote. Raises ValueError where they are for something else."""
     path = folder / FILE
     if not path.is_file():
@@ -188,13 +191,13 @@ def tuned(folder: Path, processor: Processor) -> Chooser:
     if records.processor != processor:
         made, asked = (f"{p.cpu} ({p.kernels} kernels)" for p in (records.processor, processor))
         raise ValueError(f"{path} is for {made}, and not for {asked}. Tune for that, or leave --tuned out.")
-    return Chooser(str(path), records)
+    return Chooser(str(path), records, target)
 
 
-def shipped(processor: Processor, folder: Path = SHIPPED) -> Chooser:
+def shipped(processor: Processor, target: KernelTarget, folder: Path = SHIPPED) -> Chooser:
     """The records that come with this program for a processor, where there are any."""
     for path in sorted(folder.glob("*.json")):
         records = read(path)
         if records.processor == processor and records.tvm == tvm.__version__:
-            return Chooser(path.name, records)
-    return Chooser("", None)
+            return Chooser(path.name, records, target)
+    return Chooser("", None, target)

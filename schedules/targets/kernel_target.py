@@ -10,7 +10,12 @@ from schedules.geometry import Convolution, counts_in_16_bits, dtype_of_counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
+class Choice:
+    """What a tuning may choose of a kernel: whole numbers and truths, which a record holds by these names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile(Choice):
     """At most pixels x lanes outputs are computed at a time."""
 
     pixels: int  # neighbours of an output row, or as many of each of `rows`
@@ -19,7 +24,7 @@ class Tile:
     # Where it is not 1, a vector holds so many words of one output and not one of so many outputs; its sums
     # are added up at the end.
     depth: int = 1
-    # The rest is for tuning (schedules/records/space.py); None is what kernel and target do by themselves.
+    # The rest is for tuning (schedules/records/kinds/); None is what kernel and target do by themselves.
     rows: int | None = None  # over how many output rows a tile lies, a divisor of their number
     together: int | None = None  # activations of a pixel that are read at a time
     # Bits of a lane, which is the form of its sums: 8 are added as bytes and widened at times, 16 and 32 are
@@ -29,6 +34,15 @@ class Tile:
     # All rows of one block of channels before the next block, else all blocks of one row; it is also what
     # threads share out.
     blocks_outside: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lanes(Choice):
+    """Of a kernel that goes through neighbours in memory."""
+
+    lanes: int  # that are computed at a time
+    # Vectors of so many, one after the other, so that none waits for the one before; where a kernel has them.
+    together: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

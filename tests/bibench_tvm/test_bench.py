@@ -26,7 +26,6 @@ from rpc import machine
 from rpc.session import list_boards, parse_address
 from schedules.records.digest import digest
 from schedules.records.records import Processor, Record, Records
-from schedules.records.space import candidates
 from trainers.pretrained import pretrained
 
 
@@ -319,8 +318,8 @@ def tuned(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifac
     """The small network with another tile than the target's for its binary layer."""
     imported, target = import_model(small_file), resolve_target("host")
     tunable = lower(imported.module, imported.layer_names, target.kernels).tunable
-    (subject,) = (entry for entry in tunable if entry.task.packing)
-    other = next(t for t in candidates(subject.task, target.kernels, subject.default) if t != subject.default)
+    (subject,) = (entry for entry in tunable if entry.task.kind == "binary_convolution")
+    other = subject.task.candidates(target.kernels)[1]
     best = {subject.task.key: Record(other, 1.0, 2.0, digest(subject.task, other, target.kernels))}
     folder = tmp_path_factory.mktemp("tuned")
     made = Records(Processor(target.kernels.name, target.cpu), "seconds", "Made up.", best)

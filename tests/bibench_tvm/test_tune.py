@@ -34,8 +34,8 @@ from rpc.listing import BoardInfo
 from rpc.session import local_board
 from schedules.records import records
 from schedules.records.digest import digest
+from schedules.records.kinds.tiled import TiledTask
 from schedules.records.records import Processor, Record, Records
-from schedules.records.space import candidates
 from schedules.targets import Tile
 from tests.rpc.devices.stand_in import SERIAL
 
@@ -83,7 +83,8 @@ def test_killed_it_goes_on_and_measures_nothing_twice(small_file: Path, tmp_path
 def test_a_folder_of_another_target_or_another_tuning_is_refused(
     small_file: Path, tmp_path: Path, command: Callable
 ) -> None:
-    with open_trials(tmp_path, Processor(resolve_target("host").kernels.name, "znver99"), "seconds", 0):
+    kernels = resolve_target("host").kernels
+    with open_trials(tmp_path, Processor(kernels.name, "znver99"), kernels, "seconds", 0):
         done = command("tune", small_file, "--trials", 1, "--out", tmp_path)
         assert done.code == 2 and "Another tuning is working" in done.stderr
     done = command("tune", small_file, "--trials", 1, "--out", tmp_path)
@@ -165,9 +166,11 @@ def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(
     target = resolve_target(on)
     imported = import_model(small, example_inputs=torch.zeros(1, 4, 8, 8))
     [binary] = [
-        t for t in lower(imported.module, imported.layer_names, target.kernels).tunable if t.task.packing
+        t
+        for t in lower(imported.module, imported.layer_names, target.kernels).tunable
+        if isinstance(t.task, TiledTask) and t.task.packing
     ]
-    default, *others = candidates(binary.task, target.kernels, binary.default)
+    default, *others = binary.task.candidates(target.kernels)
     bad = dict(zip(others, ("lacks", "hangs", "crashes"), strict=False))
     fine = others[3]
 
@@ -175,12 +178,12 @@ def test_candidates_that_do_not_build_hang_or_crash_are_passed_over(
         kernel, arguments = binary.make(tile)
         return (bad_kernel(kernel, bad[tile]) if tile in bad else kernel), arguments
 
-    [subject] = subjects_of([Tunable(binary.task, default, make)], target)
+    [subject] = subjects_of([Tunable(binary.task, make)], target)
     subject.pool = [default, *bad, fine]
     processor = Processor(target.kernels.name, target.cpu)
     with (
         board_of_this_machine() if on == "host" else device_of(SERIAL, limit_s=3) as boards,
-        open_trials(tmp_path / "out", processor, "seconds", 0) as kept,
+        open_trials(tmp_path / "out", processor, target.kernels, "seconds", 0) as kept,
         builder(target.tvm) as compiler,
     ):
         search = Search([subject], target, kept, boards, compiler, seed=0, report=lambda progress: None)
@@ -199,14 +202,14 @@ def test_a_compiler_that_does_not_end_is_stopped(small: Any, tmp_path: Path) -> 
     target = resolve_target("host")
     imported = import_model(small, example_inputs=torch.zeros(1, 4, 8, 8))
     tunable = lower(imported.module, imported.layer_names, target.kernels).tunable[0]
-    kernel = tunable.make(tunable.default)[0]
+    kernel = tunable.make(tunable.task.default(target.kernels))[0]
     slow = pytest.raises(BuildFailed, match=r"did not end within 0.001 seconds")
     with builder(target.tvm, limit_s=0.001) as compiler, slow:
-        compiler.build(kernel, tmp_path / "kernel.so", binary=True)
+        compiler.build(kernel, tmp_path / "kernel.so", "popcounts")
     with builder(target.tvm) as compiler:
         with pytest.raises(BuildFailed, match="does not compile"):
-            compiler.build(kernel, tmp_path / "nowhere" / "kernel.so", binary=True)
-        assert compiler.build(kernel, tmp_path / "kernel.so", binary=True) == 1
+            compiler.build(kernel, tmp_path / "nowhere" / "kernel.so", "popcounts")
+        assert compiler.build(kernel, tmp_path / "kernel.so", "popcounts") == 1
         assert (tmp_path / "kernel.so").exists()
 
 
@@ -251,7 +254,7 @@ def test_compile_uses_the_records_and_stays_exact(
     imported = import_model(small_file)
     tunable = lower(imported.module, imported.layer_names, resolved.kernels).tunable
     best = {}
-    for task, pool in ((t.task, candidates(t.task, resolved.kernels, t.default)[1:]) for t in tunable):
+    for task, pool in ((t.task, t.task.candidates(resolved.kernels)[1:]) for t in tunable):
         if pool:
             tile = random.Random(3).choice(pool)
             best[task.key] = Record(tile, 1, 2, digest(task, tile, resolved.kernels))

@@ -12,16 +12,16 @@ from schedules.geometry import Convolution
 from schedules.kernels.convolution import binary_convolution
 from schedules.parts.bits import Packing
 from schedules.parts.epilogue import plain
-from schedules.records.kernel_task import KernelTask
+from schedules.records.kinds.tiled import TiledTask
 from schedules.targets import Tile
 from schedules.targets.aarch64_neon import AARCH64_NEON
 
 NEON = AARCH64_NEON  # 32 registers of 128 bits, 8 activations at a time
 CONV = Convolution(1, 14, 14, 256, 77, (3, 3), padding=(1, 1, 1, 1))
-PACKED = KernelTask(
+PACKED = TiledTask(
     conv=CONV, packing=Packing(256, 16, halo=(1, 1, 1, 1)), ending="truth", outputs=(("bool", None),)
 )
-FLOAT = KernelTask(conv=Convolution(1, 7, 7, 8, 16), outputs=(("float32", None),))
+FLOAT = TiledTask(conv=Convolution(1, 7, 7, 8, 16), outputs=(("float32", None),))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ FLOAT = KernelTask(conv=Convolution(1, 7, 7, 8, 16), outputs=(("float32", None),
         ),
     ],
 )
-def test_the_features_of_a_tile(task: KernelTask, tile: Tile, features: list[float]) -> None:
+def test_the_features_of_a_tile(task: TiledTask, tile: Tile, features: list[float]) -> None:
     np.testing.assert_allclose(tile_features(task, tile, NEON), features, rtol=1e-12)
 
 
@@ -68,7 +68,7 @@ def test_the_features_of_a_tile(task: KernelTask, tile: Tile, features: list[flo
 def candidates() -> list[Candidate]:
     """One kernel with tiles of 1 to 14 pixels."""
     conv = Convolution(1, 14, 14, 32, 32)
-    task = KernelTask(conv=conv, packing=Packing(32, 16), outputs=(("int32", None),))
+    task = TiledTask(conv=conv, packing=Packing(32, 16), outputs=(("int32", None),))
 
     def kernel(tile: Tile) -> tirx.PrimFunc:
         return binary_convolution(

@@ -9,9 +9,9 @@ from schedules.kernels import convolution
 from schedules.parts.bits import Packing
 from schedules.parts.quantizer import Quantizer
 from schedules.records import digest as module
-from schedules.records.digest import bare_kernel, digest
-from schedules.records.kernel_task import KernelTask
-from schedules.records.space import candidates
+from schedules.records.digest import digest
+from schedules.records.kinds import tiled
+from schedules.records.kinds.tiled import TiledTask
 from schedules.targets.aarch64_neon import AARCH64_NEON
 from schedules.targets.choose import ALL
 from schedules.targets.x86_avx2 import X86_AVX2
@@ -19,11 +19,11 @@ from schedules.targets.x86_avx2 import X86_AVX2
 CONV = Convolution(1, 8, 8, 32, 64, (3, 3), padding=(1, 1, 1, 1))
 PACKING = Packing(32, 16, halo=(1, 1, 1, 1))
 BITS = Packing(64, 16)
-TASK = KernelTask(conv=CONV, packing=PACKING, ending="bordered dot", outputs=(("float32", None),))
+TASK = TiledTask(conv=CONV, packing=PACKING, ending="bordered dot", outputs=(("float32", None),))
 BYTES = [Packing(64, 8, quantizer=Quantizer(scale)) for scale in (0.5, 0.25)]
 
 
-def tile_of(task: KernelTask):
+def tile_of(task: TiledTask):
     return (AARCH64_NEON.binary_tile if task.packing else AARCH64_NEON.float_tile)(task.conv)
 
 
@@ -43,20 +43,20 @@ def tile_of(task: KernelTask):
 def test_every_kind_of_output_has_a_kernel(kind: str, outputs: tuple) -> None:
     task = replace(TASK, outputs=outputs)
     task = replace(task, packing=None) if kind == "float" else replace(task, ending=kind)
-    written = list(bare_kernel(task, tile_of(task), AARCH64_NEON).params)[-len(outputs) :]
+    written = list(task.bare_kernel(tile_of(task), AARCH64_NEON).params)[-len(outputs) :]
     assert [str(p.dtype) for p in written] == [dtype.removeprefix("planar ") for dtype, _ in outputs]
     assert len(digest(task, tile_of(task), AARCH64_NEON)) == 16
 
 
 def test_planar_activations() -> None:
     conv = Convolution(1, 32, 32, 3, 16, (3, 3), padding=(1, 1, 1, 1))
-    task = KernelTask(conv=conv, outputs=(("float32", None),))
+    task = TiledTask(conv=conv, outputs=(("float32", None),))
     digests = {digest(replace(task, planar=planar), tile_of(task), AARCH64_NEON) for planar in (False, True)}
     assert len(digests) == 2
 
 
 def test_tasks_tiles_and_targets_differ_and_scales_do_not() -> None:
-    tiles = candidates(TASK, AARCH64_NEON, tile_of(TASK))[:3]
+    tiles = TASK.candidates(AARCH64_NEON)[:3]
     found = [digest(TASK, tile, AARCH64_NEON) for tile in tiles]
     found += [digest(replace(TASK, outputs=(("uint16", BITS),)), tiles[0], AARCH64_NEON)]
     found += [digest(TASK, tiles[0], target) for target in ALL if target is not AARCH64_NEON]
@@ -77,7 +77,7 @@ def test_a_change_of_either_kernel_is_seen(monkeypatch: pytest.MonkeyPatch, of_d
         what = replace(tile, pixels=3) if (tile == default) == of_default else tile
         return plain(conv, packing, what, *rest, **options)
 
-    monkeypatch.setattr(module, "binary_convolution", changed)
+    monkeypatch.setattr(tiled, "binary_convolution", changed)
     module._code.cache_clear()
     assert digest(TASK, other, AARCH64_NEON) != before
     monkeypatch.undo()

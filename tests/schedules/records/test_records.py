@@ -11,15 +11,16 @@ from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
 from schedules.records import records
 from schedules.records.digest import digest
-from schedules.records.kernel_task import KernelTask
+from schedules.records.kinds.tiled import TiledTask
 from schedules.records.records import Processor, Record, Records
 from schedules.targets import Tile
+from schedules.targets.aarch64_neon import AARCH64_NEON
 
-TASK = KernelTask(conv=Convolution(1, 8, 8, 32, 64), packing=Packing(32, 16), outputs=(("float32", None),))
-OTHER = KernelTask(conv=Convolution(1, 8, 8, 32, 32), packing=Packing(32, 16), outputs=(("float32", None),))
+TASK = TiledTask(conv=Convolution(1, 8, 8, 32, 64), packing=Packing(32, 16), outputs=(("float32", None),))
+OTHER = TiledTask(conv=Convolution(1, 8, 8, 32, 32), packing=Packing(32, 16), outputs=(("float32", None),))
 PROCESSOR = Processor("aarch64_neon", "cortex-a72")
 TILE = Tile(pixels=3, lanes=16, quantum=8, rows=1, word=8, blocks_outside=True)
-KERNEL = digest(TASK, TILE, PROCESSOR.target)
+KERNEL = digest(TASK, TILE, AARCH64_NEON)
 RECORDS = Records(PROCESSOR, "instructions", "By hand.", {TASK.key: Record(TILE, 2.0, 3.0, KERNEL)})
 
 
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_there_and_back(folder: Path) -> None:
     assert records.read(folder / records.FILE) == RECORDS
-    choose = records.tuned(folder, PROCESSOR)
+    choose = records.tuned(folder, PROCESSOR, AARCH64_NEON)
     assert choose(OTHER) is None and not choose.used
     assert choose(TASK) == TILE
     [used] = choose.used.values()
@@ -47,18 +48,18 @@ def test_an_empty_file_of_records_is_one(tmp_path: Path) -> None:
 
 def test_another_processor_and_another_tvm_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"is for cortex-a72 .* and not for cortex-a53"):
-        records.tuned(folder, Processor("aarch64_neon", "cortex-a53"))
+        records.tuned(folder, Processor("aarch64_neon", "cortex-a53"), AARCH64_NEON)
     content = json.loads((folder / records.FILE).read_text())
     (folder / records.FILE).write_text(json.dumps({**content, "tvm": "0.26.0"}))
     with pytest.raises(ValueError, match=f"made with TVM 0.26.0, and this is TVM {tvm.__version__}"):
-        records.tuned(folder, PROCESSOR)
+        records.tuned(folder, PROCESSOR, AARCH64_NEON)
     with pytest.raises(ValueError, match="has no records.json"):
-        records.tuned(folder / "nowhere", PROCESSOR)
+        records.tuned(folder / "nowhere", PROCESSOR, AARCH64_NEON)
 
 
 def test_what_ships_is_taken_for_its_processor_and_tvm_alone(folder: Path) -> None:
-    assert records.shipped(PROCESSOR, folder)(TASK) == TILE
-    assert records.shipped(Processor("aarch64_neon", "cortex-a53"), folder)(TASK) is None
+    assert records.shipped(PROCESSOR, AARCH64_NEON, folder)(TASK) == TILE
+    assert records.shipped(Processor("aarch64_neon", "cortex-a53"), AARCH64_NEON, folder)(TASK) is None
 
 
 def test_what_ships_can_be_read() -> None:
@@ -88,6 +89,7 @@ def changed(**changes: object) -> str:
         (changed(records=7), "damaged"),
         (changed(records=[7]), "what it is for"),
         (changed(record={"task": "x"}), "what it is for"),
+        (changed(record={"task": {"kind": "knitting"}}), "of the unknown kind 'knitting'"),
         (changed(record={"cost": -1}), "not a number above 0"),
         (changed(record={"cost": True}), "not a number above 0"),
         (changed(record={"default_cost": float("nan")}), "not a number above 0"),
@@ -111,7 +113,7 @@ def test_damage_is_refused_in_a_sentence(tmp_path: Path, text: str, words: str) 
 def test_a_tile_that_the_kernel_cannot_have_is_refused(folder: Path) -> None:
     (folder / records.FILE).write_text(changed(tile={"rows": 5}))
     with pytest.raises(ValueError, match=r"binary 1x1, 8x8x32 to 64, floats that cannot be: 5 rows"):
-        records.tuned(folder, PROCESSOR)(TASK)
+        records.tuned(folder, PROCESSOR, AARCH64_NEON)(TASK)
 
 
 @pytest.mark.parametrize("kernel", [{"kernel": "0" * 16}, {}])
@@ -123,7 +125,7 @@ def test_a_record_of_a_kernel_that_has_changed_is_not_used_and_that_is_said(
     del content["records"][0]["kernel"]
     content["records"][0].update(kernel)
     (folder / records.FILE).write_text(json.dumps(content))
-    choose = records.tuned(folder, PROCESSOR)
+    choose = records.tuned(folder, PROCESSOR, AARCH64_NEON)
     assert choose.remark == ""
     assert choose(TASK) is None and choose(TASK) is None and not choose.used
     assert choose.remark == (

@@ -18,8 +18,8 @@ from schedules.parts.bits import Packing, pack
 from schedules.parts.borders import border_tables, limit_table
 from schedules.parts.epilogue import SUM, Epilogue, Output, plain
 from schedules.parts.weights import lay_out, pack_weights
-from schedules.records.kernel_task import KernelTask, outputs_of
-from schedules.records.space import candidates, refusal
+from schedules.records.kernel_task import outputs_of
+from schedules.records.kinds.tiled import TiledTask
 from schedules.targets import KernelTarget, Tile
 from schedules.targets.choose import ALL
 
@@ -43,9 +43,9 @@ def convolutions(draw: st.DrawFn, groups: int = 1) -> Convolution:
     )
 
 
-def some(draw: st.DataObject, task: KernelTask, kernels: KernelTarget, default: Tile) -> Tile:
-    tile = draw.draw(st.sampled_from(candidates(task, kernels, default)))
-    assert refusal(task, tile) is None
+def some(draw: st.DataObject, task: TiledTask, kernels: KernelTarget) -> Tile:
+    tile = draw.draw(st.sampled_from(task.candidates(kernels)))
+    assert task.refusal(tile) is None
     return tile
 
 
@@ -67,9 +67,8 @@ def test_binary(host, data, kernels, conv, seed):
     epilogue = Epilogue((), (), (output,))
     tile = some(
         data,
-        KernelTask(conv=conv, packing=packing, ending="truth", outputs=outputs_of(epilogue)),
+        TiledTask(conv=conv, packing=packing, ending="truth", outputs=outputs_of(epilogue)),
         kernels,
-        kernels.binary_tile(conv),
     )
     kernel = binary_convolution(conv, packing, tile, kernels, epilogue, ending="truth")
     base, *classes = border_tables(conv, weights, False)
@@ -92,7 +91,7 @@ def test_float(host, data, kernels, conv, seed):
     x = rng.integers(-8, 9, (conv.batch, conv.height, conv.width, conv.channels)).astype("float32")
     weights = rng.integers(-8, 9, (conv.out_channels, *conv.kernel, conv.channels)).astype("float32")
     epilogue = plain(conv.out_shape, "float32")
-    tile = some(data, KernelTask(conv=conv, outputs=outputs_of(epilogue)), kernels, kernels.float_tile(conv))
+    tile = some(data, TiledTask(conv=conv, outputs=outputs_of(epilogue)), kernels)
     kernel = float_convolution(conv, x.shape, tile, kernels, epilogue)
     [sums] = host.of(kernels).call(kernel, [x, lay_out(weights, 1, tile)], [(conv.out_shape, "float32")])
     np.testing.assert_array_equal(sums, binary_convolution_reference(x, weights, conv))
@@ -102,25 +101,25 @@ def test_the_first_candidate_is_the_default_and_no_kernel_comes_twice() -> None:
     conv = Convolution(1, 14, 14, 256, 256, (3, 3), padding=(1, 1, 1, 1))
     for kernels in ALL:
         packing = Packing(256, kernels.word, halo=(1, 1, 1, 1))
-        task = KernelTask(
+        task = TiledTask(
             conv=conv, packing=packing, ending="truth", outputs=(("uint16", Packing(256, kernels.word)),)
         )
-        found = candidates(task, kernels, kernels.binary_tile(conv))
-        default = kernels.binary_tile(conv)
+        found = task.candidates(kernels)
+        default = kernels.tile_for_bits(conv)
         assert (found[0].pixels, found[0].lanes) == (default.pixels, default.lanes)
         assert len(set(found)) == len(found) > 50
-        assert found == candidates(task, kernels, kernels.binary_tile(conv))
+        assert found == task.candidates(kernels)
         assert all(t.rows and t.together and t.word for t in found)  # nothing is left to the target
 
 
 CONV = Convolution(1, 9, 9, 40, 64, (3, 3), padding=(1, 1, 1, 1))
-TASK = KernelTask(
+TASK = TiledTask(
     conv=CONV,
     packing=Packing(40, 8, halo=(1, 1, 1, 1)),
     ending="truth",
     outputs=(("uint32", Packing(64, 32)),),
 )
-FLOAT = KernelTask(conv=CONV, outputs=(("float32", None),))
+FLOAT = TiledTask(conv=CONV, outputs=(("float32", None),))
 
 
 @pytest.mark.parametrize(
@@ -137,14 +136,14 @@ FLOAT = KernelTask(conv=CONV, outputs=(("float32", None),))
         (FLOAT, Tile(pixels=4, lanes=16, quantum=16, word=8), "not packed"),
     ],
 )
-def test_what_cannot_be_is_refused(task: KernelTask, tile: Tile, words: str) -> None:
-    assert words in (refusal(task, tile) or "")
+def test_what_cannot_be_is_refused(task: TiledTask, tile: Tile, words: str) -> None:
+    assert words in (task.refusal(tile) or "")
 
 
-def alone(channels: int, word: int) -> KernelTask:
+def alone(channels: int, word: int) -> TiledTask:
     """One pixel of so many channels: as many products."""
     conv = Convolution(1, 1, 1, channels, 8)
-    return KernelTask(conv=conv, packing=Packing(channels, word), outputs=(("int32", None),))
+    return TiledTask(conv=conv, packing=Packing(channels, word), outputs=(("int32", None),))
 
 
 TILE = Tile(pixels=4, lanes=32, quantum=16)
@@ -172,10 +171,10 @@ NARROW = Tile(pixels=1, lanes=8, quantum=8)
     ],
 )
 def test_the_last_tile_that_can_be_and_the_first_that_cannot(
-    task: KernelTask, right: Tile, wrong: Tile | None
+    task: TiledTask, right: Tile, wrong: Tile | None
 ) -> None:
-    assert refusal(task, right) is None
-    assert wrong is None or refusal(task, wrong)
+    assert task.refusal(right) is None
+    assert wrong is None or task.refusal(wrong)
 
 
 @pytest.mark.parametrize("products", [65535, 65536])
@@ -183,9 +182,9 @@ def test_as_many_products_as_a_lane_of_16_bits_can_count(host, products: int) ->
     """All of them differ, so that the count is the largest there is; one more is not counted in 16 bits."""
     task = alone(products, 32)
     tiles = [Tile(pixels=1, lanes=8, quantum=8, word=word) for word in (8, 16, 32)]
-    assert [refusal(task, tile) is None for tile in tiles] == [True, products == 65535, True]
+    assert [task.refusal(tile) is None for tile in tiles] == [True, products == 65535, True]
     for tile in tiles:
-        if refusal(task, tile) is None:
+        if task.refusal(tile) is None:
             kernel = binary_convolution(
                 task.conv, task.packing, tile, host.kernels, plain((1, 1, 1, 8), "int32"), ending="dot"
             )
