@@ -18,7 +18,7 @@ SHAPE = (1, 8, 4, 4)
 NOT_IN_ONNX = {
     "heaviside", "copysign", "signbit", "sgn", "trunc", "threshold", "bucketize", "an xor of truths",
     "equal to True", "nan_to_num", "floor_divide", "channel_shuffle", "rot90", "take_along_dim",
-    "nearest-exact", "diagonal",
+    "nearest-exact", "diagonal", "an xor with 1", "xor of integers", "times a power of two",
 }  # fmt: skip
 DETOURS = {"straight through a clip", "straight through tanh", "h + (s - h)", "Bi-Real", "x + (s - x)"}
 Function = Callable[[Tensor], Tensor]
@@ -40,6 +40,13 @@ def put_twice(x: Tensor) -> Tensor:
 def put_slice(x: Tensor) -> Tensor:
     s = bits(x).clone()
     s[:, 2:4] = 1.0
+    return s
+
+
+def put_all(x: Tensor) -> Tensor:
+    s = torch.empty_like(x)
+    s[:, 5:] = bits(x[:, :3])
+    s[:, :5] = other(x)[:, 3:]
     return s
 
 
@@ -152,6 +159,14 @@ SIGNS: dict[str, Function] = {
     "outside of an interval": lambda x: ((x.abs() > 0.7).float() - 0.5) * 2,
     "a threshold per channel": lambda x: 1 - 2 * (x * PER_CHANNEL < PER_CHANNEL.abs() - 0.5).float(),
     "a bias per channel": lambda x: bits(x + PER_CHANNEL),
+    "the greater of two": lambda x: torch.stack([x, -x]).argmax(0).float() * 2 - 1,
+    "bytes that wrap": lambda x: ((x >= 0).byte() * 2 - 1).float(),  # 255 and 1
+    "shifted": lambda x: (((x >= 0).int() << 1) - 1).float(),
+    "an xor with 1": lambda x: ((x < 0).int() ^ 1).float() * 2 - 1,
+    "times a power of two": lambda x: torch.ldexp(bits(x), torch.tensor(-2)),
+    "exp2": lambda x: torch.exp2((x >= 0).float()),
+    "any": lambda x: (x > 1).any(1, keepdim=True).expand(SHAPE).float() * 2 - 1,
+    "truths in order": lambda x: ((x >= 0) >= (x.flip(1) < 0.5)).float() * 2 - 1,
     "not": lambda x: (~(x < 0)).float() * 2 - 1,
     "an xor of truths": lambda x: ((x < 0) ^ (x.flip(1) < 0.5)).float() * 2 - 1,
     "equal to True": lambda x: ((x >= 0) == True).float() * 2 - 1,  # noqa: E712
@@ -221,6 +236,8 @@ MOVES: dict[str, Function] = {
     "amin": lambda x: bits(x).amin(3, keepdim=True),
     "masked": lambda x: torch.where(x > 0.5, bits(x), other(x)).masked_fill(x > 2, -1.0),
     "put into a slice": put_slice,
+    "put into all slices": put_all,
+    "circular": lambda x: F.pad(bits(x), (1, 2, 0, 1), mode="circular"),
     "scattered": lambda x: bits(x).scatter(1, torch.zeros(1, 1, 4, 4, dtype=torch.long), 1.0),
     "dropout": lambda x: F.dropout2d(bits(x), 0.5, False).clone().contiguous().detach(),
 }
@@ -239,7 +256,11 @@ FLOATS: dict[str, tuple[Function, str]] = {
     "almost a sign": (lambda x: x / (x.abs() + 1e-12), "it comes from divide, not from a sign"),
     "a steep clip": (lambda x: (x * 1e30).clamp(-1, 1), "it comes from clip, not from a sign"),
     "a norm of bits": (lambda x: F.layer_norm(bits(x), (4, 4)), "it comes from layer_norm, not from a sign"),
-    "argmin": (lambda x: torch.stack([x, -x]).argmin(0).float() * 2 - 1, "it comes from argmin, not from"),
+    "argmin": (lambda x: torch.stack([x, -x, x / 2]).argmin(0).float() - 1, "it comes from argmin, not from"),
+    "xor of integers": (
+        lambda x: ((x >= 0).int() ^ (x.flip(1) >= 0).int()).float(),
+        "it comes from bitwise_xor, not from",
+    ),
     "softmax": (lambda x: x.softmax(1), "it comes from softmax, not from a sign"),
 }
 
