@@ -19,6 +19,7 @@ NOT_IN_ONNX = {
     "heaviside", "copysign", "signbit", "sgn", "trunc", "threshold", "bucketize", "an xor of truths",
     "equal to True", "nan_to_num", "floor_divide", "channel_shuffle", "rot90", "take_along_dim",
     "nearest-exact", "diagonal", "an xor with 1", "xor of integers", "times a power of two",
+    "exp2",
 }  # fmt: skip
 DETOURS = {"straight through a clip", "straight through tanh", "h + (s - h)", "Bi-Real", "x + (s - x)"}
 Function = Callable[[Tensor], Tensor]

@@ -126,6 +126,11 @@ def _refused(reason: str) -> Repair:
     return refuse
 
 
+_OF_TRUTHS = {
+    "Equal": "equal", "Add": "add", "Mul": "multiply", "Greater": "greater", "Less": "less",
+    "GreaterOrEqual": "greater_equal", "LessOrEqual": "less_equal",
+}  # fmt: skip
+
 REPAIRS: dict[str, Repair] = {
     # Right, but a loop nest, in which no pass of ours sees a hardtanh or a padding.
     "Clip": _clip,
@@ -161,10 +166,8 @@ REPAIRS: dict[str, Repair] = {
     # There is no least and no greatest truth.
     "ReduceMax": functools.partial(extreme_truth, reduce=relax.op.max),
     "ReduceMin": functools.partial(extreme_truth, reduce=relax.op.min),
-    # LLVM refuses the code for an equality of truths, and for what PyTorch's exporter makes of their sum.
-    "Equal": functools.partial(between_truths, name="equal"),
-    "Add": functools.partial(between_truths, name="add"),
-    "Mul": functools.partial(between_truths, name="multiply"),
+    # LLVM refuses the code for an equality of truths. The others ONNX has not of truths; PyTorch writes them.
+    **{name: functools.partial(between_truths, name=of_relax) for name, of_relax in _OF_TRUTHS.items()},
     # Small numbers below 0 become 0.
     "Elu": lambda inputs, attrs, opset: elu(inputs[0], attrs.get("alpha", 1.0)),
     "Selu": lambda inputs, attrs, opset: elu(

@@ -84,6 +84,9 @@ REFUSED = {
     "sum of truths": (
         "kDLFloat", "a = Greater(x, m) b = Less(x, m) c = Add(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
     ),
+    "order of truths": (
+        "kDLFloat", "a = Greater(x, m) b = Less(x, m) c = Less(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
+    ),
     "product of truths": (
         "kDLFloat", "a = Greater(x, m) b = Less(x, m) c = Mul(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
     ),
