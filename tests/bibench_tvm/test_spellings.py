@@ -290,7 +290,7 @@ def edges() -> Tensor:
 
 def compiled(functions: dict[str, Function], source: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """The artifact, verified, and its layer for each spelling that the source can write."""
-    kept = {name: f for name, f in functions.items() if source == "torch" or name not in NOT_IN_ONNX}
+    kept = {name: f for name, f in functions.items() if source != "onnx" or name not in NOT_IN_ONNX}
     model, x = Spelled(list(kept.values())).eval(), edges()
     return verified(model, x, kept, source, folder)
 
@@ -306,6 +306,39 @@ def test_spellings_are_bits(functions: dict[str, Function], least: int, source: 
     } == set()
     noted = {name for name, layer in found.items() if "but for rounding in the source" in layer["notes"]}
     assert noted == DETOURS & set(found)
+
+
+# What is written in another way in core operators, and by PyTorch's newer exporter to ONNX.
+WRITTEN_ANEW = (
+    "equal to True", "an xor of truths", "truths in order", "not", "in place", "put twice", "any",
+    "a clip of what is far away", "circular", "put into all slices", "put into a slice", "roll", "reflected",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["core", "dynamo"])
+def test_what_is_written_in_another_way(source: str, tmp_path: Path) -> None:
+    _, found = compiled({name: (SIGNS | MOVES)[name] for name in WRITTEN_ANEW}, source, tmp_path)
+    assert not {name: layer["reason"] for name, layer in found.items() if not layer["binarized"]}
+
+
+class Tokens(nn.Module):
+    """Linear layers over rows that do not lie together, whose weights PyTorch repeats for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 5), nn.Linear(8, 3)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rows = bits(x).flatten(2).transpose(1, 2)
+        return [F.linear(rows, torch.where(m.weight >= 0, 0.3, -0.3), m.bias) for m in self.layers]
+
+
+def test_linear_layers_of_core_operators(tmp_path: Path) -> None:
+    x = torch.randn(2, *SHAPE[1:])
+    program = torch.export.export(Tokens().eval(), (x,), strict=False).run_decompositions()
+    assert any("bmm" in str(node.target) for node in program.graph.nodes), "It is one product: ours can go."
+    _, found = verified(Tokens().eval(), x, ["a", "b"], "core", tmp_path)
+    assert [(layer["binarized"], layer["op"]) for layer in found.values()] == [(True, "linear")] * 2, found
 
 
 @pytest.mark.parametrize("source", ["torch", "onnx"])

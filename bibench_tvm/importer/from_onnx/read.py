@@ -41,7 +41,6 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             f"The weights of {path} are in other files that cannot be read ({missing}): {first_line(error)} "
             "They have to lie beside it."
         ) from error
-    _sort(model.graph)
     try:
         if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
             onnx.checker.check_model(model)
@@ -50,27 +49,6 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     _refuse_bad_values(model, path)
     expand_quantizers(model, path)
     return model
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    """Each node behind those that it reads: PyTorch 2.13 writes some before them. In a circle they stay."""
-    made_by = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
-    order: dict[int, None] = {}
-    for first in range(len(graph.node)):
-        pending, entered = [first], set()
-        while pending:
-            at = pending[-1]
-            reads = [made_by[name] for name in graph.node[at].input if name in made_by]
-            missing = [read for read in reads if read not in order]
-            if missing and at not in entered:
-                entered.add(at)
-                pending += missing
-            else:
-                order.setdefault(pending.pop())
-    if list(order) != sorted(order):
-        nodes = [graph.node[at] for at in order]
-        del graph.node[:]
-        graph.node.extend(nodes)
 
 
 def _external_files(model: onnx.ModelProto) -> set[str]:
