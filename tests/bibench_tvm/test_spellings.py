@@ -219,6 +219,7 @@ MOVES: dict[str, Function] = {
     "pixel shuffle": lambda x: F.pixel_unshuffle(F.pixel_shuffle(bits(x), 2), 2),
     "pixel unshuffle": lambda x: F.pixel_unshuffle(bits(x), 2)[:, ::4],
     "unfold": lambda x: F.unfold(bits(x[:, :2]), 2, stride=2).unsqueeze(-1),
+    "unfold of an axis": lambda x: bits(x).unfold(2, 2, 1).unfold(3, 3, 1).reshape(1, 8, 3, -1),
     "slices": lambda x: bits(x)[:, :, 1:, ::2],
     "select": lambda x: bits(x)[:, :, 1].unsqueeze(2),
     "diagonal": lambda x: torch.stack([bits(x)[:, :, i, i] for i in range(4)], 2).unsqueeze(-1),

@@ -30,6 +30,7 @@ class Indexing(ExportedProgramImporter):
         super().__init__()
         self.values: dict[fx.Node, Any] = {}
         self.convert_map["embedding.default"] = self._embedding
+        self.convert_map["unfold.default"] = self._unfold
 
     def _emitted(self, expr: relax.Expr) -> relax.Expr:
         return self.block_builder.emit(expr)
@@ -112,6 +113,19 @@ class Indexing(ExportedProgramImporter):
     def _embedding(self, node: Any) -> relax.Expr:
         """TVM's own cuts ids to 32 bits: of those outside, others than the nearest inside would be taken."""
         return self._emitted(relax.op.take(self._arg(node), self._arg(node, 1), axis=0))
+
+    def _unfold(self, node: Any) -> relax.Expr:
+        """TVM has none: windows of an axis, each of which becomes a last axis."""
+        x, axis, size, step = node.args
+        shape = list(x.meta["val"].shape)
+        axis %= len(shape)
+        windows = np.arange(0, shape[axis] - size + 1, step)
+        places = windows[:, None] + np.arange(size)
+        taken = self._emitted(relax.op.take(self.env[x], relax.const(places.ravel(), "int64"), axis=axis))
+        shape[axis : axis + 1] = places.shape
+        order = [other for other in range(len(shape)) if other != axis + 1]
+        apart = self._emitted(relax.op.reshape(taken, shape))
+        return self._emitted(relax.op.permute_dims(apart, [*order, axis + 1]))
 
     def _take(self, node: Any) -> relax.Expr:
         """TVM's own reads outside for negative indices."""

@@ -70,6 +70,7 @@ REFUSED = {
     "sum of truths": ("kDLFloat", lambda x: (x > 0) + (x < 0), X),
     "order of truths": ("kDLFloat", lambda x: ((x > 0) > (x > 1)).float(), X),
     "equality of truths": ("LLVM", lambda x: ((x > 0) == (x < 1)).float(), X),
+    "unfold": ("unfold", lambda x: x.unfold(2, 2, 1), X),
     "any of all": ("any.default", lambda x: x.any(), X),
     "shift": ("lshift", lambda x: x << 1, INTEGERS),
     "power of two": ("exp2", lambda x: x.exp2(), X),
