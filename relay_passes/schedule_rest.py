@@ -20,6 +20,7 @@ from tvm.s_tir import Schedule, ScheduleError
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from schedules.parts.rationals import ERF, TANH, exponential, rational
+from schedules.parts.truths import opposite
 from schedules.parts.write_back import SCHEDULED
 
 _LANES = (16, 8, 4)
@@ -38,7 +39,8 @@ def schedule_rest(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModu
 
 
 def _scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _in_vectors))))
+    exact = [(tvm.ir.Call, _in_vectors), (tirx.Not, lambda negation: opposite(negation.a))]
+    schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, exact)))
     _inline(schedule)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         loops = schedule.get_loops(block)

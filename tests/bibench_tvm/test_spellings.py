@@ -322,6 +322,16 @@ def test_what_is_written_in_another_way(source: str, tmp_path: Path) -> None:
     assert not {name: layer["reason"] for name, layer in found.items() if not layer["binarized"]}
 
 
+def test_nan_is_on_the_side_where_pytorch_has_it(tmp_path: Path) -> None:
+    """Of a comparison, and of what is not one: TVM takes the two for opposites."""
+    names = "where", "1 - 2 b", "where of tensors", "not", "equal to True", "truths in order", "s + (x == 0)"
+    model, x = Spelled([SIGNS[name] for name in names]).eval(), edges()
+    artifact, _ = verified(model, x, names, "torch", tmp_path)
+    x[:, ::3] = torch.nan
+    for name, ours, theirs in zip(names, artifact.run(x.numpy()), model(x), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 class Tokens(nn.Module):
     """Linear layers over rows that do not lie together, whose weights PyTorch repeats for each image."""
 
