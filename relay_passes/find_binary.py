@@ -168,21 +168,28 @@ class _Search:
         found = bits_of(builder, x, self.numbers)
         return found or f"{what} is {why_not(builder, x, self.numbers, self.inputs)}"
 
+    def _operands(
+        self, builder: relax.BlockBuilder, x: relax.Expr, taps: np.ndarray
+    ) -> tuple[Bits | str, BinaryWeights | WeightPlanes | str]:
+        """The values of both sides of a layer, or why they are not computed in bits; taps: [O, ...]."""
+        weights: BinaryWeights | WeightPlanes | str = binary_weights(taps)
+        values = self._activation(builder, x)
+        if isinstance(weights, str) and not isinstance(values, str):
+            weights = _as_planes(taps, values) or weights
+        return values, weights
+
     def _binary(self, builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
         x, w = value.args
         layer = attributes_of(value, Contraction)
         conv = layer.conv
-        weights: BinaryWeights | WeightPlanes | str = binary_weights(constant_value(w))
-        values = self._activation(builder, x)
-        if isinstance(weights, str) and not isinstance(values, str):
-            weights = _as_planes(constant_value(w), values) or weights
+        values, weights = self._operands(builder, x, constant_value(w))
         reasons = [r for r in (values, weights) if isinstance(r, str)]
         if reasons or isinstance(weights, str) or isinstance(values, str):
             self._note(value, layer.op, "; ".join(reasons), conv.macs, w, conv)
             return self._in_bits(value, weights, conv) if isinstance(weights, BinaryWeights) else value
         word = self.target.word_for(conv)
-        planes = weights.planes if isinstance(weights, WeightPlanes) else (weights,)
-        signed = [(_signs(plane).reshape(conv.out_channels, *conv.kernel, -1), plane) for plane in planes]
+        shape = conv.out_channels, *conv.kernel, -1
+        signed = [(_signs(plane).reshape(shape), plane) for plane in _planes_of(weights)]
         per_group = conv.channels // conv.groups
         stored = int(np.prod(conv.kernel)) * conv.out_channels * -(-per_group // 8)
         self._note_binary(builder, x, values, layer, conv.macs, stored, conv, weights)
@@ -227,7 +234,7 @@ class _Search:
                 op=layer.op,
                 binarized=True,
                 macs=macs,
-                weight_bytes=stored * planes_in(values) * _planes_of(weights),
+                weight_bytes=stored * planes_in(values) * len(_planes_of(weights)),
                 notes="; ".join(notes),
                 geometry=conv,
                 dtype="binary",
@@ -239,13 +246,13 @@ class _Search:
         layer = attributes_of(value, Transposed)
         taps = constant_value(w)
         macs = layer.batch * layer.height * layer.width * int(np.prod(taps.shape))
-        weights, values = binary_weights(taps), self._activation(builder, x)
+        values, weights = self._operands(builder, x, taps)
         if isinstance(weights, str) or isinstance(values, str):
             self._note(
                 value, layer.op, "; ".join(r for r in (values, weights) if isinstance(r, str)), macs, w
             )
             return as_it_was(builder, x, taps, layer)
-        signs = _signs(weights)
+        signed = [(_signs(plane), plane) for plane in _planes_of(weights)]
         whole = Convolution(
             layer.batch, layer.height, layer.width, layer.channels, layer.out_channels, layer.kernel
         )
@@ -257,16 +264,15 @@ class _Search:
                 continue
             own = Contraction(name=layer.name, op=layer.op, conv=part.conv)
             rows, columns = part.taps
-            chosen = np.ascontiguousarray(signs[:, rows, columns])
-            if is_plain(values, weights):
-                sums.append(self.sums.dot(builder, x, values, own, chosen, word, part.phase))
+            chosen = [(np.ascontiguousarray(signs[:, rows, columns]), plane) for signs, plane in signed]
+            if isinstance(weights, BinaryWeights) and is_plain(values, weights):
+                sums.append(self.sums.dot(builder, x, values, own, chosen[0][0], word, part.phase))
             else:
-                signed = [(chosen, weights)]
-                sums.append(self.sums.of_parts(builder, x, values, own, signed, word, part.phase))
+                sums.append(self.sums.of_parts(builder, x, values, own, chosen, word, part.phase))
         stored = int(np.prod(layer.kernel)) * layer.out_channels * -(-layer.channels // 8)
         self._note_binary(builder, x, values, layer, macs, stored, None, weights)
         whole_image = shuffled(builder, layer, sums)
-        if is_plain(values, weights):
+        if isinstance(weights, BinaryWeights) and is_plain(values, weights):
             return self.sums.scaled(builder, whole_image, values, weights)
         return self._as_known(builder, value, whole_image)
 
@@ -342,8 +348,8 @@ def _as_planes(weights: np.ndarray, values: Bits) -> WeightPlanes | str | None:
     return f"{parts}: {sums} sums of bits, and more than {MOST_SUMS} take as long as one of bytes"
 
 
-def _planes_of(weights: BinaryWeights | WeightPlanes) -> int:
-    return len(weights.planes) if isinstance(weights, WeightPlanes) else 1
+def _planes_of(weights: BinaryWeights | WeightPlanes) -> tuple[BinaryWeights, ...]:
+    return weights.planes if isinstance(weights, WeightPlanes) else (weights,)
 
 
 def _signs(weights: BinaryWeights) -> np.ndarray:

@@ -20,6 +20,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from relay_passes.kernels.share import worth_sharing
 from schedules.parts.rationals import ERF, TANH, exponential, rational
+from schedules.parts.truths import opposite
 from schedules.parts.write_back import SCHEDULED
 from schedules.targets.kernel_target import KernelTarget
 
@@ -37,7 +38,8 @@ def schedule_rest(mod: tvm.IRModule, target: KernelTarget) -> tvm.IRModule:
 
 
 def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
-    schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _in_vectors))))
+    exact = [(tvm.ir.Call, _in_vectors), (tirx.Not, lambda negation: opposite(negation.a))]
+    schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, exact)))
     _inline(schedule)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         loops = schedule.get_loops(block)

@@ -105,7 +105,7 @@ class Comparison:
         self.structure = ""
         self.other_program = False
         self._values: dict[tuple[str, int], float] = {}
-        self._added_up: set[str] = set()  # layers whose planes of weights were looked at
+        self._planes: dict[str, dict[int, np.ndarray]] = {}  # of weights, of a layer, in its source's layout
         self._weights: dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray | None]] = {}
 
     def add(
@@ -210,12 +210,16 @@ class Comparison:
         theirs = self.reference.weights(name)
         axis = self.reference.layers[name].weight_axis or 0
         last = np.moveaxis(theirs, axis, 0)
-        if name not in self._added_up:
-            planes = {c.weight_plane: c for c in self.calls if c.layer.name == name and not c.of_input}
-            self._added_up.add(name)
-            if not add_up(last, [plane_in_source(c, last.shape) for c in planes.values()]):
+        if name not in self._planes:
+            planes: dict[int, list[KernelCall]] = {}
+            for c in self.calls:
+                if c.layer.name == name and not c.of_input:
+                    planes.setdefault(c.weight_plane, []).append(c)
+            found = {index: plane_in_source(calls, last.shape) for index, calls in planes.items()}
+            self._planes[name] = found
+            if not add_up(last, list(found.values())):
                 self.checks[name].reason = "Its planes of weights do not add up to the source's"
-        return np.moveaxis(plane_in_source(call, last.shape), 0, axis).astype(theirs.dtype)
+        return np.moveaxis(self._planes[name][call.weight_plane], 0, axis).astype(theirs.dtype)
 
     def _weights_of(self, call: KernelCall) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """(integers in the layout of the source, what they stand for in int8, bool [O]: channels of 0)."""

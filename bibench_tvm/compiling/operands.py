@@ -88,13 +88,26 @@ def two_sides(weights: np.ndarray) -> np.ndarray:
     return np.sign(flat - np.where(one, 0, (low + high) / 2)).astype(weights.dtype).reshape(weights.shape)
 
 
-def plane_in_source(call: KernelCall, shape: tuple[int, ...]) -> np.ndarray:
-    """The signs that a kernel has for one plane of its weights, int8, in the source's layout [O, C, ...]."""
-    assert call.weights is not None
-    signs = call.weights
-    if call.turned is not None:
-        signs = np.where(call.turned[:, None, None, None], -signs, signs)
-    return np.moveaxis(signs, -1, 1).reshape(shape)
+def plane_in_source(calls: Sequence[KernelCall], shape: tuple[int, ...]) -> np.ndarray:
+    """The signs of one plane of a layer's weights, int8, in the source's layout [O, C, ...].
+
+    calls: that have them; of those that compute a phase of the output each has some."""
+    whole = np.zeros((*shape[:2], *(1, *shape[2:])[-2:]), np.int8) if calls[0].phase else None
+    for call in calls:
+        assert call.weights is not None
+        signs = call.weights
+        if call.turned is not None:
+            signs = np.where(call.turned[:, None, None, None], -signs, signs)
+        signs = np.moveaxis(signs, -1, 1)
+        if whole is None or call.phase is None:
+            return signs.reshape(shape)
+        rows, columns = (
+            slice(last + step * (extent - 1), None, -step)
+            for last, step, extent in zip(call.phase.last, call.phase.step, signs.shape[2:], strict=True)
+        )
+        whole[:, :, rows, columns] = signs
+    assert whole is not None
+    return whole.reshape(shape)
 
 
 def add_up(weights: np.ndarray, planes: Sequence[np.ndarray]) -> bool:

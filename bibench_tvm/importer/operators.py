@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from tvm import relax
 
@@ -33,6 +35,37 @@ def expm1(x: relax.Expr) -> relax.Expr:
         )
     near = relax.op.less(relax.op.abs(x), relax.const(np.float32(0.5)))
     return relax.op.where(near, relax.op.multiply(x, series), relax.op.subtract(relax.op.exp(x), one))
+
+
+def of_truths(name: str, a: relax.Expr, b: relax.Expr) -> relax.Expr | None:
+    """What the operator of this name computes of two tensors of truths, by operators that have code for them.
+
+    TVM generates code that LLVM refuses for their sums, products, maxima and equality, and takes True for -1
+    where they are compared. None for an operator that is right, or is none of truths.
+    """
+    op = relax.op
+    neither = op.logical_not
+    table: dict[str, Callable[[], relax.Expr]] = {
+        "equal": lambda: neither(op.logical_xor(a, b)),
+        "greater": lambda: op.logical_and(a, neither(b)),
+        "greater_equal": lambda: op.logical_or(a, neither(b)),
+        "less": lambda: op.logical_and(neither(a), b),
+        "less_equal": lambda: op.logical_or(neither(a), b),
+    }
+    table |= dict.fromkeys(("multiply", "minimum", "bitwise_and"), lambda: op.logical_and(a, b))
+    table |= dict.fromkeys(("add", "maximum", "bitwise_or"), lambda: op.logical_or(a, b))
+    table |= dict.fromkeys(("not_equal", "bitwise_xor"), lambda: op.logical_xor(a, b))
+    return table[name]() if name in table else None
+
+
+def elu(x: relax.Expr, alpha: float, scale: float = 1.0, inner: float = 1.0) -> relax.Expr:
+    """scale * x above 0, and below scale * alpha * (exp(inner * x) - 1) with the digits of small x."""
+
+    def times(value: relax.Expr, factor: float) -> relax.Expr:
+        return value if factor == 1 else relax.op.multiply(value, relax.const(np.float32(factor)))
+
+    below = times(expm1(times(x, inner)), alpha * scale)
+    return relax.op.where(relax.op.greater(x, relax.const(np.float32(0))), times(x, scale), below)
 
 
 def has_infinities(values: np.ndarray) -> bool:

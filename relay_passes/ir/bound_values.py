@@ -66,7 +66,8 @@ class BoundValues:
             return _constant(value)
         if not is_tensor(var):
             return unknown(value.op.name)  # a tuple: `_item` looks through it
-        return TRANSFERS.get(value.op.name, _unknown_result)(Operands(self.of, builder, var, value))
+        found = TRANSFERS.get(value.op.name, _unknown_result)(Operands(self.of, builder, var, value))
+        return _wrapped(found, dtype_of(var), value.op.name)
 
     def _item(self, builder: relax.BlockBuilder, value: relax.TupleGetItem) -> ValueRange:
         made = made_by(builder, value.tuple_value)
@@ -113,6 +114,16 @@ def _input(var: relax.Var) -> ValueRange:
         limits = np.iinfo(dtype)
         return lattice(limits.min, limits.max, 1, 0, cause)
     return ValueRange(array(-INF), array(INF), (point(0, cause),))
+
+
+def _wrapped(x: ValueRange, dtype: str, name: str) -> ValueRange:
+    """What integers hold: any number of their type, where the result may lie outside of it and wraps."""
+    if "int" not in dtype:
+        return x
+    limits = np.iinfo(dtype)
+    if (x.low >= limits.min).all() and (x.high <= limits.max).all():
+        return x
+    return lattice(limits.min, limits.max, 1, 0, unknown(name).common[0].cause)
 
 
 def _constant(expr: Any) -> ValueRange:

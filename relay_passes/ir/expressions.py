@@ -37,7 +37,11 @@ def _precisely(function: Callable[[Array], Array]) -> Callable[..., Array]:
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 _MORE: dict[str, Callable[..., Array]] = {
-    "relax.sign": np.sign, "relax.equal": np.equal, "relax.not_equal": np.not_equal,
+    "relax.sign": lambda a: np.subtract(a > 0, a < 0, dtype=np.asarray(a).dtype),  # 0 of NaN
+    "relax.bitwise_and": np.bitwise_and, "relax.bitwise_or": np.bitwise_or, "relax.bitwise_not": np.invert,
+    "relax.bitwise_xor": np.bitwise_xor,
+    "relax.left_shift": np.left_shift, "relax.right_shift": np.right_shift,
+    "relax.equal": np.equal, "relax.not_equal": np.not_equal,
     "relax.floor": np.floor, "relax.ceil": np.ceil, "relax.trunc": np.trunc,
     "relax.power": lambda a, b: np.power(np.asarray(a, np.float64), b).astype(np.asarray(a).dtype),
     "relax.square": np.square,

@@ -8,7 +8,7 @@ from functools import partial, reduce
 
 import numpy as np
 
-from relay_passes.ir.expressions import Array, Function, Graph, Node
+from relay_passes.ir.expressions import Array, Function, Graph, Node, compute
 from relay_passes.ir.ordinals import INFINITE, to_floats
 from relay_passes.ir.rewrite import dtype_of
 
@@ -23,6 +23,7 @@ _RISING = {
 _STAIRS = {"relax.sign", "relax.round", "relax.floor", "relax.ceil", "relax.trunc"}
 _CLIPS = {"relax.clip", "relax.nn.relu", "relax.maximum", "relax.minimum"}
 _COMPARISONS = {"relax.greater": 1, "relax.greater_equal": 1, "relax.less": -1, "relax.less_equal": -1}
+_ARITHMETIC = {"relax.add", "relax.subtract", "relax.multiply", "relax.negative"}
 _UNKNOWN = 2
 
 
@@ -145,6 +146,12 @@ def _derive(
         rising = name != "relax.nn.leakyrelu" or float(node.call.attrs.alpha) >= 0
         way = ways[0] if rising else way
     way = np.where(constant, 0, way)
+    if own.low.dtype.kind in "iu" and name in _ARITHMETIC:
+        wide = [[np.asarray(getattr(arg, end)).astype(float) for arg in args] for end in ("low", "high")]
+        wraps = np.logical_or.reduce(
+            [compute(node, ends) != of for ends, of in zip(wide, (own.low, own.high), strict=True)]
+        )
+        way = np.where(wraps & (way != 0), _UNKNOWN, way)
     if own.low.dtype.kind == "f":
         way = np.where((np.isnan(own.low) | np.isnan(own.high)) & (way != 0), _UNKNOWN, way)
     way = np.where((np.abs(way) == 1) & (own.low == own.high), 0, way)

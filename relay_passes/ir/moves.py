@@ -16,12 +16,15 @@ MOVES = {
     "relax.max", "relax.min", "relax.nn.max_pool3d", "relax.nn.adaptive_max_pool2d", "relax.sort",
 }  # fmt: skip
 
-WRITES = {"relax.scatter_nd": 2, "relax.scatter_elements": 2, "relax.slice_scatter": 1}
+WRITES = {
+    "relax.scatter_nd": 2, "relax.scatter_elements": 2, "relax.index_put": 2, "relax.slice_scatter": 1,
+}  # fmt: skip
 """Which put one operand into places of their first: that operand's position."""
 
 
 def replaces(value: relax.Call) -> bool:
-    return str(getattr(value.attrs, "reduction", "update")) == "update"
+    accumulates = bool(getattr(value.attrs, "accumulate", False))
+    return str(getattr(value.attrs, "reduction", "update")) == "update" and not accumulates
 
 
 def moved_from(builder: relax.BlockBuilder, value: Any) -> relax.Expr | None:

@@ -82,10 +82,14 @@ class Transposed(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Which pixels of a layer's output these are: start + i * step, some of them outside it."""
+    """Which pixels of a layer's output these are: start + i * step, some of them outside it.
+
+    last: where its last row and column of weights are among those of the layer; the others are each `step`
+    after the next."""
 
     start: tuple[int, int]
     step: tuple[int, int]
+    last: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)

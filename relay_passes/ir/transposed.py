@@ -72,7 +72,7 @@ def parts(layer: Transposed) -> list[Part]:
                 rows.first * layer.strides[0] + r - layer.padding[0],
                 columns.first * layer.strides[1] + c - layer.padding[1],
             )
-            phase = Phase(start=start, step=layer.strides)
+            phase = Phase(start=start, step=layer.strides, last=(r, c))
             found.append(Part(conv if height and width else None, phase, (rows.taps[r], columns.taps[c])))
     return found
 

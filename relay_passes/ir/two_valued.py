@@ -122,7 +122,10 @@ def _by_its_making(builder: relax.BlockBuilder, expr: relax.Expr, numbers: Bound
         if dtype_of(value.args[0]) == "bool":
             return TwoValued(0.0, 1.0)
         inner_values = _by_its_making(builder, value.args[0], numbers)
-        return inner_values and _both(inner_values, lambda v: v.astype(dtype_of(expr)))
+        own = dtype_of(value.args[0])
+        return inner_values and _both(inner_values, lambda v: v.astype(own).astype(dtype_of(expr)))
+    if name in ("relax.argmax", "relax.argmin") and _extent_of(value) == 2:
+        return TwoValued(0.0, 1.0)
     if name == "relax.round":
         reached = numbers.of(builder, value.args[0])
         low, high = np.rint([reached.low.min(), reached.high.max()])
@@ -131,6 +134,12 @@ def _by_its_making(builder: relax.BlockBuilder, expr: relax.Expr, numbers: Bound
     if name == "relax.multiply" and not any(is_constant(arg) for arg in value.args):
         return multiplied(*(two_values(builder, arg, numbers) for arg in value.args))
     return _mapped(builder, value, numbers) if name in OPERATORS else None
+
+
+def _extent_of(value: relax.Call) -> int:
+    """How many elements one of the places that an argmax finds may be of."""
+    shape, axis = shape_of(value.args[0]), value.attrs.axis
+    return int(np.prod(shape)) if axis is None else shape[int(axis)]
 
 
 def values_of(
@@ -179,9 +188,13 @@ def values_of_sign(x: ValueRange) -> TwoValued | None:
 
 
 def image(value: relax.Call, v: Any) -> np.ndarray:
-    """Of an operator whose other operands are numbers, in float32."""
-    others = [number(arg) for arg in value.args]
-    return evaluate_operator(value, [np.float32(v if other is None else other) for other in others])
+    """Of an operator whose other operands are numbers, in their own type: 2 * 0 - 1 of a byte is 255."""
+    operands = []
+    for arg in value.args:
+        own, dtype = number(arg), dtype_of(arg) if is_tensor(arg) else "float32"
+        operands.append(np.asarray(v if own is None else own).astype(dtype))
+    with np.errstate(over="ignore"):
+        return evaluate_operator(value, operands)
 
 
 def _mapped(builder: relax.BlockBuilder, value: relax.Call, numbers: BoundValues) -> TwoValued | None:

@@ -19,6 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.bits import Packing, pack
 from schedules.parts.rationals import ERF, TANH, exponential, rational
+from schedules.parts.truths import opposite
 
 
 class _OnArrays:
@@ -50,7 +51,7 @@ class _InKernel:
 
     maximum, minimum = staticmethod(tirx.max), staticmethod(tirx.min)
     exp, sqrt, abs = staticmethod(exponential), staticmethod(tirx.sqrt), staticmethod(tirx.abs)
-    logical_not = staticmethod(tirx.Not)
+    logical_not = staticmethod(opposite)
     rint = staticmethod(tirx.nearbyint)
 
     @staticmethod

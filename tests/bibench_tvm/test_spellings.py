@@ -18,7 +18,8 @@ SHAPE = (1, 8, 4, 4)
 NOT_IN_ONNX = {
     "heaviside", "copysign", "signbit", "sgn", "trunc", "threshold", "bucketize", "an xor of truths",
     "equal to True", "nan_to_num", "floor_divide", "channel_shuffle", "rot90", "take_along_dim",
-    "nearest-exact", "diagonal",
+    "nearest-exact", "diagonal", "an xor with 1", "xor of integers", "times a power of two",
+    "exp2",
 }  # fmt: skip
 DETOURS = {"straight through a clip", "straight through tanh", "h + (s - h)", "Bi-Real", "x + (s - x)"}
 Function = Callable[[Tensor], Tensor]
@@ -40,6 +41,13 @@ def put_twice(x: Tensor) -> Tensor:
 def put_slice(x: Tensor) -> Tensor:
     s = bits(x).clone()
     s[:, 2:4] = 1.0
+    return s
+
+
+def put_all(x: Tensor) -> Tensor:
+    s = torch.empty_like(x)
+    s[:, 5:] = bits(x[:, :3])
+    s[:, :5] = other(x)[:, 3:]
     return s
 
 
@@ -152,6 +160,14 @@ SIGNS: dict[str, Function] = {
     "outside of an interval": lambda x: ((x.abs() > 0.7).float() - 0.5) * 2,
     "a threshold per channel": lambda x: 1 - 2 * (x * PER_CHANNEL < PER_CHANNEL.abs() - 0.5).float(),
     "a bias per channel": lambda x: bits(x + PER_CHANNEL),
+    "the greater of two": lambda x: torch.stack([x, -x]).argmax(0).float() * 2 - 1,
+    "bytes that wrap": lambda x: ((x >= 0).byte() * 2 - 1).float(),  # 255 and 1
+    "shifted": lambda x: (((x >= 0).int() << 1) - 1).float(),
+    "an xor with 1": lambda x: ((x < 0).int() ^ 1).float() * 2 - 1,
+    "times a power of two": lambda x: torch.ldexp(bits(x), torch.tensor(-2)),
+    "exp2": lambda x: torch.exp2((x >= 0).float()),
+    "any": lambda x: (x > 1).any(1, keepdim=True).expand(SHAPE).float() * 2 - 1,
+    "truths in order": lambda x: ((x >= 0) >= (x.flip(1) < 0.5)).float() * 2 - 1,
     "not": lambda x: (~(x < 0)).float() * 2 - 1,
     "an xor of truths": lambda x: ((x < 0) ^ (x.flip(1) < 0.5)).float() * 2 - 1,
     "equal to True": lambda x: ((x >= 0) == True).float() * 2 - 1,  # noqa: E712
@@ -203,6 +219,7 @@ MOVES: dict[str, Function] = {
     "pixel shuffle": lambda x: F.pixel_unshuffle(F.pixel_shuffle(bits(x), 2), 2),
     "pixel unshuffle": lambda x: F.pixel_unshuffle(bits(x), 2)[:, ::4],
     "unfold": lambda x: F.unfold(bits(x[:, :2]), 2, stride=2).unsqueeze(-1),
+    "unfold of an axis": lambda x: bits(x).unfold(2, 2, 1).unfold(3, 3, 1).reshape(1, 8, 3, -1),
     "slices": lambda x: bits(x)[:, :, 1:, ::2],
     "select": lambda x: bits(x)[:, :, 1].unsqueeze(2),
     "diagonal": lambda x: torch.stack([bits(x)[:, :, i, i] for i in range(4)], 2).unsqueeze(-1),
@@ -221,6 +238,8 @@ MOVES: dict[str, Function] = {
     "amin": lambda x: bits(x).amin(3, keepdim=True),
     "masked": lambda x: torch.where(x > 0.5, bits(x), other(x)).masked_fill(x > 2, -1.0),
     "put into a slice": put_slice,
+    "put into all slices": put_all,
+    "circular": lambda x: F.pad(bits(x), (1, 2, 0, 1), mode="circular"),
     "scattered": lambda x: bits(x).scatter(1, torch.zeros(1, 1, 4, 4, dtype=torch.long), 1.0),
     "dropout": lambda x: F.dropout2d(bits(x), 0.5, False).clone().contiguous().detach(),
 }
@@ -239,7 +258,11 @@ FLOATS: dict[str, tuple[Function, str]] = {
     "almost a sign": (lambda x: x / (x.abs() + 1e-12), "it comes from divide, not from a sign"),
     "a steep clip": (lambda x: (x * 1e30).clamp(-1, 1), "it comes from clip, not from a sign"),
     "a norm of bits": (lambda x: F.layer_norm(bits(x), (4, 4)), "it comes from layer_norm, not from a sign"),
-    "argmin": (lambda x: torch.stack([x, -x]).argmin(0).float() * 2 - 1, "it comes from argmin, not from"),
+    "argmin": (lambda x: torch.stack([x, -x, x / 2]).argmin(0).float() - 1, "it comes from argmin, not from"),
+    "xor of integers": (
+        lambda x: ((x >= 0).int() ^ (x.flip(1) >= 0).int()).float(),
+        "it comes from bitwise_xor, not from",
+    ),
     "softmax": (lambda x: x.softmax(1), "it comes from softmax, not from a sign"),
 }
 
@@ -268,7 +291,7 @@ def edges() -> Tensor:
 
 def compiled(functions: dict[str, Function], source: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """The artifact, verified, and its layer for each spelling that the source can write."""
-    kept = {name: f for name, f in functions.items() if source == "torch" or name not in NOT_IN_ONNX}
+    kept = {name: f for name, f in functions.items() if source != "onnx" or name not in NOT_IN_ONNX}
     model, x = Spelled(list(kept.values())).eval(), edges()
     return verified(model, x, kept, source, folder)
 
@@ -284,6 +307,49 @@ def test_spellings_are_bits(functions: dict[str, Function], least: int, source: 
     } == set()
     noted = {name for name, layer in found.items() if "but for rounding in the source" in layer["notes"]}
     assert noted == DETOURS & set(found)
+
+
+# What is written in another way in core operators, and by PyTorch's newer exporter to ONNX.
+WRITTEN_ANEW = (
+    "equal to True", "an xor of truths", "truths in order", "not", "in place", "put twice", "any",
+    "a clip of what is far away", "circular", "put into all slices", "put into a slice", "roll", "reflected",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["core", "dynamo"])
+def test_what_is_written_in_another_way(source: str, tmp_path: Path) -> None:
+    _, found = compiled({name: (SIGNS | MOVES)[name] for name in WRITTEN_ANEW}, source, tmp_path)
+    assert not {name: layer["reason"] for name, layer in found.items() if not layer["binarized"]}
+
+
+def test_nan_is_on_the_side_where_pytorch_has_it(tmp_path: Path) -> None:
+    """Of a comparison, and of what is not one: TVM takes the two for opposites."""
+    names = "where", "1 - 2 b", "where of tensors", "not", "equal to True", "truths in order", "where s == 0"
+    model, x = Spelled([SIGNS[name] for name in names]).eval(), edges()
+    artifact, _ = verified(model, x, names, "torch", tmp_path)
+    x[:, ::3] = torch.nan
+    for name, ours, theirs in zip(names, artifact.run(x.numpy()), model(x), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+class Tokens(nn.Module):
+    """Linear layers over rows that do not lie together, whose weights PyTorch repeats for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 5), nn.Linear(8, 3)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rows = bits(x).flatten(2).transpose(1, 2)
+        return [F.linear(rows, torch.where(m.weight >= 0, 0.3, -0.3), m.bias) for m in self.layers]
+
+
+def test_linear_layers_of_core_operators(tmp_path: Path) -> None:
+    x = torch.randn(2, *SHAPE[1:])
+    program = torch.export.export(Tokens().eval(), (x,), strict=False).run_decompositions()
+    assert any("bmm" in str(node.target) for node in program.graph.nodes), "It is one product: ours can go."
+    _, found = verified(Tokens().eval(), x, ["a", "b"], "core", tmp_path)
+    assert [(layer["binarized"], layer["op"]) for layer in found.values()] == [(True, "linear")] * 2, found
 
 
 @pytest.mark.parametrize("source", ["torch", "onnx"])

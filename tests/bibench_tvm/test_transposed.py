@@ -1,6 +1,7 @@
 """Transposed convolutions of bits: ordinary ones, side by side, and exact."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,55 @@ def test_any_geometry(bits: str, seed: int, tmp_path: Path) -> None:
     x[:, ::3] = x[:, ::3].round()
     layers = check(Side(BITS[bits], random_layers(seed, 5)), x, tmp_path)
     assert [layer["binarized"] for layer in layers] == [True] * 5
+
+
+def ternary(layer: Any) -> Any:
+    """Its weights become -a, 0 and a."""
+    w = layer.weight.data
+    layer.weight.data = 0.3 * torch.where(w.abs() > w.std() / 2, w.sign(), 0.0)
+    return layer
+
+
+def two_signs(layer: Any) -> Any:
+    """Its weights become sums of two signs, each with a scale for each output channel."""
+    w, scales = layer.weight.data, torch.rand(2, 1, layer.out_channels, *[1] * (layer.weight.dim() - 2)) + 0.5
+    layer.weight.data = sum(
+        scale * torch.where(s >= 0, 1.0, -1.0) for scale, s in zip(scales, (w, w.flip(0)), strict=True)
+    )
+    return layer
+
+
+SEVERAL: dict[str, Callable[[Tensor], Tensor]] = BITS | {
+    "two levels": lambda x: torch.where(x >= 0, 0.7, -0.2),
+    "two bits": lambda x: torch.round(x.clamp(0, 1) * 3) / 3,
+}
+
+
+@pytest.mark.parametrize("bits", SEVERAL)
+def test_weights_in_several_planes(bits: str, tmp_path: Path) -> None:
+    torch.manual_seed(len(bits))
+    layers = [
+        ternary(nn.ConvTranspose2d(9, 5, 3, 2, 1, 1)),
+        ternary(nn.ConvTranspose2d(9, 5, (2, 4), (3, 1), (0, 2))),
+        two_signs(nn.ConvTranspose2d(9, 5, (4, 3), (2, 3), (1, 0))),
+    ]
+    layers = check(Side(SEVERAL[bits], layers), torch.randn(1, 9, 4, 3), tmp_path)
+    assert [layer["binarized"] for layer in layers] == [True] * 3
+    assert all("in 2 planes of bits" in layer["notes"] for layer in layers)
+
+
+def test_planes_that_a_phase_has_wrong_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = find_binary.parts
+
+    def turned(layer: Any) -> list[Any]:
+        found = honest(layer)
+        found[0] = replace(found[0], taps=(slice(0, None, 2), found[0].taps[1]))
+        return found
+
+    monkeypatch.setattr(find_binary, "parts", turned)
+    model = Side(BITS["signs"], [ternary(nn.ConvTranspose2d(9, 5, 4, 2, 1))]).eval()
+    x = torch.randn(1, 9, 4, 3)
+    assert compile_model(model, x, out=tmp_path, verify=1).manifest["verification"]["passed"] is False
 
 
 def test_binarized_by_every_algorithm_and_read_from_onnx(tmp_path: Path) -> None:

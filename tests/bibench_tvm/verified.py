@@ -17,12 +17,15 @@ def verified(
 ) -> tuple[Artifact, dict[str, Any]]:
     """The artifact, and the layer of each name; the model has an output and a layer for each, in order.
 
-    source: "torch", or "onnx" by the exporter of TorchScript.
+    source: "torch", "core" (a program of core operators), "onnx" (by the exporter of TorchScript) or "dynamo"
+    (by the newer one).
     """
     given: Any = model
-    if source == "onnx":
+    if source == "core":
+        given = torch.export.export(model, (x,), strict=False).run_decompositions()
+    elif source != "torch":
         given = folder / "model.onnx"
-        torch.onnx.export(model, (x,), str(given), dynamo=False, verbose=False)
+        torch.onnx.export(model, (x,), str(given), dynamo=source == "dynamo", verbose=False)
     artifact = compile_model(given, x, target="host", out=folder / "out", verify=1)
     verification = artifact.manifest["verification"]
     assert verification["passed"] and verification["integers_exact"], verification["reason"]

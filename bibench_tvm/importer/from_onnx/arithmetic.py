@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax
 
 from bibench_tvm.importer.from_onnx.expressions import constant, dtype_of, number_of, shape_of
-from bibench_tvm.importer.operators import log1p
+from bibench_tvm.importer.operators import log1p, of_truths
 
 
 def power(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:
@@ -66,7 +66,7 @@ def bit_shift(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Exp
     return relax.op.where(inside, shifted, relax.const(0, kind))
 
 
-def of_truths(inputs: list[Any], attrs: dict[str, Any], opset: int, reduce: Any) -> relax.Expr | None:
+def extreme_truth(inputs: list[Any], attrs: dict[str, Any], opset: int, reduce: Any) -> relax.Expr | None:
     """TVM has no least and no greatest truth."""
     x = inputs[0]
     if dtype_of(x) != "bool":
@@ -76,6 +76,11 @@ def of_truths(inputs: list[Any], attrs: dict[str, Any], opset: int, reduce: Any)
         return x
     made = reduce(relax.op.astype(x, "uint8"), [int(a) for a in axes] or None, bool(attrs.get("keepdims", 1)))
     return relax.op.astype(made, "bool")
+
+
+def between_truths(inputs: list[Any], attrs: dict[str, Any], opset: int, name: str) -> relax.Expr | None:
+    a, b = inputs
+    return of_truths(name, a, b) if dtype_of(a) == dtype_of(b) == "bool" else None
 
 
 def mish(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:

@@ -17,12 +17,13 @@ import numpy as np
 from tvm import relax
 
 from bibench_tvm.importer.from_onnx.arithmetic import (
+    between_truths,
     bit_shift,
+    extreme_truth,
     integer_product,
     is_inf,
     mish,
     mod,
-    of_truths,
     power,
     softplus,
 )
@@ -30,7 +31,7 @@ from bibench_tvm.importer.from_onnx.expressions import Repair, constant, number_
 from bibench_tvm.importer.from_onnx.normalization import batch_norm, dropout, layer_norm, rms_norm
 from bibench_tvm.importer.from_onnx.resize import resize
 from bibench_tvm.importer.indices import scatter
-from bibench_tvm.importer.operators import hyperbolic
+from bibench_tvm.importer.operators import elu, hyperbolic
 
 
 def _clip(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:
@@ -125,6 +126,11 @@ def _refused(reason: str) -> Repair:
     return refuse
 
 
+_OF_TRUTHS = {
+    "Equal": "equal", "Add": "add", "Mul": "multiply", "Greater": "greater", "Less": "less",
+    "GreaterOrEqual": "greater_equal", "LessOrEqual": "less_equal",
+}  # fmt: skip
+
 REPAIRS: dict[str, Repair] = {
     # Right, but a loop nest, in which no pass of ours sees a hardtanh or a padding.
     "Clip": _clip,
@@ -158,8 +164,17 @@ REPAIRS: dict[str, Repair] = {
     # A shift by all bits or more is what the processor makes of it.
     "BitShift": bit_shift,
     # There is no least and no greatest truth.
-    "ReduceMax": functools.partial(of_truths, reduce=relax.op.max),
-    "ReduceMin": functools.partial(of_truths, reduce=relax.op.min),
+    "ReduceMax": functools.partial(extreme_truth, reduce=relax.op.max),
+    "ReduceMin": functools.partial(extreme_truth, reduce=relax.op.min),
+    # LLVM refuses the code for an equality of truths. The others ONNX has not of truths; PyTorch writes them.
+    **{name: functools.partial(between_truths, name=of_relax) for name, of_relax in _OF_TRUTHS.items()},
+    # Small numbers below 0 become 0.
+    "Elu": lambda inputs, attrs, opset: elu(inputs[0], attrs.get("alpha", 1.0)),
+    "Selu": lambda inputs, attrs, opset: elu(
+        inputs[0],
+        attrs.get("alpha", 1.67326319217681884765625),
+        attrs.get("gamma", 1.05070102214813232421875),
+    ),
     # A part without elements is refused.
     "Split": _split,
     # log(1 + e^x) loses the digits of small e^x.

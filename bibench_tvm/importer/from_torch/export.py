@@ -100,11 +100,42 @@ def core_program(program: ExportedProgram, name: str) -> ExportedProgram:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return program.run_decompositions(table)
+            core = program.run_decompositions(table)
     except Exception as error:
         raise ImportFailed(
             f"PyTorch cannot decompose {name} to core operators: {first_line(error)}"
         ) from error
+
+    _join_products(core)
+    return core
+
+
+_REPEATS = {
+    aten.expand.default, aten.view.default, aten._unsafe_view.default, aten.reshape.default,
+    aten.unsqueeze.default, aten.clone.default, aten.alias.default,
+}  # fmt: skip
+
+
+def _join_products(core: ExportedProgram) -> None:
+    """A layer whose weights were repeated for each image of a batch, as PyTorch decomposes `linear`, is one
+    product with them again."""
+    for node in core.graph.nodes:
+        if node.target is aten.bmm.default and (matrix := _repeated(node.args[1])) is not None:
+            node.target, node.args = aten.matmul.default, (node.args[0], matrix)
+    core.graph.eliminate_dead_code()
+    core.graph_module.recompile()
+
+
+def _repeated(node: Any) -> Any:
+    """The matrix that all of these are, where that is how they were made; else None."""
+    last = node.meta["val"].shape[-2:]
+    while node.meta["val"].shape[-2:] == last:
+        if node.meta["val"].dim() == 2:
+            return node
+        if node.target not in _REPEATS:
+            return None
+        node = node.args[0]
+    return None
 
 
 def _by_vector(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from bibench_tvm.importer.indices import from_the_end, scatter
+
+aten = torch.ops.aten
+
+_MOVING = {
+    aten.slice.Tensor, aten.select.int, aten.slice_scatter.default, aten.select_scatter.default,
+    aten.copy.default, aten.clone.default, aten.alias.default, aten.cat.default,
+}  # fmt: skip
+_EMPTY = {aten.empty.memory_format, aten.new_empty.default, aten.empty_like.default}
+_MANY_MOVES, _MANY_PLACES = 64, 1 << 24
 
 
 class Indexing(ExportedProgramImporter):
@@ -20,6 +30,7 @@ class Indexing(ExportedProgramImporter):
         super().__init__()
         self.values: dict[fx.Node, Any] = {}
         self.convert_map["embedding.default"] = self._embedding
+        self.convert_map["unfold.default"] = self._unfold
 
     def _emitted(self, expr: relax.Expr) -> relax.Expr:
         return self.block_builder.emit(expr)
@@ -34,9 +45,87 @@ class Indexing(ExportedProgramImporter):
         taken = relax.op.take(self.env[x], relax.const(index % size, "int64"), axis=axis)
         return self.block_builder.emit(taken)
 
+    def _slice_scatter(self, node: Any) -> relax.Expr:
+        """TVM's own keeps what was there before: nothing, where slices fill it one after another, as those of
+        a circular padding do."""
+        moved = self._moved(node)
+        return super()._slice_scatter(node) if moved is None else moved
+
+    def _moved(self, node: Any) -> relax.Expr | None:
+        """What is written so, as parts side by side, of tensors whose elements are picked along their axes.
+
+        None where it is not that. Which elements PyTorch says: it moves their numbers instead of them.
+        """
+        order: list[fx.Node] = []
+        pending = [node]
+        while pending:
+            at = pending.pop()
+            if at not in order:
+                order.append(at)
+                pending += at.all_input_nodes if at.target in _MOVING and at not in self.values else ()
+            if len(order) > _MANY_MOVES or math.prod(at.meta["val"].shape) > _MANY_PLACES:
+                return None
+        order.sort(key=list(node.graph.nodes).index)
+        places: dict[fx.Node, torch.Tensor] = {}
+        sources: list[fx.Node] = []
+        firsts = [0]  # the number of the first element of each source, and one more
+        for at in order:
+            shape = tuple(at.meta["val"].shape)
+            if at in self.values or at.target in _EMPTY:
+                places[at] = torch.full(shape, -1)
+            elif at.target in _MOVING:
+                args, kwargs = fx.node.map_arg((at.args, at.kwargs), lambda used: places[used])
+                places[at] = at.target(*args, **kwargs)
+            elif at.meta["val"].dtype == node.meta["val"].dtype and len(shape) == node.meta["val"].dim():
+                sources.append(at)
+                firsts.append(firsts[-1] + math.prod(shape))
+                places[at] = torch.arange(firsts[-2], firsts[-1]).reshape(shape)
+            else:
+                return None
+        found = places[node].numpy()
+        if (found < 0).any():
+            return None
+        which = np.searchsorted(firsts, found, side="right") - 1
+        for axis in range(found.ndim):
+            lines = _along(which, axis)
+            if lines is None:
+                continue
+            ends = [*(np.flatnonzero(np.diff(lines)) + 1).tolist(), len(lines)]
+            parts = []
+            for begin, end in zip([0, *ends], ends, strict=False):
+                source = sources[lines[begin]]
+                part = found.take(range(begin, end), axis) - firsts[lines[begin]]
+                parts.append(self._picked_along(source, part))
+            if all(part is not None for part in parts):
+                return parts[0] if len(parts) == 1 else self._emitted(relax.op.concat(parts, axis))
+        return None
+
+    def _picked_along(self, source: fx.Node, places: np.ndarray) -> relax.Expr | None:
+        """These elements, numbered row by row; None where those along an axis are not the same everywhere."""
+        x, shape = self.env[source], tuple(source.meta["val"].shape)
+        for axis, at in enumerate(np.unravel_index(places, shape)):
+            if (line := _along(at, axis)) is None:
+                return None
+            if not np.array_equal(line, np.arange(shape[axis])):
+                x = self._emitted(relax.op.take(x, relax.const(line, "int64"), axis=axis))
+        return x
+
     def _embedding(self, node: Any) -> relax.Expr:
         """TVM's own cuts ids to 32 bits: of those outside, others than the nearest inside would be taken."""
         return self._emitted(relax.op.take(self._arg(node), self._arg(node, 1), axis=0))
+
+    def _unfold(self, node: Any) -> relax.Expr:
+        """TVM has none: windows of an axis, each of which becomes a last axis."""
+        x, axis, size, step = node.args
+        shape = list(x.meta["val"].shape)
+        axis %= len(shape)
+        windows = np.arange(0, shape[axis] - size + 1, step)
+        places = windows[:, None] + np.arange(size)
+        taken = self._emitted(relax.op.take(self.env[x], relax.const(places.ravel(), "int64"), axis=axis))
+        shape[axis : axis + 1] = places.shape
+        order = [other for other in range(len(shape)) if other != axis + 1]
+        apart = self._emitted(relax.op.reshape(taken, shape))
+        return self._emitted(relax.op.permute_dims(apart, [*order, axis + 1]))
 
     def _take(self, node: Any) -> relax.Expr:
         """TVM's own reads outside for negative indices."""
@@ -142,3 +231,9 @@ class Indexing(ExportedProgramImporter):
         made = relax.op.reshape(made, (*(shape[axis] for axis in axes), *sizes))
         turned = [*axes, *rest]
         return self._emitted(relax.op.permute_dims(made, [turned.index(axis) for axis in range(len(shape))]))
+
+
+def _along(values: np.ndarray, axis: int) -> np.ndarray | None:
+    """Of what is the same everywhere but along this axis, the numbers along it."""
+    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    return rows[:, 0] if rows.size and (rows == rows[:, :1]).all() else None

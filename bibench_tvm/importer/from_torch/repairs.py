@@ -17,7 +17,15 @@ from torch import fx
 from tvm import relax
 
 from bibench_tvm.importer.from_torch.indexing import Indexing
-from bibench_tvm.importer.operators import expm1, hyperbolic, log1p, weighed, with_infinities
+from bibench_tvm.importer.operators import (
+    elu,
+    expm1,
+    hyperbolic,
+    log1p,
+    of_truths,
+    weighed,
+    with_infinities,
+)
 
 
 class Repairs(Indexing):
@@ -32,9 +40,15 @@ class Repairs(Indexing):
         self.convert_map.update({f"{op}.default": product for op in ("matmul", "mm", "bmm")})
         self.convert_map["cumsum.default"] = self._cumulative_sum
         self.convert_map["div.Tensor_mode"] = self._rounded_quotient
+        self.convert_map["bitwise_not.default"] = self._bitwise_not
+        self.convert_map["any.default"] = self._any
         # These TVM does not have.
         self.convert_map["amax.default"] = self._extremum(relax.op.max)
         self.convert_map["amin.default"] = self._extremum(relax.op.min)
+        for name, relax_op in (("lshift", relax.op.left_shift), ("rshift", relax.op.right_shift)):
+            self.convert_map[f"__{name}__.Scalar"] = self._binary_op(relax_op, getattr(operator, name))
+        self.convert_map["exp2.default"] = lambda node: self._power_of_two(self._arg(node))
+        self.convert_map["ldexp.Tensor"] = self._ldexp
         for name, relax_op in (("max", relax.op.max), ("min", relax.op.min)):
             self.convert_map[f"{name}.dim"] = self._extremum_along(
                 relax_op, self.convert_map.get(f"{name}.dim")
@@ -87,16 +101,10 @@ class Repairs(Indexing):
         return found
 
     def _elu(self, node: Any) -> relax.Expr:
-        """TVM knows neither factor, which selu has."""
+        """TVM knows neither factor, which selu has, and makes 0 of small numbers below 0."""
         x = node.args[0]
         alpha, scale, inner = (*node.args[1:], 1.0, 1.0, 1.0)[:3]
-        if scale == inner == 1:
-            return super()._elu(node)
-        below = expm1(relax.op.multiply(self.env[x], relax.const(np.float32(inner))))
-        below = relax.op.multiply(below, relax.const(np.float32(alpha * scale)))
-        above = relax.op.multiply(self.env[x], relax.const(np.float32(scale)))
-        positive = relax.op.greater(self.env[x], relax.const(np.float32(0)))
-        return self._emitted(relax.op.where(positive, above, below))
+        return self._emitted(elu(self.env[x], alpha, scale, inner))
 
     def _clamp(self, node: Any) -> relax.Expr:
         """TVM cannot leave out a bound of integers, and lets the lower of two that cross win."""
@@ -187,7 +195,7 @@ class Repairs(Indexing):
 
         TVM turns a number into the type of the tensor beside it, so that `(x >= 0) * 2` multiplies by `True`
         and `int_tensor * 0.5` by 0; and it drops the `alpha` of `add` and `sub`. It refuses to divide by 0,
-        and has no code for sums, products and equality of truths.
+        and has no code for what of_truths computes.
         """
 
         def convert(node: Any) -> relax.Expr:
@@ -220,19 +228,38 @@ class Repairs(Indexing):
             ):
                 infinite = relax.const(math.copysign(math.inf, rhs), tvm_dtype)  # TVM divides by no 0
                 return self.block_builder.emit(relax.op.multiply(typed(lhs), infinite))
-            of_truths = {
-                relax.op.multiply: relax.op.logical_and,
-                relax.op.add: relax.op.logical_or,
-                relax.op.not_equal: relax.op.logical_xor,
-                relax.op.equal: relax.op.logical_xor,
-            }
-            made = of_truths.get(relax_op, relax_op) if dtype is torch.bool else relax_op
-            result = self._emitted(made(typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))))
-            if relax_op is relax.op.equal and dtype is torch.bool:
-                return self._emitted(relax.op.logical_not(result))
-            return result
+            values = typed(lhs), typed(rhs, node.kwargs.get("alpha", 1))
+            made = of_truths(relax_op.__name__, *values) if dtype is torch.bool else None
+            return self._emitted(relax_op(*values) if made is None else made)
 
         return convert
+
+    def _bitwise_not(self, node: Any) -> relax.Expr:
+        """TVM's own of truths is another operator than the one that our passes know."""
+        is_truth = node.meta["val"].dtype is torch.bool
+        invert = relax.op.logical_not if is_truth else relax.op.bitwise_not
+        return self._emitted(invert(self._arg(node)))
+
+    def _any(self, node: Any) -> relax.Expr:
+        """TVM's own gives the greatest of numbers, and refuses all axes."""
+        x, axes, keepdims = (*node.args, None, False)[:3] if len(node.args) == 1 else (*node.args, False)[:3]
+        true = self._arg(node)
+        if x.meta["val"].dtype is not torch.bool:
+            true = self._emitted(relax.op.not_equal(true, relax.const(0, true.ty.dtype.dtype)))
+        bytes_ = self._emitted(relax.op.astype(true, "int8"))
+        found = self._emitted(relax.op.max(bytes_, axes, keepdims=keepdims))
+        return self._emitted(relax.op.astype(found, "bool"))
+
+    def _power_of_two(self, x: relax.Expr) -> relax.Expr:
+        return self._emitted(relax.op.power(relax.const(np.float32(2)), x))
+
+    def _ldexp(self, node: Any) -> relax.Expr:
+        x = self._emitted(relax.op.astype(self._arg(node), "float32"))
+        if (known := self.values.get(node.args[1])) is not None:
+            power: relax.Expr = relax.const(np.exp2(known.numpy().astype(np.float32)))
+        else:
+            power = self._power_of_two(self._emitted(relax.op.astype(self._arg(node, 1), "float32")))
+        return self._emitted(relax.op.multiply(x, power))
 
     def _cumulative_sum(self, node: Any) -> relax.Expr:
         """TVM's own sums in the type of the operand, truths among them; PyTorch sums integers in 64 bits."""

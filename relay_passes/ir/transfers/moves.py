@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from relay_passes.ir.moves import WRITES, replaces
 from relay_passes.ir.rewrite import made_by
 from relay_passes.ir.transfers.operands import (
     INF,
@@ -15,6 +16,7 @@ from relay_passes.ir.transfers.operands import (
     collapsed,
     moved,
     shrunk,
+    unknown,
 )
 from relay_passes.ir.value_range import (
     Array,
@@ -118,8 +120,10 @@ def _pad(o: Operands) -> ValueRange:
 
 
 def _scattered(o: Operands) -> ValueRange:
-    """Some elements of the first operand, replaced by others of the last."""
-    return union([collapsed(o[0]), collapsed(o[len(o.call.args) - 1])])
+    """Some elements of the first operand, replaced by those of another, or joined with them."""
+    if not replaces(o.call):
+        return unknown(o.call.op.name)
+    return union([collapsed(o[0]), collapsed(o[WRITES[o.call.op.name]])])
 
 
 def _masked(o: Operands) -> ValueRange:

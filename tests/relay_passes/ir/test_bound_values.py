@@ -67,6 +67,7 @@ BINARY = {
     "multiply": op.multiply,
     "maximum": op.maximum,
     "minimum": op.minimum,
+    "slice_scatter": lambda a, b: op.slice_scatter(a, op.strided_slice(b, [1], [0], [1]), 0, 1, 1, 1),
 }
 
 
@@ -86,7 +87,9 @@ def grown(rng, builder, x, size):
             value = BINARY[rng.choice(["add", "multiply", "maximum"])](a, per_channel(rng, c))
         elif kind == 5:
             number = const(rng.choice([0.1, 0.5, -1, 1, 0, 0.7, 3]))
-            value = BINARY[rng.choice(list(BINARY))](*((a, number) if rng.random() < 0.7 else (number, a)))
+            value = BINARY[rng.choice(list(BINARY)[:5])](
+                *((a, number) if rng.random() < 0.7 else (number, a))
+            )
         elif kind == 6:
             kinds = ["signs", "integers", "real", "positive"]
             padding = [(0, 0), (1, 1), (0, 1)][rng.integers(3)]
@@ -95,9 +98,8 @@ def grown(rng, builder, x, size):
             value = op.nn.conv2d(a, weights(rng, c, rng.choice(kinds)), padding=padding)
         elif kind == 7:
             like = [t for t in tensors if shape_of(t) == (n, c, h, w)]
-            value = BINARY[rng.choice(["add", "multiply", "maximum", "minimum"])](
-                a, like[rng.integers(len(like))]
-            )
+            names = ["add", "multiply", "maximum", "minimum", "slice_scatter"]
+            value = BINARY[rng.choice(names)](a, like[rng.integers(len(like))])
         elif kind == 8:
             like = [t for t in tensors if shape_of(t)[2:] == (h, w)]
             both = builder.emit(op.concat([a, like[rng.integers(len(like))]], 1))

@@ -48,6 +48,8 @@ WRONG = {
     "shift of all bits": ('y = BitShift<direction="LEFT">(x, m)', COUNTS, dict(m=np.full(6, 33, np.uint32))),
     "mish of small numbers": ("y = Mish(x)", np.array([-20, -18], F4), {}),
     "softplus of small numbers": ("y = Softplus(x)", np.array([-20, -18], F4), {}),
+    "elu of small numbers": ("y = Elu(x)", np.array([-1e-9, -1e-8], F4), {}),
+    "selu of small numbers": ("y = Selu(x)", np.array([-1e-9, -1e-8], F4), {}),
     "greatest of infinities": ("y = ReduceMax(x, a)", np.full((2, 3), -np.inf, F4), dict(a=np.array([1]))),
     "least of infinities": ("y = ReduceMin(x, a)", np.full((2, 3), np.inf, F4), dict(a=np.array([1]))),
     "pool of infinities": ("y = MaxPool<kernel_shape=[2,2]>(x)", np.full((1, 1, 2, 2), -np.inf, F4), {}),
@@ -75,6 +77,18 @@ REFUSED = {
     "rms norm of all": ("mismatch", "y = RMSNormalization<axis=0>(x, s)", ONES, dict(s=ONES), 23),
     "greatest truth": (
         "min_value", "c = Greater(x, m) y = ReduceMax(c, a)", X, dict(m=F4(0), a=np.array([1])),
+    ),
+    "equality of truths": (
+        "LLVM", "a = Greater(x, m) b = Less(x, m) c = Equal(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
+    ),
+    "sum of truths": (
+        "kDLFloat", "a = Greater(x, m) b = Less(x, m) c = Add(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
+    ),
+    "order of truths": (
+        "kDLFloat", "a = Greater(x, m) b = Less(x, m) c = Less(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
+    ),
+    "product of truths": (
+        "kDLFloat", "a = Greater(x, m) b = Less(x, m) c = Mul(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
     ),
     "part without elements": ("sorted", "z, y = Split<axis=1>(x, n)", X, dict(n=np.array([0, 4]))),
     "shape from the input": ("broadcast_to", "s = Cast<to=7>(x) y = ConstantOfShape(s)", np.ones(2, F4), {}),
