@@ -35,6 +35,7 @@ from schedules.targets.kernel_target import KernelTarget, Tile
 
 TAPS = 3
 OUTPUTS = ROWS, COLUMNS = 2, 4  # of a tile
+POINTS = (ROWS + TAPS - 1) * (COLUMNS + TAPS - 1)
 # What a band keeps at its points stays in a cache of the second level.
 BAND_BYTES = 1 << 19
 
@@ -49,14 +50,13 @@ def is_faster(conv: Convolution, target: KernelTarget) -> bool:
     if conv.kernel != (TAPS, TAPS) or (conv.strides, conv.dilation, conv.groups) != ((1, 1), (1, 1), 1):
         return False
     pairs = conv.channels * conv.out_channels
-    points = (ROWS + TAPS - 1) * (COLUMNS + TAPS - 1)
     tiles = conv.batch * -(-conv.out_height // ROWS) * -(-conv.out_width // COLUMNS)
     transformations = TRANSFORMATION * (conv.channels + conv.out_channels)
 
     def nanoseconds(products: int, weights: int) -> float:
         return products / target.float_rate + 4 * weights / BYTES_A_NS
 
-    ours = nanoseconds(tiles * (points * pairs + transformations), points * pairs)
+    ours = nanoseconds(tiles * (POINTS * pairs + transformations), POINTS * pairs)
     return ours < nanoseconds(conv.macs, TAPS * TAPS * pairs)
 
 
