@@ -84,10 +84,11 @@ def binary_convolution(
     epilogue: Epilogue,
     *,
     ending: Ending,
+    border_in_bytes: bool = False,
     weights_per_row: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: packed activations, weights as `lay_out` gives them, the epilogue's operands,
-    the tables that the ending needs, and the outputs.
+    the tables that the ending needs, and the outputs. border_in_bytes: see `Borders`.
 
     packing: how the activations are packed; its halo covers the convolution's padding.
     weights_per_row: each row of each image has weights of its own, one set after another (a product of two
@@ -120,7 +121,7 @@ def binary_convolution(
         deep=dtype == sum_dtype,
         read=read,
         add_up=add_up,
-        settle=lambda: Borders(conv, ending).settle,
+        settle=lambda: Borders(conv, ending, border_in_bytes).settle,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 
