@@ -1,5 +1,5 @@
-"""A convolution or dense layer in float32: depthwise, by Winograd for a network's input or inside it, or in
-tiles, its weights as floats or in bits."""
+"""A convolution or dense layer of floats: depthwise, by Winograd for a network's input or inside it, or in
+tiles, its weights as floats or in bits; or in tiles in float16."""
 
 from __future__ import annotations
 
@@ -30,7 +30,15 @@ def lower_float_layer(site: Site) -> Kernel:
     writes_planes = any(output.planar for output in site.epilogue.outputs)
     stored = in_bits(weights, conv, target)
     name = "float_dense" if layer.op == "linear" else "float_convolution"
-    if depthwise.is_depthwise(conv, packed=False):
+    if layer.half and target.half_tile:
+        source, taps = (x, weights) if planes is None else (planes, weights.transpose(0, 3, 1, 2))
+        tile = target.half_tile(conv)
+        function = float_convolution(
+            conv, shape_of(source), tile, target, site.epilogue, planar=planes is not None, half=True
+        )
+        arguments = [source, relax.const(lay_out(taps.astype(np.float16), conv.groups, tile)), *site.operands]
+        name = name.replace("float", "float16")
+    elif depthwise.is_depthwise(conv, packed=False):
         function = depthwise.depthwise_convolution(
             conv, None, site.epilogue, ending="dot", in_shape=shape_of(x)
         )
