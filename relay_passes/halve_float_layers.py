@@ -2,8 +2,8 @@
 
 The weights and a copy of the activations are rounded to float16, multiplied and added up in it, at most
 `IN_HALF` products before float32 takes the sum; what goes in and comes out stays float32. Layers by
-Winograd's method stay float32: it executes as few instructions or fewer, and its transformed numbers do not bear more
-rounding. So do depthwise layers, and those whose weights are stored in bits.
+Winograd's method stay float32: it executes as few instructions or fewer, and its transformed numbers do not
+bear more rounding. So do depthwise layers, and those whose weights are stored in bits.
 
 Requires: that `find_binary` has run; a target with a `half_tile`.
 Ensures: those layers are `bibench.convolution` or `bibench.matmul` with `half`.
