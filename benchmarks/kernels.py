@@ -64,7 +64,7 @@ def kernels_of(model: Any, example: Any, target: CompileTarget, reach: float | N
     for record in lowered.kernel_calls:
         value = definition[record.outputs[0]]
         records[value.tuple_value if isinstance(value, relax.TupleGetItem) else record.outputs[0]] = record
-    floats = iter([layer for layer in lowered.layers if layer.dtype == "float32"])
+    floats = iter([layer for layer in lowered.layers if layer.dtype in ("float16", "float32")])
     generator = np.random.default_rng(0)
     return [
         _kernel(lowered.module, binding, records.get(binding.var), floats, generator)

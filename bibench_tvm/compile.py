@@ -39,7 +39,9 @@ Tuned = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="The folder for the artifact.")]
 Verify = Annotated[int, typer.Option(help="Compare with the source network on so many inputs.")]
-FloatLayers = Annotated[str, typer.Option(help="How to compute the layers that stay float: float32 or int8.")]
+FloatLayers = Annotated[
+    str, typer.Option(help="How to compute the layers that stay float: float32, int8 or fp16.")
+]
 Float32 = Annotated[
     bool, typer.Option("--float32", help="Compute a network in float64 in float32; take bfloat16 as float32.")
 ]
@@ -100,7 +102,7 @@ def compile_command(
         given: Any = None
         classes = None
         if samples is not None:
-            if not verify and float_layers == "float32":
+            if not verify and float_layers != "int8":
                 raise UsageError(
                     "--samples are what --verify and --float-layers int8 work on; give one of these."
                 )
@@ -145,7 +147,7 @@ def _print_summary(found: Console, manifest: Manifest) -> None:
     _print_layers(found, manifest)
     remarks: dict[str, list[str]] = {}
     for layer in layers:
-        reason = f"In {'int8' if layer.dtype == 'int8' else 'float'}: {layer.reason}."
+        reason = f"In {'float' if layer.dtype == 'float32' else layer.dtype}: {layer.reason}."
         for remark in filter(None, (layer.reason and reason, layer.notes)):
             remarks.setdefault(remark, []).append(layer.name)
     for remark, names in remarks.items():
@@ -233,7 +235,7 @@ def _print_layers(found: Console, manifest: Manifest) -> None:
         table.add_row(
             layer.name,
             layer.op,
-            "yes" if layer.binarized else "int8" if layer.dtype == "int8" else "no",
+            "yes" if layer.binarized else "no" if layer.dtype == "float32" else layer.dtype,
             f"{layer.macs / 1e6:,.2f}",
             f"{layer.weight_bytes:,}",
             *([f"{check.wrong_sums:,}", f"{check.flipped_signs:,}"] if check else []),

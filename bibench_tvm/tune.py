@@ -100,7 +100,7 @@ def tune(
                 seed=seed,
                 out=out,
                 model_cycles=model_cycles,
-                int8=float_layers == "int8",
+                float_layers=float_layers,
                 report=_report,
             )
         _summary(found, results(as_json))

@@ -15,6 +15,7 @@ from relay_passes.find_binary import find_binary
 from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
+from relay_passes.halve_float_layers import halve_float_layers
 from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
 from relay_passes.lower_kernels import lower_kernels
@@ -55,13 +56,15 @@ def lower(
     probe: bool = False,
     observe: bool = False,
     ranges: Mapping[str, float] | None = None,
+    half: bool = False,
     watch: Watch = lambda phase, module: None,
 ) -> Lowered:
     """module: as imported, one function `main`, static shapes, constants for parameters.
 
     choose, probe: see `lower_kernels`. observe: `main` returns besides its result what goes into the layers
     that stay float, those named in `observed`. ranges: the largest magnitude of each of these inputs, with
-    which the layers are computed in int8. watch: is shown the module after each phase.
+    which the layers are computed in int8. half: they are computed in float16 instead, where that pays, on a
+    target that has a `half_tile`. watch: is shown the module after each phase.
     """
     # 1. One form for what stands for one thing.
     module = _through(
@@ -85,6 +88,9 @@ def lower(
     if ranges is not None:
         module, layers = quantize_float_layers(module, target, ranges, layers)
         watch("quantize_float_layers", module)
+    if half:
+        module, layers = halve_float_layers(module, target, layers)
+        watch("halve_float_layers", module)
     module = _through(
         module,
         watch,

@@ -72,7 +72,7 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     weight_bytes: Count
     notes: str
     geometry: Convolution | None
-    dtype: Literal["binary", "int8", "float32"]
+    dtype: Literal["binary", "int8", "float16", "float32"]
 
 
 class KernelOfLayer(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class Accuracies(msgspec.Struct, frozen=True, kw_only=True):
 class FloatArithmetic(msgspec.Struct, frozen=True, kw_only=True):
     """How the layers that are not binary are computed, and what int8 costs."""
 
-    mode: Literal["float32", "int8"]
+    mode: Literal["float32", "int8", "fp16"]
     calibrated_on: str | UnsetType = UNSET  # samples, or random numbers
     calibration_samples: Count | UnsetType = UNSET
     compared_samples: Count | UnsetType = UNSET

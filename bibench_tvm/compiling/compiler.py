@@ -38,7 +38,7 @@ from bibench_tvm.cli.errors import BibenchError, UsageError, first_line, unknown
 from bibench_tvm.compiling.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
 from bibench_tvm.compiling.dump_ir import Dump
 from bibench_tvm.compiling.link import export, linker
-from bibench_tvm.compiling.processors import CompileTarget, resolve_target
+from bibench_tvm.compiling.processors import CompileTarget, no_half, resolve_target
 from bibench_tvm.compiling.sampling import (
     GivenSamples,
     check_samples,
@@ -63,7 +63,7 @@ PROBE = "probe.so"
 MODEL_IN_C, PROBE_IN_C = "model", "probe"
 OBSERVED = "observed.so"
 INT8_HERE = "int8.so"
-FLOAT_LAYERS = ("float32", "int8")
+FLOAT_LAYERS = ("float32", "int8", "fp16")
 
 
 def compile_model(
@@ -107,7 +107,8 @@ def compile_model(
             int [N], for the accuracy before and after.
         float_layers: `float32`, or `int8`: the layers that are not binary are computed in 8-bit integers, one
             scale for the weights of each output channel and one for the activations, which is calibrated on
-            the first 32 batches of the samples.
+            the first 32 batches of the samples; or `fp16`: those that are faster so are computed in float16,
+            on processors that have arithmetic for it.
         float32: compute a network in float64 in float32; else it is refused. Inputs and outputs keep their
             types, but for bfloat16, which become float32.
         dump_ir: a folder to write the module to after each phase, as text without the constants.
@@ -181,6 +182,9 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             f"{resolved.name} has no operating system, on which TVM's runtime could run a network. Add "
             "--standalone (standalone=True) for a library that runs without."
         )
+    half = options.float_layers == "fp16"
+    if half and resolved.kernels.half_tile is None:
+        raise UsageError(no_half(resolved))
     from relay_passes import activation_bytes, name_kernels, shared_kernels
 
     linker()
@@ -200,7 +204,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             ranges = calibration.ranges if calibration else None
             watch = Dump(options.dump_ir) if options.dump_ir else _unwatched
             library = None if resolved.bare else scratch / MODEL
-            as_asked = Options(ranges=ranges, watch=watch)
+            as_asked = Options(ranges=ranges, half=half, watch=watch)
             lowered, finished = build(imported, resolved, library, choose, as_asked)
             for_c: CLibrary | None = None
             if options.standalone is not None:
@@ -214,7 +218,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
                     outputs=tuple(map(_tensor, imported.outputs)),
                 )
             in_c: Standalone | UnsetType = for_c.record if for_c else UNSET
-            quantization = FloatArithmetic(mode="float32")
+            quantization = FloatArithmetic(mode="fp16" if half else "float32")
             if calibration:
                 quantization = _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
         verification = skipped("It was not asked for: --verify N.")
@@ -231,7 +235,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
                     inputs,
                     labels,
                     advance,
-                    ranges,
+                    Options(probe=True, ranges=ranges, half=half),
                     missed,
                 )
         content = library.read_bytes() if library else b""
@@ -286,6 +290,7 @@ class Options:
     probe: bool = False
     observe: bool = False
     ranges: Mapping[str, float] | None = None
+    half: bool = False
     watch: Callable[[str, tvm.IRModule], None] = _unwatched
 
 
@@ -333,14 +338,14 @@ def _verification(
     inputs: Samples,
     labels: np.ndarray | None,
     advance: Callable[[], None],
-    ranges: Mapping[str, float] | None,
+    probing: Options,
     missed: list[str],
 ) -> Verification:
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
     probe = None if target.runs_as_c else scratch / PROBE
-    lowered, probed = build(imported, target, probe, choose, Options(probe=True, ranges=ranges))
+    lowered, probed = build(imported, target, probe, choose, probing)
     libraries: tuple[Path | CLibrary, Path | CLibrary] = scratch / MODEL, scratch / PROBE
     if target.runs_as_c:
         from rpc.emulation import cortex_m

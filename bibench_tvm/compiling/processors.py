@@ -170,6 +170,15 @@ def resolve_target(name: str) -> CompileTarget:
     )
 
 
+def no_half(target: CompileTarget) -> str:
+    """Why float layers cannot be in float16 there."""
+    able = (n for n, p in PRESETS.items() if kernel_target(machine_name(p.triple), p.features).half_tile)
+    return (
+        f"{target.name} ({target.cpu}) has no arithmetic in float16 (FEAT_FP16 of Armv8.2), which float "
+        f"layers in fp16 need. These have it: {', '.join(able)}."
+    )
+
+
 def name_of(machine: str, cpu: str) -> str | None:
     """The target for a board that says so of itself; None where no name here fits.
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from bibench_tvm.importer import Decision, Injection, Reference
 
+IN_HALF = 2.0**13
+"""Float16 rounds so many times as coarsely as float32: it has 10 bits after the point, and not 23."""
 MULTIPLE = 8.0
 """Of the difference: another order of a sum, or Winograd's method, rounds so much more coarsely at most."""
 OUTPUT_MULTIPLE = 4 * MULTIPLE
@@ -32,11 +34,12 @@ Injections = Mapping[str, Injection]
 class Rounding:
     """Of one source; measured only where something has to be explained.
 
+    coarseness: of the arithmetic of float layers beside float32; 1, or `IN_HALF`.
     unmeasured: whether the source could not run in float64, so that a fixed number had to do.
     """
 
-    def __init__(self, reference: Reference):
-        self.reference = reference
+    def __init__(self, reference: Reference, coarseness: float = 1.0):
+        self.reference, self.coarseness = reference, coarseness
         self.unmeasured = False
         self._relative: dict[str, float] = {}
         self._numbers: Counter[str] = Counter()
@@ -51,10 +54,12 @@ class Rounding:
             return difference == 0 or self._decided_otherwise(output, ours, theirs, values, given)
         scale = magnitude(theirs)
         name = f"output {output}"
-        if difference <= max(FLOOR, OUTPUT_MULTIPLE * self._relative.get(name, 0.0)) * max(scale, 1e-3):
+        if difference <= self.coarseness * max(FLOOR, OUTPUT_MULTIPLE * self._relative.get(name, 0.0)) * max(
+            scale, 1e-3
+        ):
             return True
         own = self._measure(output, values, given)
-        return difference <= OUTPUT_MULTIPLE * max(own, self._relative[name] * scale)
+        return difference <= self.coarseness * OUTPUT_MULTIPLE * max(own, self._relative[name] * scale)
 
     def excused(
         self,
@@ -120,7 +125,7 @@ class Rounding:
             floor = FLOOR * magnitude(x) if reach else 0.0  # what does not round at all has no excuse
             moves[decision.tensor] = (
                 x,
-                np.where(distance != 0, max(MULTIPLE * reach, floor), 0).astype(x.dtype),
+                np.where(distance != 0, self.coarseness * max(MULTIPLE * reach, floor), 0).astype(x.dtype),
             )
         return moves
 

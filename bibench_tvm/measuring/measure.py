@@ -224,7 +224,7 @@ def _bytes_read(layer: LayerRecord) -> int | None:
     if conv is None:
         return None
     operands = conv.batch * conv.height * conv.width * conv.channels
-    each = {"binary": 1 / 8, "int8": 1, "float32": 4}[layer.dtype]
+    each = {"binary": 1 / 8, "int8": 1, "float16": 2, "float32": 4}[layer.dtype]
     return layer.weight_bytes + round(operands * each)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bibench_tvm.cli.console import phase, stderr
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.cli.whole_file import whole_file
-from bibench_tvm.compiling.processors import CompileTarget
+from bibench_tvm.compiling.processors import CompileTarget, no_half
 from bibench_tvm.importer import Imported
 from bibench_tvm.importer.source import Network
 from bibench_tvm.tuning import inner_loop
@@ -44,11 +44,11 @@ def tune_network(
     seed: int,
     out: Path,
     model_cycles: bool,
-    int8: bool = False,
+    float_layers: str = "float32",
     report: Callable[[str, Progress], None],
 ) -> Tuned:
-    """model_cycles: where instructions are counted, weigh them with llvm-mca's cycles. int8: the layers that
-    stay float are computed so. report: gets the unit, and how it stands.
+    """model_cycles: where instructions are counted, weigh them with llvm-mca's cycles. float_layers: how those
+    are computed, as of `compile_model`. report: gets the unit, and how it stands.
 
     Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
     """
@@ -58,7 +58,7 @@ def tune_network(
     with open_trials(out, processor, target.kernels, unit, seed) as kept:
         with phase("importing"):
             imported = network.load()
-            lowered = lowered_to_tune(imported, target, int8=int8)
+            lowered = lowered_to_tune(imported, target, float_layers)
         subjects = subjects_of(lowered.tunable, target)
         if not subjects:
             raise UsageError("The network has no kernel whose schedule could be chosen.")
@@ -80,9 +80,12 @@ def tune_network(
         return Tuned(unit, search.done, search.measured, subjects, found, path)
 
 
-def lowered_to_tune(imported: Imported, target: CompileTarget, *, int8: bool) -> Lowered:
+def lowered_to_tune(imported: Imported, target: CompileTarget, float_layers: str) -> Lowered:
     """The scales of bytes decide nothing about a kernel's speed, so that none are looked for."""
-    floats = lower(imported.module, imported.layer_names, target.kernels, observe=int8)
+    int8, half = float_layers == "int8", float_layers == "fp16"
+    if half and target.kernels.half_tile is None:
+        raise UsageError(no_half(target))
+    floats = lower(imported.module, imported.layer_names, target.kernels, observe=int8, half=half)
     if not int8:
         return floats
     ranges = dict.fromkeys(floats.observed, 1.0)

@@ -18,7 +18,7 @@ class Layer:
     weight_bytes: int  # in the artifact
     notes: str = ""
     geometry: Convolution | None = None  # channels last; None for what is neither a convolution nor linear
-    dtype: str = "float32"  # or binary, or int8
+    dtype: str = "float32"  # or binary, int8 or float16
 
     def record(self) -> dict[str, Any]:
         """For the manifest."""

@@ -50,6 +50,7 @@ class Contraction(Named):
     op: str  # conv2d, conv1d or linear
     conv: Convolution
     rank: int = 4  # of what goes in and comes out
+    half: bool = False  # whether a float layer is computed in float16
 
     @property
     def out_shape(self) -> tuple[int, ...]:

@@ -11,13 +11,16 @@ from relay_passes.kernels.kernel import Integers, Kernel, Site, Tunable
 from relay_passes.kernels.split_threshold import split_threshold
 from schedules.kernels import depthwise
 from schedules.kernels.convolution import binary_convolution, lay_out_bits
-from schedules.parts.borders import Ending, border_tables, limit_table
+from schedules.parts.borders import Ending, border_tables, halves, limit_table
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.weights import pack_weights
 from schedules.records.kernel_task import outputs_of
 from schedules.records.kinds.depthwise import DepthwiseTask
 from schedules.records.kinds.tiled import TiledTask
 from schedules.targets.kernel_target import Tile
+
+IN_BYTES_FROM = 2048
+"""Products of an output, from which on a border table of bytes costs 0.3 % of a layer at most."""
 
 
 def lower_binary_convolution(site: Site) -> Kernel:
@@ -39,10 +42,13 @@ def lower_binary_convolution(site: Site) -> Kernel:
     def tables(table: np.ndarray) -> list[relax.Expr]:
         return [relax.const(t) for t in (table, *classes)]
 
-    bordered = tables(base) if bare == "bordered dot" else []
+    is_depthwise = depthwise.is_depthwise(conv, packed=True)
+    in_bytes = bare == "bordered dot" and not is_depthwise and conv.products >= IN_BYTES_FROM
+    half = halves(base, conv) if in_bytes else None
+    bordered = tables(base if half is None else half) if bare == "bordered dot" else []
     ending: Ending = bare if thresholds is None else "truth"
     after = bordered if thresholds is None else tables(limit_table(base, thresholds, conv))
-    if depthwise.is_depthwise(conv, packed=True):
+    if is_depthwise:
         name, weights = "binary_depthwise_convolution", relax.const(depthwise.in_tap_order(packed))
 
         def in_strips(strip: depthwise.Strip, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
@@ -59,7 +65,10 @@ def lower_binary_convolution(site: Site) -> Kernel:
     else:
 
         def tiled(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
-            return binary_convolution(conv, packing, tile, site.target, epilogue, ending=ending)
+            in_bytes = half is not None and ending == bare
+            return binary_convolution(
+                conv, packing, tile, site.target, epilogue, ending=ending, border_in_bytes=in_bytes
+            )
 
         def weights_for(tile: Tile) -> relax.Expr:
             return relax.const(lay_out_bits(packed, conv.groups, tile, site.target))

@@ -1,5 +1,5 @@
-"""A convolution or dense layer in float32: depthwise, by Winograd for a network's input or inside it, or in
-tiles, its weights as floats or in bits."""
+"""A convolution or dense layer of floats: depthwise, by Winograd for a network's input or inside it, or in
+tiles, its weights as floats or in bits; or in tiles in float16."""
 
 from __future__ import annotations
 
@@ -35,7 +35,16 @@ def lower_float_layer(site: Site) -> Kernel:
     stored = in_bits(weights, conv, target)
     name = "float_dense" if layer.op == "linear" else "float_convolution"
     arguments: list[relax.Expr]
-    if depthwise.is_depthwise(conv, packed=False):
+    if layer.half and target.half_tile:
+        taps, half = weights if planes is None else weights.transpose(0, 3, 1, 2), target.half_tile(conv)
+        images = x if planes is None else planes
+        function = float_convolution(
+            conv, shape_of(images), half, target, site.epilogue, planar=planes is not None, half=True
+        )
+        halves = lay_out(taps.astype(np.float16), conv.groups, half)
+        arguments = [images, relax.const(halves), *site.operands]
+        name = name.replace("float", "float16")
+    elif depthwise.is_depthwise(conv, packed=False):
         in_order_of_taps = relax.const(depthwise.in_tap_order(weights))
 
         def make_strip(strip: depthwise.Strip) -> tuple[tirx.PrimFunc, list[relax.Expr]]:

@@ -84,10 +84,11 @@ def binary_convolution(
     epilogue: Epilogue,
     *,
     ending: Ending,
+    border_in_bytes: bool = False,
     weights_per_row: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: packed activations, weights as `lay_out` gives them, the epilogue's operands,
-    the tables that the ending needs, and the outputs.
+    the tables that the ending needs, and the outputs. border_in_bytes: see `Borders`.
 
     packing: how the activations are packed; its halo covers the convolution's padding.
     weights_per_row: each row of each image has weights of its own, one set after another (a product of two
@@ -120,7 +121,7 @@ def binary_convolution(
         deep=dtype == sum_dtype,
         read=read,
         add_up=add_up,
-        settle=lambda: Borders(conv, ending).settle,
+        settle=lambda: Borders(conv, ending, border_in_bytes).settle,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 
@@ -213,10 +214,12 @@ def float_convolution(
     *,
     planar: bool = False,
     in_bits: bool = False,
+    half: bool = False,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: activations float32 (`in_shape`: [N, H, W, C], or the last of these extents
     where the first are 1), weights as `lay_out` gives them, the epilogue's operands, and the outputs.
-    in_bits: the weights lie as `store_in_bits` has them for `FLOATS`.
+    in_bits: the weights lie as `store_in_bits` has them for `FLOATS`. half: the weights are float16, to which
+    the kernel rounds a copy of the activations; see `IN_HALF` for the sums.
 
     planar: the activations are [N, C, H, W], and the weights were laid out from [O, C, KH, KW]; for the few
     channels of a network's input, and without groups or dilation.
@@ -232,11 +235,13 @@ def float_convolution(
         planar=planar,
     )
     together = tile.together or target.together
+    dtype = "float16" if half else "float32"
+    copied = half or any(conv.padding)
     arithmetic = Arithmetic(
-        weights="float32",
+        weights=dtype,
         sums="float32",
         words=image.run,
-        read=lambda source: pad_in_kernel(source, conv, planar) if any(conv.padding) else flat(source),
+        read=lambda source: pad_in_kernel(source, conv, planar, dtype) if copied else flat(source),
         add_up=lambda runs, sums, pixels, width: across(runs, sums, pixels, width, tile, together),
         settle=lambda: _as_it_is,
         code=FLOATS if in_bits else None,
@@ -260,15 +265,17 @@ def _as_it_is(count: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
     return count
 
 
-def pad_in_kernel(source: tirx.Buffer, conv: Convolution, planar: bool = False) -> tirx.Buffer:
+def pad_in_kernel(
+    source: tirx.Buffer, conv: Convolution, planar: bool = False, dtype: str = "float32"
+) -> tirx.Buffer:
     """Copy float activations between zeros, row by row; small beside the products of the layer. Flat."""
     top, left, bottom, right = conv.padding
     planes, depth = (conv.channels, 1) if planar else (1, conv.channels)
     height, row = conv.height + top + bottom, (conv.width + left + right) * depth
     copied, before = conv.width * depth, left * depth
     images = flat(source)
-    padded = T.alloc_buffer((conv.batch * planes * height * row,), "float32")
-    zero = tirx.const(0, "float32")
+    padded = T.alloc_buffer((conv.batch * planes * height * row,), dtype)
+    zero = tirx.const(0, dtype)
 
     def fill(start, count: int, value):
         """value(offset, lanes) for `count` elements from start on."""
@@ -277,13 +284,17 @@ def pad_in_kernel(source: tirx.Buffer, conv: Convolution, planar: bool = False) 
     def zeros(offset, lanes):
         return spread(zero, lanes)
 
+    def rounded(at, lanes):
+        value = load(images, at, lanes)
+        return value if dtype == "float32" else value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+
     with T.parallel(0, conv.batch * planes * height) as r:
         plane, y = r // height, r % height
         with T.If(tirx.all(y >= top, y < top + conv.height)):
             with T.Then():
                 fill(r * row, before, zeros)
                 start = (plane * conv.height + y - top) * copied
-                fill(r * row + before, copied, lambda offset, lanes: load(images, start + offset, lanes))
+                fill(r * row + before, copied, lambda offset, lanes: rounded(start + offset, lanes))
                 fill(r * row + before + copied, row - before - copied, zeros)
             with T.Else():
                 fill(r * row, row, zeros)

@@ -24,6 +24,9 @@ from schedules.targets.kernel_target import DotProduct, Tile
 
 # Vectors that are added to in turn: as many as hide most of the latency of a multiplication and addition.
 CHAINS = 4
+IN_HALF = 64
+"""Products that are added up in float16 before float32 takes their sum. To add so many rounds by 64 / 2**11
+of the sum of their magnitudes at most, and as a rule by a tenth of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,25 +42,32 @@ class Runs:
 
     @property
     def binary(self) -> bool:
-        """Words of bits; float32 otherwise."""
-        return str(self.weights.dtype) != "float32"
+        """Words of bits; floats otherwise."""
+        return "float" not in str(self.weights.dtype)
 
 
 def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, together: int) -> None:
     """Write pixels x width sums. together: see `KernelTarget`."""
     weights, dtype = runs.weights, sums.dtype
     # A byte counts at most 8 a step; 31 steps fit into its 255.
-    narrow = weights.dtype == "uint8"
+    limit = {"uint8": 31, "float16": IN_HALF}.get(str(weights.dtype), 0)
+    narrow = limit > 0
     # One sum waits for the one before: a float tile of few vectors adds up in several parts.
-    parts = 1 if runs.binary else max(1, CHAINS * tile.quantum // (pixels * width))
+    parts = 1 if runs.binary or narrow else max(1, CHAINS * tile.quantum // (pixels * width))
     whole = T.alloc_buffer((parts * pixels * width,), dtype, scope="local")
-    part = T.alloc_buffer((pixels * width,), "uint8", scope="local") if narrow else whole
+    part = T.alloc_buffer((pixels * width,), weights.dtype, scope="local") if narrow else whole
 
     def clear(buffer):
         for m in range(int(buffer.shape[0]) // width):
             store(buffer, m * width, width, spread(tirx.const(0, buffer.dtype), width))
 
-    def run(i):
+    def widen():
+        for m in range(pixels):
+            wide = load(part, m * width, width).astype(f"{dtype}x{width}")
+            store(whole, m * width, width, load(whole, m * width, width) + wide)
+
+    def run(i, in_pieces: bool = narrow):
+        """in_pieces: the sums of so many steps as the narrow ones hold are added to the whole ones."""
         starts = runs.starts(i)
         w_start = runs.offset + i * (runs.words * width)
 
@@ -80,7 +90,7 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
                 step(k + j, j % parts * pixels, lambda m, j=j: tirx.Shuffle([words[m]], [j]))
 
         def steps(first, count: int):
-            if narrow:
+            if in_pieces:
                 clear(part)
             size = max(read_together(count, together), min(parts, 1 << count.bit_length() - 1))
             unrolled(count // size, tile.unroll, lambda i: read(first + i * size, size))
@@ -89,21 +99,28 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
                 size = 1 << (count - done).bit_length() - 1
                 read(first + done, size)
                 done += size
-            if narrow:
-                for m in range(pixels):
-                    wide = load(part, m * width, width).astype(f"{dtype}x{width}")
-                    store(whole, m * width, width, load(whole, m * width, width) + wide)
+            if in_pieces:
+                widen()
 
-        if narrow:
-            piece, count, rest = split_run(runs.words, 31)
+        if in_pieces:
+            piece, count, rest = split_run(runs.words, limit)
             each(count, lambda p: steps(p * piece, piece))
             if rest:
                 steps(count * piece, rest)
         else:
             steps(0, runs.words)
 
+    def several(i):
+        clear(part)
+        each(together_runs, lambda j: run(i * together_runs + j, in_pieces=False))
+        widen()
+
     clear(whole)
-    each(runs.count, run)
+    together_runs = 1 if runs.binary else runs_together(runs, limit)
+    if together_runs > 1:
+        each(runs.count // together_runs, several)
+    else:
+        each(runs.count, run)
     # The epilogue reads the sums from memory, so that its loops need not be unrolled.
     for m in range(pixels):
         total = load(whole, m * width, width)
@@ -231,6 +248,13 @@ def split_run(length: int, limit: int) -> tuple[int, int, int]:
     count = -(-length // limit)
     piece = -(-length // count)
     return piece, length // piece, length % piece
+
+
+def runs_together(runs: Runs, limit: int) -> int:
+    """How many whole runs have no more than so many words, of those that divide their number."""
+    return max(
+        n for n in range(1, runs.count + 1) if runs.count % n == 0 and (n == 1 or n * runs.words <= limit)
+    )
 
 
 def read_together(words: int, most: int) -> int:

@@ -32,6 +32,14 @@ def float_tile(conv: Convolution) -> Tile:
     return Tile(pixels=4, lanes=lanes_for(conv.out_channels // conv.groups, 16, 4), quantum=4)
 
 
+def half_tile(conv: Convolution) -> Tile:
+    out_channels = conv.out_channels // conv.groups
+    # Eight pixels share what is read of the weights; fewer leave registers for more channels.
+    if conv.out_width < 4:
+        return Tile(pixels=4, lanes=lanes_for(out_channels, 32, 8), quantum=8)
+    return Tile(pixels=8, lanes=lanes_for(out_channels, 16, 8), quantum=8)
+
+
 def winograd_tile(conv: Convolution) -> Tile:
     return Tile(pixels=16, lanes=lanes_for(conv.out_channels, 16, 4), quantum=4)
 
@@ -65,6 +73,7 @@ AARCH64_NEON = KernelTarget(
     binary_tile=binary_tile,
     float_tile=float_tile,
     winograd_tile=winograd_tile,
+    half_tile=half_tile,
     dot=LONG,
     registers=32,
 )
@@ -74,4 +83,5 @@ FAMILY = Family(
     machine="aarch64",  # all of them have NEON
     telling=frozenset({"neon", "dotprod", "fullfp16"}),
     dots={"dotprod": SDOT},
+    half_needs="fullfp16",
 )

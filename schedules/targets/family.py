@@ -20,6 +20,7 @@ class Family:
     # with, and a machine without them is refused.
     telling: frozenset[str] = frozenset()
     dots: Mapping[str, DotProduct] = field(default_factory=dict)  # better than that of `kernels`, by feature
+    half_needs: str = ""  # the feature without which `kernels.half_tile` is none of a processor's
     # LLVM's names of processors for what a better one is taken for: one that has what these kernels need and
     # little more, and one with no more than every such machine.
     cpu: str = "generic"
@@ -33,4 +34,5 @@ class Family:
 
     def kernels_for(self, features: Collection[str]) -> KernelTarget:
         dot = next((dot for feature, dot in self.dots.items() if feature in features), self.kernels.dot)
-        return replace(self.kernels, dot=dot)
+        half_tile = self.kernels.half_tile if self.half_needs in features else None
+        return replace(self.kernels, dot=dot, half_tile=half_tile)

@@ -77,6 +77,8 @@ class KernelTarget:
     paired_tile: Callable[[Convolution], Tile | None] = lambda conv: None
     add_bytes: Callable[[Any], Any] | None = None
     dot: DotProduct  # for int8 layers
+    # The tile for a float layer that is computed in float16; None without arithmetic for it.
+    half_tile: Callable[[Convolution], Tile] | None = None
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors
     # Products a nanosecond that one thread of a usual processor of the family computes.

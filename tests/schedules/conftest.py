@@ -136,6 +136,17 @@ def arm64_dotprod(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 @pytest.fixture(scope="session")
+def arm64_half(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """With arithmetic in float16."""
+    if problem := emulated.missing():
+        pytest.fail(problem)
+    triple, cpu = "aarch64-linux-gnu", "cortex-a76"
+    target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
+    kernels = kernel_target(triple, ["neon", "dotprod", "fullfp16"])
+    return Arm64(target, kernels, tmp_path_factory.mktemp("arm64_half"), cpu)
+
+
+@pytest.fixture(scope="session")
 def arm32(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     features = ["neon", "vfp4"]
     description = {

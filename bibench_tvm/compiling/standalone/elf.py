@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from functools import cached_property
 
-_WRITE, _ALLOC = 1, 2
+_WRITE, _ALLOC, _EXECUTE = 1, 2, 4
 _SYMBOLS, _NO_BITS = 2, 8
 _GLOBAL = 1
 
@@ -42,6 +42,11 @@ class Elf:
     def loaded_bytes(self) -> int:
         """Code and constants."""
         return sum(s[5] for s in self._sections if s[2] & _ALLOC and s[1] != _NO_BITS)
+
+    @property
+    def executable_bytes(self) -> int:
+        """Code."""
+        return sum(s[5] for s in self._sections if s[2] & _EXECUTE)
 
     @cached_property
     def undefined(self) -> tuple[str, ...]:

@@ -43,7 +43,9 @@ def network_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tunables(path: Path, on: str, *, int8: bool) -> list[Tunable[Any]]:
-    return list(lowered_to_tune(import_model(path), resolve_target(on), int8=int8).tunable)
+    return list(
+        lowered_to_tune(import_model(path), resolve_target(on), "int8" if int8 else "float32").tunable
+    )
 
 
 @contextlib.contextmanager

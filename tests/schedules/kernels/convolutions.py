@@ -93,6 +93,8 @@ def binary_kernel(
     kernels: KernelTarget,
     epilogue: Epilogue,
     ending: Ending,
+    *,
+    border_in_bytes: bool = False,
 ) -> tuple[tirx.PrimFunc, np.ndarray]:
     """The kernel that this layer gets, and its weights as they lie in memory."""
     packed = pack_weights(weights, packing.word)
@@ -101,5 +103,7 @@ def binary_kernel(
             conv, packing, epilogue, ending=ending
         ), depthwise.in_tap_order(packed)
     tile = kernels.binary_tile(conv)
-    kernel = binary_convolution(conv, packing, tile, kernels, epilogue, ending=ending)
+    kernel = binary_convolution(
+        conv, packing, tile, kernels, epilogue, ending=ending, border_in_bytes=border_in_bytes
+    )
     return kernel, lay_out_bits(packed, conv.groups, tile, kernels)

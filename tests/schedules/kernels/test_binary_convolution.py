@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from schedules.geometry import Convolution
+from schedules.kernels import depthwise
 from schedules.kernels.convolution import (
     binary_convolution,
 )
 from schedules.parts.bits import Packing, pack
-from schedules.parts.borders import Ending, border_tables, limit_table
+from schedules.parts.borders import Ending, border_tables, halves, limit_table
 from schedules.parts.epilogue import plain
 from schedules.parts.weights import lay_out, pack_weights
 from schedules.targets.choose import ALL
@@ -78,6 +79,33 @@ PER_GROUP = st.sampled_from([1, 1, 2, 3, 8])
 @settings(deadline=None, max_examples=70)
 def test_binary(host, kernels, conv, more, zero_one, seed):
     check_sums(host.of(kernels), kernels, conv, more, zero_one, seed)
+
+
+@given(kernels=TARGETS, conv=convolutions(), seed=SEED)
+@example(ALL[0], Convolution(1, 7, 7, 512, 64, (3, 3), padding=(1, 1, 1, 1)), 0)
+@example(ALL[0], Convolution(1, 2, 2, 4096, 8, (5, 5), padding=(2, 2, 2, 2)), 0)  # sums beyond 16 bits
+@settings(deadline=None, max_examples=40)
+def test_borders_in_bytes(host, kernels, conv, seed):
+    conv = replace(conv, channels=2 * conv.channels)  # an odd number has halves that are no integers
+    bits, weights = random_bits(seed, conv)
+    if seed == 0:  # else about as many as not are +1, and the sums of border taps small
+        weights[: conv.out_channels // 2, ..., :40] = True
+    base, *classes = border_tables(conv, weights, False)
+    half = halves(base, conv)
+    assume(half is not None and not depthwise.is_depthwise(conv, packed=True))
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
+    kernel, laid_out = binary_kernel(
+        conv,
+        packing,
+        weights,
+        kernels,
+        plain(conv.out_shape, "int32"),
+        "bordered dot",
+        border_in_bytes=True,
+    )
+    arguments = [pack(bits, packing), laid_out, half, *classes]
+    [sums] = host.of(kernels).call(kernel, arguments, [(conv.out_shape, "int32")])
+    np.testing.assert_array_equal(sums, expected_sums(bits, weights, conv))
 
 
 @given(

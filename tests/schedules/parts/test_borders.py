@@ -8,7 +8,7 @@ import pytest
 from schedules.geometry import Convolution
 from schedules.kernels.convolution import binary_convolution
 from schedules.parts.bits import Packing, pack
-from schedules.parts.borders import border_tables, limit_table
+from schedules.parts.borders import border_tables, halves, limit_table
 from schedules.parts.epilogue import plain
 from schedules.parts.weights import lay_out, pack_weights
 from schedules.targets.generic import GENERIC
@@ -54,3 +54,16 @@ def test_sums_over_0_and_1_that_16_bits_hold_just_or_just_not(host, products: in
         words = pack(np.full((1, 1, 1, products), bit), packing)
         [found] = host.call(kernel, [words, laid_out, *tables], [((2,), "int32")])
         assert found.tolist() == sums
+
+
+@pytest.mark.parametrize(
+    ("off", "fits"), [(254, True), (-256, True), (256, False), (-258, False), (1, False)]
+)
+def test_half_of_a_border_is_a_byte_or_is_not_stored_so(off: int, fits: bool) -> None:
+    """off: of one entry from the number of products."""
+    conv = of(3000)
+    base = np.array([[[3000, 3000 + off]]], np.int16)
+    half = halves(base, conv)
+    assert (half is not None) == fits
+    if half is not None:
+        assert half.dtype == np.int8 and (conv.products + 2 * half.astype(int) == base).all()

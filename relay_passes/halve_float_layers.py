@@ -1,0 +1,84 @@
+"""Compute layers that stay float in float16, where the processor has arithmetic for it and it pays.
+
+The weights and a copy of the activations are rounded to float16, multiplied and added up in it, at most
+`IN_HALF` products before float32 takes the sum; what goes in and comes out stays float32. Layers by
+Winograd's method stay float32: it executes as few instructions or fewer, and its transformed numbers do not
+bear more rounding. So do depthwise layers, and those whose weights are stored in bits.
+
+Requires: that `find_binary` has run; a target with a `half_tile`.
+Ensures: those layers are `bibench.convolution` or `bibench.matmul` with `half`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from relay_passes.ir.layers import Layer
+from relay_passes.ir.operators import Contraction, attributes_of, call
+from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite
+from relay_passes.ir.weights import TwoLevels
+from relay_passes.kernels.stored_weights import in_bits, may_read_planes
+from schedules.geometry import Convolution
+from schedules.kernels import depthwise, winograd, winograd_inside
+from schedules.targets.kernel_target import KernelTarget
+
+LAYERS = ("bibench.convolution", "bibench.matmul")
+
+
+def halve_float_layers(
+    mod: tvm.IRModule, target: KernelTarget, layers: Sequence[Layer]
+) -> tuple[tvm.IRModule, tuple[Layer, ...]]:
+    """The module and the layers, corrected. layers: what `find_binary` found."""
+    weight_bytes: dict[str, int] = {}
+    kept: dict[str, str] = {}
+
+    def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
+        if (
+            not is_call(value, *LAYERS)
+            or not is_constant(value.args[1])
+            or dtype_of(value.args[0]) != "float32"
+        ):
+            return value
+        layer = attributes_of(value, Contraction)
+        weights = constant_value(value.args[1])
+        if why := why_not(
+            weights.reshape(layer.conv.out_channels, *layer.conv.kernel, -1), layer.conv, target
+        ):
+            kept[layer.name] = why
+            return value
+        weight_bytes[layer.name] = 2 * weights.size
+        return call(value.op.name, *value.args, attributes=replace(layer, half=True))
+
+    module = rewrite(mod, visit)
+
+    def corrected(layer: Layer) -> Layer:
+        if layer.name in weight_bytes:
+            return replace(layer, dtype="float16", weight_bytes=weight_bytes[layer.name])
+        if layer.binarized or layer.notes:
+            return layer
+        return replace(
+            layer, notes=f"It stays float32: {kept.get(layer.name, 'there is no fp16 kernel for it')}"
+        )
+
+    return module, tuple(map(corrected, layers))
+
+
+def why_not(weights: np.ndarray, conv: Convolution, target: KernelTarget) -> str:
+    """The end of a sentence; empty for a layer that is faster in float16.
+
+    weights: [O, KH, KW, C / groups]."""
+    if depthwise.is_depthwise(conv, packed=False):
+        return "there is no fp16 kernel for depthwise layers"
+    if np.abs(weights).max(initial=0) > np.finfo(np.float16).max:
+        return "its weights are beyond the range of float16"
+    if isinstance(in_bits(weights, conv, target), TwoLevels):
+        return "its weights are stored in bits"
+    planes = may_read_planes(conv) and winograd.saves_products(conv) and target.winograd_tile(conv)
+    if planes or winograd_inside.is_faster(conv, target):
+        return "Winograd's method in float32 takes no more instructions"
+    return ""
