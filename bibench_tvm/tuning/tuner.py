@@ -47,8 +47,8 @@ def tune_network(
     float_layers: str = "float32",
     report: Callable[[str, Progress], None],
 ) -> Tuned:
-    """model_cycles: where instructions are counted, weigh them with llvm-mca's cycles. float_layers: how those
-    are computed, as of `compile_model`. report: gets the unit, and how it stands.
+    """model_cycles: where instructions are counted, weigh them with llvm-mca's cycles. float_layers: how
+    those are computed, as of `compile_model`. report: gets the unit, and how it stands.
 
     Raises BibenchError, ValueError: a sentence. Every trial that was measured is kept.
     """
