@@ -13,7 +13,8 @@ from relay_passes.ir.step_functions import Steps, Values, step_function
 CHANNELS = 3
 ANYWHERE = (True, True, "common")
 UNARY = {
-    "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "abs": np.abs,
+    "sign": lambda a: np.subtract(a > 0, a < 0, dtype="float32"),  # 0 of NaN, as PyTorch has it
+    "floor": np.floor, "ceil": np.ceil, "round": np.rint, "abs": np.abs,
     "negative": np.negative,
     "nn.relu": lambda a: np.maximum(a, np.float32(0)), "square": np.square,
 }  # fmt: skip
