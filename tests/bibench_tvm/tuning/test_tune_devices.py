@@ -13,7 +13,7 @@ from tests.rpc.devices.stand_in import HOST, SERIAL, count_instructions
 def test_by_instructions_the_schedules_are_those_of_a_tracker(
     invoke: Callable, small_file: Path, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the candidates that were tried; what a call costs differs by what calls the kernel and gives it memory."""
+    """And the candidates that were tried; what a call costs differs by what calls it and gives it memory."""
     count_instructions("cortex-a72", monkeypatch)
     costs, best = [], []
     for name, options in ("tracker", ["--target", "rpi4b"]), ("device", ["--board", SERIAL]):
