@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from schedules.targets import aarch64_neon, arm32_neon, arm_m, generic, x86_avx2, x86_avx512
+from schedules.targets import aarch64_neon, arm32_neon, arm32_scalar, generic, x86_avx2, x86_avx512
 from schedules.targets.family import Family
 from schedules.targets.kernel_target import KernelTarget
 
@@ -16,7 +16,7 @@ from schedules.targets.kernel_target import KernelTarget
 FAMILIES = (
     aarch64_neon.FAMILY,
     arm32_neon.FAMILY,
-    arm_m.FAMILY,
+    arm32_scalar.FAMILY,
     x86_avx512.FAMILY,
     x86_avx2.FAMILY,
     generic.FAMILY,

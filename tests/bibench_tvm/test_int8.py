@@ -146,7 +146,7 @@ def test_bad_values(invoke: Callable, small_file: Path, tmp_path: Path) -> None:
     int8 = ["--float-layers", "int8"]
     for arguments, sentence in [
         (["--float-layers", "int4"], "There is no arithmetic of float layers 'int4'. Did you mean int8?"),
-        (["--float-layers", ""], "Known are float32, int8."),
+        (["--float-layers", ""], "Known are float32, fp16, int8."),
         ([*int8, "--samples", "missing.npy"], "missing.npy cannot be read: No such file or directory."),
         ([*int8, "--samples", tmp_path / "noise.npy"], "noise.npy is not a whole .npy file of numbers"),
         ([*int8, "--samples", tmp_path / "cut.npy"], "cut.npy is not a whole .npy file of numbers"),

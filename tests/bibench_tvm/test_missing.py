@@ -165,7 +165,8 @@ def test_records_say_the_threads_of_the_board(tmp_path: Path, monkeypatch: pytes
         conditions = OnBoard(there).conditions()
     assert json.loads(conditions)["threads"] == 2
     target, board_info = resolve_target("host"), BoardInfo("k", ("h", 1), cpu="cortex-a72")
-    with open_trials(tmp_path, Processor(target.kernels.name, target.cpu), "seconds", 0) as kept:
+    processor = Processor(target.kernels.name, target.cpu)
+    with open_trials(tmp_path, processor, target.kernels, "seconds", 0) as kept:
         task: Any = type("Task", (), {"key": "a task"})
         kept.keep(task, "a tile", Measured(1.0, conditions=conditions))
         path = tuner._write(tmp_path, kept, "net", target, "seconds", board_info)

@@ -12,8 +12,8 @@ AVX512 = ["avx512f", "avx512bw", "avx512vpopcntdq"]
     ("triple", "features", "names"),
     [
         ("aarch64-linux-gnu", [], ["aarch64_neon", "generic"]),
-        ("armv7a-linux-gnueabihf", ["neon"], ["arm32_neon", "generic"]),
-        ("armv7l", [], ["generic"]),
+        ("armv7a-linux-gnueabihf", ["neon"], ["arm32_neon", "arm32_scalar", "generic"]),
+        ("armv7l", [], ["arm32_scalar", "generic"]),
         ("x86_64-linux-gnu", ["avx2", *AVX512], ["x86_avx512", "x86_avx2", "generic"]),
         ("x86_64-linux-gnu", AVX512, ["x86_avx512", "generic"]),
         ("x86_64-linux-gnu", ["avx2", *AVX512[:2]], ["x86_avx2", "generic"]),

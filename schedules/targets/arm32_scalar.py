@@ -1,4 +1,5 @@
-"""Cortex-M without vectors: 13 registers of 32 bits, and no instruction that counts bits.
+"""32-bit Arm without vectors, such as most of Cortex-M: 13 registers of 32 bits, and no instruction that
+counts bits.
 
 LLVM counts those of a word in 12 instructions, and those of a byte in nearly as many: so the widest words are
 read that channels fill. Everything else is generic.
@@ -19,12 +20,10 @@ def binary_tile(conv: Convolution) -> Tile:
     return Tile(pixels=1, lanes=lanes_for(conv.out_channels // conv.groups, 8, 8), quantum=8, word=word)
 
 
-ARM_M = replace(GENERIC, name="arm_m", binary_tile=binary_tile, registers=13)
+ARM32_SCALAR = replace(GENERIC, name="arm32_scalar", binary_tile=binary_tile, registers=13)
 
 FAMILY = Family(
-    kernels=ARM_M,
+    kernels=ARM32_SCALAR,
     machine="armv",
-    needs=frozenset({"mclass"}),
-    lacks=frozenset({"mve"}),
-    telling=frozenset({"mclass"}),
+    lacks=frozenset({"mve"}),  # of which LLVM makes vectors
 )
