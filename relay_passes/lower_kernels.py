@@ -136,7 +136,7 @@ class _Lowering:
         for name, kernel in (
             ("transpose", turning_kernel(value, self.target)),
             ("sign_sums", summing_kernel(value)),
-            ("extremum", extremum_of(value)),
+            ("extremum", extremum_of(value, self.target)),
             ("concatenate", joining_kernel(value, self.target)),
         ):
             if kernel:

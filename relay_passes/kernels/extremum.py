@@ -5,10 +5,11 @@ from __future__ import annotations
 from tvm import relax, tirx
 
 from relay_passes.ir.rewrite import dtype_of, is_call, shape_of
-from schedules.kernels.extremum import extremum_kernel, reduced_extents
+from schedules.kernels.extremum import LANES, extremum_kernel, reduced_extents
+from schedules.targets.kernel_target import KernelTarget
 
 
-def extremum_of(value: relax.Expr) -> tuple[tirx.PrimFunc, relax.TensorType] | None:
+def extremum_of(value: relax.Expr, target: KernelTarget) -> tuple[tirx.PrimFunc, relax.TensorType] | None:
     """The kernel and the type of what it writes; None for anything else."""
     if not is_call(value, "relax.max", "relax.min"):
         return None
@@ -22,5 +23,7 @@ def extremum_of(value: relax.Expr) -> tuple[tirx.PrimFunc, relax.TensorType] | N
     if not value.attrs.keepdims:
         kept = [extent for axis, extent in enumerate(shape) if axis not in axes]
     greatest = value.op.name == "relax.max"
-    kernel = extremum_kernel(shape, tuple(kept), extents, dtype, greatest=greatest)
+    # Half of the registers, so that none is written to memory and read again.
+    together = target.registers * target.floats // (2 * LANES)
+    kernel = extremum_kernel(shape, tuple(kept), extents, dtype, greatest=greatest, together=together)
     return kernel, relax.TensorType(tuple(kept), dtype)

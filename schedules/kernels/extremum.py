@@ -17,7 +17,6 @@ from schedules.parts.emit import each, flat, load, spread, store
 from schedules.parts.write_back import KERNEL_ATTRIBUTES
 
 LANES = 16
-TOGETHER = 8  # vectors that do not wait for each other; across memory they are read from one stretch of it
 
 
 def reduced_extents(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int] | None:
@@ -39,10 +38,12 @@ def extremum_kernel(
     dtype: str,
     *,
     greatest: bool,
+    together: int = 4,
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: a tensor that is read as [outer, reduced, inner], and [outer, inner].
 
-    extents: outer, reduced, inner.
+    extents: outer, reduced, inner. together: vectors of `LANES` that do not wait for each other; across
+    memory they are read from one stretch of it.
     """
     outer, reduced, inner = extents
     better = tirx.max if greatest else tirx.min
@@ -93,12 +94,12 @@ def extremum_kernel(
 
             if inner == 1:
                 width = _lanes(reduced)
-                count = min(TOGETHER, reduced // width)
+                count = min(together, reduced // width)
                 with T.parallel(0, outer) as row:
                     along_memory(row, count, width)
             else:
                 width = _lanes(inner)
-                count = min(TOGETHER, inner // width)
+                count = min(together, inner // width)
                 step = count * width
                 blocks = -(-inner // step)
                 with T.parallel(0, outer * blocks) as r:
