@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 
 from benchmarks import goals, shapes
+from benchmarks.emulation import emulating
 from benchmarks.shapes import LAYERS, chosen
 from benchmarks.tables import promised, show
 from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, stderr
-from bibench_tvm.cli.errors import BibenchError
 
 if TYPE_CHECKING:
     from benchmarks.kernels import Kernel
@@ -40,13 +40,10 @@ def arm_command(
 ) -> None:
     """Count the instructions of the kernels on an emulated Cortex-A72, and model their inner loops."""
     with reporting(as_json=as_json, debug=debug):
-        from rpc.emulation.qemu import EmulationFailed
-        from rpc.missing import EmulationUnavailable
-
         picked = chosen("layer", layers, tuple(LAYERS))
         report: dict[str, Any] = {"counted_on": COUNTED_ON}
         report |= {"instructions_per_1000_macs": {}, "macs_per_cycle": {}}
-        try:
+        with emulating():
             for name in picked:
                 with phase(f"layer {name}: counting"):
                     report["instructions_per_1000_macs"][name] = _count(name)
@@ -56,8 +53,6 @@ def arm_command(
             for name in picked if models else []:
                 with phase(f"layer {name}: modelling its inner loop"):
                     report["macs_per_cycle"][name] = _model(name, assembly)
-        except (EmulationUnavailable, EmulationFailed) as problem:
-            raise BibenchError(str(problem)) from None
         _print(report)
         if as_json:
             print_json(report)

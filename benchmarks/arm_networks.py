@@ -15,11 +15,11 @@ import typer
 from rich.table import Table
 
 from benchmarks import goals
+from benchmarks.emulation import emulating
 from benchmarks.shapes import chosen
 from benchmarks.shares import KINDS, shares
 from benchmarks.tables import show
 from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
-from bibench_tvm.cli.errors import BibenchError
 
 if TYPE_CHECKING:
     from rpc.session import Board
@@ -37,19 +37,14 @@ def arm_networks_command(
 ) -> None:
     """Count the instructions of whole networks on an emulated Cortex-A72, by kind of kernel."""
     with reporting(as_json=as_json, debug=debug):
-        from rpc.emulation.qemu import EmulationFailed
         from rpc.local_board import local_board
-        from rpc.missing import EmulationUnavailable
         from rpc.session import session
 
         report: dict[str, Any] = {}
-        try:
-            with local_board(emulate=CPU) as (tracker, key):
-                for name in chosen("network", networks, tuple(goals.MIXED)):
-                    with session(tracker, key, wait_s=60, limit_s=3600) as board:
-                        report[name] = _counted(name, board)
-        except (EmulationUnavailable, EmulationFailed) as problem:
-            raise BibenchError(str(problem)) from None
+        with emulating(), local_board(emulate=CPU) as (tracker, key):
+            for name in chosen("network", networks, tuple(goals.MIXED)):
+                with session(tracker, key, wait_s=60, limit_s=3600) as board:
+                    report[name] = _counted(name, board)
         _print(report)
         if as_json:
             print_json(report)

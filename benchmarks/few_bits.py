@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 
 from benchmarks import shapes
+from benchmarks.emulation import emulating
 from benchmarks.shapes import LAYERS, Shape, chosen
 from benchmarks.tables import show
 from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
-from bibench_tvm.cli.errors import BibenchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,19 +39,14 @@ def few_bits_command(
 ) -> None:
     """Count the instructions of layers of one bit, two bits and int8 on an emulated processor."""
     with reporting(as_json=as_json, debug=debug):
-        from rpc.emulation.qemu import EmulationFailed
-        from rpc.missing import EmulationUnavailable
-
         report: dict[str, Any] = {}
-        try:
+        with emulating():
             for target in chosen("board", targets, tuple(TARGETS.split(","))):
                 for name in chosen("layer", layers, tuple(LAYERS)):
                     for kind in KINDS:
                         with phase(f"{target}, layer {name}, {kind}: counting"):
                             counted = _count(LAYERS[name], kind, target)
                         report.setdefault(target, {}).setdefault(name, {})[kind] = counted
-        except (EmulationUnavailable, EmulationFailed) as problem:
-            raise BibenchError(str(problem)) from None
         _print(report)
         if as_json:
             print_json(report)

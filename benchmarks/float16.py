@@ -9,9 +9,9 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from benchmarks.emulation import emulating
 from benchmarks.tables import show
 from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
-from bibench_tvm.cli.errors import BibenchError
 from schedules.geometry import Convolution
 
 if TYPE_CHECKING:
@@ -40,16 +40,12 @@ def float16_command(as_json: AsJson = False, debug: Debug = False) -> None:
     """Count the instructions of each layer by each way to compute it."""
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.compiling.processors import resolve_target
-        from rpc.emulation.qemu import EmulationFailed
-        from rpc.missing import EmulationUnavailable
 
         target, report = resolve_target(TARGET), {}
-        try:
+        with emulating():
             for name, (conv, planar) in LAYERS.items():
                 with phase(name):
                     report[name] = _ways(conv, planar, target)
-        except (EmulationUnavailable, EmulationFailed) as problem:
-            raise BibenchError(str(problem)) from None
         table = Table(title="Instructions per 1000 products, emulated Cortex-A76; largest relative error")
         ways = ("float32", "float32 by Winograd", "float16")
         for column in ("layer", *ways):
@@ -67,6 +63,8 @@ def _ways(conv: Convolution, planar: bool, target: CompileTarget) -> dict[str, d
     from schedules.kernels.convolution import convolution_reference, float_convolution
     from schedules.parts.epilogue import plain
     from schedules.parts.weights import lay_out
+    from schedules.records.kernel_task import outputs_of
+    from schedules.records.kinds.winograd import WinogradTask
 
     kernels, epilogue = target.kernels, plain(conv.out_shape, "float32")
     assert kernels.half_tile is not None
@@ -87,15 +85,11 @@ def _ways(conv: Convolution, planar: bool, target: CompileTarget) -> dict[str, d
         kernel = float_convolution(conv, read.shape, tile, kernels, epilogue, planar=planar, half=half)
         stored = lay_out(taps.astype(np.float16 if half else np.float32), 1, tile)
         found[way] = counted(kernel, stored)
-    tile_by_winograd = kernels.winograd_tile(conv)
-    if planar and winograd.saves_products(conv) and tile_by_winograd:
-        kernel = winograd.winograd_convolution(conv, tile_by_winograd, kernels, epilogue)
-        stored = lay_out(winograd.transform_weights(taps, conv), 1, tile_by_winograd)
-        found["float32 by Winograd"] = counted(kernel, stored)
-    elif winograd_inside.is_faster(conv, kernels) and tile_by_winograd:
-        kernel = winograd_inside.winograd_inside(conv, tile_by_winograd, kernels, epilogue)
-        stored = lay_out(winograd_inside.transform_weights(weights), 1, tile_by_winograd)
-        found["float32 by Winograd"] = counted(kernel, stored)
+    if (winograd if planar else winograd_inside).is_faster(conv, kernels):
+        task = WinogradTask(conv=conv, planar=planar, outputs=outputs_of(epilogue))
+        by_winograd = task.default(kernels)
+        kernel = task.kernel(by_winograd, kernels, epilogue)
+        found["float32 by Winograd"] = counted(kernel, task.laid_out(weights, by_winograd))
     return found
 
 

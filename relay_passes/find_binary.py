@@ -59,11 +59,11 @@ from relay_passes.ir.operators import (
     call,
     image,
 )
+from relay_passes.ir.permutations import permuted_at_once
 from relay_passes.ir.planes import Planes
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
 from relay_passes.ir.three_valued import ThreeValued
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
-from relay_passes.ir.truth import permuted
 from relay_passes.ir.two_valued import TwoValued
 from relay_passes.ir.weight_planes import WeightPlanes, weight_planes
 from relay_passes.ir.weights import BinaryWeights, TwoLevels, binary_weights, snapped
@@ -305,7 +305,7 @@ class _Search:
         packing = Packing(depth, word)
         a = self.sums.pack(builder, x, left, 1, word)
         axes = [*range(rank - 2), rank - 1, rank - 2]
-        bits = permuted(builder, self.sums.bits(builder, y, right), axes)
+        bits = permuted_at_once(builder, self.sums.bits(builder, y, right), axes)
         b = builder.emit(call("bibench.pack", bits, attributes=Pack(packing=packing)))
         zero_one = left.low != -left.high, right.low != -right.high
         sums = []

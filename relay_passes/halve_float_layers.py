@@ -78,7 +78,7 @@ def why_not(weights: np.ndarray, conv: Convolution, target: KernelTarget) -> str
         return "its weights are beyond the range of float16"
     if isinstance(in_bits(weights, conv, target), TwoLevels):
         return "its weights are stored in bits"
-    planes = may_read_planes(conv) and winograd.saves_products(conv) and target.winograd_tile(conv)
-    if planes or winograd_inside.is_faster(conv, target):
+    of_input = may_read_planes(conv) and winograd.is_faster(conv, target)
+    if of_input or winograd_inside.is_faster(conv, target):
         return "Winograd's method in float32 takes no more instructions"
     return ""

@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from relay_passes.ir.permutations import Order, order_of, permuted, permuted_at_once, source_of
 from relay_passes.ir.rewrite import (
     constant_value,
     is_call,
@@ -26,8 +27,6 @@ from relay_passes.ir.rewrite import (
     shape_of,
 )
 from schedules.parts.epilogue import OPERATORS
-
-Order = tuple[int, ...]
 
 _ALSO_ELEMENT_WISE = {  # in no kernel of ours
     "relax.sign", "relax.equal", "relax.not_equal", "relax.floor", "relax.ceil", "relax.log", "relax.square",
@@ -49,7 +48,7 @@ def sink_transposes(mod: tvm.IRModule) -> tvm.IRModule:
 
 def _without_moves(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
     """A permutation of axes of 1 moves nothing in memory, and is one only until all of them are sunk."""
-    source = _source(builder, value)
+    source = source_of(builder, value)
     if source is None:
         return value
     before, order = source
@@ -61,28 +60,8 @@ def _without_moves(builder: relax.BlockBuilder, var: relax.Var, value: relax.Exp
     return relax.op.reshape(before, tuple(shape[axis] for axis in order))
 
 
-def _source(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Expr, Order] | None:
-    """(tensor before, order) where expr = permute_dims(tensor before, order)."""
-    value = made_by(builder, expr)
-    if not is_call(value, "relax.permute_dims"):
-        return None
-    rank = len(shape_of(value.args[0]))
-    axes = value.attrs.axes
-    order = tuple(int(a) % rank for a in axes) if axes is not None else tuple(reversed(range(rank)))
-    return value.args[0], order
-
-
 def _inverse(order: Order) -> Order:
     return tuple(int(i) for i in np.argsort(order))
-
-
-def _permuted(builder: relax.BlockBuilder, expr: relax.Expr, order: Order) -> relax.Expr:
-    """expr with its axes in this order; the identity and a constant cost nothing."""
-    if order == tuple(range(len(order))):
-        return expr
-    if is_constant(expr):
-        return relax.const(np.ascontiguousarray(constant_value(expr).transpose(order)))
-    return builder.emit(relax.op.permute_dims(expr, list(order)))
 
 
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
@@ -92,10 +71,10 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return value
     name = value.op.name
     if name == "relax.permute_dims":
-        return _permutation(builder, value)
+        return permuted_at_once(builder, value.args[0], order_of(value))
     if name == "relax.concat":
         return _concatenation(builder, value)
-    sources = [_source(builder, arg) for arg in value.args]
+    sources = [source_of(builder, arg) for arg in value.args]
     order = next((s[1] for s in sources if s), None)
     if order is None:
         return value
@@ -126,15 +105,15 @@ def _back(builder: relax.BlockBuilder, value: relax.Expr, order: Order) -> relax
 def _concatenation(builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
     joined = made_by(builder, value.args[0])
     fields = joined.fields if isinstance(joined, relax.Tuple) else []
-    sources = [_source(builder, field) for field in fields]
+    sources = [source_of(builder, field) for field in fields]
     orders = {source[1] for source in sources if source}
-    permuted = sum(_size(field) for field, source in zip(fields, sources, strict=True) if source)
-    if len(orders) != 1 or 2 * permuted < sum(map(_size, fields)):
+    of_permuted = sum(_size(field) for field, source in zip(fields, sources, strict=True) if source)
+    if len(orders) != 1 or 2 * of_permuted < sum(map(_size, fields)):
         return value
     (order,) = orders
     axis = order[int(value.attrs.axis) % len(order)]
     parts = [
-        source[0] if source else _permuted(builder, field, _inverse(order))
+        source[0] if source else permuted(builder, field, _inverse(order))
         for field, source in zip(fields, sources, strict=True)
     ]
     return _back(builder, relax.op.concat(parts, axis), order)
@@ -147,7 +126,7 @@ def _size(expr: relax.Expr) -> int:
 def _part(builder: relax.BlockBuilder, var: relax.Var, value: relax.TupleGetItem) -> relax.Expr:
     """One part of a split tensor is a slice of it."""
     split = made_by(builder, value.tuple_value)
-    source = _source(builder, split.args[0]) if is_call(split, "relax.split") else None
+    source = source_of(builder, split.args[0]) if is_call(split, "relax.split") else None
     if source is None:
         return value
     axis = int(split.attrs.axis) % len(source[1])
@@ -159,17 +138,6 @@ def _part(builder: relax.BlockBuilder, var: relax.Var, value: relax.TupleGetItem
         relax.op.strided_slice(source[0], [moved], [begin], [begin + extents[value.index]]),
         source[1],
     )
-
-
-def _permutation(builder: relax.BlockBuilder, value: relax.Call) -> relax.Expr:
-    rank = len(shape_of(value.args[0]))
-    axes = value.attrs.axes
-    outer = tuple(int(a) % rank for a in axes) if axes is not None else tuple(reversed(range(rank)))
-    source = _source(builder, value.args[0])
-    if source is None:
-        return _permuted(builder, value.args[0], outer)
-    before, inner = source
-    return _permuted(builder, before, tuple(inner[a] for a in outer))
 
 
 def _elementwise(builder: relax.BlockBuilder, value: relax.Call, sources: list, order: Order) -> relax.Expr:
@@ -193,7 +161,7 @@ def _elementwise(builder: relax.BlockBuilder, value: relax.Call, sources: list, 
                     if is_constant(arg)
                     else builder.emit(relax.op.reshape(arg, full))
                 )
-            args.append(_permuted(builder, arg, inverse))
+            args.append(permuted(builder, arg, inverse))
     return _back(builder, relax.Call(value.op, args, value.attrs, value.ty_args), order)
 
 

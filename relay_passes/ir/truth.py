@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvm import relax
 
 from relay_passes.ir.bound_values import BoundValues
+from relay_passes.ir.permutations import order_of, permuted_at_once
 from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, made_by, number, shape_of
 from relay_passes.ir.step_comparisons import emit_truth
 from relay_passes.ir.two_valued import TwoValued, image, judged, multiplied, two_values, values_of
@@ -42,7 +41,7 @@ def truth(
     if name in ("relax.permute_dims", "relax.reshape"):
         bits = truth(builder, value.args[0], values, numbers)
         if name == "relax.permute_dims":
-            return permuted(builder, bits, _axes(value))
+            return permuted_at_once(builder, bits, order_of(value))
         return builder.emit(relax.op.reshape(bits, shape_of(expr)))
     if name in _ARITHMETIC:
         computed = [arg for arg in value.args if number(arg) is None]
@@ -62,22 +61,6 @@ def truth(
             return higher if _rises(value, known[0]) else opposite(builder, higher)
     middle = relax.const((values.low + values.high) / 2, "float32")
     return builder.emit(relax.op.greater_equal(expr, middle))  # equal: moved from a `sign` of 0, which is +1
-
-
-def permuted(builder: relax.BlockBuilder, bits: relax.Expr, axes: Sequence[int]) -> relax.Expr:
-    """As `permute_dims`; of what was permuted before, both at once."""
-    before = made_by(builder, bits)
-    if is_call(before, "relax.permute_dims"):
-        first = _axes(before)
-        bits, axes = before.args[0], [first[axis] for axis in axes]
-    if list(axes) == sorted(axes):
-        return bits
-    return builder.emit(relax.op.permute_dims(bits, list(axes)))
-
-
-def _axes(permutation: relax.Call) -> list[int]:
-    count = len(shape_of(permutation.args[0]))
-    return [int(axis) % count for axis in permutation.attrs.axes or range(count)[::-1]]
 
 
 def opposite(builder: relax.BlockBuilder, condition: relax.Expr) -> relax.Expr:

@@ -28,8 +28,8 @@ def lower_float_layer(site: Site) -> Kernel:
     x, w = site.anchor.args
     weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
     planes = site.planes if may_read_planes(conv) else None
-    of_input = winograd.saves_products(conv) and target.winograd_tile(conv)
-    inside = winograd_inside.is_faster(conv, target) and target.winograd_tile(conv)
+    of_input = winograd.is_faster(conv, target)
+    inside = winograd_inside.is_faster(conv, target)
     outputs = outputs_of(site.epilogue)
     writes_planes = any(output.planar for output in site.epilogue.outputs)
     stored = in_bits(weights, conv, target)

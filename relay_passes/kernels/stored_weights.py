@@ -33,7 +33,7 @@ def in_bits(weights: np.ndarray, conv: Convolution, target: KernelTarget) -> Two
         return None
     if depthwise.is_depthwise(conv, packed=False):
         return f"there are only {weights.size:,} of them, in a depthwise layer"
-    if may_read_planes(conv) and winograd.saves_products(conv) and target.winograd_tile(conv):
+    if may_read_planes(conv) and winograd.is_faster(conv, target):
         return f"there are only {weights.size:,} of them"  # and Winograd's method has others
     pixels = math.prod(conv.out_shape[:3])
     if pixels < ENOUGH_PIXELS and weights.size < BEYOND_CACHES:

@@ -51,6 +51,11 @@ def saves_products(conv: Convolution) -> bool:
     return taps_of(conv) <= MOST_TAPS and 3 * made <= 2 * conv.out_width * conv.kernel[1]
 
 
+def is_faster(conv: Convolution, target: KernelTarget) -> bool:
+    """Whether this method takes less time than the direct kernel for a network's input."""
+    return saves_products(conv) and target.winograd_tile(conv) is not None
+
+
 def default_band(conv: Convolution) -> int:
     return -(-conv.out_height // (CORES * -(-conv.out_height // (CORES * ROWS_OF_BAND))))
 

@@ -49,6 +49,8 @@ def is_faster(conv: Convolution, target: KernelTarget) -> bool:
     rate of the processor, from the transformations, and from the weights, which are 24 here for 9."""
     if conv.kernel != (TAPS, TAPS) or (conv.strides, conv.dilation, conv.groups) != ((1, 1), (1, 1), 1):
         return False
+    if target.winograd_tile(conv) is None:
+        return False
     pairs = conv.channels * conv.out_channels
     tiles = conv.batch * -(-conv.out_height // ROWS) * -(-conv.out_width // COLUMNS)
     transformations = TRANSFORMATION * (conv.channels + conv.out_channels)

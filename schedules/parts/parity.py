@@ -28,8 +28,8 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
-from schedules.parts.emit import each, load, spread, store
-from schedules.parts.sums import Runs, split_run, unrolled
+from schedules.parts.emit import each, in_pieces, load, spread, store
+from schedules.parts.sums import Runs, piece_of_run, unrolled
 
 WORD = 32  # bits
 LANES = 8  # words of a vector
@@ -142,10 +142,7 @@ def in_pairs(
 
     for m, v in vectors:
         store(carries, m * width + v, LANES, spread(tirx.const(0, "int32"), LANES))
-    size, count, rest = split_run(pairs, _MOST_PAIRS)
-    each(count, lambda p: piece(p * size, size))
-    if rest:
-        piece(count * size, rest)
+    in_pieces(pairs, piece_of_run(pairs, _MOST_PAIRS), piece)
     for m, v in vectors:
         at = m * width + v
         twice = load(carries, at, LANES) * spread(tirx.const(2, "int32"), LANES)

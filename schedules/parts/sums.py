@@ -19,7 +19,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from schedules.parts.emit import each, load, spread, store
+from schedules.parts.emit import each, in_pieces, load, spread, store
 from schedules.targets.kernel_target import DotProduct, Tile
 
 # Vectors that are added to in turn: as many as hide most of the latency of a multiplication and addition.
@@ -66,8 +66,8 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
             wide = load(part, m * width, width).astype(f"{dtype}x{width}")
             store(whole, m * width, width, load(whole, m * width, width) + wide)
 
-    def run(i, in_pieces: bool = narrow):
-        """in_pieces: the sums of so many steps as the narrow ones hold are added to the whole ones."""
+    def run(i, widened: bool = narrow):
+        """widened: the sums of so many steps as the narrow ones hold are added to the whole ones."""
         starts = runs.starts(i)
         w_start = runs.offset + i * (runs.words * width)
 
@@ -90,7 +90,7 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
                 step(k + j, j % parts * pixels, lambda m, j=j: tirx.Shuffle([words[m]], [j]))
 
         def steps(first, count: int):
-            if in_pieces:
+            if widened:
                 clear(part)
             size = max(read_together(count, together), min(parts, 1 << count.bit_length() - 1))
             unrolled(count // size, tile.unroll, lambda i: read(first + i * size, size))
@@ -99,20 +99,17 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
                 size = 1 << (count - done).bit_length() - 1
                 read(first + done, size)
                 done += size
-            if in_pieces:
+            if widened:
                 widen()
 
-        if in_pieces:
-            piece, count, rest = split_run(runs.words, limit)
-            each(count, lambda p: steps(p * piece, piece))
-            if rest:
-                steps(count * piece, rest)
+        if widened:
+            in_pieces(runs.words, piece_of_run(runs.words, limit), steps)
         else:
             steps(0, runs.words)
 
     def several(i):
         clear(part)
-        each(together_runs, lambda j: run(i * together_runs + j, in_pieces=False))
+        each(together_runs, lambda j: run(i * together_runs + j, widened=False))
         widen()
 
     clear(whole)
@@ -243,11 +240,9 @@ def unrolled(extent: int, factor: int, body: Callable[[Any], None]) -> None:
         body(i)
 
 
-def split_run(length: int, limit: int) -> tuple[int, int, int]:
-    """Cut a run of words into `count` equal pieces of at most `limit` and a rest: (piece, count, rest)."""
-    count = -(-length // limit)
-    piece = -(-length // count)
-    return piece, length // piece, length % piece
+def piece_of_run(length: int, limit: int) -> int:
+    """How long the pieces are, of at most `limit`, into which a run of words is cut nearly evenly."""
+    return -(-length // -(-length // limit))
 
 
 def runs_together(runs: Runs, limit: int) -> int:

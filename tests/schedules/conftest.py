@@ -127,23 +127,22 @@ def arm64(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="session")
 def arm64_dotprod(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    if problem := emulated.missing():
-        pytest.fail(problem)
-    triple, cpu = "aarch64-linux-gnu", "cortex-a76"
-    target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
-    kernels = kernel_target(triple, ["neon", "dotprod"])
-    return Arm64(target, kernels, tmp_path_factory.mktemp("arm64_dotprod"), cpu)
+    return cortex_a76(tmp_path_factory.mktemp("arm64_dotprod"), ["neon", "dotprod"])
 
 
 @pytest.fixture(scope="session")
 def arm64_half(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """With arithmetic in float16."""
+    return cortex_a76(tmp_path_factory.mktemp("arm64_half"), ["neon", "dotprod", "fullfp16"])
+
+
+def cortex_a76(folder: Path, features: list[str]) -> Machine:
+    """One of whose features the kernels take these."""
     if problem := emulated.missing():
         pytest.fail(problem)
     triple, cpu = "aarch64-linux-gnu", "cortex-a76"
     target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
-    kernels = kernel_target(triple, ["neon", "dotprod", "fullfp16"])
-    return Arm64(target, kernels, tmp_path_factory.mktemp("arm64_half"), cpu)
+    return Arm64(target, kernel_target(triple, features), folder, cpu)
 
 
 @pytest.fixture(scope="session")

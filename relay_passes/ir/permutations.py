@@ -1,0 +1,40 @@
+"""Permutations of axes: what they are of, in which order, and two after one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import relax
+
+from relay_passes.ir.rewrite import constant_value, is_call, is_constant, made_by, shape_of
+
+Order = tuple[int, ...]
+
+
+def order_of(permutation: relax.Call) -> Order:
+    """Of a `permute_dims`, axes counted from the front."""
+    rank = len(shape_of(permutation.args[0]))
+    axes = permutation.attrs.axes
+    return tuple(int(a) % rank for a in axes) if axes is not None else tuple(reversed(range(rank)))
+
+
+def source_of(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Expr, Order] | None:
+    """(tensor before, order) where expr = permute_dims(tensor before, order)."""
+    value = made_by(builder, expr)
+    return (value.args[0], order_of(value)) if is_call(value, "relax.permute_dims") else None
+
+
+def permuted(builder: relax.BlockBuilder, expr: relax.Expr, order: Order) -> relax.Expr:
+    """expr with its axes in this order; the identity and a constant cost nothing."""
+    if order == tuple(range(len(order))):
+        return expr
+    if is_constant(expr):
+        return relax.const(np.ascontiguousarray(constant_value(expr).transpose(order)))
+    return builder.emit(relax.op.permute_dims(expr, list(order)))
+
+
+def permuted_at_once(builder: relax.BlockBuilder, expr: relax.Expr, outer: Sequence[int]) -> relax.Expr:
+    """The same of a tensor that may be permuted already, by one permutation."""
+    before, inner = source_of(builder, expr) or (expr, tuple(range(len(outer))))
+    return permuted(builder, before, tuple(inner[axis] for axis in outer))
