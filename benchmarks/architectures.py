@@ -19,7 +19,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.shapes import chosen
-from benchmarks.tables import show
+from benchmarks.tables import tell
 from bibench_tvm.cli.console import Debug, phase, reporting, stderr
 from bibench_tvm.cli.errors import BibenchError, first_line
 
@@ -62,7 +62,7 @@ def architectures_command(
                 continue
             stderr.print(f"{case['arch']}, {case['algorithm']}, {target}: {result['reason']}", style="red")
         results = [done[_key(case)] for case in wanted]
-        show(_table(results))
+        tell({"cases": results}, [_table(results)], as_json=False)
         if short := [r for r in results if falls_short(r)]:
             raise BibenchError(f"{len(short)} of {len(results)} cases fall short.")
 

@@ -7,6 +7,7 @@ the rest of the kernel.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +16,8 @@ from rich.table import Table
 from benchmarks import goals, shapes
 from benchmarks.emulation import emulating
 from benchmarks.shapes import LAYERS, chosen
-from benchmarks.tables import promised, show
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, stderr
+from benchmarks.tables import promised, tell
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting, stderr
 
 if TYPE_CHECKING:
     from benchmarks.kernels import Kernel
@@ -53,9 +54,7 @@ def arm_command(
             for name in picked if models else []:
                 with phase(f"layer {name}: modelling its inner loop"):
                     report["macs_per_cycle"][name] = _model(name, assembly)
-        _print(report)
-        if as_json:
-            print_json(report)
+        tell(report, _tables(report), as_json)
 
 
 def _count(name: str) -> dict[str, Any]:
@@ -131,7 +130,7 @@ def _model(name: str, assembly: bool) -> dict[str, Any]:
     return figures
 
 
-def _print(report: dict[str, Any]) -> None:
+def _tables(report: dict[str, Any]) -> Iterator[Table]:
     table = Table(title=f"Executed instructions per 1000 products, {report['counted_on']}")
     kinds = ("bits to float", "bits to bits", "float to bits", "popcounts")
     for column in ("layer", *kinds, "whole layer", "must", "aim", ""):
@@ -139,7 +138,7 @@ def _print(report: dict[str, Any]) -> None:
     for name, figures in report["instructions_per_1000_macs"].items():
         cells = [f"{figures[kind]:.2f}" if kind in figures else "" for kind in kinds]
         table.add_row(name, *cells, f"{figures['layer']:.2f}", *promised(figures))
-    show(table)
+    yield table
     if not report["macs_per_cycle"]:
         return
     table = Table(title="Products a cycle in the inner loop, by llvm-mca")
@@ -150,7 +149,7 @@ def _print(report: dict[str, Any]) -> None:
         for cpu, figures in cores.items():
             row = f"{figures['macs_per_cycle']:.1f}", str(figures["instructions"]), str(figures["macs"])
             table.add_row(name, cpu, *row, f"{figures['share_of_layer']:.0%}", *promised(figures))
-    show(table)
+    yield table
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ root takes many.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +18,9 @@ from rich.table import Table
 from benchmarks import goals
 from benchmarks.emulation import emulating
 from benchmarks.shapes import chosen
-from benchmarks.shares import KINDS, shares
-from benchmarks.tables import show
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
+from benchmarks.shares import KINDS, shares, timed
+from benchmarks.tables import tell
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting
 
 if TYPE_CHECKING:
     from rpc.session import Board
@@ -45,9 +46,7 @@ def arm_networks_command(
             for name in chosen("network", networks, tuple(goals.MIXED)):
                 with session(tracker, key, wait_s=60, limit_s=3600) as board:
                     report[name] = _counted(name, board)
-        _print(report)
-        if as_json:
-            print_json(report)
+        tell(report, _tables(report), as_json)
 
 
 def _counted(name: str, board: Board) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def _counted(name: str, board: Board) -> dict[str, Any]:
         compile_model(network, x, target="host", out=here)
         found = measure(artifact, board, images="It was not asked for.", runs=None, progress=phase)
         with phase(f"{name}: time here"):
-            of_time = shares(here, x.numpy())
+            calls, _ = timed(here, x.numpy())
     instructions = dict.fromkeys(KINDS, 0.0)
     for layer in found["layers"]:
         instructions["binary" if layer["binarized"] else "float"] += layer["cost"]
@@ -71,12 +70,12 @@ def _counted(name: str, board: Board) -> dict[str, Any]:
     return {
         "instructions": instructions,
         "of_instructions": {kind: count / total for kind, count in instructions.items()},
-        "of_time_here": of_time,
+        "of_time_here": shares(calls),
         "glue": sorted(found["other_kernels"], key=lambda kernel: -kernel["cost"]),
     }
 
 
-def _print(report: dict[str, Any]) -> None:
+def _tables(report: dict[str, Any]) -> Iterator[Table]:
     table = Table(
         title=f"Executed instructions on {COUNTED_ON}, emulated: millions, shares, and of the time here"
     )
@@ -86,7 +85,7 @@ def _print(report: dict[str, Any]) -> None:
         both = [found[of][kind] for of in ("of_instructions", "of_time_here") for kind in KINDS]
         total = sum(found["instructions"].values()) / 1e6
         table.add_row(name, f"{total:,.1f}", *(f"{share:.0%}" for share in both))
-    show(table)
+    yield table
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from benchmarks.tables import show
+from benchmarks.tables import tell
 from benchmarks.timing import burst_of
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting
 from bibench_tvm.measuring.turns import calls_within, ratios, rounds
 
 if TYPE_CHECKING:
@@ -60,15 +60,12 @@ def elementwise_command(
         for title, (model, shape) in _cases().items():
             with phase(title):
                 report[title] = measure(model, shape, count)
-        if as_json:
-            print_json(report)
-            return
         table = Table(title="PyTorch's time over ours, one thread")
         for column in ("what", "median", "low", "high"):
             table.add_column(column)
         for title, found in report.items():
             table.add_row(title, *(f"{found[name]:.2f}" for name in ("median", "low", "high")))
-        show(table)
+        tell(report, [table], as_json)
 
 
 def measure(model: Any, shape: tuple[int, ...], count: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ its write-back, `layer` all from floats to floats, channels last. Judge the fact
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +15,8 @@ from rich.table import Table
 from benchmarks import shapes
 from benchmarks.emulation import emulating
 from benchmarks.shapes import LAYERS, Shape, chosen
-from benchmarks.tables import show
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
+from benchmarks.tables import tell
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,9 +47,7 @@ def few_bits_command(
                         with phase(f"{target}, layer {name}, {kind}: counting"):
                             counted = _count(LAYERS[name], kind, target)
                         report.setdefault(target, {}).setdefault(name, {})[kind] = counted
-        _print(report)
-        if as_json:
-            print_json(report)
+        tell(report, _tables(report), as_json)
 
 
 def layer_of(shape: Shape, kind: str) -> nn.Module:
@@ -101,7 +99,7 @@ def _count(shape: Shape, kind: str, target_name: str) -> dict[str, float]:
     return {"kernels": len(kernels), "sums": found[True], "layer": found[True] + found[False]}
 
 
-def _print(report: dict[str, Any]) -> None:
+def _tables(report: dict[str, Any]) -> Iterator[Table]:
     for target, layers in report.items():
         table = Table(title=f"Executed instructions per 1000 products, {target}")
         for column in ("layer", "in", "kernels", "sums", "whole layer", "int8's sums", "int8's layer"):
@@ -111,7 +109,7 @@ def _print(report: dict[str, Any]) -> None:
                 times = [f"{kinds[INT8][what] / figures[what]:.1f} times" for what in ("sums", "layer")]
                 counts = [f"{figures[what]:.1f}" for what in ("sums", "layer")]
                 table.add_row(name, kind, str(figures["kernels"]), *counts, *times)
-        show(table)
+        yield table
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from benchmarks.emulation import emulating
-from benchmarks.tables import show
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
+from benchmarks.tables import tell
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting
 from schedules.geometry import Convolution
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def float16_command(as_json: AsJson = False, debug: Debug = False) -> None:
         for name, found in report.items():
             cells = (f"{found[w]['count']:.0f}, {found[w]['error']:.0e}" if w in found else "" for w in ways)
             table.add_row(name, *cells)
-        show(table)
-        if as_json:
-            print_json(report)
+        tell(report, [table], as_json)
 
 
 def _ways(conv: Convolution, planar: bool, target: CompileTarget) -> dict[str, dict[str, float]]:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from benchmarks.tables import show
-from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting
+from benchmarks.tables import tell
+from bibench_tvm.cli.console import AsJson, Debug, reporting
 from bibench_tvm.measuring.limit import ROOFS, products_a_call, roof
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -41,9 +41,8 @@ def limit_command(
         for kind, rate in rates.items():
             between = f"{rate['low']:,.0f} to {rate['high']:,.0f}"
             table.add_row(f"{kind}: {ROOFS[kind]}", f"{rate['median']:,.0f}", between)
-        show(table)
-        if as_json:
-            print_json({"cpu": target.cpu, "kernels": target.kernels.name, "gmacs_per_s": rates})
+        found = {"cpu": target.cpu, "kernels": target.kernels.name, "gmacs_per_s": rates}
+        tell(found, [table], as_json)
 
 
 if __name__ == "__main__":

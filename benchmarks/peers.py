@@ -24,10 +24,10 @@ from benchmarks import goals
 from benchmarks.contestants import ALONE, PEERS
 from benchmarks.goals import Goal
 from benchmarks.shapes import EXTRA, LAYERS, NETWORKS, chosen
-from benchmarks.tables import promised, show
+from benchmarks.tables import promised, tell
 from benchmarks.timing import Timing
 from benchmarks.workers import Failed, Worker, missing
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting, stderr
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting, stderr
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.measuring.peers import onnx_runtime
 from bibench_tvm.measuring.turns import Costs, Entry, Turns, ratios, rounds, spread
@@ -110,6 +110,9 @@ def peers_command(
             stderr.print(f"{name} is not installed. Type: {line}", style="yellow")
         report: dict[str, Any] = {"threads": threads, "repeats": repeats, "not_installed": absent}
         report |= {"figures": [], "layers": {}, "networks": {}, "kernels": {}}
+        from bibench_tvm.compiling.processors import resolve_target
+
+        report["kernel_target"] = resolve_target("host").kernels.name
         report["int8_weight_bits"] = 7 if onnx_runtime.saturates_here() else 8
         if report["int8_weight_bits"] == 7:
             stderr.print("int8 has weights of 7 bits: with 8 its kernels saturate on x86 without VNNI.")
@@ -130,9 +133,7 @@ def peers_command(
                         _kernels(measurement, "network", [name], report)
         finally:
             measurement.close()
-        _print(report)
-        if as_json:
-            print_json(report)
+        tell(report, _tables(report), as_json)
 
 
 def _case(
@@ -183,7 +184,7 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
         pair = [measurement.seconds(timings[t]) for t in (theirs, ours)]
         _figure(report, f"{name}: {title}", ratios(*pair), goal)
 
-    wanted = goals.RATIOS.get(name, {})
+    wanted = goals.wanted(name, report["kernel_target"])
     int8 = [title for title in INT8 if title in timings]
     best = min(int8, key=lambda title: spread(measurement.seconds(timings[title]))["median"], default=None)
     for title in PEERS:
@@ -202,10 +203,14 @@ def _figures(measurement: Measurement, name: str, timings: dict[str, Timing], re
 
 def _shares(measurement: Measurement, case: Path, name: str, report: dict[str, Any]) -> dict[str, Any]:
     found = measurement.worker("tvm").open("", "shares", str(case), seconds=BURST_S)
-    for kind, share in found.items():
+    for kind, share in found["shares"].items():
         goal = goals.GLUE if kind == "glue" else None
         _figure(report, f"{name}: {kind}, share of our time", spread([share]), goal)
-    return {"shares": found}
+    if found["of_roof"]:
+        layer, share = min(found["of_roof"].items(), key=lambda item: item[1])
+        title = f"{name}: {layer}, share of the roof, the least of its layers in bits"
+        _figure(report, title, spread([share]), goals.LEAST_OF_ROOF)
+    return found
 
 
 def _kernels(measurement: Measurement, kind: str, names: Sequence[str], report: dict[str, Any]) -> None:
@@ -252,7 +257,7 @@ def _figure(report: dict[str, Any], title: str, value: dict[str, float], goal: G
     report["figures"].append({"figure": title, **value, **wanted})
 
 
-def _print(report: dict[str, Any]) -> None:
+def _tables(report: dict[str, Any]) -> Iterator[Table]:
     kind = "processor time" if report["threads"] == 1 else "wall time"
     table = Table(title=f"Ratios of {kind}, {report['threads']} thread(s), {report['repeats']} rounds")
     for column in ("peer / ours", "median", "quartiles", "must", "aim", ""):
@@ -264,7 +269,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{figure['low']:.2f} to {figure['high']:.2f}",
             *promised(figure),
         )
-    show(table)
+    yield table
     times = Table(title="Milliseconds")
     for column in ("case", "contestant", "processor", "wall", "difference"):
         times.add_column(column)
@@ -274,7 +279,7 @@ def _print(report: dict[str, Any]) -> None:
             times.add_row(name, title, *both, f"{record['difference']:.1e}")
         for title, why in case["failed"].items():
             times.add_row(name, title, "failed", "", why)
-    show(times)
+    yield times
 
 
 if __name__ == "__main__":

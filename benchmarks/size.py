@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from benchmarks.tables import show
-from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting
+from benchmarks.tables import tell
+from bibench_tvm.cli.console import AsJson, Debug, reporting
 
 if TYPE_CHECKING:
     from bibench_tvm.importer import Imported
@@ -43,10 +43,8 @@ def size_command(
             table.add_column(column, justify="right")
         for kind, size in found["bytes"].items():
             table.add_row(kind, f"{size:,}", f"{size / found['ideal']:.2%}")
-        show(table)
         report = {"arch": arch, "algorithm": algorithm, "target": target, **found}
-        if as_json:
-            print_json(report)
+        tell(report, [table], as_json)
 
 
 def weigh(imported: Imported, target_name: str) -> dict[str, Any]:

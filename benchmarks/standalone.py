@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +18,12 @@ from rich.table import Table
 
 from benchmarks import shapes
 from benchmarks.shapes import Shape, chosen
-from benchmarks.tables import show
+from benchmarks.tables import tell
 from benchmarks.timing import burst_of
 from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.artifact.folder import STANDALONE
 from bibench_tvm.artifact.manifest import MODEL, Standalone
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.measuring.turns import Burst, calls_within, ratios, rounds, spread
 
@@ -62,9 +62,7 @@ def standalone_command(
         for title, made in _on_microcontrollers().items() if microcontroller else ():
             with phase(f"{title}: instructions on a {microcontroller}"):
                 report["instructions"][title] = _executed(made, microcontroller)
-        _print(report)
-        if as_json:
-            print_json(report)
+        tell(report, _tables(report), as_json)
 
 
 def _compiled(made: Any, target: str, folder: str) -> Artifact:
@@ -167,7 +165,7 @@ def _c_network(artifact: Artifact) -> CNetwork:
     return CNetwork(folder / f"lib{name}.a", folder / f"{name}.h", name, outputs)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _tables(report: dict[str, Any]) -> Iterator[Table]:
     table = Table(title="A library for C and the artifact; KB, and microseconds on one thread, in turns")
     for column in f"network,{MODEL},lib.a,lib.so,loaded,workspace,artifact,library,ratio".split(","):
         table.add_column(column, justify="left" if column == "network" else "right")
@@ -181,7 +179,7 @@ def _print(report: dict[str, Any]) -> None:
             *(f"{time:,.0f}" for time in times),
             f"{ratio['median']:.3f} ({ratio['low']:.3f}-{ratio['high']:.3f})",
         )
-    show(table)
+    yield table
     if not report["instructions"]:
         return
     table = Table(
@@ -194,7 +192,7 @@ def _print(report: dict[str, Any]) -> None:
         numbers = [binary, found["other_products"], found["instructions"]]
         each = f"{found['instructions'] / binary:.3f}"
         table.add_row(title, f"{found['flash_bytes'] / 1000:.1f}", *(f"{n:,}" for n in numbers), each)
-    show(table)
+    yield table
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from bibench_tvm.cli.console import stderr
+from bibench_tvm.cli.console import print_json, results
 
 _COLOURS = {"aim": "green", "must": "yellow", "missed": "red"}
 
@@ -21,6 +21,11 @@ def promised(figure: Mapping[str, Any]) -> tuple[str, str, Text]:
     return f"{figure['must']:g}", f"{figure['aim']:g}", Text(reached, _COLOURS[reached])
 
 
-def show(table: Table) -> None:
-    stderr.width = max(stderr.width, 120)  # a file has no width, and rich takes 80 for it
-    stderr.print(table)
+def tell(found: dict[str, Any], tables: Iterable[Table], as_json: bool) -> None:
+    """Print what a benchmark found to standard output: its tables, or one object with these beside it."""
+    console = results(as_json)
+    console.width = max(console.width, 120)  # a file has no width, and rich takes 80 for it
+    for table in tables:
+        console.print(table)
+    if as_json:
+        print_json(found)

@@ -12,7 +12,8 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from bibench_tvm.cli.console import AsJson, phase, print_json, results, run_command
+from benchmarks.tables import tell
+from bibench_tvm.cli.console import AsJson, phase, run_command
 from bibench_tvm.measuring.turns import Costs, ratios, rounds
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -45,9 +46,7 @@ def training_steps(
     table = Table("step", "× hand-written", "quartiles", box=SIMPLE)
     for name, ratio in found.items():
         table.add_row(name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}")
-    results(as_json).print(table)
-    if as_json:
-        print_json({"arch": arch, "batch_size": batch_size, "ratios": found})
+    tell({"arch": arch, "batch_size": batch_size, "ratios": found}, [table], as_json)
 
 
 def _by_hand(arch: str) -> Any:

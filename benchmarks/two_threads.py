@@ -7,7 +7,7 @@ are timed by the wall, by `run`, in turns; ratios are within a round.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,9 @@ from rich.table import Table
 
 from benchmarks.goals import TWO_THREADS, Goal
 from benchmarks.shapes import chosen
-from benchmarks.tables import promised, show
+from benchmarks.tables import promised, tell
 from benchmarks.workers import Worker
-from bibench_tvm.cli.console import AsJson, Debug, phase, print_json, reporting
+from bibench_tvm.cli.console import AsJson, Debug, phase, reporting
 from bibench_tvm.measuring.turns import Costs, ratios, rounds, spread
 
 NETWORKS = ("resnet18", "resnet20", "vgg_small", "fsmn")
@@ -45,9 +45,7 @@ def two_threads_command(
         for name in chosen("network", networks, NETWORKS):
             with tempfile.TemporaryDirectory() as scratch, phase(f"{name}: compiling and timing"):
                 report[name] = figures(name, _measured(Path(scratch, name), name, repeats))
-        _print(report, repeats)
-        if as_json:
-            print_json(report)
+        tell(report, _tables(report, repeats), as_json)
 
 
 def _measured(case: Path, name: str, repeats: int) -> dict[str, list[float]]:
@@ -88,7 +86,7 @@ def figures(name: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
     return {"one_ms": spread(seconds["one"], 1e3), "faster": faster, **goal.promised(best)}
 
 
-def _print(report: dict[str, Any], repeats: int) -> None:
+def _tables(report: dict[str, Any], repeats: int) -> Iterator[Table]:
     table = Table(title=f"By run, wall time of one thread / of …, medians and quartiles of {repeats} rounds")
     columns = ("one thread, ms", "two threads", "left to load", "two processes", "must", "aim", "")
     for column in ("network", *columns):
@@ -99,7 +97,7 @@ def _print(report: dict[str, Any], repeats: int) -> None:
             for ratio in found["faster"].values()
         ]
         table.add_row(name, f"{found['one_ms']['median']:.3f}", *cells, *promised(found))
-    show(table)
+    yield table
 
 
 if __name__ == "__main__":

@@ -98,10 +98,11 @@ def _open_contestant(name: str, case: str, threads: int) -> tuple[Burst, dict[st
     return contestant.burst, {"difference": contestant.check()}
 
 
-def _open_shares(case: str, threads: int) -> tuple[None, dict[str, float]]:
-    from benchmarks.shares import shares
+def _open_shares(case: str, threads: int) -> tuple[None, dict[str, dict[str, float]]]:
+    from benchmarks.shares import of_roof, shares, timed
 
-    return None, shares(Path(case) / "ours", np.load(Path(case) / "input.npy"))
+    calls, rate = timed(Path(case) / "ours", np.load(Path(case) / "input.npy"))
+    return None, {"shares": shares(calls), "of_roof": of_roof(calls, rate)}
 
 
 def _open_roof(kind: str, threads: int) -> tuple[Burst, dict[str, int]]:
