@@ -67,7 +67,12 @@ INSTRUCTIONS = {
     "D": Goal(28.5, 26, lower=True),
 }
 STEM_INSTRUCTIONS = Goal(356, 356, lower=True)
-CYCLES = {"cortex-a53": Goal(31, 36), "cortex-a72": Goal(80, 85), "neoverse-n1": Goal(80, 85)}
+CYCLES = {
+    "cortex-a53": Goal(31, 36),
+    "cortex-a55": Goal(31, 36),
+    "cortex-a72": Goal(80, 85),
+    "neoverse-n1": Goal(80, 85),
+}
 
 
 def wanted(name: str, kernels: str) -> dict[str, Goal]:

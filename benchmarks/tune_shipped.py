@@ -28,7 +28,14 @@ from bibench_tvm.compiling.processors import resolve_target
 from schedules.records.digest import digest
 from schedules.records.records import FILE, SHIPPED, read
 
-TARGETS = {"host": "host", "cortex-a53": "rpi3b+", "cortex-a72": "rpi4b", "cortex-a76": "rpi5"}
+TARGETS = {
+    "host": "host",
+    "cortex-a53": "rpi3b+",
+    "cortex-a55": "rk3588",  # its little cores, for which it is compiled
+    "cortex-a72": "rpi4b",
+    "cortex-a76": "rpi5",
+    "cortex-x2": "dimensity9000",
+}
 # An algorithm of each kind of epilogue: between them they write bits, floats, and both.
 NETWORKS = {
     f"{arch} {algorithm}": ["--arch", arch, "--algorithm", algorithm]
