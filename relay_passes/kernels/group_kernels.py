@@ -4,14 +4,14 @@ A group starts at its anchor and takes in what follows element by element, as lo
 reader, or several that meet again in one value (a PReLU); besides, from any of its values, a comparison that
 ends in packed bits, and what is turned to planes, [N, C, H, W]. So a convolution writes its float output, its
 packed sign, or both, in the layout that is wanted, without a second pass over memory. A packing that no
-convolution took in takes in the element-wise work before it. No group may come to depend on itself through
-another.
+convolution took in takes in the element-wise work before it, and writes what others read of that. No group
+may come to depend on itself through another.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import tvm
 from tvm import relax
@@ -95,6 +95,13 @@ class _Plan:
             all(other is not unit for unit in inside) and self.depends(other, group)
             for other in others.values()
         )
+
+    def may_write(self, group: Group, binding: relax.VarBinding) -> bool:
+        """Whether the group can compute this binding, which it reads, for others as well: nothing else that
+        the group reads is made of it."""
+        unit = self.unit[binding.var]
+        read = (self.unit.get(v) for member in group.members for v in read_vars(member.value))
+        return not any(self.depends(u, unit) for u in read if u not in (None, unit, group))
 
     def join(self, group: Group, binding: relax.VarBinding) -> None:
         self.unit[binding.var] = group
@@ -257,6 +264,8 @@ def _take_ending(plan: _Plan, group: Group, first: relax.VarBinding) -> None:
 
 
 def _take_producers(plan: _Plan, group: Group) -> None:
+    planar = attributes_of(group.anchor.value, Pack).planar
+    writes = not planar and _packs_whole_words(group, group.anchor)
     waiting: list[relax.Var] = read_vars(group.anchor.value)
     while waiting:
         var = waiting.pop()
@@ -264,11 +273,8 @@ def _take_producers(plan: _Plan, group: Group) -> None:
         if unit is None or len(unit.members) > 1 or unit is group or var in plan.results:
             continue
         binding = unit.anchor
-        readers: Iterable[relax.VarBinding] = plan.users.get(var, [])
-        if not all(reader in group for reader in readers):
+        if not is_call(binding.value, *OPERATORS) or not _same_elements(binding, group.shape):
             continue
-        if not is_call(binding.value) or binding.value.op.name not in OPERATORS:
-            continue
-        if _same_elements(binding, group.shape):
+        if all(reader in group for reader in plan.users[var]) or (writes and plan.may_write(group, binding)):
             plan.join(group, binding)
             waiting += read_vars(binding.value)
