@@ -19,12 +19,12 @@ from tvm import relax
 from relay_passes.ir.operators import Contraction, Pack, attributes_of
 from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, shape_of, users
 from schedules.parts.epilogue import OPERATORS
+from schedules.parts.write_back import Writer
 
+_CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution", "bibench.convolution")
 SUMS = (
-    "bibench.binary_convolution",
-    "bibench.int8_convolution",
+    *_CONVOLUTIONS,
     "bibench.binary_product",
-    "bibench.convolution",
     "bibench.matmul",
     "bibench.pool",
     "bibench.normalize",
@@ -87,6 +87,9 @@ class _Plan:
                 return False
         elif is_call(value, "relax.permute_dims"):
             return _writes_planes(group, binding)
+        elif is_call(value, "relax.tile"):
+            if not _repeats_channels(group, binding):
+                return False
         elif value.op.name not in OPERATORS or not _same_elements(binding, group.shape):
             return False
         others = {id(self.unit[v]): self.unit[v] for v in read_vars(value) if v in self.unit}
@@ -135,11 +138,24 @@ def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     if packing.groups > 1 and (packing.channels // packing.groups) % packing.per_word:
         return False
     anchor = group.anchor.value
-    if is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution"):
+    if is_call(anchor, *_CONVOLUTIONS):
         groups = attributes_of(anchor, Contraction).conv.groups
         # The blocks of a depthwise kernel begin at whole words.
         return groups in (1, group.shape[-1]) or (group.shape[-1] // groups) % packing.per_word == 0
     return True
+
+
+def _repeats_channels(group: Group, binding: relax.VarBinding) -> bool:
+    """Whether the group's kernel may read the channels of an image again and again: they fill its vectors."""
+    anchor, (source, *_) = group.anchor.value, binding.value.args
+    if is_call(anchor, "bibench.pack"):
+        images = not attributes_of(anchor, Pack).planar
+    else:
+        images = is_call(anchor, *_CONVOLUTIONS)
+    *outer, channels = shape_of(source)
+    same = shape_of(binding.var) == group.shape and (*outer,) == group.shape[:-1]
+    fewer = channels < group.shape[-1] and channels % (Writer.WIDEST // 2) == 0
+    return images and same and fewer
 
 
 def _work(binding: relax.VarBinding) -> int:
@@ -235,7 +251,7 @@ def _take_operands(plan: _Plan, group: Group, member: relax.VarBinding) -> None:
         if unit is None or len(unit.members) > 1 or var in plan.results or len(plan.users[var]) > 1:
             continue
         binding = unit.anchor
-        if not is_call(binding.value, *OPERATORS):
+        if not is_call(binding.value, *OPERATORS, "relax.tile"):
             continue
         if any(is_tensor(arg) and shape_of(arg) == group.shape for arg in binding.value.args):
             continue
