@@ -206,8 +206,8 @@ def prelus(emit, x):
 
 
 def gated(emit, x):
-    """A shortcut repeated to the channels of what it is added to, then a factor for each channel from all of its
-    pixels, before a sign and a second shortcut."""
+    """A shortcut repeated to the channels of what it is added to, then a factor for each channel from all
+    of its pixels, before a sign and a second shortcut."""
     x = stem(emit, x, 16)
     y = emit(op.add(binary(emit, sign(emit, x), 48), emit(op.tile(x, (1, 3, 1, 1)))))
     y = norm(emit, emit(op.multiply(y, emit(op.sum(y, [2, 3], keepdims=True)))))

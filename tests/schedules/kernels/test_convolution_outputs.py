@@ -93,7 +93,7 @@ def check_planes(machine, kernels: KernelTarget, conv: Convolution, integers: bo
 
 
 def check_outputs(machine, kernels: KernelTarget, conv: Convolution, out_packing: Packing, seed: int) -> None:
-    """sum * scale[c] + residual + few channels repeated, and sum >= threshold[c], turned for some channels."""
+    """sum * scale[c] + residual + few channels repeated, and sum >= threshold[c], turned for some."""
     bits, weights = random_bits(seed, conv)
     packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
     channels = conv.out_channels
