@@ -8,7 +8,7 @@ it, since nothing stands between. A padding becomes that of words where its numb
 channels. A slice that leaves less than half is not moved: to pack all of x would take longer.
 
 Requires: channels last; packings with halos of 0.
-Ensures: no packing reads what was moved as above.
+Ensures: no packing of truths reads what was moved as above.
 """
 
 from __future__ import annotations
@@ -42,9 +42,12 @@ def move_words(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-    if not is_call(value, "bibench.pack") or attributes_of(value, Pack).planar:
+    if not is_call(value, "bibench.pack"):
         return value
-    packing = attributes_of(value, Pack).packing
+    pack = attributes_of(value, Pack)
+    packing = pack.packing
+    if pack.planar or packing.quantizer:
+        return value
     done: dict[tuple[relax.Expr, relax.Expr], relax.Expr] = {}  # (f, x) -> words of f(x)
 
     def packed(truths: relax.Expr, f: relax.Expr, x: relax.Expr) -> relax.Call:
@@ -164,7 +167,7 @@ def _pad_of_words(
     ahead: int,
 ) -> Callable[[Words], relax.Call] | None:
     widths = [int(width) for width in pad.attrs.pad_width]
-    if pad.attrs.pad_mode != "constant" or min(widths) < 0 or any(widths[-2:]) or packing.quantizer:
+    if pad.attrs.pad_mode != "constant" or min(widths) < 0 or any(widths[-2:]):
         return None
     bits = _evaluate(builder, truths, moved, np.float32(pad.attrs.pad_value))
     if not bits.any():
