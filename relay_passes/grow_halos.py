@@ -32,7 +32,7 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
     bare: dict[relax.Expr, relax.Expr] = {}
 
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-        if is_call(value, "bibench.pack", "relax.concat") and var in halos:
+        if var in halos:
             new = builder.emit(_with_halo(builder, value, halos[var]))
             grown[new] = halos[var]
             bare[new] = builder.emit(value) if any(halos[var]) else new  # vanishes where nothing reads it
@@ -49,14 +49,18 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _with_halo(builder: relax.BlockBuilder, value: relax.Call, halo: Halo) -> relax.Call:
-    """A packing, or a concatenation of packings."""
-    if is_call(value, "relax.concat"):
+    """A packing, a concatenation of channels, or words that were moved, which are copied into their halo."""
+    if is_call(value, "bibench.pack"):
+        pack = attributes_of(value, Pack)
+        packing = replace(pack.packing, halo=halo)
+        return call("bibench.pack", *value.args, attributes=replace(pack, packing=packing))
+    if is_call(value, "relax.concat") and int(value.attrs.axis) == 3:
         parts = [made_by(builder, part) for part in value.args[0].fields]
         return relax.op.concat([builder.emit(_with_halo(builder, part, halo)) for part in parts], 3)
-    pack = attributes_of(value, Pack)
-    return call(
-        "bibench.pack", *value.args, attributes=replace(pack, packing=replace(pack.packing, halo=halo))
-    )
+    if not any(halo):
+        return value
+    top, left, bottom, right = halo
+    return relax.op.nn.pad(builder.emit(value), [0, 0, top, bottom, left, right, 0, 0])
 
 
 def _widest(one: Halo, other: Halo) -> Halo:

@@ -23,6 +23,7 @@ from relay_passes.mark_layers import mark_layers
 from relay_passes.mark_norms import mark_norms
 from relay_passes.mark_pools import mark_pools
 from relay_passes.merge_scales import merge_scales
+from relay_passes.move_words import move_words
 from relay_passes.plan_memory import plan_memory
 from relay_passes.quantize_float_layers import quantize_float_layers
 from relay_passes.return_float_inputs import return_float_inputs
@@ -95,6 +96,7 @@ def lower(
         module,
         watch,
         ("split_concats", split_concats),
+        ("move_words", move_words),
         ("fold_thresholds", fold_thresholds),
         ("grow_halos", grow_halos),
         ("merge_scales", merge_scales),

@@ -211,6 +211,10 @@ def _take(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, or
     return _back(builder, relax.op.take(before, indices, axis=moved, mode=value.attrs.mode), order)
 
 
+def _flip(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
+    return _back(builder, relax.op.flip(before, order[int(value.attrs.axis) % len(order)]), order)
+
+
 def _reshape(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
     """Axes that are split, or merged with their neighbours, are so in whatever order the others are."""
     old = shape_of(value.args[0])
@@ -266,5 +270,6 @@ _MOVES = {
     "relax.strided_slice": _slice,
     "relax.tile": _tile,
     "relax.take": _take,
+    "relax.flip": _flip,
     "relax.reshape": _reshape,
 }

@@ -26,6 +26,7 @@ def epilogue_of(
     values: dict[relax.Var, Value] = {}
     if not is_call(group.anchor.value, "bibench.pack"):
         values[group.anchor.var] = SUM
+    tiles = {m.var: m.value.args[0] for m in group.members if is_call(m.value, "relax.tile")}
     operands: list[relax.Expr] = []
     steps: list[Step] = []
     outputs: dict[relax.Var, Output] = {}
@@ -40,13 +41,16 @@ def epilogue_of(
         if isinstance(arg, relax.Var) and arg in borders:
             operands.extend(borders[arg].args)
             return Value("table", len(operands) - 3)
+        kind = "operand"
+        if isinstance(arg, relax.Var) and arg in tiles:
+            kind, arg = "repeated", tiles[arg]
         if isinstance(arg, relax.Var):
             arg = env.get(arg, arg)
         for i, operand in enumerate(operands):
             if operand.same_as(arg):
-                return Value("operand", i)
+                return Value(kind, i)
         operands.append(arg)
-        return Value("operand", len(operands) - 1)
+        return Value(kind, len(operands) - 1)
 
     for member in in_order(group):
         call, var = member.value, member.var
@@ -56,7 +60,7 @@ def epilogue_of(
             outputs[var] = Output(value(call.args[0], call), shape, packing.dtype, packing)
         elif is_call(call, "relax.permute_dims"):
             outputs[var] = Output(value(call.args[0], call), shape_of(var), dtype_of(var), planar=True)
-        elif member is not group.anchor:
+        elif member is not group.anchor and var not in tiles:
             steps.append(Step(call.op.name, tuple(value(a, call) for a in call.args), step_attributes(call)))
             values[var] = Value("step", len(steps) - 1)
     shapes = tuple((shape_of(o), dtype_of(o)) for o in operands)

@@ -4,14 +4,14 @@ A group starts at its anchor and takes in what follows element by element, as lo
 reader, or several that meet again in one value (a PReLU); besides, from any of its values, a comparison that
 ends in packed bits, and what is turned to planes, [N, C, H, W]. So a convolution writes its float output, its
 packed sign, or both, in the layout that is wanted, without a second pass over memory. A packing that no
-convolution took in takes in the element-wise work before it. No group may come to depend on itself through
-another.
+convolution took in takes in the element-wise work before it, and writes what others read of that. No group
+may come to depend on itself through another.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import tvm
 from tvm import relax
@@ -19,12 +19,12 @@ from tvm import relax
 from relay_passes.ir.operators import Contraction, Pack, attributes_of
 from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, shape_of, users
 from schedules.parts.epilogue import OPERATORS
+from schedules.parts.write_back import Writer
 
+_CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution", "bibench.convolution")
 SUMS = (
-    "bibench.binary_convolution",
-    "bibench.int8_convolution",
+    *_CONVOLUTIONS,
     "bibench.binary_product",
-    "bibench.convolution",
     "bibench.matmul",
     "bibench.pool",
     "bibench.normalize",
@@ -87,6 +87,9 @@ class _Plan:
                 return False
         elif is_call(value, "relax.permute_dims"):
             return _writes_planes(group, binding)
+        elif is_call(value, "relax.tile"):
+            if not _repeats_channels(group, binding):
+                return False
         elif value.op.name not in OPERATORS or not _same_elements(binding, group.shape):
             return False
         others = {id(self.unit[v]): self.unit[v] for v in read_vars(value) if v in self.unit}
@@ -95,6 +98,13 @@ class _Plan:
             all(other is not unit for unit in inside) and self.depends(other, group)
             for other in others.values()
         )
+
+    def may_write(self, group: Group, binding: relax.VarBinding) -> bool:
+        """Whether the group can compute this binding, which it reads, for others as well: nothing else that
+        the group reads is made of it."""
+        unit = self.unit[binding.var]
+        read = (self.unit.get(v) for member in group.members for v in read_vars(member.value))
+        return not any(self.depends(u, unit) for u in read if u not in (None, unit, group))
 
     def join(self, group: Group, binding: relax.VarBinding) -> None:
         self.unit[binding.var] = group
@@ -128,11 +138,24 @@ def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     if packing.groups > 1 and (packing.channels // packing.groups) % packing.per_word:
         return False
     anchor = group.anchor.value
-    if is_call(anchor, "bibench.convolution", "bibench.binary_convolution", "bibench.int8_convolution"):
+    if is_call(anchor, *_CONVOLUTIONS):
         groups = attributes_of(anchor, Contraction).conv.groups
         # The blocks of a depthwise kernel begin at whole words.
         return groups in (1, group.shape[-1]) or (group.shape[-1] // groups) % packing.per_word == 0
     return True
+
+
+def _repeats_channels(group: Group, binding: relax.VarBinding) -> bool:
+    """Whether the group's kernel may read the channels of an image again and again: they fill its vectors."""
+    anchor, (source, *_) = group.anchor.value, binding.value.args
+    if is_call(anchor, "bibench.pack"):
+        images = not attributes_of(anchor, Pack).planar
+    else:
+        images = is_call(anchor, *_CONVOLUTIONS)
+    *outer, channels = shape_of(source)
+    same = shape_of(binding.var) == group.shape and (*outer,) == group.shape[:-1]
+    fewer = channels < group.shape[-1] and channels % (Writer.WIDEST // 2) == 0
+    return images and same and fewer
 
 
 def _work(binding: relax.VarBinding) -> int:
@@ -228,7 +251,7 @@ def _take_operands(plan: _Plan, group: Group, member: relax.VarBinding) -> None:
         if unit is None or len(unit.members) > 1 or var in plan.results or len(plan.users[var]) > 1:
             continue
         binding = unit.anchor
-        if not is_call(binding.value, *OPERATORS):
+        if not is_call(binding.value, *OPERATORS, "relax.tile"):
             continue
         if any(is_tensor(arg) and shape_of(arg) == group.shape for arg in binding.value.args):
             continue
@@ -257,6 +280,8 @@ def _take_ending(plan: _Plan, group: Group, first: relax.VarBinding) -> None:
 
 
 def _take_producers(plan: _Plan, group: Group) -> None:
+    planar = attributes_of(group.anchor.value, Pack).planar
+    writes = not planar and _packs_whole_words(group, group.anchor)
     waiting: list[relax.Var] = read_vars(group.anchor.value)
     while waiting:
         var = waiting.pop()
@@ -264,11 +289,8 @@ def _take_producers(plan: _Plan, group: Group) -> None:
         if unit is None or len(unit.members) > 1 or unit is group or var in plan.results:
             continue
         binding = unit.anchor
-        readers: Iterable[relax.VarBinding] = plan.users.get(var, [])
-        if not all(reader in group for reader in readers):
+        if not is_call(binding.value, *OPERATORS) or not _same_elements(binding, group.shape):
             continue
-        if not is_call(binding.value) or binding.value.op.name not in OPERATORS:
-            continue
-        if _same_elements(binding, group.shape):
+        if all(reader in group for reader in plan.users[var]) or (writes and plan.may_write(group, binding)):
             plan.join(group, binding)
             waiting += read_vars(binding.value)

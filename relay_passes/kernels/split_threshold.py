@@ -30,7 +30,7 @@ def split_threshold(
         )
 
     steps = epilogue.steps
-    if any(v.kind == "table" for step in steps for v in step.inputs):
+    if any(v.kind in ("table", "repeated") for step in steps for v in step.inputs):
         return None  # no step of integers reads one
     if not steps or steps[0].op != "relax.greater_equal" or steps[0].inputs[0] != SUM or readers(SUM) != 1:
         return None

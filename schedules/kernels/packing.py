@@ -9,31 +9,30 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from schedules.parts.emit import flat, in_pieces
+from schedules.parts.emit import in_pieces
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments
+from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 
 BLOCK = 64
 
 
 def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> tirx.PrimFunc:
-    """Parameters of the kernel: the epilogue's operands and its one output, which is packed.
+    """Parameters of the kernel: the epilogue's operands and its outputs, of which one is packed.
 
-    extents: batch, height, width, channels of what is packed.
+    extents: batch, height, width, channels of what is packed. Where groups do not fill their words, that is
+    the only output.
     """
     batch, height, width, channels = extents
-    (output,) = epilogue.outputs
-    packing = output.packing
-    assert packing is not None
+    (packing,) = (output.packing for output in epilogue.outputs if output.packing)
     group = channels // packing.groups
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         operands = operand_arguments(epilogue)
-        out = T.arg("output0", T.buffer(output.shape, output.dtype))
+        outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
-            writer = Writer(epilogue, [out], operands, (batch, height, width))
+            writer = Writer(epilogue, outputs, operands, (batch, height, width))
             writer.clear_halos()
-            words = flat(out)
+            [(words, _)] = writer.packed
             top, left, _, _ = packing.halo
             _, out_height, out_width, pitch = packing.shape(batch, height, width)
 

@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
+from tvm.sym import Analyzer
 
 from schedules.parts.bits import Packing, pack
 from schedules.parts.rationals import ERF, TANH, exponential, rational
@@ -127,9 +128,10 @@ class Value:
     """A thing that a step reads: the kernel's sum, an operand of the kernel, an earlier step, or a number.
 
     A "table" is three operands from `index` on, as `borders.inside_sums` gives them: what depends on how near
-    to a border a pixel lies, and on the channel."""
+    to a border a pixel lies, and on the channel. A "repeated" operand has fewer channels than the kernel, and
+    begins again after the last."""
 
-    kind: str  # "sum" | "operand" | "table" | "step" | "number"
+    kind: str  # "sum" | "operand" | "repeated" | "table" | "step" | "number"
     index: int = 0
     number: float | int | bool = 0
     dtype: str = "float32"
@@ -168,7 +170,7 @@ class Epilogue:
 
     def is_integer(self, value: Value) -> bool:
         """Whether no float has a part in this value, so that it is exact on any machine."""
-        if value.kind in ("operand", "table"):
+        if value.kind in ("operand", "repeated", "table"):
             return "float" not in self.operands[value.index][1]
         if value.kind == "number":
             return "float" not in value.dtype
@@ -191,6 +193,9 @@ class Epilogue:
                 return total
             if v.kind == "operand":
                 return operands[v.index]
+            if v.kind == "repeated":
+                operand = operands[v.index]
+                return np.tile(operand, total.shape[-1] // operand.shape[-1])
             if v.kind == "table":
                 table, rows, columns = operands[v.index : v.index + 3]
                 return table[rows][:, columns]
@@ -226,13 +231,15 @@ class Epilogue:
         def read(v: Value):
             if v.kind == "sum":
                 return total
-            if v.kind in ("operand", "table"):
+            if v.kind in ("operand", "repeated", "table"):
                 *outer, channel = broadcast_index(buffers[v.index].shape, index)
                 if v.kind == "table":
                     outer = [
                         classes[at].astype("int32")
                         for classes, at in zip(buffers[v.index + 1 : v.index + 3], index[1:3], strict=True)
                     ]
+                if v.kind == "repeated":
+                    return _again(buffers[v.index], outer, channel, lanes)
                 if lanes > 1 and int(buffers[v.index].shape[-1]) > 1:
                     return buffers[v.index][(*outer, T.ramp(channel, 1, lanes))]
                 return spread(buffers[v.index][(*outer, channel)])
@@ -257,6 +264,22 @@ def broadcast_index(shape: Sequence[Any], index: Sequence[Any]) -> list[Any]:
     """Where an operand of this shape is read for an output element: from the right, 0 where it has 1."""
     tail = index[len(index) - len(shape) :]
     return [0 if int(extent) == 1 else i for extent, i in zip(shape, tail, strict=True)]
+
+
+def _again(buffer: tirx.Buffer, outer: Sequence[Any], channel: Any, lanes: int) -> Any:
+    """`lanes` channels from `channel` on of a buffer whose channels repeat.
+
+    In stretches that do not reach over its end: so long that they divide its channels, the lanes, and where
+    they can begin."""
+    extent = int(buffer.shape[-1])
+    begins = Analyzer().modular_set(tirx.const(channel) if isinstance(channel, int) else channel)
+    size = math.gcd(extent, lanes, begins.coeff, begins.base)
+    starts = [(channel + i) % extent for i in range(0, lanes, size)]
+    if size == 1:
+        parts = [buffer[(*outer, start)] for start in starts]
+    else:
+        parts = [buffer[(*outer, T.ramp(start, 1, size))] for start in starts]
+    return parts[0] if len(parts) == 1 else tirx.Shuffle(parts, list(range(lanes)))
 
 
 def plain(shape: tuple[int, ...], dtype: str) -> Epilogue:

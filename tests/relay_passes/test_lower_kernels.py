@@ -205,11 +205,20 @@ def prelus(emit, x):
     return emit(op.add(emit(op.add(prelu(moved), per_channel(20))), x))
 
 
+def gated(emit, x):
+    """A shortcut repeated to the channels of what it is added to, then a factor for each channel from all
+    of its pixels, before a sign and a second shortcut."""
+    x = stem(emit, x, 16)
+    y = emit(op.add(binary(emit, sign(emit, x), 48), emit(op.tile(x, (1, 3, 1, 1)))))
+    y = norm(emit, emit(op.multiply(y, emit(op.sum(y, [2, 3], keepdims=True)))))
+    return emit(op.add(binary(emit, sign(emit, y), 48), y))
+
+
 NETWORKS = [
     lone, on_a_line, line_of_layers, of_two_layouts, residual_block, straight, downsample, scaled_by_position,
     pooled, pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise,
     several_results, only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
-    any_two_values, prelus,
+    any_two_values, prelus, gated,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
@@ -243,6 +252,8 @@ KERNELS = {
     line_of_layers: ["pack", "binary_convolution", "binary_convolution", "binary_depthwise_convolution"],
     # Three read a value before they meet again.
     prelus: ["float_convolution", "binary_convolution"],
+    # What is made of a convolution's result and a sum over it, its packing writes as well.
+    gated: ["float_convolution", "binary_convolution", "sum", "pack", "binary_convolution"],
     straight: ["float_convolution", "binary_convolution", "binary_convolution"],
     # Each convolution writes the float that the residual needs and the bits that the next one reads.
     residual_block: ["float_convolution", "binary_convolution", "binary_convolution"],

@@ -93,7 +93,7 @@ def check_planes(machine, kernels: KernelTarget, conv: Convolution, integers: bo
 
 
 def check_outputs(machine, kernels: KernelTarget, conv: Convolution, out_packing: Packing, seed: int) -> None:
-    """sum * scale[c] + residual, and sum >= threshold[c], turned for some channels."""
+    """sum * scale[c] + residual + few channels repeated, and sum >= threshold[c], turned for some."""
     bits, weights = random_bits(seed, conv)
     packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
     channels = conv.out_channels
@@ -102,7 +102,9 @@ def check_outputs(machine, kernels: KernelTarget, conv: Convolution, out_packing
     residual = rng.permutation(int(np.prod(conv.out_shape))).reshape(conv.out_shape).astype("float32")
     thresholds = rng.integers(-conv.products, conv.products + 1, channels).astype("int32")
     turned = rng.random(channels) < 0.5
-    operands = [scale, residual, thresholds, turned]
+    few = next(n for n in (16, 12, 4, 3, 1) if channels % n == 0)
+    again = rng.integers(-9, 9, (*conv.out_shape[:3], few)).astype("float32")
+    operands = [scale, residual, thresholds, turned, again]
     epilogue = Epilogue(
         tuple((o.shape, str(o.dtype)) for o in operands),
         (
@@ -111,9 +113,10 @@ def check_outputs(machine, kernels: KernelTarget, conv: Convolution, out_packing
             Step("relax.add", (Value("step", 1), Value("operand", 1))),
             Step("relax.greater_equal", (SUM, Value("operand", 2))),
             Step("relax.logical_xor", (Value("step", 3), Value("operand", 3))),
+            Step("relax.add", (Value("step", 2), Value("repeated", 4))),
         ),
         (
-            Output(Value("step", 2), conv.out_shape, "float32"),
+            Output(Value("step", 5), conv.out_shape, "float32"),
             Output(Value("step", 4), out_packing.shape(*conv.out_shape[:3]), out_packing.dtype, out_packing),
         ),
     )
@@ -124,7 +127,8 @@ def check_outputs(machine, kernels: KernelTarget, conv: Convolution, out_packing
     numbers, words = machine.call(kernel, [pack(bits, packing), laid_out, *operands, *tables], specs)
 
     sums = expected_sums(bits, weights, conv)
-    np.testing.assert_array_equal(numbers, sums * scale + residual)
+    repeated = np.concatenate([again] * (channels // few), axis=-1)
+    np.testing.assert_array_equal(numbers, sums * scale + residual + repeated)
     np.testing.assert_array_equal(words, pack((sums >= thresholds) ^ turned, out_packing))
     for got, twin in zip((numbers, words), epilogue.evaluate(sums, operands), strict=True):
         np.testing.assert_array_equal(got, twin)

@@ -38,6 +38,34 @@ def check(machine, extents: tuple[int, int, int], packing: Packing, seed: int) -
     np.testing.assert_array_equal(words, pack(x * scale >= 0, packing))
 
 
+@given(
+    extents=EXTENTS,
+    few=st.integers(1, 40),
+    times=st.integers(2, 8),
+    word=st.sampled_from([8, 16, 32]),
+    halo=HALO,
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=40)
+def test_numbers_beside_their_bits_of_channels_that_repeat(host, extents, few, times, word, halo, seed):
+    """x + the few channels of r again and again, and its sign."""
+    rng, packing = np.random.default_rng(seed), Packing(few * times, word, halo=halo)
+    x, r = (rng.integers(-3, 4, (*extents, n)).astype("float32") for n in (packing.channels, few))
+    steps = (
+        Step("relax.add", (Value("operand", 0), Value("repeated", 1))),
+        Step("relax.greater_equal", (Value("step", 0), Value("number", number=0.0))),
+    )
+    specs = [(x.shape, "float32"), (packing.shape(*extents), packing.dtype)]
+    outputs = (Output(Value("step", 0), *specs[0]), Output(Value("step", 1), *specs[1], packing))
+    epilogue = Epilogue(((x.shape, "float32"), (r.shape, "float32")), steps, outputs)
+    found = host.some(seed).call(packing_kernel(x.shape, epilogue), [x, r], specs)
+    expected = x + np.concatenate([r] * times, axis=-1)
+    np.testing.assert_array_equal(found[0], expected)
+    np.testing.assert_array_equal(found[1], pack(expected >= 0, packing))
+    for got, twin in zip(found, epilogue.evaluate(expected, [x, r]), strict=True):
+        np.testing.assert_array_equal(got, twin)
+
+
 @given(extents=EXTENTS, channels=st.integers(1, 300), word=st.sampled_from([8, 16, 32]), halo=HALO, seed=SEED)
 @settings(deadline=None, max_examples=40)
 def test_one_group(host, extents, channels, word, halo, seed):
