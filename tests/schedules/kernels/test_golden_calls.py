@@ -17,7 +17,7 @@ from schedules.geometry import Convolution
 from schedules.kernels.convolution import binary_convolution, bytes_after, float_convolution, int8_convolution
 from schedules.kernels.depthwise import default_strip, depthwise_convolution
 from schedules.kernels.packing import packing_kernel
-from schedules.kernels.planar_packing import planar_packing_kernel
+from schedules.kernels.planar_packing import default_lanes, planar_packing_kernel
 from schedules.kernels.planar_quantizing import planar_quantizing_kernel
 from schedules.kernels.pooling import Pooling, pooling_kernel
 from schedules.kernels.transposition import transposition
@@ -216,7 +216,10 @@ def moves(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
             read = Step("relax.greater_equal", (Value("operand", 0), zero))
             output = Output(Value("step", 0), packing.shape(2, 5, 9), packing.dtype, packing)
             epilogue = Epilogue(((extents, "float32"),), (read,), (output,))
-            kernel = (planar_packing_kernel if planar else packing_kernel)(extents, epilogue)
+            if planar:
+                kernel = planar_packing_kernel(extents, epilogue, default_lanes(packing, target))
+            else:
+                kernel = packing_kernel(extents, epilogue)
             yield f"packing {groups} groups{' of planes' * planar}", kernel
     for channels in (1, 3):
         packing = Packing(channels, 8, halo=(1, 2, 3, 0), quantizer=Quantizer(0.02, 128))
