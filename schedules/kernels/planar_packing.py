@@ -15,16 +15,27 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from schedules.parts.bits import Packing
 from schedules.parts.emit import each, flat, load, spread, store
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.planes import band_of_rows, interleaved, square
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments
-from schedules.targets.kernel_target import Lanes
+from schedules.targets.kernel_target import KernelTarget, Lanes
 
-LANES = Lanes(lanes=16, together=4)
+PIXELS = 64  # at a time: of a plane, four lines of the caches, which are read one after the other
+SQUARE = 16  # bytes, which fill the narrowest vector registers
 
 
-def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue, most: Lanes = LANES) -> tirx.PrimFunc:
+def default_lanes(packing: Packing, target: KernelTarget) -> Lanes:
+    """Measured on Zen 4: four registers together load neighbouring lines one after the other, and not each
+    line of all channels before the next one."""
+    if packing.byte_a_channel:
+        return Lanes(lanes=SQUARE)
+    lanes = min(PIXELS, 4 * target.floats)
+    return Lanes(lanes=lanes, together=PIXELS // lanes)
+
+
+def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue, most: Lanes) -> tirx.PrimFunc:
     """Parameters of the kernel: the epilogue's operands and its one output, which is packed.
 
     extents: batch, channels, height if there is one, and width of what is packed; the operands broadcast

@@ -15,8 +15,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
-from schedules.parts.emit import in_pieces, load, spread, store, vector
+from schedules.parts.emit import in_pieces, load, spread, store, vector, whole_vectors
 from schedules.parts.epilogue import Epilogue
+from schedules.parts.windows import taps_inside
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 from schedules.targets.kernel_target import Lanes
 
@@ -70,26 +71,25 @@ def pooling_kernel(pool: Pooling, epilogue: Epilogue, lanes: Lanes = LANES) -> t
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
-            def taps(position, kernel: int, dilation: int, extent: int):
-                """First and end of the taps inside, of one row or column of windows."""
-                first = tirx.max(0, (dilation - 1 - position) // dilation)
-                return first, tirx.min(kernel, (extent - 1 - position) // dilation + 1)
-
             def block(n, oh, ow, start, width: int):
                 best = T.alloc_buffer((width,), pool.dtype, scope="local")
-                store(best, 0, width, spread(low, width))
+                vectors = whole_vectors(width)
+                for lane, count in vectors:
+                    store(best, lane, count, spread(low, count))
                 y, x = oh * conv.strides[0] - top, ow * conv.strides[1] - left
-                y_first, y_end = taps(y, conv.kernel[0], conv.dilation[0], conv.height)
-                x_first, x_end = taps(x, conv.kernel[1], conv.dilation[1], conv.width)
+                y_first, y_end = taps_inside(oh, conv, 0)
+                x_first, x_end = taps_inside(ow, conv, 1)
                 with T.serial(y_first, y_end) as i, T.serial(x_first, x_end) as j:
-                    at = [n, y + i * conv.dilation[0], x + j * conv.dilation[1], start]
-                    seen, old = vector(images, at, width), load(best, 0, width)
-                    store(best, 0, width, old + seen if pool.average else tirx.max(old, seen))
+                    for lane, count in vectors:
+                        at = [n, y + i * conv.dilation[0], x + j * conv.dilation[1], start + lane]
+                        seen, old = vector(images, at, count), load(best, lane, count)
+                        store(best, lane, count, old + seen if pool.average else tirx.max(old, seen))
                 settled = T.alloc_buffer((width,), pool.dtype, scope="local")
-                store(settled, 0, width, load(best, 0, width))
+                for lane, count in vectors:
+                    store(settled, lane, count, load(best, lane, count))
                 inside = (y_end - y_first) * (x_end - x_first)
-                count = tirx.const(conv.kernel[0] * conv.kernel[1], "int32") if pool.count_padding else inside
-                divisor = count.astype(pool.dtype)
+                taps = tirx.const(conv.kernel[0] * conv.kernel[1], "int32") if pool.count_padding else inside
+                divisor = taps.astype(pool.dtype)
 
                 def total(lane, channel, lanes):
                     value = vector(settled, [lane], lanes)

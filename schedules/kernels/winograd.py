@@ -24,7 +24,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
-from schedules.parts.emit import each, flat, in_pieces, load, spread, store
+from schedules.parts.emit import each, flat, in_pieces, load, spread, store, whole_vectors
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.tiling import each_block, split_row
 from schedules.parts.toom_cook import matrices, outputs_from, values_at
@@ -287,15 +287,17 @@ class _Band:
         plan, conv, width = self.plan, self.plan.conv, row.block.width
         offset = row.channel * plan.points * plan.depth
         sums = T.alloc_buffer((tiles * width,), "float32", scope="local")
+        vectors = whole_vectors(width)
         for t in range(tiles):
-            store(sums, t * width, width, spread(tirx.const(0, "float32"), width))
+            for lane, lanes in vectors:
+                store(sums, t * width + lane, lanes, spread(tirx.const(0, "float32"), lanes))
 
         def row_of_kernel(kh: Any) -> None:
             y = (row.y - self.first) * conv.strides[0] + kh * conv.dilation[0]
             a_start = (p * plan.height + y) * plan.steps * plan.pitch + first_tile
             w_start = offset + (p * plan.depth + kh * plan.steps) * width
             for k in range(plan.steps):
-                w = T.Bind(load(self.weights, w_start + k * width, width))
+                w = [T.Bind(load(self.weights, w_start + k * width + at, lanes)) for at, lanes in vectors]
                 for t in range(tiles):
                     a = a_start + k * plan.pitch + t
                     if not plan.shuffled:
@@ -304,12 +306,16 @@ class _Band:
                         if t % plan.lanes == 0:
                             read = T.Bind(load(self.values, a, plan.lanes))
                         value = tirx.Shuffle([read], [t % plan.lanes])
-                    new = load(sums, t * width, width) + spread(value, width) * w
-                    store(sums, t * width, width, new)
+                    for (lane, lanes), of_vector in zip(vectors, w, strict=True):
+                        new = load(sums, t * width + lane, lanes) + spread(value, lanes) * of_vector
+                        store(sums, t * width + lane, lanes, new)
 
         each(conv.kernel[0], row_of_kernel)
         for t in range(tiles):
-            store(self.products, plan.products_at(p, t), width, load(sums, t * width, width))
+            for lane, lanes in vectors:
+                store(
+                    self.products, plan.products_at(p, t) + lane, lanes, load(sums, t * width + lane, lanes)
+                )
 
     def _write(self, row: _Row, t: Any, x: Any) -> None:
         """The outputs of tile t of `products`, which begin at column x."""

@@ -49,3 +49,15 @@ def each(extent: int, body: Callable[[Any], None]) -> None:
     elif extent:
         with T.serial(0, extent) as i:
             body(i)
+
+
+def whole_vectors(extent: int, most: int | None = None) -> list[tuple[int, int]]:
+    """(first, count) of the vectors that hold so many elements: of `most`, then powers of 2, since LLVM takes
+    vectors of other lengths apart where a loop adds to them."""
+    found, done = [], 0
+    while done < extent:
+        left = extent - done
+        size = most if most is not None and most <= left else 1 << left.bit_length() - 1
+        found.append((done, size))
+        done += size
+    return found

@@ -19,7 +19,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from schedules.parts.emit import each, in_pieces, load, spread, store
+from schedules.parts.emit import each, in_pieces, load, spread, store, whole_vectors
 from schedules.targets.kernel_target import DotProduct, Tile
 
 # Vectors that are added to in turn: as many as hide most of the latency of a multiplication and addition.
@@ -56,15 +56,19 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
     parts = 1 if runs.binary or narrow else max(1, CHAINS * tile.quantum // (pixels * width))
     whole = T.alloc_buffer((parts * pixels * width,), dtype, scope="local")
     part = T.alloc_buffer((pixels * width,), weights.dtype, scope="local") if narrow else whole
+    vectors = whole_vectors(width)
 
     def clear(buffer):
         for m in range(int(buffer.shape[0]) // width):
-            store(buffer, m * width, width, spread(tirx.const(0, buffer.dtype), width))
+            for lane, lanes in vectors:
+                store(buffer, m * width + lane, lanes, spread(tirx.const(0, buffer.dtype), lanes))
 
     def widen():
         for m in range(pixels):
-            wide = load(part, m * width, width).astype(f"{dtype}x{width}")
-            store(whole, m * width, width, load(whole, m * width, width) + wide)
+            for lane, lanes in vectors:
+                at = m * width + lane
+                wide = load(part, at, lanes).astype(f"{dtype}x{lanes}")
+                store(whole, at, lanes, load(whole, at, lanes) + wide)
 
     def run(i, widened: bool = narrow):
         """widened: the sums of so many steps as the narrow ones hold are added to the whole ones."""
@@ -72,12 +76,13 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
         w_start = runs.offset + i * (runs.words * width)
 
         def step(k, first_sum: int, activation):
-            w = load(weights, w_start + k * width, width)
-            for m in range(pixels):
-                a = spread(activation(m), width)
-                new = tirx.popcount(a ^ w) if runs.binary else a * w
-                at = (first_sum + m) * width
-                store(part, at, width, load(part, at, width) + new)
+            for lane, lanes in vectors:
+                w = load(weights, w_start + k * width + lane, lanes)
+                for m in range(pixels):
+                    a = spread(activation(m), lanes)
+                    new = tirx.popcount(a ^ w) if runs.binary else a * w
+                    at = (first_sum + m) * width + lane
+                    store(part, at, lanes, load(part, at, lanes) + new)
 
         def read(k, count: int):
             """Steps k to k + count, whose activations are read at once for each pixel."""
@@ -120,10 +125,11 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
         each(runs.count, run)
     # The epilogue reads the sums from memory, so that its loops need not be unrolled.
     for m in range(pixels):
-        total = load(whole, m * width, width)
-        for i in range(1, parts):
-            total = total + load(whole, (i * pixels + m) * width, width)
-        store(sums, m * width, width, total)
+        for lane, lanes in vectors:
+            total = load(whole, m * width + lane, lanes)
+            for i in range(1, parts):
+                total = total + load(whole, (i * pixels + m) * width + lane, lanes)
+            store(sums, m * width + lane, lanes, total)
 
 
 def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) -> None:

@@ -51,7 +51,8 @@ class DepthwiseTask(KernelTask[Strip]):
         return self.conv.kernel[0] * self.conv.kernel[1]
 
     def default(self, target: KernelTarget) -> Strip:
-        return default_strip(self.conv, self.packing)
+        word = max((packing.per_word for _, packing in self.outputs if packing), default=1)
+        return default_strip(self.conv, self.packing, target, word)
 
     def refusal(self, strip: Strip) -> str | None:
         if not (1 <= strip.pixels <= _MOST_PIXELS and 1 <= strip.lanes <= _MOST_LANES):
@@ -65,7 +66,9 @@ class DepthwiseTask(KernelTask[Strip]):
         found = [default]
         vector = target.vector_bits // (8 if self.packing else 32)
         channels = -(-conv.out_channels // vector)
-        unrolls = dict.fromkeys([1, *([conv.kernel[1], self._taps] if self._taps <= 49 else [])])
+        by_rows = self.packing is None and any(conv.padding)
+        most = conv.kernel[1] if by_rows else self._taps
+        unrolls = dict.fromkeys([1, *([conv.kernel[1], most] if self._taps <= 49 else [])])
         for pixels, vectors, unroll in product((1, 2, 3, 4, 6, 7, 8), (1, 2, 4, 8), unrolls):
             lanes = min(vectors * vector, conv.out_channels)
             if pixels > conv.out_width or vectors >= 2 * channels:

@@ -12,7 +12,7 @@ from math import prod
 
 from tvm import tirx
 
-from schedules.kernels.planar_packing import LANES, planar_packing_kernel
+from schedules.kernels.planar_packing import default_lanes, planar_packing_kernel
 from schedules.parts.bits import Packing
 from schedules.parts.epilogue import Epilogue, Output, Step, Value
 from schedules.parts.planes import square
@@ -50,7 +50,7 @@ class PlanarPackingTask(KernelTask[Lanes]):
         return packing
 
     def default(self, target: KernelTarget) -> Lanes:
-        return LANES
+        return default_lanes(self._packing, target)
 
     def refusal(self, choice: Lanes) -> str | None:
         if choice.lanes not in _WIDTHS:

@@ -99,9 +99,9 @@ def binary_kernel(
     """The kernel that this layer gets, and its weights as they lie in memory."""
     packed = pack_weights(weights, packing.word)
     if depthwise.is_depthwise(conv, packed=True):
-        return depthwise.depthwise_convolution(
-            conv, packing, epilogue, ending=ending
-        ), depthwise.in_tap_order(packed)
+        strip = depthwise.default_strip(conv, packing, kernels)
+        kernel = depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending, strip=strip)
+        return kernel, depthwise.in_tap_order(packed)
     tile = kernels.binary_tile(conv)
     kernel = binary_convolution(
         conv, packing, tile, kernels, epilogue, ending=ending, border_in_bytes=border_in_bytes

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schedules.geometry import Convolution
@@ -15,6 +15,7 @@ from schedules.kernels.convolution import (
 )
 from schedules.parts.epilogue import plain
 from schedules.parts.weights import lay_out
+from schedules.targets.choose import ALL
 from schedules.targets.kernel_target import KernelTarget
 from tests.schedules.kernels.convolutions import (
     FIXED,
@@ -35,7 +36,8 @@ def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int, pl
     )
     epilogue = plain(conv.out_shape, "float32")
     if depthwise.is_depthwise(conv, packed=False):
-        kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot")
+        strip = depthwise.default_strip(conv, None, kernels)
+        kernel = depthwise.depthwise_convolution(conv, None, epilogue, ending="dot", strip=strip)
         laid_out = depthwise.in_tap_order(weights)
         [sums] = machine.call(kernel, [activations, laid_out], [(conv.out_shape, "float32")])
     else:
@@ -60,7 +62,13 @@ def test_float_plane_by_plane(host, kernels, conv, channels, seed):
     check_float(host.of(kernels), kernels, conv, seed, planar=True)
 
 
+WIDE = Convolution(2, 5, 41, 24, 24, (3, 3), padding=(1, 1, 1, 1), groups=24)
+
+
 @given(kernels=TARGETS, conv=depthwise_convolutions(st.just(1)), seed=SEED)
+@example(kernels=ALL[0], conv=WIDE, seed=0)
+@example(kernels=ALL[0], conv=replace(WIDE, strides=(2, 2)), seed=0)
+@example(kernels=ALL[0], conv=replace(WIDE, padding=(9, 9, 9, 9), dilation=(9, 9)), seed=0)
 @settings(deadline=None, max_examples=25)
 def test_float_depthwise(host, kernels, conv, seed):
     check_float(host.of(kernels), kernels, conv, seed)

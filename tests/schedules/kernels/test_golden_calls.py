@@ -15,9 +15,9 @@ from tvm import tirx
 
 from schedules.geometry import Convolution
 from schedules.kernels.convolution import binary_convolution, bytes_after, float_convolution, int8_convolution
-from schedules.kernels.depthwise import depthwise_convolution
+from schedules.kernels.depthwise import default_strip, depthwise_convolution
 from schedules.kernels.packing import packing_kernel
-from schedules.kernels.planar_packing import planar_packing_kernel
+from schedules.kernels.planar_packing import default_lanes, planar_packing_kernel
 from schedules.kernels.planar_quantizing import planar_quantizing_kernel
 from schedules.kernels.pooling import Pooling, pooling_kernel
 from schedules.kernels.transposition import transposition
@@ -179,24 +179,25 @@ def int8(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
 
 
 def depthwise(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
-    """The same for every target."""
+    def made(conv: Convolution, packing: Packing | None, dtype: str, ending: Ending = "dot") -> tirx.PrimFunc:
+        strip, epilogue = default_strip(conv, packing, target), plain(conv.out_shape, dtype)
+        return depthwise_convolution(conv, packing, epilogue, ending=ending, strip=strip)
+
     conv = Convolution(2, 6, 7, 130, 130, (3, 3), (2, 1), (1, 2, 1, 0), (1, 2), 130)
     packing = Packing(130, 8, 130, (1, 3, 2, 0))
     endings: tuple[Ending, ...] = ("dot", "bordered dot", "truth")
     for ending in endings:
-        dtype = "bool" if ending == "truth" else "int32"
-        epilogue = plain(conv.out_shape, dtype)
-        yield f"binary {ending}", depthwise_convolution(conv, packing, epilogue, ending=ending)
+        yield f"binary {ending}", made(conv, packing, "bool" if ending == "truth" else "int32", ending)
     several = replace(conv, channels=3 * 130)
-    packing = Packing(3 * 130, 8, 130, conv.padding)
-    epilogue = plain(conv.out_shape, "bool")
-    yield "binary, 3 a group", depthwise_convolution(several, packing, epilogue, ending="truth")
-    packing = Packing(130, 8, halo=(1, 3, 2, 0), quantizer=Quantizer(0.02))
-    yield "int8", depthwise_convolution(conv, packing, plain(conv.out_shape, "int32"), ending="dot")
-    yield "float", depthwise_convolution(conv, None, plain(conv.out_shape, "float32"), ending="dot")
-    long = Convolution(1, 300, 300, 2, 2, (256, 256), groups=2)
-    epilogue = plain(long.out_shape, "int32")
-    yield "long", depthwise_convolution(long, Packing(2, 8, 2), epilogue, ending="dot")
+    yield "binary, 3 a group", made(several, Packing(3 * 130, 8, 130, conv.padding), "bool", "truth")
+    yield "int8", made(conv, Packing(130, 8, halo=(1, 3, 2, 0), quantizer=Quantizer(0.02)), "int32")
+    yield "float", made(conv, None, "float32")
+    yield (
+        "float, wide",
+        made(replace(conv, width=40, channels=24, out_channels=24, groups=24), None, "float32"),
+    )
+    yield "float, far", made(replace(conv, width=40, padding=(9, 9, 9, 9), dilation=(9, 9)), None, "float32")
+    yield "long", made(Convolution(1, 300, 300, 2, 2, (256, 256), groups=2), Packing(2, 8, 2), "int32")
 
 
 def moves(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
@@ -215,7 +216,10 @@ def moves(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
             read = Step("relax.greater_equal", (Value("operand", 0), zero))
             output = Output(Value("step", 0), packing.shape(2, 5, 9), packing.dtype, packing)
             epilogue = Epilogue(((extents, "float32"),), (read,), (output,))
-            kernel = (planar_packing_kernel if planar else packing_kernel)(extents, epilogue)
+            if planar:
+                kernel = planar_packing_kernel(extents, epilogue, default_lanes(packing, target))
+            else:
+                kernel = packing_kernel(extents, epilogue)
             yield f"packing {groups} groups{' of planes' * planar}", kernel
     for channels in (1, 3):
         packing = Packing(channels, 8, halo=(1, 2, 3, 0), quantizer=Quantizer(0.02, 128))
@@ -233,7 +237,7 @@ def test_the_kernels_are_those_that_they_were(kind: str, request: pytest.Fixture
             name: hashlib.sha256(kernel.script().encode()).hexdigest()[:16]
             for name, kernel in KINDS[kind](target)
         }
-        for target in (ALL[:1] if kind == "depthwise" else ALL)
+        for target in ALL
     }
     golden = json.loads(GOLDEN.read_text())
     if request.config.getoption("--renew-golden"):

@@ -9,7 +9,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.kernels.packing import packing_kernel
-from schedules.kernels.planar_packing import planar_packing_kernel
+from schedules.kernels.planar_packing import default_lanes, planar_packing_kernel
 from schedules.kernels.planar_quantizing import planar_quantizing_kernel
 from schedules.parts.bits import Packing, pack
 from schedules.parts.epilogue import Epilogue, Output, Step, Value
@@ -123,7 +123,8 @@ def check_planar(
         steps,
         (Output(Value("step", 2), *spec, packing),),
     )
-    [words] = machine.call(planar_packing_kernel(shape, epilogue), [x, scale, extra], [spec])
+    kernel = planar_packing_kernel(shape, epilogue, default_lanes(packing, machine.kernels))
+    [words] = machine.call(kernel, [x, scale, extra], [spec])
     truth = ((x * scale >= 0) ^ extra).reshape(n, packing.channels, h, w)
     np.testing.assert_array_equal(words, pack(truth.transpose(0, 2, 3, 1), packing))
 
