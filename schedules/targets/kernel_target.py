@@ -79,6 +79,10 @@ class KernelTarget:
     dot: DotProduct  # for int8 layers
     # The tile for a float layer that is computed in float16; None without arithmetic for it.
     half_tile: Callable[[Convolution], Tile] | None = None
+    # How an image that lies plane by plane is packed: so many pixels of a plane at a time, and in words of so
+    # many bits, where comparisons give lanes that are wider than words of activations.
+    plane_lanes: Lanes = Lanes(lanes=16, together=4)
+    plane_word: int = 8
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors
     # Products a nanosecond that one thread of a usual processor of the family computes.

@@ -7,7 +7,7 @@ from tvm.script.ir_builder import tirx as T
 from schedules.geometry import Convolution
 from schedules.targets.dot_products import fixed_tile, pairs, reinterpreted
 from schedules.targets.family import Family
-from schedules.targets.kernel_target import DotProduct, KernelTarget, Tile, lanes_for
+from schedules.targets.kernel_target import DotProduct, KernelTarget, Lanes, Tile, lanes_for
 
 
 def binary_tile(conv: Convolution) -> Tile:
@@ -46,6 +46,8 @@ X86_AVX2 = KernelTarget(
     float_tile=float_tile,
     winograd_tile=winograd_tile,
     dot=PAIRS,
+    plane_lanes=Lanes(lanes=16),
+    plane_word=32,
     vector_bits=256,
     binary_rate=300,
     float_rate=40,

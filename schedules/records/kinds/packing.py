@@ -12,7 +12,7 @@ from math import prod
 
 from tvm import tirx
 
-from schedules.kernels.planar_packing import LANES, planar_packing_kernel
+from schedules.kernels.planar_packing import planar_packing_kernel
 from schedules.parts.bits import Packing
 from schedules.parts.epilogue import Epilogue, Output, Step, Value
 from schedules.parts.planes import square
@@ -50,7 +50,7 @@ class PlanarPackingTask(KernelTask[Lanes]):
         return packing
 
     def default(self, target: KernelTarget) -> Lanes:
-        return LANES
+        return target.plane_lanes
 
     def refusal(self, choice: Lanes) -> str | None:
         if choice.lanes not in _WIDTHS:
@@ -93,7 +93,8 @@ class PlanarPackingTask(KernelTask[Lanes]):
         truth = step("relax.greater_equal", total, zero)
         packing, (height, width) = self._packing, (1, *self.extents[2:])[-2:]
         output = Output(truth, packing.shape(self.extents[0], height, width), packing.dtype, packing)
-        return planar_packing_kernel(self.extents, Epilogue(read, tuple(steps), (output,)), choice)
+        epilogue = Epilogue(read, tuple(steps), (output,))
+        return planar_packing_kernel(self.extents, epilogue, choice, target.plane_word)
 
 
 def _broadcasts(shape: tuple[int, ...], extents: tuple[int, ...]) -> bool:
