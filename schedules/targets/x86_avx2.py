@@ -49,7 +49,7 @@ X86_AVX2 = KernelTarget(
     plane_lanes=Lanes(lanes=16),
     plane_word=32,
     vector_bits=256,
-    binary_rate=300,
+    binary_rate=500,
     float_rate=40,
     byte_rate=30,
 )
