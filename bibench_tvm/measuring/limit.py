@@ -1,7 +1,7 @@
 """How many products a second one core can do when nothing leaves its registers.
 
 Chains of `sum = sum + popcount(sum ^ weight)`, as many as hide the latency, are what every kernel of ours is
-made of, without a load or a store; `sum = sum + table[sum]` where it looks bits up (schedules/parts/tables.py);
+made of, without a load or a store; `sum = sum + table[sum]` where it looks up (schedules/parts/tables.py);
 `sum = sum * weight + sum` for float layers. No layer can be faster.
 `python -m bibench_tvm.measuring.limit` prints both, as `tracks run` keeps them with what it timed.
 """
