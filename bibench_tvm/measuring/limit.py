@@ -1,7 +1,8 @@
 """How many products a second one core can do when nothing leaves its registers.
 
 Chains of `sum = sum + popcount(sum ^ weight)`, as many as hide the latency, are what every kernel of ours is
-made of, without a load or a store; `sum = sum * weight + sum` for float layers. No layer can be faster.
+made of, without a load or a store; `sum = sum + table[sum]` where it looks up (schedules/parts/tables.py);
+`sum = sum * weight + sum` for float layers. No layer can be faster.
 `python -m bibench_tvm.measuring.limit` prints both, as `tracks run` keeps them with what it timed.
 """
 
@@ -12,12 +13,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from schedules.parts.tables import WORD as LOOKED_UP
+
 if TYPE_CHECKING:
     from bibench_tvm.compiling.processors import CompileTarget
 
 UNROLLED = 8
 STEPS = 1 << 12
-ROOFS = {"binary": "xor, popcount, add", "float32": "multiply and add"}
+ROOFS = {"binary": "xor, popcount, add; or look up, add", "float32": "multiply and add"}
 
 
 def vectors(target: CompileTarget) -> tuple[int, int]:
@@ -28,7 +31,8 @@ def vectors(target: CompileTarget) -> tuple[int, int]:
 
 def products_a_call(kind: str, target: CompileTarget) -> int:
     size, chains = vectors(target)
-    return STEPS * UNROLLED * chains * (8 * size if kind == "binary" else size // 4)
+    bits = LOOKED_UP if target.kernels.look_up else 8
+    return STEPS * UNROLLED * chains * (bits * size if kind == "binary" else size // 4)
 
 
 def roof(kind: str, target: CompileTarget) -> Callable[[], Any]:
@@ -42,6 +46,13 @@ def roof(kind: str, target: CompileTarget) -> Callable[[], Any]:
     dtype = f"uint{target.kernels.word}" if kind == "binary" else "float32"
     size, chains = vectors(target)
     lanes = size // (target.kernels.word // 8 if kind == "binary" else 4)
+    look_up = target.kernels.look_up
+
+    def added(old: Any, weight: Any) -> Any:
+        if kind != "binary":
+            return old * weight + old
+        return old + (look_up(weight, old) if look_up else tirx.popcount(old ^ weight))
+
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_attr({"global_symbol": "roof", "tirx.noalias": True})
         memory = T.arg("memory", T.buffer(((chains + 1) * lanes,), dtype))
@@ -54,9 +65,7 @@ def roof(kind: str, target: CompileTarget) -> Callable[[], Any]:
                 for _ in range(UNROLLED):
                     for i in range(chains):
                         at = T.ramp(i * lanes, 1, lanes)
-                        old = sums[at]
-                        new = old + tirx.popcount(old ^ weight) if kind == "binary" else old * weight + old
-                        T.buffer_store(sums, new, [at])
+                        T.buffer_store(sums, added(sums[at], weight), [at])
             for i in range(chains):
                 T.buffer_store(memory, sums[T.ramp(i * lanes, 1, lanes)], [T.ramp(i * lanes, 1, lanes)])
     function = tvm.compile(tvm.IRModule({"roof": builder.get()}), target=target.tvm)["roof"]

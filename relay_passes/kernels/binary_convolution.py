@@ -71,7 +71,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
             )
 
         def weights_for(tile: Tile) -> relax.Expr:
-            return relax.const(lay_out_bits(packed, conv.groups, tile, site.target))
+            return relax.const(lay_out_bits(packed, conv.groups, tile))
 
         def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
             return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]

@@ -31,7 +31,8 @@ def lower_pack(site: Site) -> Kernel:
         )
 
         def make(lanes: Lanes) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
-            return planar_packing_kernel(task.extents, site.epilogue, lanes), site.operands
+            word = site.target.plane_word
+            return planar_packing_kernel(task.extents, site.epilogue, lanes, word), site.operands
 
         function, _ = make(site.choose(Tunable(task, make)))
     else:

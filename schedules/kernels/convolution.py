@@ -6,10 +6,10 @@ or 32 channels of one pixel, and
 
     sum[pixel, channel] += popcount(activation[pixel] ^ weight[channel])
 
-or the same of two words at a time (parity.py), and, for float layers, `sum += activation * weight`; for int8
-layers a word is one to four channels, and the processor's `DotProduct` multiplies and adds them up. Weights
-are laid out at compile time in the order in which the kernel reads them (`lay_out`), so the inner loop has no
-strides to compute. What the three share is in tiled.py.
+or what a table says of four bits of both (tables.py), and, for float layers, `sum += activation * weight`;
+for int8 layers a word is one to four channels, and the processor's `DotProduct` multiplies and adds them up.
+Weights are laid out at compile time in the order in which the kernel reads them (`lay_out`), so the inner
+loop has no strides to compute. What the three share is in tiled.py.
 
 A border of zeros is exact: see borders.py.
 """
@@ -17,7 +17,6 @@ A border of zeros is exact: see borders.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,9 +31,9 @@ from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
 from schedules.parts.emit import flat, in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.parity import WORD as PAIRED
-from schedules.parts.parity import in_pairs, prepare_activations, prepare_weights, prepared
 from schedules.parts.sums import Runs, across, along, dotted
+from schedules.parts.tables import WORD as LOOKED_UP
+from schedules.parts.tables import looked_up, prepare_activations, prepare_weights
 from schedules.parts.weights import lay_out
 from schedules.targets.kernel_target import KernelTarget, Tile
 
@@ -101,14 +100,12 @@ def binary_convolution(
             f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
         )
     image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
-    dtype, sum_dtype = f"uint{word}", target.sum_dtype(word, conv.products)
-    read, add_bytes = partial(flat, dtype=dtype), _pairing(tile, target)
-    if add_bytes:
-        read, image = partial(_in_pairs, image), _pairs_image(image)
+    look_up = _look_up(tile, target)
+    dtype, sum_dtype = f"uint{max(word, 8)}", target.sum_dtype(word, conv.products)
 
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
-        if add_bytes:
-            in_pairs(runs, sums, pixels, width, tile.unroll, add_bytes)
+        if look_up:
+            looked_up(runs, sums, pixels, width, tile.unroll, look_up)
         elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
         else:
@@ -119,41 +116,28 @@ def binary_convolution(
         sums=sum_dtype,
         words=image.run,
         deep=dtype == sum_dtype,
-        read=read,
+        read=prepare_activations if look_up else partial(flat, dtype=dtype),
         add_up=add_up,
         settle=lambda: Borders(conv, ending, border_in_bytes).settle,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 
 
-def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile, target: KernelTarget) -> np.ndarray:
+def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
     """Weights as `binary_convolution` reads them. packed: as `pack_weights` gives them."""
-    words = packed.view(f"uint{tile.word}") if tile.word else packed
-    return lay_out(prepare_weights(words) if _pairing(tile, target) else words, groups, tile)
+    if tile.word == LOOKED_UP:
+        return lay_out(prepare_weights(packed), groups, tile)
+    return lay_out(packed.view(f"uint{tile.word}") if tile.word else packed, groups, tile)
 
 
-def _pairing(tile: Tile, target: KernelTarget) -> Callable[[Any], Any] | None:
-    """How the target adds bytes up, where a kernel counts as parity.py has it; else None."""
-    return target.add_bytes if tile.word == PAIRED and tile.depth == 1 else None
-
-
-def _pairs_image(image: Image) -> Image:
-    """What `_in_pairs` makes: a pixel for each output, that one tap reads."""
-    conv, length = image.conv, prepared(image.runs * image.run)
-    each_output = replace(
-        conv,
-        height=conv.out_height,
-        width=conv.out_width,
-        kernel=(1, 1),
-        strides=(1, 1),
-        padding=(0, 0, 0, 0),
-        dilation=(1, 1),
-    )
-    return replace(image, conv=each_output, halo=(0, 0, 0, 0), elements=length, pitch=length * conv.groups)
-
-
-def _in_pairs(image: Image, source: tirx.Buffer) -> tirx.Buffer:
-    return prepare_activations(flat(source, f"uint{PAIRED}"), image.conv, image.runs, image.run, image.start)
+def _look_up(tile: Tile, target: KernelTarget) -> Callable[[Any, Any], Any] | None:
+    """How the target looks up, for a tile whose bits tables.py counts; else None. Raises ValueError for a
+    target that has nothing for it."""
+    if tile.word != LOOKED_UP:
+        return None
+    if target.look_up is None:
+        raise ValueError(f"kernels of {target.name} have no tables for words of {LOOKED_UP} bits")
+    return target.look_up
 
 
 def int8_convolution(

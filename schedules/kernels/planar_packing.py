@@ -32,14 +32,16 @@ def default_lanes(packing: Packing, target: KernelTarget) -> Lanes:
     if packing.byte_a_channel:
         return Lanes(lanes=SQUARE)
     lanes = min(PIXELS, 4 * target.floats)
-    return Lanes(lanes=lanes, together=PIXELS // lanes)
+    return target.plane_lanes or Lanes(lanes=lanes, together=PIXELS // lanes)
 
 
-def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue, most: Lanes) -> tirx.PrimFunc:
+def planar_packing_kernel(
+    extents: tuple[int, ...], epilogue: Epilogue, most: Lanes, plane_word: int = 8
+) -> tirx.PrimFunc:
     """Parameters of the kernel: the epilogue's operands and its one output, which is packed.
 
     extents: batch, channels, height if there is one, and width of what is packed; the operands broadcast
-    against these; most: pixels of one plane, fewer where it has fewer.
+    against these; most: pixels of one plane, fewer where it has fewer; plane_word: as of `KernelTarget`.
     """
     batch, channels, *plane = extents
     height, width = (1, *plane)[-2:]
@@ -55,15 +57,20 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue, most: La
     # With a byte a channel there are as many words as numbers; squares of them are turned in registers.
     in_squares = packing.groups > 1 and group == 1 and packing.word == 8
     lanes = square(min(count, channels) if in_squares else count, most.lanes)
+    # Words lie low byte first, so that several are one wider word.
+    wider = not packing.byte_a_channel and packing.words_per_group * packing.word % plane_word == 0
+    word_bits = max(packing.word, plane_word) if wider else packing.word
+    of_word, dtype = word_bits // packing.word, f"uint{word_bits}"
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         operands = operand_arguments(epilogue)
         out = T.arg("output0", T.buffer(output.shape, output.dtype))
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             Writer(epilogue, [out], operands, (batch, height, width)).clear_halos()
-            words = flat(out)
+            words = flat(out, dtype)
             top, left, _, _ = packing.halo
-            _, out_height, out_width, pitch = packing.shape(batch, height, width)
+            _, out_height, out_width, length = packing.shape(batch, height, width)
+            pitch = length // of_word
             views = []
             for shape, operand in zip(shapes, operands, strict=True):
                 view = (*shape[:2], int(np.prod(shape[2:]))) if joined else shape
@@ -72,13 +79,13 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue, most: La
             with T.parallel(0, batch * (height // rows)) as r:
                 n, band = r // (height // rows), r % (height // rows)
                 together = lanes if in_squares else 1  # words of a pixel that are written at a time
-                kept = T.alloc_buffer((count * together,), packing.dtype, scope="local")
+                kept = T.alloc_buffer((count * together,), dtype, scope="local")
 
                 def bits(pixel, channel, bit: int) -> Any:
                     """This bit set in the words of `lanes` pixels whose truth holds for the channel."""
                     at = [band * count + pixel] if joined else [band, pixel]
                     truth = epilogue.emit(None, [n, channel, *at], views, lanes)[0]
-                    one, zero = (spread(tirx.const(v, packing.dtype), lanes) for v in (1 << bit, 0))
+                    one, zero = (spread(tirx.const(v, dtype), lanes) for v in (1 << bit, 0))
                     return tirx.Select(truth, one, zero)
 
                 def put(first):
@@ -128,10 +135,10 @@ def planar_packing_kernel(extents: tuple[int, ...], epilogue: Epilogue, most: La
                     if channels % lanes:
                         square_of(channels - lanes)
                 else:
-                    whole, left_over = divmod(group, packing.word)
+                    whole, left_over = divmod(group, word_bits)
                     with T.serial(0, packing.groups) as g:
-                        first = g * packing.words_per_group
-                        each(whole, lambda w: word(first + w, g * group + w * packing.word, packing.word))
+                        first = g * (packing.words_per_group // of_word)
+                        each(whole, lambda w: word(first + w, g * group + w * word_bits, word_bits))
                         if left_over:
-                            word(first + whole, g * group + whole * packing.word, left_over)
+                            word(first + whole, g * group + whole * word_bits, left_over)
     return builder.get()

@@ -28,7 +28,7 @@ class Tile(Choice):
     rows: int | None = None  # over how many output rows a tile lies, a divisor of their number
     together: int | None = None  # activations of a pixel that are read at a time
     # Bits of a lane, which is the form of its sums: 8 are added as bytes and widened at times, 16 and 32 are
-    # wide at once; 32 in pairs where the target has `add_bytes`.
+    # wide at once; 4 are looked up and added as bytes, where the target has `look_up`.
     word: int | None = None
     unroll: int = 1  # steps of the inner loop that are written out
     # All rows of one block of channels before the next block, else all blocks of one row; it is also what
@@ -72,13 +72,17 @@ class KernelTarget:
     binary_tile: Callable[[Convolution], Tile]
     float_tile: Callable[[Convolution], Tile]
     winograd_tile: Callable[[Convolution], Tile | None]  # None where the direct kernel is faster
-    # The tile for a layer whose bits are counted in pairs of words (schedules/parts/parity.py), None where
-    # that is not faster; and uint8x32 -> int32x8, the sums of four bytes each, None where no tile has it.
-    paired_tile: Callable[[Convolution], Tile | None] = lambda conv: None
-    add_bytes: Callable[[Any], Any] | None = None
+    # The tile for a layer of constant weights whose bits are looked up (schedules/parts/tables.py), None
+    # where that is not faster; and how: (a table of 16 bytes, twice; indices in it) -> bytes, all uint8x32.
+    table_tile: Callable[[Convolution], Tile | None] = lambda conv: None
+    look_up: Callable[[Any, Any], Any] | None = None
     dot: DotProduct  # for int8 layers
     # The tile for a float layer that is computed in float16; None without arithmetic for it.
     half_tile: Callable[[Convolution], Tile] | None = None
+    # How an image that lies plane by plane is packed: so many pixels of a plane at a time, None for the usual
+    # number; and in words of so many bits, where comparisons give lanes wider than words of activations.
+    plane_lanes: Lanes | None = None
+    plane_word: int = 8
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors
     # Products a nanosecond that one thread of a usual processor of the family computes.
@@ -89,8 +93,8 @@ class KernelTarget:
     wake_ns: float = 6_000
 
     def tile_for_bits(self, conv: Convolution) -> Tile:
-        """Of a layer of constant weights, which can be prepared for pairs of words."""
-        return self.paired_tile(conv) or self.binary_tile(conv)
+        """Of a layer of constant weights, which can be prepared for tables."""
+        return self.table_tile(conv) or self.binary_tile(conv)
 
     @property
     def floats(self) -> int:

@@ -93,7 +93,8 @@ class PlanarPackingTask(KernelTask[Lanes]):
         truth = step("relax.greater_equal", total, zero)
         packing, (height, width) = self._packing, (1, *self.extents[2:])[-2:]
         output = Output(truth, packing.shape(self.extents[0], height, width), packing.dtype, packing)
-        return planar_packing_kernel(self.extents, Epilogue(read, tuple(steps), (output,)), choice)
+        epilogue = Epilogue(read, tuple(steps), (output,))
+        return planar_packing_kernel(self.extents, epilogue, choice, target.plane_word)
 
 
 def _broadcasts(shape: tuple[int, ...], extents: tuple[int, ...]) -> bool:

@@ -12,7 +12,8 @@ from schedules.geometry import Convolution, counts_in_16_bits
 from schedules.kernels.convolution import binary_convolution, float_convolution
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Ending
-from schedules.parts.parity import WORD as PAIRED
+from schedules.parts.tables import LANES
+from schedules.parts.tables import WORD as LOOKED_UP
 from schedules.parts.tiling import rows_together
 from schedules.records import tile_space
 from schedules.records.bare_epilogue import bare_epilogue
@@ -68,9 +69,12 @@ class TiledTask(KernelTask[Tile]):
         if tile.word is not None:
             if self.packing is None:
                 return "floats are not packed in words"
-            if tile.word not in (8, 16, 32) or self.packing.words_per_group * self.packing.word % tile.word:
+            bits = self.packing.words_per_group * self.packing.word
+            if tile.word not in (LOOKED_UP, 8, 16, 32) or bits % tile.word:
                 return f"its activations cannot be read in words of {tile.word} bits"
         word = tile.word or (self.packing.word if self.packing else 0)
+        if word == LOOKED_UP and tile.quantum % LANES:
+            return f"{LANES} channels are looked up together"
         if tile.depth > 1:
             if word < 16:
                 return "only words of 16 bits and more are added up along the channels"
@@ -86,8 +90,9 @@ class TiledTask(KernelTask[Tile]):
         found = dict.fromkeys([self._settled(self.default(target), target)])
         words: tuple[int | None, ...] = (None,)
         if self.packing:
-            most = PAIRED if target.add_bytes else max(target.word, self.packing.word)
-            words = tuple(w for w in (8, 16, 32) if w <= most and not (target.add_bytes and w == 16))
+            most = max(target.word, self.packing.word)
+            words = tuple(w for w in (8, 16, 32) if w <= most)
+            words = (LOOKED_UP, *words) if target.look_up else words
         for word in words:
             for tile in self._of_word(target, word):
                 if self.refusal(tile) is None:
@@ -95,7 +100,7 @@ class TiledTask(KernelTask[Tile]):
         return list(found)
 
     def _of_word(self, target: KernelTarget, word: int | None) -> list[Tile]:
-        quantum = target.vector_bits // (word or 32)
+        quantum = target.vector_bits // max(word or 32, 8)
         together = read_together(target, word) if word else (1,)
         tiles = self._along(target, word) if word and word > 8 else []
         for tile in register_tiles(self.conv, quantum, target.registers, together=together):

@@ -106,4 +106,4 @@ def binary_kernel(
     kernel = binary_convolution(
         conv, packing, tile, kernels, epilogue, ending=ending, border_in_bytes=border_in_bytes
     )
-    return kernel, lay_out_bits(packed, conv.groups, tile, kernels)
+    return kernel, lay_out_bits(packed, conv.groups, tile)

@@ -217,7 +217,8 @@ def moves(target: KernelTarget) -> Iterator[tuple[str, tirx.PrimFunc]]:
             output = Output(Value("step", 0), packing.shape(2, 5, 9), packing.dtype, packing)
             epilogue = Epilogue(((extents, "float32"),), (read,), (output,))
             if planar:
-                kernel = planar_packing_kernel(extents, epilogue, default_lanes(packing, target))
+                lanes = default_lanes(packing, target)
+                kernel = planar_packing_kernel(extents, epilogue, lanes, target.plane_word)
             else:
                 kernel = packing_kernel(extents, epilogue)
             yield f"packing {groups} groups{' of planes' * planar}", kernel

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -100,7 +100,13 @@ PLANAR_OPERANDS = {
 
 
 def check_planar(
-    machine, extents: tuple[int, int, int], packing: Packing, kind: str, seed: int, line: bool = False
+    machine,
+    extents: tuple[int, int, int],
+    packing: Packing,
+    kind: str,
+    seed: int,
+    line: bool = False,
+    plane_word: int = 8,
 ) -> None:
     """x * scale >= 0 or a truth that is read, packed. line: of [N, C, L]."""
     rng = np.random.default_rng(seed)
@@ -123,7 +129,8 @@ def check_planar(
         steps,
         (Output(Value("step", 2), *spec, packing),),
     )
-    kernel = planar_packing_kernel(shape, epilogue, default_lanes(packing, machine.kernels))
+    lanes = default_lanes(packing, machine.kernels)
+    kernel = planar_packing_kernel(shape, epilogue, lanes, plane_word)
     [words] = machine.call(kernel, [x, scale, extra], [spec])
     truth = ((x * scale >= 0) ^ extra).reshape(n, packing.channels, h, w)
     np.testing.assert_array_equal(words, pack(truth.transpose(0, 2, 3, 1), packing))
@@ -137,11 +144,14 @@ def check_planar(
     halo=HALO,
     kind=st.sampled_from([*PLANAR_OPERANDS]),
     line=st.booleans(),
+    plane_word=st.sampled_from([8, 16, 32]),
     seed=SEED,
 )
+@example((1, 3, 9), 2, 60, 8, (1, 0, 2, 1), "one an element", False, 32, 0)  # the last words have 28 bits
 @settings(deadline=None, max_examples=25)
-def test_plane_by_plane(host, extents, groups, per_group, word, halo, kind, line, seed):
-    check_planar(host.some(seed), extents, Packing(groups * per_group, word, groups, halo), kind, seed, line)
+def test_plane_by_plane(host, extents, groups, per_group, word, halo, kind, line, plane_word, seed):
+    packing = Packing(groups * per_group, word, groups, halo)
+    check_planar(host.some(seed), extents, packing, kind, seed, line, plane_word)
 
 
 @given(

@@ -86,8 +86,8 @@ def test_a_change_of_either_kernel_is_seen(monkeypatch: pytest.MonkeyPatch, of_d
 
 
 def test_the_default_is_that_of_the_layer() -> None:
-    """Where bits are counted in pairs of words too."""
+    """Where bits are looked up too."""
     task = replace(TASK, conv=replace(CONV, channels=64), packing=Packing(64, 8, halo=(1, 1, 1, 1)))
-    tile, in_bytes = X86_AVX2.binary_tile(task.conv), replace(X86_AVX2, paired_tile=lambda conv: None)
-    assert X86_AVX2.paired_tile(task.conv)
+    tile, in_bytes = X86_AVX2.binary_tile(task.conv), replace(X86_AVX2, table_tile=lambda conv: None)
+    assert X86_AVX2.table_tile(task.conv)
     assert digest(task, tile, X86_AVX2) != digest(task, tile, in_bytes)

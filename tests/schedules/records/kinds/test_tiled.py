@@ -76,7 +76,7 @@ def test_binary(host, data, kernels, conv, seed):
     packed = pack_weights(weights, packing.word).view(f"uint{tile.word or packing.word}")
     arguments = [
         pack(bits, packing),
-        lay_out_bits(packed, conv.groups, tile, kernels),
+        lay_out_bits(packed, conv.groups, tile),
         limit_table(base, thresholds, conv),
     ]
     [found] = host.of(kernels).call(kernel, [*arguments, *classes], [(shape, output.dtype)])

@@ -1,0 +1,135 @@
+"""Differing bits looked up four at a time, where a popcount takes long: AVX2 has to look that up too.
+
+Let a be four bits of an activation and w those of a weight. Each of the sixteen a has a table of sixteen
+bytes,
+
+    table[a][w] = popcount(a ^ w),
+
+and one instruction looks up the four weights of as many output channels as a register has bytes, all in the
+table of one pixel. With the addition that is two instructions for 128 products; xor, popcount and addition
+are nine for 256, as a popcount is two look-ups and five other instructions.
+
+The price is memory: weights are stored four bits to a byte. Activations are made bytes as well, before the
+layer is computed: of each four bits a the place where its table begins, 16 * a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from schedules.parts.emit import each, flat, in_pieces, load, spread, store
+from schedules.parts.sums import Runs, piece_of_run, runs_together, unrolled
+
+WORD = 4  # bits of an activation that are looked up at a time
+LANES = 32  # bytes of a vector
+_ENTRIES = 1 << WORD
+_TABLES = _ENTRIES * _ENTRIES  # bytes
+_MOST = 63  # look-ups, each of at most 4, whose sum a byte holds
+
+
+def prepare_weights(words: np.ndarray) -> np.ndarray:
+    """[O, KH, KW, words per group] -> uint8 [O, KH, KW, four bits of them one after another]."""
+    packed = words.view(np.uint8)
+    return np.stack([packed % _ENTRIES, packed // _ENTRIES], -1).reshape(*packed.shape[:-1], -1)
+
+
+def prepare_activations(source: tirx.Buffer) -> tirx.Buffer:
+    """Packed -> uint8, flat: all tables, and then the places of each four bits."""
+    packed = flat(source, "uint8")
+    extent, size = int(packed.shape[0]), LANES // 2
+    made = T.alloc_buffer((_TABLES + 2 * extent,), "uint8")
+    weights = T.ramp(tirx.const(0, "uint8"), tirx.const(1, "uint8"), _ENTRIES)
+    for a in range(_ENTRIES):
+        differing = weights ^ spread(tirx.const(a, "uint8"), _ENTRIES)
+        store(made, a * _ENTRIES, _ENTRIES, tirx.popcount(differing))
+
+    def places(at: Any, count: int) -> tuple[Any, Any]:
+        """Of the lower and of the upper four bits of so many bytes."""
+        both = T.Bind(load(packed, at, count))
+        shift, mask = (spread(tirx.const(number, "uint8"), count) for number in (WORD, 256 - _ENTRIES))
+        return T.Bind(both << shift), T.Bind(both & mask)
+
+    def vectors(at: Any) -> None:
+        low_and_high = places(at, size)
+        order = [lane for i in range(size) for lane in (i, size + i)]
+        for first in (0, size):
+            turned = tirx.Shuffle(list(low_and_high), order[first : first + size])
+            store(made, _TABLES + 2 * at + first, size, turned)
+
+    def single(at: Any) -> None:
+        for i, place in enumerate(places(at, 1)):
+            store(made, _TABLES + 2 * at + i, 1, place)
+
+    each(extent // size, lambda i: vectors(i * size))
+    each(extent % size, lambda i: single(extent // size * size + i))
+    return made
+
+
+def looked_up(
+    runs: Runs,
+    sums: tirx.Buffer,
+    pixels: int,
+    width: int,
+    unroll: int,
+    look_up: Callable[[Any, Any], Any],
+) -> None:
+    """Write pixels x width sums. runs: of what `prepare_activations` and `prepare_weights` make, the first
+    run beginning at 0; look_up: as of `KernelTarget`."""
+    dtype, lanes = sums.dtype, range(0, width, LANES)
+    counts = T.alloc_buffer((pixels * width,), "uint8", scope="local")
+    whole = T.alloc_buffer((pixels * width,), dtype, scope="local")
+
+    def clear(buffer: tirx.Buffer) -> None:
+        for at in range(0, pixels * width, LANES):
+            store(buffer, at, LANES, spread(tirx.const(0, buffer.dtype), LANES))
+
+    def widen() -> None:
+        for at in range(0, pixels * width, LANES):
+            wide = load(counts, at, LANES).astype(f"{dtype}x{LANES}")
+            store(whole, at, LANES, load(whole, at, LANES) + wide)
+
+    def table(place: Any) -> Any:
+        """The sixteen bytes from this one on, twice."""
+        once = T.Bind(load(runs.activations, place.astype("int32"), _ENTRIES))
+        return T.Bind(tirx.Shuffle([once, once], list(range(LANES))))
+
+    def steps(i: Any, first: Any, count: int) -> None:
+        """So many words from this one on of run i."""
+        starts = runs.starts(i)
+        begin = runs.offset + i * (runs.words * width)
+
+        def step(j: Any) -> None:
+            k = first + j
+            weights = [T.Bind(load(runs.weights, begin + k * width + v, LANES)) for v in lanes]
+            for m in range(pixels):
+                own = table(runs.activations[_TABLES + starts[m] + k])
+                for v, weight in zip(lanes, weights, strict=True):
+                    at = m * width + v
+                    store(counts, at, LANES, load(counts, at, LANES) + look_up(own, weight))
+
+        unrolled(count, unroll, step)
+
+    def some(i: Any) -> None:
+        clear(counts)
+        each(together, lambda j: steps(i * together + j, 0, runs.words))
+        widen()
+
+    def piece(i: Any, first: Any, count: int) -> None:
+        clear(counts)
+        steps(i, first, count)
+        widen()
+
+    clear(whole)
+    together, size = runs_together(runs, _MOST), piece_of_run(runs.words, _MOST)
+    if together > 1:
+        each(runs.count // together, some)
+    else:
+        each(runs.count, lambda i: in_pieces(runs.words, size, lambda first, count: piece(i, first, count)))
+    # The epilogue reads the sums from memory, so that its loops need not be unrolled.
+    for at in range(0, pixels * width, LANES):
+        store(sums, at, LANES, load(whole, at, LANES))

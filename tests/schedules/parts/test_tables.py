@@ -1,0 +1,69 @@
+"""Differing bits looked up four at a time, against counting them one by one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from schedules.geometry import Convolution
+from schedules.kernels.convolution import binary_convolution
+from schedules.parts.bits import Packing
+from schedules.parts.epilogue import plain
+from schedules.parts.tables import prepare_weights
+from schedules.targets.aarch64_neon import AARCH64_NEON
+from schedules.targets.kernel_target import Tile
+from tests.schedules.kernels.convolutions import SEED, convolutions
+from tests.schedules.kernels.test_binary_convolution import check_sums
+
+
+@given(shape=st.tuples(*[st.integers(1, 3)] * 4), dtype=st.sampled_from(["uint8", "uint16", "uint32"]))
+def test_four_bits_of_weights_follow_each_other(shape, dtype):
+    words = np.random.default_rng(sum(shape)).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
+    fours = bits.reshape(*shape[:3], -1, 4) @ [1, 2, 4, 8]
+    np.testing.assert_array_equal(prepare_weights(words), fours)
+
+
+@given(
+    conv=convolutions(),
+    tile=st.builds(
+        Tile,
+        pixels=st.integers(1, 5),
+        lanes=st.sampled_from([32, 64, 96]),
+        quantum=st.just(32),
+        word=st.just(4),
+        unroll=st.integers(1, 3),
+        blocks_outside=st.booleans(),
+    ),
+    zero_one=st.booleans(),
+    seed=SEED,
+)
+@example(  # more than the sum of a run that a byte holds
+    Convolution(1, 2, 2, 99, 33, (3, 3), padding=(1, 1, 1, 1)),
+    Tile(pixels=2, lanes=32, quantum=32, word=4),
+    False,
+    0,
+)
+@example(  # sums beyond 16 bits
+    Convolution(1, 2, 2, 4096, 8, (5, 5), padding=(2, 2, 2, 2)),
+    Tile(pixels=2, lanes=32, quantum=32, word=4),
+    False,
+    0,
+)
+@settings(deadline=None, max_examples=30)
+def test_binary_by_tables(host, conv, tile, zero_one, seed):
+    """On every target that this machine has and that looks up; on a processor without AVX2 that is none."""
+    for machine in host.each:
+        if machine.kernels.look_up:
+            kernels = replace(machine.kernels, binary_tile=lambda _: tile)
+            check_sums(machine, kernels, conv, (0, 0, 0, 0), zero_one, seed)
+
+
+def test_without_a_look_up():
+    tile, conv = Tile(pixels=1, lanes=32, quantum=32, word=4), Convolution(1, 1, 1, 8, 8)
+    with pytest.raises(ValueError, match="kernels of aarch64_neon have no tables for words of 4 bits"):
+        binary_convolution(
+            conv, Packing(8, 8), tile, AARCH64_NEON, plain(conv.out_shape, "int32"), ending="dot"
+        )
