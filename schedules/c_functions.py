@@ -174,8 +174,7 @@ def _serial(loop: tirx.For, start: Any, extent: Any) -> tirx.For:
 
 def _size(buffer: tirx.Buffer) -> int:
     """In bytes, up to the next multiple of _ALIGNMENT."""
-    dtype = tvm.DataType(str(buffer.dtype))
-    size = math.prod(int(extent) for extent in buffer.shape) * dtype.itemsize * dtype.lanes
+    size = math.prod(int(extent) for extent in buffer.shape) * tvm.DataType(str(buffer.dtype)).itemsize
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -2,13 +2,16 @@
 
 import re
 
+import pytest
 import tvm
 from tvm import relax
 
 from relay_passes.pipeline import finish
 from relay_passes.plan_memory import activation_bytes
+from schedules.c_functions import generate_functions
 from schedules.codegen import generate_code
 from schedules.targets.generic import GENERIC
+from schedules.targets.x86_avx512 import X86_AVX512
 
 op = relax.op
 SHAPE = (1, 8, 16, 16)
@@ -53,3 +56,17 @@ def ll(module):
     """LLVM's text, of whatever part of a module has it."""
     parts = [module, *module.imports]
     return "".join(part.inspect_source("ll") for part in parts if part.kind == "llvm")
+
+
+@pytest.mark.parametrize("kernels", [GENERIC, X86_AVX512], ids=lambda k: k.name)
+def test_the_workspace_of_a_kernel_is_what_its_code_takes(build, kernels):
+    """Channels are shuffled in one kernel, with what lies between in memory of its own; in vectors, too."""
+
+    def shuffle(emit, x):
+        parted = emit(op.permute_dims(emit(op.reshape(x, (1, 2, 4, 16, 16))), [0, 2, 1, 3, 4]))
+        return emit(op.exp(emit(op.reshape(parted, SHAPE))))
+
+    host = tvm.target.Target({"kind": "llvm"})
+    finished = finish(build(shuffle, SHAPE), host, kernels)
+    functions = generate_functions(finished, host, "shuffle")
+    assert functions.scratch and activation_bytes(finished) == BYTES + functions.scratch
