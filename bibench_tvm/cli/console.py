@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import signal
 import sys
 import threading
@@ -58,6 +60,8 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            raise typer.Exit(1) from None
         if debug:
             raise
         if isinstance(error, KeyboardInterrupt):
@@ -79,6 +83,17 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
         if as_json:
             print_json({"error": sentence})
         raise typer.Exit(2 if _is_sentence(error) or isinstance(error, UsageError) else 1) from None
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads standard output any more, as after `head`: then there is nobody to tell, and what
+    is left to write goes nowhere."""
+    state = select.poll()
+    state.register(sys.stdout.fileno(), 0)
+    if not state.poll(0):  # errors are told unasked
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 @contextlib.contextmanager
