@@ -122,6 +122,7 @@ def binary_convolution(
         read=read,
         add_up=add_up,
         settle=lambda: Borders(conv, ending, border_in_bytes).settle,
+        apart=target.sums_apart and tile.depth > 1,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 

@@ -79,6 +79,8 @@ class KernelTarget:
     dot: DotProduct  # for int8 layers
     # The tile for a float layer that is computed in float16; None without arithmetic for it.
     half_tile: Callable[[Convolution], Tile] | None = None
+    # Whether kernels of the same sums of bits share their code, at the price of a call for each tile.
+    sums_apart: bool = False
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors
     # Products a nanosecond that one thread of a usual processor of the family computes.
