@@ -78,6 +78,8 @@ def lower(
         ("fold_constants", relax.transform.FoldConstant()),
         # 2. Channels last from end to end.
         ("sink_transposes", sink_transposes),
+        # What several layers read as its signs has them once, and is packed once.
+        ("share_values", relax.transform.EliminateCommonSubexpr()),
     )
     # 3. What is binary.
     module, layers = find_binary(module, target)

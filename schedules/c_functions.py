@@ -18,6 +18,9 @@ import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, PointerType, PrimType
 
+from schedules.codegen import keep_scratch_on_stack, sparing
+from schedules.parts.apart import carried, over_pointers, share_called
+
 # Bytes, of one buffer and of all those of a kernel. Firmware has kilobytes of stack.
 STACK_OF_BUFFER = 1 << 10
 STACK_OF_KERNEL = 2 << 10
@@ -61,9 +64,12 @@ def generate_functions(
     lower, finish, _ = tirx.get_tir_pipeline("s_tir")
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         bound = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(kernels))
-        split = {name.name_hint: _Steps(function) for name, function in lower(bound).functions.items()}
+        lowered = {name.name_hint: f for name, f in lower(share_called(bound)).functions.items()}
+        split = {name.name_hint: _Steps(lowered.pop(name.name_hint)) for name in kernels}
         steps = {symbol: step for kernel in split.values() for symbol, step in kernel.functions.items()}
-        made = tvm_ffi.get_global_func("target.build.llvm")(finish()(tvm.IRModule(steps)), target)
+        on_stack = keep_scratch_on_stack(tvm.IRModule(lowered)).functions  # what the kernels call
+        module = tvm.IRModule({**steps, **on_stack})
+        made = tvm_ffi.get_global_func("target.build.llvm")(finish()(module), sparing(target))
     return Functions(
         text=_local(str(made.inspect_source("ll")), prefix, attributes),
         steps={name: kernel.steps for name, kernel in split.items()},
@@ -74,19 +80,7 @@ def generate_functions(
 
 def _over_pointers(kernel: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
     """A function of tensors as one of their addresses."""
-    pointers = [
-        tirx.Var(buffer.name, tirx.buffer.buffer_data_pointer_type(buffer)) for buffer in kernel.params
-    ]
-    views = [
-        tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(kernel.params, pointers, strict=True)
-    ]
-    attributes = {"global_symbol": symbol, "calling_conv": _IN_C, "tirx.noalias": True, "s_tir": True}
-    return tirx.PrimFunc(
-        pointers,
-        tirx.SeqStmt([*views, kernel.body]),
-        PrimType("int32"),
-        tvm.ir.make_node("ir.DictAttrs", **attributes),
-    )
+    return over_pointers(kernel, {"global_symbol": symbol, "calling_conv": _IN_C, **carried(kernel)})
 
 
 class _Steps:

@@ -45,9 +45,21 @@ def export(executable: Any, library: Path) -> None:
         raise BibenchError(f"{library.parent} cannot be written: {error.strerror or error}.") from error
 
 
+# What the runtime looks up in a library: kernels and constants, and its own functions, which it sets.
+_EXPORTED = "{ global: __tvm_ffi_*; __TVM*; local: *; };"
+# Nothing that a kernel calls throws; where it is called from, an error is a number.
+_LEFT_OUT = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.comment) } } INSERT AFTER .text;"
+
+
 def link_shared(output: str, objects: Sequence[str], options: object = None) -> None:
-    """For `export_library(fcompile=...)`. What kernels need of libm and the runtime, who loads them has."""
-    _run([*linker(), "-shared", "-s", "-o", output, *objects], output)
+    """For `export_library(fcompile=...)`. What kernels need of libm and the runtime, who loads them has; what
+    neither they nor the runtime use is left out. Pages may have up to 64 KB, as LLVM has it for Arm."""
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(output) or ".") as folder:
+        exported, left_out = Path(folder, "exported"), Path(folder, "left_out")
+        exported.write_text(_EXPORTED)
+        left_out.write_text(_LEFT_OUT)
+        flags = ["-s", "--hash-style=gnu", "--gc-sections", f"--version-script={exported}", str(left_out)]
+        _run([*linker(), "-shared", *flags, "-o", output, *objects], output)
 
 
 def assemble(text: Path, output: Path) -> str:

@@ -11,7 +11,7 @@ from relay_passes.kernels.kernel import Integers, Kernel, Site, Tunable
 from relay_passes.kernels.split_threshold import split_threshold
 from schedules.kernels import depthwise
 from schedules.kernels.convolution import binary_convolution, lay_out_bits
-from schedules.parts.borders import Ending, border_tables, halves, limit_table
+from schedules.parts.borders import Ending, border_tables, halves, limit_table, limits_inside
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.weights import pack_weights
 from schedules.records.kernel_task import outputs_of
@@ -20,7 +20,7 @@ from schedules.records.kinds.tiled import TiledTask
 from schedules.targets.kernel_target import Tile
 
 IN_BYTES_FROM = 2048
-"""Products of an output, from which on a border table of bytes costs 0.3 % of a layer at most."""
+"""Products of an output, from which on a table of bytes costs 0.3 % of a layer at most."""
 
 
 def lower_binary_convolution(site: Site) -> Kernel:
@@ -47,7 +47,12 @@ def lower_binary_convolution(site: Site) -> Kernel:
     half = halves(base, conv) if in_bytes else None
     bordered = tables(base if half is None else half) if bare == "bordered dot" else []
     ending: Ending = bare if thresholds is None else "truth"
-    after = bordered if thresholds is None else tables(limit_table(base, thresholds, conv))
+    after, inside = bordered, None
+    if thresholds is not None:
+        inside = None if half is None else limits_inside(thresholds, conv)
+        after = tables(limit_table(base, thresholds, conv))
+        if half is not None and inside is not None:
+            after = [*tables(half), relax.const(inside)]
     if is_depthwise:
         name, weights = "binary_depthwise_convolution", relax.const(depthwise.in_tap_order(packed))
 
@@ -65,7 +70,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
     else:
 
         def tiled(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
-            in_bytes = half is not None and ending == bare
+            in_bytes = half is not None if ending == bare else inside is not None
             return binary_convolution(
                 conv, packing, tile, site.target, epilogue, ending=ending, border_in_bytes=in_bytes
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import tirx
@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
+from schedules.parts.apart import Called, function_of
 from schedules.parts.bit_weights import BitWeights, Decoder
 from schedules.parts.emit import each, vector
 from schedules.parts.epilogue import Epilogue
@@ -97,6 +98,7 @@ class Arithmetic:
     add_up: Callable[[Runs, tirx.Buffer, int, int], None]  # (runs, sums, pixels, width): writes a tile's sums
     settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
     code: BitWeights | None = None  # of weights that are stored in bits
+    apart: bool = False  # the sums of a tile are a function of their own, see parts/apart.py
 
 
 class _Weights:
@@ -142,6 +144,7 @@ def tiled_convolution(
         raise ValueError(f"a depth of {tile.depth} does not fit {run}")
     products = image.runs * arithmetic.words
     tiling = Tiling(conv=conv, tile=tile, products=products, weights_per_row=weights_per_row)
+    called = Called()
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
@@ -157,16 +160,21 @@ def tiled_convolution(
 
             def compute(place: Place) -> None:
                 width = place.block.width
-                runs = Runs(
-                    activations=activations,
-                    weights=weights.buffer,
-                    count=image.runs,
-                    words=arithmetic.words,
-                    starts=lambda i: image.starts(place, i),
-                    offset=0 if weights.decoder else place.weights,
-                )
                 sums = T.alloc_buffer((place.pixels * width,), arithmetic.sums, scope="local")
-                arithmetic.add_up(runs, sums, place.pixels, width)
+                if arithmetic.apart:
+                    first = activations[image.starts(place, 0)[0]]
+                    function = _sums_of_tile(image, arithmetic, activations, place)
+                    called.call(function, first, weights.buffer[place.weights], sums[0])
+                else:
+                    runs = Runs(
+                        activations=activations,
+                        weights=weights.buffer,
+                        count=image.runs,
+                        words=arithmetic.words,
+                        starts=lambda i: image.starts(place, i),
+                        offset=0 if weights.decoder else place.weights,
+                    )
+                    arithmetic.add_up(runs, sums, place.pixels, width)
 
                 def pixel(m: Any) -> None:
                     y, x = place.pixel(m)
@@ -189,4 +197,32 @@ def tiled_convolution(
                 tiling.by_blocks(compute, weights.begin)
             else:
                 tiling.by_rows(compute)
-    return builder.get()
+    return called.carried_by(builder.get())
+
+
+def _sums_of_tile(
+    image: Image, arithmetic: Arithmetic, activations: tirx.Buffer, place: Place
+) -> tirx.PrimFunc:
+    """Of all tiles of these extents: a function of the activations from the first that the tile reads on, the
+    weights of its block, and the sums, which it writes."""
+    pixels, width = place.pixels, place.block.width
+    corner = replace(place, n=0, y=0, x=0, group=0)
+    origin = image.starts(corner, 0)[0]
+
+    def body(activations: tirx.Buffer, weights: tirx.Buffer, sums: tirx.Buffer) -> None:
+        runs = Runs(
+            activations=activations,
+            weights=weights,
+            count=image.runs,
+            words=arithmetic.words,
+            starts=lambda i: [start - origin for start in image.starts(corner, i)],
+            offset=0,
+        )
+        arithmetic.add_up(runs, sums, pixels, width)
+
+    tensors = {
+        "activations": (int(activations.shape[0]), str(activations.dtype)),
+        "weights": (image.runs * arithmetic.words * width, arithmetic.weights),
+        "sums": (pixels * width, arithmetic.sums),
+    }
+    return function_of(tensors, body)

@@ -28,7 +28,10 @@ weights, an even one for an even number of channels, so that half of it fits int
     dot = K - 2 * (count - half),   half = (base - K) / 2
 
 That is two instructions more for each vector of outputs: 0.3 % of a layer of 2304 products, 1.3 % of one of
-576, counted on a Cortex-A72. `relay_passes/kernels` has it where the tables are large.
+576, counted on a Cortex-A72. `relay_passes/kernels` has it where the tables are large. The limit of a truth
+moves by as much from class to class, so that its table is the same, beside a limit for each channel:
+
+    dot >= T  <=>  count < half + limit,   limit = floor((K - T) / 2) + 1
 """
 
 from __future__ import annotations
@@ -116,6 +119,20 @@ def limit_table(base: np.ndarray, thresholds: np.ndarray, conv: Convolution) -> 
     return np.clip(below, 0, conv.products + 1).astype(count_dtype(conv))
 
 
+def limits_inside(thresholds: np.ndarray, conv: Convolution) -> np.ndarray | None:
+    """The limit of each channel where no tap is missing, int16 [O], to be moved by `halves`; None where
+    counts may be larger than that.
+
+    One that no count reaches, or each, is moved nearer, but not by what a byte could take it back.
+    """
+    byte = 1 << 7
+    if conv.products + 2 * byte > np.iinfo(np.int16).max:
+        return None
+    limits = (conv.products - thresholds.astype(np.int64)) // 2 + 1
+    limits = np.broadcast_to(limits, conv.out_channels)
+    return np.clip(limits, -byte, conv.products + 1 + byte).astype(np.int16)
+
+
 def count_dtype(conv: Convolution) -> str:
     """Of counts, which reach the number of products, and of their limits, which reach one more."""
     return "uint8" if conv.counts_in_bytes else dtype_of_counts(conv.products + 1)
@@ -124,7 +141,8 @@ def count_dtype(conv: Convolution) -> str:
 class Borders:
     """The kernel's side of the tables: parameters, and what becomes of a count.
 
-    in_bytes: the base of a "bordered dot" is stored as `halves` has it."""
+    in_bytes: the base of a "bordered dot" is stored as `halves` has it, and so are the limits of a "truth",
+    beside those that `limits_inside` gives."""
 
     def __init__(self, conv: Convolution, ending: Ending, in_bytes: bool = False):
         self.conv, self.ending, self.in_bytes = conv, ending, in_bytes
@@ -136,6 +154,8 @@ class Borders:
         self.table = T.arg("table", T.buffer((len(rows), len(columns), conv.out_channels), dtype))
         self.row_class = T.arg("row_class", T.buffer((conv.out_height,), CLASS_DTYPE))
         self.column_class = T.arg("column_class", T.buffer((conv.out_width,), CLASS_DTYPE))
+        if in_bytes and ending == "truth":
+            self.limits = T.arg("limits", T.buffer((conv.out_channels,), "int16"))
 
     def settle(self, count: Any, oh: Any, ow: Any, channel: Any, lanes: int) -> Any:
         """A vector of counts -> dot products int32, or the truth of dot >= threshold."""
@@ -144,6 +164,9 @@ class Borders:
             return spread(tirx.const(products, "int32"), lanes) - _twice(count, "int32", lanes)
         row, column = (c.astype("int32") for c in (self.row_class[oh], self.column_class[ow]))
         table = vector(self.table, [row, column, channel], lanes)
+        if self.ending == "truth" and self.in_bytes:
+            limit = vector(self.limits, [channel], lanes) + _cast(table, "int16", lanes)
+            return _cast(count, "int16", lanes) < limit
         if self.ending == "truth":
             dtype = str(self.table.dtype)
             return (count if str(count.ty).startswith(dtype) else _cast(count, dtype, lanes)) < table

@@ -75,6 +75,7 @@ AARCH64_NEON = KernelTarget(
     winograd_tile=winograd_tile,
     half_tile=half_tile,
     dot=LONG,
+    sums_apart=True,
     registers=32,
 )
 

@@ -83,6 +83,8 @@ class KernelTarget:
     # number; and in words of so many bits, where comparisons give lanes wider than words of activations.
     plane_lanes: Lanes | None = None
     plane_word: int = 8
+    # Whether kernels of the same sums of bits share their code, at the price of a call for each tile.
+    sums_apart: bool = False
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors
     # Products a nanosecond that one thread of a usual processor of the family computes.

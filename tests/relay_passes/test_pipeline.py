@@ -11,7 +11,7 @@ from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import import_model
 from relay_passes import finish, lower
 
-OF_TVM = {"fold_constants", "fuse_rest"}
+OF_TVM = {"share_values", "fold_constants", "fuse_rest"}
 
 
 @pytest.fixture(scope="module")

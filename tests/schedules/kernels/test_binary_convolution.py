@@ -13,8 +13,8 @@ from schedules.kernels.convolution import (
     binary_convolution,
 )
 from schedules.parts.bits import Packing, pack
-from schedules.parts.borders import Ending, border_tables, halves, limit_table
-from schedules.parts.epilogue import plain
+from schedules.parts.borders import Ending, border_tables, halves, limit_table, limits_inside
+from schedules.parts.epilogue import SUM, Epilogue, Output, plain
 from schedules.parts.weights import lay_out, pack_weights
 from schedules.targets.choose import ALL
 from schedules.targets.kernel_target import KernelTarget, Tile
@@ -105,7 +105,20 @@ def test_borders_in_bytes(host, kernels, conv, seed):
     )
     arguments = [pack(bits, packing), laid_out, half, *classes]
     [sums] = host.of(kernels).call(kernel, arguments, [(conv.out_shape, "int32")])
-    np.testing.assert_array_equal(sums, expected_sums(bits, weights, conv))
+    expected = expected_sums(bits, weights, conv)
+    np.testing.assert_array_equal(sums, expected)
+
+    reach = conv.products
+    thresholds = np.random.default_rng(seed).integers(-3 * reach, 3 * reach + 1, conv.out_channels)
+    thresholds[::2] = expected[0, 0, 0, ::2]  # reached just so
+    limits = limits_inside(thresholds, conv)
+    assume(limits is not None and conv.groups == 1)  # else a word would be of several groups
+    after = Packing(conv.out_channels, kernels.word)
+    truths = Epilogue((), (), (Output(SUM, after.shape(*conv.out_shape[:3]), after.dtype, after),))
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, truths, "truth", border_in_bytes=True)
+    arguments = [pack(bits, packing), laid_out, half, *classes, limits]
+    [words] = host.of(kernels).call(kernel, arguments, [(truths.outputs[0].shape, after.dtype)])
+    np.testing.assert_array_equal(words, pack(expected >= thresholds, after))
 
 
 @given(
