@@ -168,7 +168,9 @@ def depthwise_convolution(
 
                 each_vector(clear)
                 if cut:
-                    with T.serial(*taps_inside(oh, conv, 0)) as kh:
+                    # Not a loop from `inside` to `end`: LLVM makes copies of that for each number of rows.
+                    inside, end = taps_inside(oh, conv, 0)
+                    with T.serial(0, conv.kernel[0]) as kh, T.If(tirx.all(kh >= inside, kh < end)), T.Then():
                         for kw in range(conv.kernel[1]):
                             add([(kh, kw)])
                 else:
