@@ -73,7 +73,7 @@ def tune_shipped(
                     raise BibenchError(f"Tuning {network} for {processor} failed; the same command goes on.")
             target = resolve_target(name)
             read(folder / FILE)  # whole, and one that the compiler will take
-            shutil.copyfile(folder / FILE, SHIPPED / f"{target.kernels.name}-{target.cpu}.json")
+            shutil.copyfile(folder / FILE, SHIPPED / f"{target.kernels.name}-{target.scheduled_for}.json")
 
 
 def _measure_again(name: str, networks: list[str], out: Path) -> None:
@@ -87,7 +87,7 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
     from rpc import session
 
     target = resolve_target(name)
-    path = SHIPPED / f"{target.kernels.name}-{target.cpu}.json"
+    path = SHIPPED / f"{target.kernels.name}-{target.scheduled_for}.json"
     held = read(path)
     subjects: dict[str, Subject] = {}
     for network in networks:
@@ -101,7 +101,7 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
             if record and record.kernel != digest(subject.task, record.tile, target.kernels):
                 subjects[key] = replace(subject, pool=[subject.default_choice, record.tile])
     emulate = None if target.is_host else target.emulated_cpu
-    cpu = target.cpu if held.unit == "model cycles" else ""
+    cpu = target.scheduled_for if held.unit == "model cycles" else ""
     with (
         tempfile.TemporaryDirectory() as folder,
         session.local_board(emulate=emulate) as place,

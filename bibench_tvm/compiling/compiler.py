@@ -273,7 +273,7 @@ def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
     """The records of a folder, else those that ship for this target. Raises ValueError."""
     from schedules.records import records
 
-    processor = records.Processor(target.kernels.name, target.cpu)
+    processor = target.processor
     if tuned is None:
         return records.shipped(processor, target.kernels)
     return records.tuned(Path(tuned), processor, target.kernels)

@@ -15,6 +15,7 @@ from typing import Any
 from bibench_tvm.artifact.host import describe_host
 from bibench_tvm.cli.errors import unknown
 from rpc.machine_name import machine_name, model_name, this_machine
+from schedules.records.records import Processor
 from schedules.targets.choose import TELLING, kernel_target
 from schedules.targets.kernel_target import KernelTarget
 
@@ -89,11 +90,14 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class CompileTarget:
-    """A name made concrete: TVM's target, our kernels, and what the manifest says of both."""
+    """A name made concrete: TVM's target, our kernels, and what the manifest says of both.
+
+    scheduled_for: LLVM's name for the cores in whose order code is, the little ones where there are some."""
 
     name: str
     triple: str
     cpu: str
+    scheduled_for: str
     features: tuple[str, ...]
     tvm: Any
     kernels: KernelTarget
@@ -103,6 +107,11 @@ class CompileTarget:
     def machine(self) -> str:
         """As a board says it."""
         return machine_name(self.triple)
+
+    @property
+    def processor(self) -> Processor:
+        """For which records of tuning are: the same schedule makes other code for other cores."""
+        return Processor(self.kernels.name, self.scheduled_for)
 
     @property
     def is_host(self) -> bool:
@@ -163,6 +172,7 @@ def resolve_target(name: str) -> CompileTarget:
         name=key,
         triple=triple,
         cpu=cpu or str(description.get("mcpu", "generic")),
+        scheduled_for=str(description.get("mcpu", "generic")),
         features=tuple(sorted(features & TELLING)),
         tvm=target,
         kernels=kernels or kernel_target(machine_name(triple), features),

@@ -20,7 +20,7 @@ from bibench_tvm.tuning.trials import Trials, open_trials
 from relay_passes import Lowered, lower
 from rpc.session import BoardInfo
 from schedules.records import records
-from schedules.records.records import Processor, Record, Records
+from schedules.records.records import Record, Records
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def tune_network(
     """
     listed = boards.listed()
     unit = _unit(listed, target, model_cycles)
-    processor = Processor(target.kernels.name, target.cpu)
+    processor = target.processor
     with open_trials(out, processor, target.kernels, unit, seed) as kept:
         with phase("importing"):
             imported = network.load()
@@ -62,7 +62,7 @@ def tune_network(
         subjects = subjects_of(lowered.tunable, target)
         if not subjects:
             raise UsageError("The network has no kernel whose schedule could be chosen.")
-        cpu = target.cpu if unit == "model cycles" else ""
+        cpu = target.scheduled_for if unit == "model cycles" else ""
         with builder(target.tvm, cpu) as compiler:
             search = Search(
                 subjects,
@@ -144,7 +144,7 @@ def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str,
         threads=f"{' or '.join(map(str, threads))} thread{'s' * (threads != [1])}"
         if threads
         else "the board's threads",
-        cpu=inner_loop.modelled_cpu(target.cpu),
+        cpu=inner_loop.modelled_cpu(target.scheduled_for),
     )
     networks = kept.add_network(name)
     counted = kept.count()
@@ -152,7 +152,7 @@ def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str,
         f"{how} {counted} trials over {', '.join(networks)}, chosen by MetaSchedule's XGBoost cost model, "
         f"seed {', '.join(map(str, kept.seeds()))}."
     )
-    content = Records(Processor(target.kernels.name, target.cpu), unit, obtained, kept.best())
+    content = Records(target.processor, unit, obtained, kept.best())
     path = out / records.FILE
     try:
         with whole_file(path) as file:

@@ -25,7 +25,7 @@ from relay_passes import lower
 from rpc import machine
 from rpc.session import list_boards, parse_address
 from schedules.records.digest import digest
-from schedules.records.records import Processor, Record, Records
+from schedules.records.records import Record, Records
 from trainers.pretrained import pretrained
 
 
@@ -322,7 +322,7 @@ def tuned(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifac
     other = subject.task.candidates(target.kernels)[1]
     best = {subject.task.key: Record(other, 1.0, 2.0, digest(subject.task, other, target.kernels))}
     folder = tmp_path_factory.mktemp("tuned")
-    made = Records(Processor(target.kernels.name, target.cpu), "seconds", "Made up.", best)
+    made = Records(target.processor, "seconds", "Made up.", best)
     (folder / "records.json").write_text(made.to_json())
     return compile_model(small_file, target="host", tuned=folder, out=folder / "artifact")
 

@@ -22,7 +22,6 @@ from bibench_tvm.tuning.trials import Measured, open_trials
 from rpc import machine, missing
 from rpc.emulation import qemu
 from rpc.session import BoardInfo, local_board, session
-from schedules.records.records import Processor
 
 HIDING = """
 import os, sys
@@ -165,7 +164,7 @@ def test_records_say_the_threads_of_the_board(tmp_path: Path, monkeypatch: pytes
         conditions = OnBoard(there).conditions()
     assert json.loads(conditions)["threads"] == 2
     target, board_info = resolve_target("host"), BoardInfo("k", ("h", 1), cpu="cortex-a72")
-    processor = Processor(target.kernels.name, target.cpu)
+    processor = target.processor
     with open_trials(tmp_path, processor, target.kernels, "seconds", 0) as kept:
         task: Any = type("Task", (), {"key": "a task"})
         kept.keep(task, "a tile", Measured(1.0, conditions=conditions))

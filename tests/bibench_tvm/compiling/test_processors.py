@@ -39,3 +39,16 @@ def test_a_target_is_for_the_machine_that_its_boards_say(target: str, machine: s
     board = BoardInfo("key", ("localhost", 1), machine=machine, cpu=found.cpu)
     assert (found.machine, found.kernels.name) == (machine, kernels)
     assert _unit([board], found, model_cycles=False) == "seconds"
+
+
+def test_records_are_for_the_cores_in_whose_order_code_is() -> None:
+    """Of a chip with little cores these: the same schedule for its big ones is other code."""
+    cpus = {
+        name: resolve_target(name).processor.cpu for name in ("rpi5", "rk3588", "kirin970", "dimensity9000")
+    }
+    assert cpus == {
+        "rpi5": "cortex-a76",
+        "rk3588": "cortex-a55",
+        "kirin970": "cortex-a53",
+        "dimensity9000": "cortex-x2",
+    }

@@ -28,7 +28,7 @@ from rpc.session import local_board
 from schedules.records import records
 from schedules.records.choices import CHOICES
 from schedules.records.digest import digest
-from schedules.records.records import Processor, Record, Records
+from schedules.records.records import Record, Records
 from tests.bibench_tvm.tuning.every_kind import every_kind
 
 FLOAT_KINDS = {"float_depthwise_convolution", "winograd_of_input", "winograd_inside"}
@@ -94,7 +94,7 @@ def test_compile_takes_a_record_of_every_kind_and_stays_exact(
         if pool := tunable.task.candidates(target.kernels)[1:]:
             chosen = pick.choice(pool)
             best[tunable.task.key] = Record(chosen, 1, 2, digest(tunable.task, chosen, target.kernels))
-    made = Records(Processor(target.kernels.name, target.cpu), "seconds", "By hand.", best)
+    made = Records(target.processor, "seconds", "By hand.", best)
     (tmp_path / records.FILE).write_text(made.to_json())
     assert records.read(tmp_path / records.FILE) == made
     artifact = compile_model(
@@ -143,7 +143,7 @@ def test_a_candidate_that_computes_something_else_is_no_record(network_file: Pat
 
     for subject in subjects.values():
         subject.tunable, subject.pool = broken(subject.tunable), subject.pool[:2]
-    processor = Processor(target.kernels.name, target.cpu)
+    processor = target.processor
     with (
         board_of_this_machine() as boards,
         open_trials(tmp_path, processor, target.kernels, "seconds", 0) as kept,
