@@ -46,6 +46,7 @@ def activation_bytes(mod: tvm.IRModule) -> int:
 # What a block of TVM's own kernels allocates is counted where its loop needs it, and as much as that needs.
 _place_buffers = tvm.transform.Sequential(
     [
+        tvm.s_tir.transform.LowerInitBlock(),
         tvm.s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
         tvm.s_tir.transform.ConvertBlocksToOpaque(),
         tvm.s_tir.transform.CompactBufferAllocation(),

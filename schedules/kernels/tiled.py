@@ -165,6 +165,8 @@ def tiled_convolution(
                     first = activations[image.starts(place, 0)[0]]
                     function = _sums_of_tile(image, arithmetic, activations, place)
                     called.call(function, first, weights.buffer[place.weights], sums[0])
+                    # TVM keeps as much of a buffer as it sees touched, and the function writes all of this.
+                    T.evaluate(T.address_of(sums[place.pixels * width - 1]))
                 else:
                     runs = Runs(
                         activations=activations,

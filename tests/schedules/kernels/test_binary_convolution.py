@@ -16,6 +16,7 @@ from schedules.parts.bits import Packing, pack
 from schedules.parts.borders import Ending, border_tables, halves, limit_table, limits_inside
 from schedules.parts.epilogue import SUM, Epilogue, Output, plain
 from schedules.parts.weights import lay_out, pack_weights
+from schedules.targets.aarch64_neon import AARCH64_NEON
 from schedules.targets.choose import ALL
 from schedules.targets.kernel_target import KernelTarget, Tile
 from tests.schedules.kernels.convolutions import (
@@ -152,6 +153,14 @@ def test_binary_along_the_channels(host, kernels, conv, vectors, tile, seed):
     lanes = tile.quantum * (1 + seed % 5)
     kernels = replace(kernels, binary_tile=lambda _: replace(tile, lanes=lanes))
     check_sums(host.of(kernels), kernels, conv, (0, 0, 0, 0), False, seed)
+
+
+def test_a_block_that_its_channels_do_not_fill(host):
+    """Its function writes sums of the whole block, also of channels that nobody reads."""
+    conv = Convolution(2, 7, 8, 1536, 60, (1, 7), padding=(1, 2, 2, 1), groups=3)
+    tile = Tile(pixels=2, lanes=8, quantum=8, depth=8)
+    kernels = replace(AARCH64_NEON, binary_tile=lambda _: tile)
+    check_sums(host.of(kernels), kernels, conv, (0, 0, 0, 0), False, seed=0)
 
 
 @pytest.mark.parametrize(("word", "depth"), [(16, 8), (8, 2)], ids=["half a vector", "bytes"])
