@@ -147,7 +147,7 @@ def test_records_are_for_what_it_is_lowered_to(
     processor(X86, "znver5", {"avx2", *AVX512}, set())
     assert chooser(resolve_target("host"), None).source == "x86_avx512-znver5.json"
     monkeypatch.setenv("BIBENCH_HOST", "x86_avx2")
-    assert chooser(resolve_target("host"), None).source == ""
+    assert chooser(resolve_target("host"), None).source == "x86_avx2-x86-64-v3.json"
     listed: list[dict[str, Any]] = invoke("targets", "--json").json["targets"]
     assert (listed[0]["name"], listed[0]["cpu"], listed[0]["features"]) == ("host", "x86-64-v3", ["avx2"])
     assert listed[0]["description"] == "this machine, taken for x86_avx2 by BIBENCH_HOST"
