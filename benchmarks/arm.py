@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bibench_tvm.tuning.inner_loop import Executed
 
 COUNTED_ON = "rpi4b"
-# LLVM's model of a core -> the target whose code it is given; there is no board of ours with an A55.
+# LLVM's model of a core -> the target whose code it is given; of an RK3588 that is for its little cores.
 MODELS = {"cortex-a53": "rpi3b+", "cortex-a55": "rk3588", "cortex-a72": "rpi4b", "neoverse-n1": "rpi5"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -24,7 +24,7 @@ import typer
 from benchmarks.shapes import LAYERS, binary_layer, chosen, example
 from bibench_tvm.cli.console import Debug, reporting, stderr
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.compiling.processors import resolve_target
+from bibench_tvm.compiling.processors import CompileTarget, resolve_target
 from schedules.records.digest import digest
 from schedules.records.records import FILE, SHIPPED, read
 
@@ -71,9 +71,8 @@ def tune_shipped(
                 command = [sys.executable, "-m", "bibench_tvm.tune", *map(str, line[1:])]
                 if subprocess.run(command).returncode:
                     raise BibenchError(f"Tuning {network} for {processor} failed; the same command goes on.")
-            target = resolve_target(name)
             read(folder / FILE)  # whole, and one that the compiler will take
-            shutil.copyfile(folder / FILE, SHIPPED / f"{target.kernels.name}-{target.scheduled_for}.json")
+            shutil.copyfile(folder / FILE, _shipped(resolve_target(name)))
 
 
 def _measure_again(name: str, networks: list[str], out: Path) -> None:
@@ -87,7 +86,7 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
     from rpc import session
 
     target = resolve_target(name)
-    path = SHIPPED / f"{target.kernels.name}-{target.scheduled_for}.json"
+    path = _shipped(target)
     held = read(path)
     subjects: dict[str, Subject] = {}
     for network in networks:
@@ -118,6 +117,10 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
     how = f"{held.obtained} {len(stale)} were measured again when their kernels had changed."
     path.write_text(replace(held, best=best, obtained=how).to_json())
     stderr.print(f"{path.name}: of {len(stale)} whose kernels have changed, {len(better)} are still better.")
+
+
+def _shipped(target: CompileTarget) -> Path:
+    return SHIPPED / f"{target.processor.kernels}-{target.processor.cpu}.json"
 
 
 def _exported(layer: str, folder: Path) -> list[Path]:

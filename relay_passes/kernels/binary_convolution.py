@@ -50,9 +50,10 @@ def lower_binary_convolution(site: Site) -> Kernel:
     after, inside = bordered, None
     if thresholds is not None:
         inside = None if half is None else limits_inside(thresholds, conv)
-        after = tables(limit_table(base, thresholds, conv))
         if half is not None and inside is not None:
             after = [*tables(half), relax.const(inside)]
+        else:
+            after = tables(limit_table(base, thresholds, conv))
     if is_depthwise:
         name, weights = "binary_depthwise_convolution", relax.const(depthwise.in_tap_order(packed))
 

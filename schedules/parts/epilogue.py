@@ -19,6 +19,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.sym import Analyzer
 
 from schedules.parts.bits import Packing, pack
+from schedules.parts.emit import vector
 from schedules.parts.rationals import ERF, TANH, exponential, rational
 from schedules.parts.truths import opposite
 
@@ -274,11 +275,7 @@ def _again(buffer: tirx.Buffer, outer: Sequence[Any], channel: Any, lanes: int) 
     extent = int(buffer.shape[-1])
     begins = Analyzer().modular_set(tirx.const(channel) if isinstance(channel, int) else channel)
     size = math.gcd(extent, lanes, begins.coeff, begins.base)
-    starts = [(channel + i) % extent for i in range(0, lanes, size)]
-    if size == 1:
-        parts = [buffer[(*outer, start)] for start in starts]
-    else:
-        parts = [buffer[(*outer, T.ramp(start, 1, size))] for start in starts]
+    parts = [vector(buffer, [*outer, (channel + i) % extent], size) for i in range(0, lanes, size)]
     return parts[0] if len(parts) == 1 else tirx.Shuffle(parts, list(range(lanes)))
 
 
