@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,8 +24,9 @@ def promised(figure: Mapping[str, Any]) -> tuple[str, str, Text]:
 
 def tell(found: dict[str, Any], tables: Iterable[Table], as_json: bool) -> None:
     """Print what a benchmark found to standard output: its tables, or one object with these beside it."""
-    console = results(as_json)
-    console.width = max(console.width, 120)  # a file has no width, and rich takes 80 for it
+    shared = results(as_json)
+    width = max(shared.width, 120)  # a file has no width, and rich takes 80 for it
+    console = Console(file=shared.file, width=width, highlight=False, markup=False)
     for table in tables:
         console.print(table)
     if as_json:

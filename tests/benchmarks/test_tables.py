@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks import arm, goals, peers
 from benchmarks.contestants import ALONE
 from benchmarks.goals import Goal
 from benchmarks.tables import promised, tell
 from benchmarks.timing import Timing
+from bibench_tvm.cli import console
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,16 @@ def test_the_tables_of_peers(capsys: pytest.CaptureFixture[str]) -> None:
         ["resnet18", "ours", "failed", "", "It is wrong."],
     ):
         assert row in printed
+
+
+def test_what_others_print_keeps_its_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = Console(width=80)
+    monkeypatch.setattr(console, "stdout", shared)
+    tell({}, [Table("x" * 110)], as_json=False)
+    assert "x" * 110 in capsys.readouterr().out
+    assert shared.width == 80
 
 
 def test_the_tables_of_arm(capsys: pytest.CaptureFixture[str]) -> None:
