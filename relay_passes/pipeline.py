@@ -22,6 +22,7 @@ from relay_passes.lower_kernels import lower_kernels
 from relay_passes.mark_layers import mark_layers
 from relay_passes.mark_norms import mark_norms
 from relay_passes.mark_pools import mark_pools
+from relay_passes.merge_reshapes import merge_reshapes
 from relay_passes.merge_scales import merge_scales
 from relay_passes.move_words import move_words
 from relay_passes.plan_memory import plan_memory
@@ -142,7 +143,12 @@ def finish(
     schedule = partial(schedule_rest, target=kernels)
     with target:
         return _through(
-            module, watch, ("fuse_rest", fuse), ("schedule_rest", schedule), ("plan_memory", plan_memory)
+            module,
+            watch,
+            ("merge_reshapes", merge_reshapes),
+            ("fuse_rest", fuse),
+            ("schedule_rest", schedule),
+            ("plan_memory", plan_memory),
         )
 
 

@@ -48,7 +48,8 @@ def sparing(target: tvm.target.Target) -> tvm.target.Target:
     return tvm.target.Target({**description, "cl-opt": [f"-unroll-threshold-aggressive:uint={UNROLLED}"]})
 
 
-# TVM's own, but for `reshape`: it would make kernels, which copy, of what are views of one tensor.
+# TVM's own, but for `reshape`: it would make kernels, which copy, of what are views of one tensor. And memory
+# goes all at once when a run ends: it was planned, and to give it back tensor by tensor frees none of it.
 _VIRTUAL_MACHINE = tvm.transform.Sequential(
     [
         relax.backend.DispatchSampling(),
@@ -59,7 +60,8 @@ _VIRTUAL_MACHINE = tvm.transform.Sequential(
         relax.transform.CallTIRRewrite(),
         relax.transform.StaticPlanBlockMemory(),
         relax.transform.LowerAllocTensor(),
-        relax.transform.KillAfterLastUse(),
+        relax.transform.CanonicalizeBindings(),
+        relax.transform.DeadCodeElimination(),
         relax.transform.LowerRuntimeBuiltin(),
         relax.transform.ComputePrimValue(),
         relax.transform.VMShapeLower(),

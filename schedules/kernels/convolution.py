@@ -119,7 +119,7 @@ def binary_convolution(
         read=prepare_activations if look_up else partial(flat, dtype=dtype),
         add_up=add_up,
         settle=lambda: Borders(conv, ending, border_in_bytes).settle,
-        apart=target.sums_apart and tile.depth > 1,
+        apart=target.sums_apart and not look_up,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 

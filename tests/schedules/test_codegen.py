@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from tvm import tirx
+from tvm import relax, te, tirx, topi
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -75,3 +75,32 @@ def test_small_scratch_is_on_the_stack(
     x = np.random.default_rng(0).standard_normal((ROWS, WIDTH)).astype(np.float32)
     (y,) = host.call(kernel, [x], [(x.shape, "float32")])
     np.testing.assert_allclose(y, x * sum(range(1, len(sizes) + 1)), rtol=1e-5)
+
+
+def test_a_run_does_what_its_kernels_need() -> None:
+    """A kernel of two outputs makes no tuple of them, and no tensor is given back before the run ends."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((4,), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            doubled, negated = (builder.emit_te(_doubled_and_negated, x)[i] for i in range(2))
+            added = builder.emit_te(topi.add, builder.emit(doubled), builder.emit(negated))
+            result = builder.emit_output(added)
+        builder.emit_func_output(result)
+    executable = generate_code(builder.get(), tvm.target.Target("llvm"))
+    called = re.findall(r"^  call +(\S+)", executable.as_text(), re.M)
+    assert sorted(set(called)) == [
+        "_doubled_and_negated",
+        "add",
+        *(
+            f"vm.builtin.{name}"
+            for name in ("alloc_storage", "alloc_tensor", "check_tensor_info", "match_shape")
+        ),
+    ]
+    values = np.arange(4, dtype="float32")
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    np.testing.assert_array_equal(machine["main"](tvm.runtime.tensor(values)).numpy(), values)
+
+
+def _doubled_and_negated(x: te.Tensor) -> list[te.Tensor]:
+    return te.compute(x.shape, lambda i: (x(i) * 2.0, -x(i)), name="both")
