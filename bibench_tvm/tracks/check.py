@@ -138,14 +138,12 @@ def _otherwise_on_boards(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _missing(results: Sequence[Result]) -> list[str]:
-    """What one side of a comparison lacks; a kind of networks that a profile has none of is not compared."""
-    found = []
-    for profile, own in by_profile(results).items():
-        for row in overall(own):
-            empty = {name for name, part in row.parts.items() if not (part.count or part.missing)}
-            missing = [name for name in row.overall.missing if name not in empty]
-            found += [f"{profile}, {row.track}, {row.algorithm}: {name}" for name in missing]
-    return found
+    return [
+        f"{profile}, {row.track}, {row.algorithm}: {name}"
+        for profile, own in by_profile(results).items()
+        for row in overall(own)
+        for name in row.missing
+    ]
 
 
 def _mixed(results: Sequence[Result]) -> list[str]:

@@ -26,6 +26,16 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     overall: Metric
     parts: dict[str, Metric]
 
+    @property
+    def empty(self) -> list[str]:
+        """The parts of which nobody has a result: kinds of networks that a profile has none of."""
+        return [name for name, part in self.parts.items() if not (part.count or part.missing)]
+
+    @property
+    def missing(self) -> list[str]:
+        """What one side of a comparison lacks; a part that is empty is not compared."""
+        return [name for name in self.overall.missing if name not in self.empty]
+
 
 def kind_of(arch: str) -> str:
     """CNNs, Transformers or MLPs; `arch` may have its size, "bert_tiny4@small"."""

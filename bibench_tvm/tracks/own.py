@@ -199,10 +199,12 @@ def show_own(folder: Path, console: Console) -> dict[str, Any]:
         )
         console.print(_table(shown[profile]))
         for row in shown[profile]:
-            if row.overall.missing:
-                count = len(row.overall.missing)
-                first = ", ".join(row.overall.missing[:3]) + (" …" if count > 3 else "")
+            if row.missing:
+                count = len(row.missing)
+                first = ", ".join(row.missing[:3]) + (" …" if count > 3 else "")
                 console.print(f"{row.track}, {row.algorithm}: {count} missing: {first}", soft_wrap=True)
+        for track, empty in {row.track: row.empty for row in shown[profile] if row.empty}.items():
+            console.print(f"{track}: the profile has no {' and no '.join(empty)}.", soft_wrap=True)
     deployed = deployments(everything)
     if deployed:
         console.print(_deployment_table(deployed))

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from bibench_tvm.tracks.check import check, faults
-from bibench_tvm.tracks.results import Figure, Key, Layer, Result, write
+from bibench_tvm.tracks.overall import overall
+from bibench_tvm.tracks.results import Figure, Key, Layer, Result, read_all, write
 
 
 def result(track: Any = "learning_task", algorithm: str = "bnn", **fields: Any) -> Result:
@@ -102,7 +103,9 @@ def test_what_a_profile_has_none_of_is_not_missing(tmp_path: Path) -> None:
         one = result(algorithm=algorithm)
         key = msgspec.structs.replace(one.key, track="architecture")
         write(tmp_path, msgspec.structs.replace(one, key=key))
-    assert check(tmp_path).missing == []  # neither transformers nor MLPs
+    [row] = overall(read_all(tmp_path))
+    assert (row.empty, row.missing) == (["Transformers", "MLPs"], [])
+    assert check(tmp_path).missing == []
     next((tmp_path / "results").rglob("fp32*.json")).unlink()
     assert check(tmp_path).missing
 
