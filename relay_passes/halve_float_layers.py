@@ -19,8 +19,16 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.layers import Layer
-from relay_passes.ir.operators import Contraction, attributes_of, call
-from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite
+from relay_passes.ir.operators import Contraction, PackedContraction, attributes_of, call
+from relay_passes.ir.rewrite import (
+    bindings,
+    constant_value,
+    definitions,
+    dtype_of,
+    is_call,
+    is_constant,
+    rewrite,
+)
 from relay_passes.ir.weights import TwoLevels
 from relay_passes.kernels.stored_weights import in_bits, may_read_planes
 from schedules.geometry import Convolution
@@ -28,6 +36,7 @@ from schedules.kernels import depthwise, winograd, winograd_inside
 from schedules.targets.kernel_target import KernelTarget
 
 LAYERS = ("bibench.convolution", "bibench.matmul")
+BITS = ("bibench.binary_convolution", "bibench.binary_product")
 
 
 def halve_float_layers(
@@ -66,6 +75,30 @@ def halve_float_layers(
         )
 
     return module, tuple(map(corrected, layers))
+
+
+def reached_by_half(mod: tvm.IRModule) -> frozenset[str | int]:
+    """The names of the binary layers whose operands layers in float16 decide on, and the positions of the
+    outputs that these reach. Behind a binary layer are integers, which are exact."""
+    reached: set[relax.Var] = set()
+    found: set[str | int] = set()
+
+    def is_reached(expr: relax.Expr) -> bool:
+        seen: list[bool] = []
+        relax.analysis.post_order_visit(expr, lambda e: seen.append(isinstance(e, relax.Var) and e in reached))
+        return any(seen)
+
+    for binding in bindings(mod):
+        value = binding.value
+        if is_call(value, *BITS):
+            if is_reached(value):
+                found.add(attributes_of(value, PackedContraction).name)
+        elif is_reached(value) or (is_call(value, *LAYERS) and attributes_of(value, Contraction).half):
+            reached.add(binding.var)
+    result = mod["main"].body.body
+    result = definitions(mod).get(result, result)
+    outputs = result.fields if isinstance(result, relax.Tuple) else [result]
+    return frozenset(found | {i for i, output in enumerate(outputs) if is_reached(output)})
 
 
 def why_not(weights: np.ndarray, conv: Convolution, target: KernelTarget) -> str:

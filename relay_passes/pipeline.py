@@ -15,7 +15,7 @@ from relay_passes.find_binary import find_binary
 from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
-from relay_passes.halve_float_layers import halve_float_layers
+from relay_passes.halve_float_layers import halve_float_layers, reached_by_half
 from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
 from relay_passes.lower_kernels import lower_kernels
@@ -47,6 +47,7 @@ class Lowered:
     emitted: tuple[tuple[str, str], ...]  # see `lower_kernels.Kernels`
     tunable: tuple[Tunable, ...]
     observed: tuple[str, ...] = ()  # see `lower`
+    behind_half: frozenset[str | int] = frozenset()  # see `reached_by_half`
 
 
 def lower(
@@ -86,6 +87,7 @@ def lower(
     module, layers = find_binary(module, target)
     watch("find_binary", module)
     observed: tuple[str, ...] = ()
+    behind_half: frozenset[str | int] = frozenset()
     if observe:
         module, observed = return_float_inputs(module)
         watch("return_float_inputs", module)
@@ -94,6 +96,7 @@ def lower(
         watch("quantize_float_layers", module)
     if half:
         module, layers = halve_float_layers(module, target, layers)
+        behind_half = reached_by_half(module)
         watch("halve_float_layers", module)
     module = _through(
         module,
@@ -116,6 +119,7 @@ def lower(
         emitted=kernels.emitted,
         tunable=kernels.tunable,
         observed=observed,
+        behind_half=behind_half,
     )
 
 

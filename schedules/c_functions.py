@@ -64,10 +64,11 @@ def generate_functions(
     lower, finish, _ = tirx.get_tir_pipeline("s_tir")
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         bound = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(kernels))
-        lowered = {name.name_hint: f for name, f in lower(share_called(bound)).functions.items()}
-        split = {name.name_hint: _Steps(lowered.pop(name.name_hint)) for name in kernels}
+        lowered = dict(lower(share_called(bound)).functions.items())
+        split = {name.name_hint: _Steps(lowered.pop(name)) for name in kernels}
         steps = {symbol: step for kernel in split.values() for symbol, step in kernel.functions.items()}
-        on_stack = keep_scratch_on_stack(tvm.IRModule(lowered)).functions  # what the kernels call
+        # What the kernels call, by the very variables by which they call it.
+        on_stack = keep_scratch_on_stack(tvm.IRModule(lowered)).functions
         module = tvm.IRModule({**steps, **on_stack})
         made = tvm_ffi.get_global_func("target.build.llvm")(finish()(module), sparing(target))
     return Functions(

@@ -45,7 +45,7 @@ from bibench_tvm.compiling.operands import (
 from bibench_tvm.compiling.rounding import IN_HALF, Rounding, largest_difference, magnitude, same_structure
 from bibench_tvm.compiling.sampling import sample_inputs
 from bibench_tvm.importer import Imported, Injection, ReferenceRun
-from relay_passes import Layer
+from relay_passes import Lowered
 from relay_passes.ir.notes import SIGN_NOTE
 from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
@@ -90,17 +90,17 @@ class LayerCheck:
 class Comparison:
     """What has been compared so far."""
 
-    def __init__(self, imported: Imported, calls: Sequence[KernelCall], layers: Sequence[Layer]):
-        self.imported, self.calls = imported, calls
+    def __init__(self, imported: Imported, lowered: Lowered):
+        self.imported, self.calls = imported, lowered.kernel_calls
         self.reference = imported.reference
-        self.half = any(layer.dtype == "float16" for layer in layers)
-        self.rounding = Rounding(imported.reference, IN_HALF if self.half else 1.0)
-        self.checks = {call.layer.name: LayerCheck(call.layer.name) for call in calls}
-        for layer in layers:
+        self.in_half = lowered.behind_half
+        self.rounding = Rounding(imported.reference, self.in_half)
+        self.checks = {call.layer.name: LayerCheck(call.layer.name) for call in self.calls}
+        for layer in lowered.layers:
             if layer.binarized and layer.name not in self.checks:
                 self.checks[layer.name] = LayerCheck(layer.name, reason="No kernel of it was found")
-        self.zero_is_one = {layer.name for layer in layers if SIGN_NOTE in layer.notes}
-        self.int8 = any(call.layer.packing.quantizer for call in calls)
+        self.zero_is_one = {layer.name for layer in lowered.layers if SIGN_NOTE in layer.notes}
+        self.int8 = any(call.layer.packing.quantizer for call in self.calls)
         self.samples = self.tops = self.agreeing = self.off = 0
         self.right_before = self.right_after = 0
         self.max_abs_error = self.largest_off = 0.0
@@ -441,9 +441,11 @@ class Comparison:
             sentences.append("The first output is not a score for each class, so no agreement was counted.")
         if self.int8:
             sentences.append("Agreement with the network in float is reported, and was not demanded.")
-        if self.half:
+        if self.in_half:
+            reached = [f"output {of}" if isinstance(of, int) else of for of in self.in_half]
             sentences.append(
-                f"Float layers are in float16: {IN_HALF:,.0f} times what float32 rounds passed as rounding."
+                f"Layers in float16 reach {', '.join(sorted(reached))}: there {IN_HALF:,.0f} times what "
+                "float32 rounds passed as rounding."
             )
         if self.rounding.unmeasured:
             sentences.append(

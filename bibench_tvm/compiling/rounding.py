@@ -34,12 +34,13 @@ Injections = Mapping[str, Injection]
 class Rounding:
     """Of one source; measured only where something has to be explained.
 
-    coarseness: of the arithmetic of float layers beside float32; 1, or `IN_HALF`.
+    in_half: the layers on whose operands float16 decided, by name, and the positions of outputs that it
+    reached, which round `IN_HALF` times as coarsely.
     unmeasured: whether the source could not run in float64, so that a fixed number had to do.
     """
 
-    def __init__(self, reference: Reference, coarseness: float = 1.0):
-        self.reference, self.coarseness = reference, coarseness
+    def __init__(self, reference: Reference, in_half: frozenset[str | int] = frozenset()):
+        self.reference, self._in_half = reference, in_half
         self.unmeasured = False
         self._relative: dict[str, float] = {}
         self._numbers: Counter[str] = Counter()
@@ -54,12 +55,13 @@ class Rounding:
             return difference == 0 or self._decided_otherwise(output, ours, theirs, values, given)
         scale = magnitude(theirs)
         name = f"output {output}"
-        if difference <= self.coarseness * max(FLOOR, OUTPUT_MULTIPLE * self._relative.get(name, 0.0)) * max(
+        coarseness = self._coarseness(output)
+        if difference <= coarseness * max(FLOOR, OUTPUT_MULTIPLE * self._relative.get(name, 0.0)) * max(
             scale, 1e-3
         ):
             return True
         own = self._measure(output, values, given)
-        return difference <= self.coarseness * OUTPUT_MULTIPLE * max(own, self._relative[name] * scale)
+        return difference <= coarseness * OUTPUT_MULTIPLE * max(own, self._relative[name] * scale)
 
     def excused(
         self,
@@ -76,7 +78,8 @@ class Rounding:
 
         ours: as the artifact has the operand; code: which of its values a number is, 0 between two.
         """
-        moves = self._moves(self.reference.decisions(layer, position), values, given)
+        decisions = self.reference.decisions(layer, position)
+        moves = self._moves(decisions, values, given, self._coarseness(layer))
         if not moves:
             return np.zeros_like(flipped)
         above, below = (
@@ -96,7 +99,8 @@ class Rounding:
     ) -> bool:
         """Whether each integer of an output may be due to rounding of the floats that decided on it, a class
         of which two are equally likely, say: each has to come out where these are moved at random."""
-        moves = self._moves(self.reference.output_decisions(output), values, given)
+        decisions = self.reference.output_decisions(output)
+        moves = self._moves(decisions, values, given, self._coarseness(output))
         reached = ours == theirs
         for _ in range(_DRAWS if moves else 0):
             moved = {
@@ -108,8 +112,11 @@ class Rounding:
                 break
         return bool(reached.all())
 
+    def _coarseness(self, of: str | int) -> float:
+        return IN_HALF if of in self._in_half else 1.0
+
     def _moves(
-        self, decisions: Sequence[Decision], values: list[np.ndarray], given: Injections
+        self, decisions: Sequence[Decision], values: list[np.ndarray], given: Injections, coarseness: float
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Name of a tensor that decides -> (itself, how far rounding may move it); not exactly on the
         threshold, where it does not move."""
@@ -125,7 +132,7 @@ class Rounding:
             floor = FLOOR * magnitude(x) if reach else 0.0  # what does not round at all has no excuse
             moves[decision.tensor] = (
                 x,
-                np.where(distance != 0, self.coarseness * max(MULTIPLE * reach, floor), 0).astype(x.dtype),
+                np.where(distance != 0, coarseness * max(MULTIPLE * reach, floor), 0).astype(x.dtype),
             )
         return moves
 

@@ -128,7 +128,7 @@ def verify(
     off is a verification that failed.
     """
     name, run = backend
-    comparison = Comparison(imported, lowered.kernel_calls, lowered.layers)
+    comparison = Comparison(imported, lowered)
     reason = ""
     results, probed = run(library, samples), run(probe, samples)
     try:
