@@ -85,7 +85,9 @@ def reached_by_half(mod: tvm.IRModule) -> frozenset[str | int]:
 
     def is_reached(expr: relax.Expr) -> bool:
         seen: list[bool] = []
-        relax.analysis.post_order_visit(expr, lambda e: seen.append(isinstance(e, relax.Var) and e in reached))
+        relax.analysis.post_order_visit(
+            expr, lambda e: seen.append(isinstance(e, relax.Var) and e in reached)
+        )
         return any(seen)
 
     for binding in bindings(mod):
@@ -95,8 +97,9 @@ def reached_by_half(mod: tvm.IRModule) -> frozenset[str | int]:
                 found.add(attributes_of(value, PackedContraction).name)
         elif is_reached(value) or (is_call(value, *LAYERS) and attributes_of(value, Contraction).half):
             reached.add(binding.var)
-    result = mod["main"].body.body
-    result = definitions(mod).get(result, result)
+    defined, result = definitions(mod), mod["main"].body.body
+    while isinstance(defined.get(result), (relax.Var, relax.Tuple)):
+        result = defined[result]
     outputs = result.fields if isinstance(result, relax.Tuple) else [result]
     return frozenset(found | {i for i, output in enumerate(outputs) if is_reached(output)})
 

@@ -41,11 +41,23 @@ def before_the_sign(reference: Reference) -> np.ndarray:
     return reference([X], {}, wanted=[decision.tensor]).tensors[decision.tensor]
 
 
-def excused(reference: Reference, where: np.ndarray, x: np.ndarray = X) -> np.ndarray:
+def excused(
+    reference: Reference, where: np.ndarray, x: np.ndarray = X, in_half: frozenset[str | int] = frozenset()
+) -> np.ndarray:
     layer = binary_layer(reference)
     [signs] = reference([x], {}).layer_inputs[layer]
     ours = np.where(where, -signs, signs)
-    return Rounding(reference).excused(layer, 0, where, ours, [x], {layer: Injection((ours,))})
+    return Rounding(reference, in_half).excused(layer, 0, where, ours, [x], {layer: Injection((ours,))})
+
+
+def test_float16_excuses_more_where_it_decided_and_nowhere_else(reference_of: Callable) -> None:
+    reference = reference_of(network())
+    near = np.abs(before_the_sign(reference))
+    where = near == near[near > 1e-4].min()
+    assert near[where] < 1e-2
+    assert not excused(reference, where).any()
+    assert not excused(reference, where, in_half=frozenset({"another", 0})).any()
+    assert (excused(reference, where, in_half=frozenset({binary_layer(reference)})) == where).all()
 
 
 def test_at_a_threshold(reference_of: Callable) -> None:

@@ -80,7 +80,21 @@ def test_buffers_between_pages_that_may_not_be_touched(model: Artifact) -> None:
 
 
 def test_on_64_bit_arm(board: None, tmp_path: Path) -> None:
-    artifact = compiled("recu", tmp_path, target="arm_cpu")
+    assert_the_same_on_64_bit_arm(compiled("recu", tmp_path, target="arm_cpu"))
+
+
+def test_kernels_that_share_their_sums(board: None, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    widths = 3, 64, 64, 256, 256, 256  # sums across channels, and along them
+    layers = [torch.nn.Conv2d(taken, given, 3, padding=1) for taken, given in itertools.pairwise(widths)]
+    model = trainers.binarize(torch.nn.Sequential(*layers), "bnn", keep=["0"]).eval()
+    options = {"target": "arm_cpu", "out": tmp_path, "standalone": True}
+    artifact = compile_model(model, torch.zeros(1, 3, 5, 5), **options)
+    assert_the_same_on_64_bit_arm(artifact)
+
+
+def assert_the_same_on_64_bit_arm(artifact: Artifact) -> None:
+    """As a library for C and as an artifact."""
     emulator, sysroot, _ = emulated.prepared("run_model.c")
     compiler = qemu.compiler("aarch64-linux-gnu-gcc", ["aarch64-linux-gnu.2.28"])
     environment = {"LD_LIBRARY_PATH": str(sysroot / "lib")}
