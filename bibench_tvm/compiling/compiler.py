@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +189,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
 
     linker()
     choose = chooser(resolved, options.tuned)
+    resolved = replace(resolved, kernels=choose.kernels)
     out, verify, samples, labels = options.out, options.verify, options.samples, options.labels
     if is_detector(out):
         raise UsageError(f"{out} holds a detector of two stages; name another folder for a network.")

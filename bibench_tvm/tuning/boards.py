@@ -48,8 +48,8 @@ class NoBoard(BibenchError):
 class Boards:
     """Gives jobs to one worker for each board.
 
-    listed: says which boards there are, or raises NoBoard; opened: one that is free, for a while; compiled:
-    what they take, ".so" or ".o".
+    listed: says which boards there are, or raises NoBoard; opened: one that is free, for a while, in a new
+    session; compiled: what they take, ".so" or ".o".
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Boards:
         opened: Callable[[], AbstractContextManager[Place]],
         compiled: str,
     ):
-        self.listed, self._opened, self.compiled = listed, opened, compiled
+        self.listed, self.opened, self.compiled = listed, opened, compiled
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._workers: list[threading.Thread] = []
         self._losses: list[str] = []  # of boards and sessions, since a job was last done
@@ -88,7 +88,7 @@ class Boards:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:
             try:
-                with self._opened() as place:
+                with self.opened() as place:
                     self._serve(place, job)
             except Exception as error:  # the tracker or the board, and not the candidate
                 ours = isinstance(error, (RemoteError, EmulationUnavailable))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ from rpc.listing import RemoteError
 from rpc.missing import EmulationUnavailable
 
 Seconds = list[float]
+
+# Bursts, of which the quickest counts: where a worker waits for a core the rest are a thousand times as long.
+_WAKING = 50
 
 
 class Place(Protocol):
@@ -40,6 +43,10 @@ class Place(Protocol):
         instructions are counted, those of one call. And the last `outputs` tensors of each, after a call.
         """
 
+    def wake_s(self, kernel: BuiltKernel) -> float | None:
+        """Seconds of a call of this kernel on two threads; to be asked before all else. None where there is
+        one thread, or no clock."""
+
     def conditions(self) -> str:
         """JSON, read there now."""
 
@@ -58,7 +65,6 @@ class OnBoard:
         self.emulated: bool = board.info.emulated
         self.name = ":".join(map(str, board.info.address))
         self._device = board.remote.cpu(0)
-        self._threads: int = board.threads()
         self._loaded: dict[Path, Any] = {}
 
     def measure(
@@ -77,8 +83,19 @@ class OnBoard:
         each = {str(i): partial(self._turn, *one, burst_ms) for i, one in enumerate(called)}
         return [[seconds for (seconds,) in bursts] for bursts in rounds(each, turns).values()], results
 
+    def wake_s(self, kernel: BuiltKernel) -> float | None:
+        if self.emulated or self.board.info.cores < 2:
+            return None
+        self.board.use_threads(2)
+        tensors = self._tensors(kernel.arrays)
+        return min(self._time(kernel.file, tensors, repeat=_WAKING, min_repeat_ms=2))
+
     def conditions(self) -> str:
         return json.dumps({**self.board.conditions(), "threads": self._threads}, sort_keys=True)
+
+    @cached_property
+    def _threads(self) -> int:  # not asked before it may have been said how many: asking makes them
+        return self.board.threads()
 
     def blame(self, error: Exception) -> str:
         if isinstance(error, RemoteError):
@@ -120,6 +137,9 @@ class OnDevice:
     ) -> tuple[list[Seconds], list[list[np.ndarray]]]:
         count = 1 if self.emulated else turns
         return self._device.time_kernels(kernels, outputs=outputs, rounds=count, burst_ms=burst_ms)
+
+    def wake_s(self, kernel: BuiltKernel) -> None:
+        """The programs have one thread."""
 
     def conditions(self) -> str:
         return json.dumps({**self._device.conditions(), "threads": 1}, sort_keys=True)

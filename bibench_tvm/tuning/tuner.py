@@ -15,6 +15,7 @@ from bibench_tvm.importer.source import Network
 from bibench_tvm.tuning import inner_loop
 from bibench_tvm.tuning.boards import Boards
 from bibench_tvm.tuning.builder import builder
+from bibench_tvm.tuning.grain import wake_ns
 from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
 from bibench_tvm.tuning.trials import Trials, open_trials
 from relay_passes import Lowered, lower
@@ -64,6 +65,7 @@ def tune_network(
             raise UsageError("The network has no kernel whose schedule could be chosen.")
         cpu = target.scheduled_for if unit == "model cycles" else ""
         with builder(target.tvm, cpu) as compiler:
+            waking = wake_ns(boards, compiler) if unit == "seconds" else None
             search = Search(
                 subjects,
                 target,
@@ -76,7 +78,7 @@ def tune_network(
             search.run(trials)
             with phase("measuring the best against the defaults, in turns"):
                 found = search.compare()
-        path = _write(out, kept, _name(network, imported), target, unit, listed[0])
+        path = _write(out, kept, _name(network, imported), target, unit, listed[0], waking)
         return Tuned(unit, search.done, search.measured, subjects, found, path)
 
 
@@ -136,7 +138,15 @@ _HOW = {
 }
 
 
-def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str, board: BoardInfo) -> Path:
+def _write(
+    out: Path,
+    kept: Trials,
+    name: str,
+    target: CompileTarget,
+    unit: str,
+    board: BoardInfo,
+    waking: float | None,
+) -> Path:
     """The records of every network that was tuned in this folder, whole or not at all."""
     threads = kept.threads()
     how = _HOW[unit].format(
@@ -152,7 +162,7 @@ def _write(out: Path, kept: Trials, name: str, target: CompileTarget, unit: str,
         f"{how} {counted} trials over {', '.join(networks)}, chosen by MetaSchedule's XGBoost cost model, "
         f"seed {', '.join(map(str, kept.seeds()))}."
     )
-    content = Records(target.processor, unit, obtained, kept.best())
+    content = Records(target.processor, unit, obtained, kept.best(), waking)
     path = out / records.FILE
     try:
         with whole_file(path) as file:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
@@ -49,18 +49,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """best: the key of a task -> its record; obtained: how, in a sentence."""
+    """best: the key of a task -> its record; obtained: how, in a sentence; wake_ns: until a second thread
+    works on its share of a kernel, where that was measured."""
 
     processor: Processor
     unit: str
     obtained: str
     best: dict[str, Record]
+    wake_ns: float | None = None
     tvm: str = tvm.__version__
 
     def to_json(self) -> str:
         found = [{"task": json.loads(key), **asdict(record)} for key, record in sorted(self.best.items())]
         head = {"schema_version": SCHEMA_VERSION, "tvm": self.tvm, "processor": asdict(self.processor)}
-        words = {"unit": self.unit, "obtained": self.obtained}
+        words = {"unit": self.unit, "obtained": self.obtained, "wake_ns": self.wake_ns}
         lines = ",\n    ".join(json.dumps(record, sort_keys=True) for record in found)
         start = json.dumps({**head, **words}, indent=2).removesuffix("\n}")
         return f'{start},\n  "records": [\n    {lines}\n  ]\n}}\n'
@@ -87,10 +89,17 @@ def read(path: Path) -> Records:
         if texts["unit"] not in UNITS:
             raise ValueError(f"its unit is {texts['unit']!r}")
         best = dict(_record(entry) for entry in content["records"])
-        return Records(processor, best=best, **texts)
+        wake_ns = content.get("wake_ns")  # a file from before it was measured has none
+        if wake_ns is not None and not _is_positive(wake_ns):
+            raise ValueError("what a second thread costs is not a number above 0")
+        return Records(processor, best=best, wake_ns=wake_ns, **texts)
     except (KeyError, TypeError, ValueError) as error:
         words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is damaged: {words}.") from error
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
 
 
 def _texts(value: Any, names: Iterable[str]) -> dict[str, str]:
@@ -103,7 +112,7 @@ def _record(entry: Any) -> tuple[str, Record]:
     if not isinstance(entry, dict) or not isinstance(entry.get("task"), dict):
         raise ValueError("a record does not say what it is for")
     costs: list[Any] = [entry.get("cost"), entry.get("default_cost")]
-    if not all(type(c) in (int, float) and math.isfinite(c) and c > 0 for c in costs):
+    if not all(map(_is_positive, costs)):
         raise ValueError("the cost of a record is not a number above 0")
     kernel = entry.get("kernel", "")
     if not isinstance(kernel, str):
@@ -163,6 +172,12 @@ class Chooser:
             **asdict(record),
         }
         return chosen
+
+    @property
+    def kernels(self) -> KernelTarget:
+        """The target, with what was measured of its processor."""
+        waking = self.records.wake_ns if self.records else None
+        return self._target if waking is None else replace(self._target, wake_ns=waking)
 
     @property
     def remark(self) -> str:

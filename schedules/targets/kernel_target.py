@@ -91,7 +91,7 @@ class KernelTarget:
     binary_rate: float = 60
     float_rate: float = 6
     byte_rate: float = 10  # bytes a nanosecond that it reads and writes, most of them in the second cache
-    # Until a second thread works on its share. Measured on a Zen 5; for all other families it is a guess.
+    # Until a second thread works on its share; a guess, where records of tuning have not measured it.
     wake_ns: float = 6_000
 
     def tile_for_bits(self, conv: Convolution) -> Tile:

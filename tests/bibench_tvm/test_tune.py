@@ -20,6 +20,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from bibench_tvm import compile_model
 from bibench_tvm.artifact.artifact import load
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import import_model
@@ -30,6 +31,7 @@ from bibench_tvm.tuning.search import Search, subjects_of
 from bibench_tvm.tuning.trials import LIBRARY, open_trials
 from relay_passes import lower
 from relay_passes.kernels.kernel import Tunable
+from rpc import machine
 from rpc.listing import BoardInfo
 from rpc.session import local_board
 from schedules.records import records
@@ -78,6 +80,20 @@ def test_killed_it_goes_on_and_measures_nothing_twice(small_file: Path, tmp_path
     assert (report["trials"], report["measured"]) == (10, 10 - len(before))
     assert len({row[:2] for row in after}) == 10
     assert report["unit"] == "seconds"
+    waking = records.read(tmp_path / "out" / records.FILE).wake_ns
+    assert waking and waking > 0 if machine.processors() > 1 else waking is None
+
+
+def test_what_threads_share_is_by_what_a_second_one_costs(small: torch.nn.Module, tmp_path: Path) -> None:
+    def shared(wake_ns: float) -> int:
+        found = Records(resolve_target("host").processor, "seconds", "By hand.", {}, wake_ns)
+        (tmp_path / records.FILE).write_text(found.to_json())
+        example = torch.zeros(1, 4, 8, 8)
+        return compile_model(
+            small, example, target="host", out=tmp_path / "out", tuned=tmp_path
+        ).record.shared_kernels
+
+    assert shared(1e9) == 0 < shared(1)
 
 
 def test_a_folder_of_another_target_or_another_tuning_is_refused(

@@ -13,7 +13,8 @@ from tests.rpc.devices.stand_in import HOST, SERIAL, count_instructions
 def test_by_instructions_the_schedules_are_those_of_a_tracker(
     invoke: Callable, small_file: Path, phone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the candidates that were tried; what a call costs differs by what calls it and gives it memory."""
+    """And nearly all candidates: what a call costs differs by what calls it and gives it memory, and costs
+    decide which is tried next."""
     count_instructions("cortex-a72", monkeypatch)
     costs, best = [], []
     for name, options in ("tracker", ["--target", "rpi4b"]), ("device", ["--board", SERIAL]):
@@ -24,8 +25,9 @@ def test_by_instructions_the_schedules_are_those_of_a_tracker(
         written = records.read(tmp_path / name / records.FILE).best
         best.append({task: record.tile for task, record in written.items()})
     assert best[0] == best[1] and best[0]
-    assert list(costs[0]) == list(costs[1]) and len(costs[0]) == 12
-    assert all(0 <= costs[0][tile] - costs[1][tile] < 1000 < costs[1][tile] for tile in costs[0])
+    both = costs[0].keys() & costs[1].keys()
+    assert len(costs[0]) == len(costs[1]) == 12 and len(both) >= 10
+    assert all(0 <= costs[0][tile] - costs[1][tile] < 1000 < costs[1][tile] for tile in both)
     assert list(phone.iterdir()) == [], "nothing is left there"
 
 

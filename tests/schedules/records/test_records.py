@@ -1,7 +1,7 @@
 """Files of records: there and back, and refused where they do not fit."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,12 @@ def test_an_empty_file_of_records_is_one(tmp_path: Path) -> None:
     assert records.read(tmp_path / "empty.json") == empty
 
 
+def test_what_a_second_thread_costs_is_of_the_processor(folder: Path) -> None:
+    assert records.tuned(folder, PROCESSOR, AARCH64_NEON).kernels == AARCH64_NEON
+    (folder / records.FILE).write_text(replace(RECORDS, wake_ns=2500.5).to_json())
+    assert records.tuned(folder, PROCESSOR, AARCH64_NEON).kernels == replace(AARCH64_NEON, wake_ns=2500.5)
+
+
 def test_another_processor_and_another_tvm_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"is for cortex-a72 .* and not for cortex-a53"):
         records.tuned(folder, Processor("aarch64_neon", "cortex-a53"), AARCH64_NEON)
@@ -86,6 +92,8 @@ def changed(**changes: object) -> str:
         (changed(unit="hours"), "its unit is 'hours'"),
         (changed(tvm=27), "should be texts"),
         (changed(processor=None), "should be texts"),
+        (changed(wake_ns=0), "what a second thread costs is not a number above 0"),
+        (changed(wake_ns="6000"), "what a second thread costs is not"),
         (changed(records=7), "damaged"),
         (changed(records=[7]), "what it is for"),
         (changed(record={"task": "x"}), "what it is for"),
