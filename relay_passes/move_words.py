@@ -3,9 +3,10 @@
     pack(f(move(x)))   ->  move(pack(f(x)))
 
 f works element by element, with numbers of each channel at most. A move pads with a number, takes pixels by
-their indices, slices, turns round or joins images: 32 times less memory is touched, and what computes x packs
-it, since nothing stands between. A padding becomes that of words where its number has the same bit in all
-channels. A slice that leaves less than half is not moved: to pack all of x would take longer.
+their indices, slices, turns round or joins images, or makes one larger, each pixel so many times: 32 times
+less memory is touched, and what computes x packs it, since nothing stands between. A padding becomes that of
+words where its number has the same bit in all channels. A slice that leaves less than half is not moved: to
+pack all of x would take longer.
 
 Requires: channels last; packings with halos of 0.
 Ensures: no packing of truths reads what was moved as above.
@@ -130,6 +131,8 @@ def _move_of_words(
         return None
     if is_call(move, "relax.nn.pad"):
         return _pad_of_words(builder, move, truths, moved, packing, ahead)
+    if is_call(move, "relax.image.resize2d"):
+        return _repetition_of_words(move, moved)
     axes = _axes(move)
     if is_call(move, "relax.take") and len(shape_of(move.args[1])) != 1:
         return None
@@ -144,6 +147,22 @@ def _move_of_words(
     if is_call(move, "relax.concat"):
         return lambda words: relax.op.concat(words, axes[0])
     return lambda words: relax.op.strided_slice(words[0], axes, *move.args[2:])
+
+
+def _repetition_of_words(resize: relax.Call, moved: relax.Var) -> Callable[[Words], relax.Call] | None:
+    """Of an image that is made larger by whole factors, each pixel of it as many times.
+
+    Pixel i is that at (i + 1/2) / k - 1/2, which is never half way between two, or at i / k, rounded down.
+    """
+    how = resize.attrs.coordinate_transformation_mode, resize.attrs.rounding_method
+    whole = how == ("asymmetric", "floor") or (how[0] == "half_pixel" and how[1].startswith("round"))
+    if resize.attrs.method != "nearest_neighbor" or resize.attrs.layout != "NHWC" or not whole:
+        return None
+    sizes = zip(shape_of(resize.args[0])[1:3], shape_of(moved)[1:3], strict=True)
+    (down, odd), (across, odd_across) = (divmod(after, before) for before, after in sizes)
+    if odd or odd_across:
+        return None
+    return lambda words: relax.op.repeat(relax.op.repeat(words[0], down, 1), across, 2)
 
 
 def _leaves_few(move: relax.Call, moved: relax.Var) -> bool:
@@ -193,4 +212,6 @@ def _evaluate(builder: relax.BlockBuilder, expr: relax.Expr, moved: relax.Var, n
     return evaluate_operator(value, [_evaluate(builder, arg, moved, number) for arg in value.args])
 
 
-_MOVES = ("relax.nn.pad", "relax.take", "relax.strided_slice", "relax.flip", "relax.concat")
+_MOVES = (
+    "relax.nn.pad", "relax.take", "relax.strided_slice", "relax.flip", "relax.concat", "relax.image.resize2d",
+)  # fmt: skip

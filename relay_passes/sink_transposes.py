@@ -1,8 +1,9 @@
 """Move every permutation towards the end of the network until it meets its inverse and both vanish.
 
 An operator that works element by element may as well work on the tensor before its permutation; a reduction,
-a pool, a padding, a slice, a repetition, a choice of positions, a concatenation, or a reshape that splits
-axes or merges neighbours may too, with its axes renamed. What cannot is given the permuted tensor after all.
+a pool, a padding, a slice, a repetition, another size of an image, a choice of positions, a concatenation, or
+a reshape that splits axes or merges neighbours may too, with its axes renamed. What cannot is given the
+permuted tensor after all.
 After `mark_layers` this leaves one permutation at the input and, where the output is an image, one at the
 end.
 
@@ -211,6 +212,16 @@ def _take(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, or
     return _back(builder, relax.op.take(before, indices, axis=moved, mode=value.attrs.mode), order)
 
 
+def _resize(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
+    layout = "".join(letter for _, letter in sorted(zip(order, str(value.attrs.layout), strict=True)))
+    if layout not in ("NCHW", "NHWC"):
+        return value
+    kwargs = {f: getattr(value.attrs, f) for f in _fields(value.attrs) if f not in ("layout", "roi")}
+    roi = tuple(map(float, value.attrs.roi))
+    resized = relax.op.image.resize2d(before, value.args[1], roi, layout=layout, **kwargs)
+    return _back(builder, resized, order)
+
+
 def _flip(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
     return _back(builder, relax.op.flip(before, order[int(value.attrs.axis) % len(order)]), order)
 
@@ -271,5 +282,6 @@ _MOVES = {
     "relax.tile": _tile,
     "relax.take": _take,
     "relax.flip": _flip,
+    "relax.image.resize2d": _resize,
     "relax.reshape": _reshape,
 }

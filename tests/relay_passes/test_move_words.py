@@ -16,7 +16,7 @@ from schedules.targets.generic import GENERIC
 RNG = np.random.default_rng(0)
 op = relax.op
 SHAPE = (2, 16, 6, 7)  # words of the generic kernels have 8 bits
-MOVED = {"pad", "take", "strided_slice", "flip", "concat"}
+MOVED = {"pad", "take", "strided_slice", "flip", "concat", "resize2d", "repeat"}
 
 
 def sign(emit, x):
@@ -61,6 +61,20 @@ def doubled(emit, x):
     return emit(op.concat([x, turned(emit, x)], 2))
 
 
+def enlarged(emit, x, *factors, mode="half_pixel", rounding="round", method="nearest_neighbor"):
+    sizes = tuple(round(size * factor) for size, factor in zip(shape_of(x)[2:], factors, strict=True))
+    how = {"coordinate_transformation_mode": mode, "rounding_method": rounding}
+    return emit(op.image.resize2d(x, sizes, method=method, **how))
+
+
+def twice_as_large(emit, x):
+    return enlarged(emit, x, 2, 3)
+
+
+def larger_and_rounded_down(emit, x):
+    return enlarged(emit, x, 4, 1, mode="asymmetric", rounding="floor")
+
+
 def columns_dropped(emit, x):
     return emit(op.strided_slice(x, [2, 3], [0, 0], [2, 3]))
 
@@ -94,7 +108,19 @@ def check(run, before, after, *shapes):
 
 
 @pytest.mark.parametrize(
-    "move", [padded(1), padded(-1), reflected, circular, cut, turned, doubled], ids=lambda m: m.__name__
+    "move",
+    [
+        padded(1),
+        padded(-1),
+        reflected,
+        circular,
+        cut,
+        turned,
+        doubled,
+        twice_as_large,
+        larger_and_rounded_down,
+    ],  # fmt: skip
+    ids=lambda m: m.__name__,
 )
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("after_the_sign", [False, True])
@@ -122,6 +148,18 @@ def sign_of_few(emit, x):
     return sign(emit, columns_dropped(emit, x))
 
 
+def sign_of_half_as_large_again(emit, x):
+    return sign(emit, enlarged(emit, x, 1.5, 2))
+
+
+def sign_of_rounded_up(emit, x):
+    return sign(emit, enlarged(emit, x, 2, 2, rounding="ceil"))
+
+
+def sign_of_between(emit, x):
+    return sign(emit, enlarged(emit, x, 2, 2, method="linear"))
+
+
 def sign_after_a_norm_of_zeros(emit, x):
     return sign(emit, norm(emit, padded(0)(emit, x)))
 
@@ -147,13 +185,14 @@ def sign_of_a_sum(emit, x):
     "bits",
     [
         sign_of_few, sign_after_a_norm_of_zeros, sign_of_half_words, sign_of_other_channels,
-        sign_of_a_pixel_each, sign_of_a_sum,
+        sign_of_a_pixel_each, sign_of_a_sum, sign_of_half_as_large_again, sign_of_rounded_up, sign_of_between,
     ],
     ids=lambda b: b.__name__,
 )  # fmt: skip
 def test_what_words_cannot_say_stays(build, run, bits):
     """A slice that leaves few pixels; bits of a padding that differ by channel, or end within a word; moved
-    channels; numbers that depend on the pixel; a sum of what was moved in two ways."""
+    channels; numbers that depend on the pixel; a sum of what was moved in two ways; pixels that are not each
+    one of before as many times."""
     before, after = moved(build, lambda emit, x: layer(emit, bits(emit, x)), SHAPE)
     assert not moves_of(relax.transform.DeadCodeElimination()(after))[1]
     check(run, before, after, SHAPE)

@@ -47,6 +47,9 @@ IMAGE_TO_IMAGE = {
     "part of a split": lambda emit, x: emit(op.split(x, [1, 4], 2))[1],
     "tile": lambda emit, x: op.tile(x, (1, 2, 1, 3)),
     "tile of the last axes": lambda emit, x: op.tile(x, (2, 1)),
+    "larger, nearest": lambda emit, x: op.image.resize2d(x, (10, 18), method="nearest_neighbor"),
+    "smaller, linear": lambda emit, x: op.image.resize2d(
+        x, (4, 3), method="linear", coordinate_transformation_mode="align_corners"),
     "roll": lambda emit, x: op.take(x, relax.const(np.array([4, 0, 1, 2, 3])), axis=2),
     "channels split, and their mean": lambda emit, x: op.mean(
         emit(op.reshape(emit(op.tile(x, (1, 2, 1, 1))), (2, 3, 2, 5, 6))), [1]),
