@@ -11,6 +11,7 @@ Ensures: kernels that are ours are untouched.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import tvm
 import tvm_ffi
@@ -19,7 +20,7 @@ from tvm.s_tir import Schedule, ScheduleError
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from relay_passes.kernels.share import worth_sharing
-from schedules.parts.rationals import ERF, TANH, exponential, rational
+from schedules.parts.rationals import ERF, TANH, exponential, logarithm, rational
 from schedules.parts.truths import opposite
 from schedules.parts.write_back import SCHEDULED
 from schedules.targets.kernel_target import KernelTarget
@@ -75,23 +76,33 @@ def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
 def _in_vectors(call: tvm.ir.Call) -> tirx.PrimExpr:
     """What LLVM would call a function for, number by number, as polynomials."""
     name = str(call.op.name) if isinstance(call.op, tvm.ir.Op) else ""
-    if str(call.ty) != "float32" or not name.startswith("tirx."):
+    if str(call.ty) != "float32" or name not in _POLYNOMIALS:
         return call
-    if name == "tirx.exp":
-        return _exponential(call.args[0])
-    if name == "tirx.sigmoid":
-        one = tirx.const(1, "float32")
-        return one / (one + _exponential(-call.args[0]))
-    if name in _RATIONALS:
-        return rational(call.args[0], _RATIONALS[name])
-    return call
+    named: list[tuple[tirx.Var, tirx.PrimExpr]] = []
+
+    def bind(value: tirx.PrimExpr) -> tirx.Var:
+        """A value that is read several times; written out each time, one in another's would be so squared."""
+        named.append((tirx.Var("v", value.ty), value))
+        return named[-1][0]
+
+    result = _POLYNOMIALS[name](bind(call.args[0]), bind)
+    for variable, value in reversed(named):
+        result = tirx.Let(variable, value, result)
+    return result
 
 
-def _exponential(x: tirx.PrimExpr) -> tirx.PrimExpr:
-    return exponential(x, bind=lambda value: value)
+def _sigmoid(x: tirx.PrimExpr, bind: Callable[[tirx.PrimExpr], tirx.Var]) -> tirx.PrimExpr:
+    one = tirx.const(1, "float32")
+    return one / (one + exponential(bind(-x), bind))
 
 
-_RATIONALS = {"tirx.erf": ERF, "tirx.tanh": TANH}
+_POLYNOMIALS: dict[str, Callable[..., tirx.PrimExpr]] = {
+    "tirx.exp": exponential,
+    "tirx.log": logarithm,
+    "tirx.sigmoid": _sigmoid,
+    "tirx.erf": lambda x, bind: rational(x, ERF),
+    "tirx.tanh": lambda x, bind: rational(x, TANH),
+}
 
 
 def _inline(schedule: Schedule) -> None:

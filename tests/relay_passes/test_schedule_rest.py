@@ -28,6 +28,9 @@ def truths(emit, x):
 
 WORK = {
     "element by element": lambda emit, x: emit(op.nn.gelu(emit(op.add(x, x)))),
+    "a function of a function": lambda emit, x: emit(
+        op.tanh(emit(op.log(emit(op.add(emit(op.exp(x)), relax.const(1.0))))))
+    ),
     "rows": lambda emit, x: emit(op.mean(x, [3])),
     "columns": lambda emit, x: emit(op.sum(x, [1, 2])),
     "everything": lambda emit, x: emit(op.max(x)),
@@ -61,13 +64,19 @@ def test_uses_vectors_and_threads(build, target, shared):
     assert ("T.parallel" in kernel.script()) == shared and "T.vectorized" in kernel.script()
 
 
-@pytest.mark.parametrize("name", ["exp", "sigmoid", "tanh"])
+@pytest.mark.parametrize("name", ["exp", "log", "sigmoid", "tanh"])
 def test_functions_are_computed_in_vectors(build, name):
     """As near to float64 as floats are, and NaN of NaN."""
-    numbers = np.concatenate([np.linspace(-80, 80, 497), [np.inf, -np.inf, np.nan]]).astype("float32")
+    everywhere = np.linspace(-80, 80, 497), np.logspace(-44, 38, 487), np.linspace(0.999, 1.001, 401)
+    numbers = np.concatenate([*everywhere, [0, np.inf, -np.inf, np.nan]]).astype("float32")
     mod = finish(build(lambda emit, x: emit(getattr(relax.op, name)(x)), numbers.shape), HOST, GENERIC)
     assert not any(f"T.{name}(" in f.script() for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
     wide = numbers.astype(np.float64)
-    with np.errstate(over="ignore"):
-        right = {"exp": np.exp(wide), "sigmoid": 1 / (1 + np.exp(-wide)), "tanh": np.tanh(wide)}[name]
+    with np.errstate(all="ignore"):
+        right = {
+            "exp": np.exp(wide),
+            "log": np.log(wide),
+            "sigmoid": 1 / (1 + np.exp(-wide)),
+            "tanh": np.tanh(wide),
+        }[name].astype(np.float32)
     np.testing.assert_allclose(compute(mod, numbers), right, rtol=5e-7, atol=1e-44)
