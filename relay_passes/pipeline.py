@@ -9,6 +9,7 @@ from functools import partial
 import tvm
 from tvm import relax
 
+from relay_passes.expand_norms import expand_norms
 from relay_passes.expand_prelu import expand_prelu
 from relay_passes.expand_quantize import expand_quantize
 from relay_passes.find_binary import find_binary
@@ -76,6 +77,7 @@ def lower(
         ("mark_layers", lambda mod: mark_layers(mod, layer_names)),
         ("fold_batch_norm", fold_batch_norm),
         ("expand_prelu", expand_prelu),
+        ("expand_norms", expand_norms),
         ("expand_quantize", expand_quantize),
         ("fold_constants", relax.transform.FoldConstant()),
         # 2. Channels last from end to end.
