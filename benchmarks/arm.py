@@ -4,12 +4,11 @@ Instructions are counted under QEMU and are exact; cycles are those of LLVM's mo
 innermost loop alone. Judge by both: a count hides the stalls of a core that works in order, and a model hides
 the rest of the kernel.
 
-What the model of a core that works in order cannot know: llvm-mca has results written in the order of the
-instructions, so that `eor`, of one cycle, waits three where it follows `cnt` or `uadalp`, of four, though it
-needs nothing of them; a core that carries all of them through stages as long need not wait. And it reads 16 bytes
-in a cycle, in which another instruction may begin. Of a Cortex-A55 others have measured two, in which none does
-(the authors of ncnn and of ONNX Runtime, who read 8 bytes at a time there): by that, the loops that sum along
-channels reach 32 products a cycle at most, and those that sum across them 31.
+What the models of cores that work in order do not know: llvm-mca has results written in the order of the
+instructions, so that an `eor`, of one cycle, waits three after a `cnt` or `uadalp`, of four, of which it
+needs nothing. And it has 16 bytes read in a cycle in which another instruction begins; of a Cortex-A55 the
+authors of ncnn and of ONNX Runtime say that it takes two for them, and begins nothing else. That would be
+32 products a cycle at most where sums go along channels, and 31 across them.
 """
 
 from __future__ import annotations
@@ -34,7 +33,9 @@ COUNTED_ON = "rpi4b"
 # LLVM's model of a core -> the target whose code it is given; of an RK3588 that is for its little cores.
 MODELS = {"cortex-a53": "rpi3b+", "cortex-a55": "rk3588", "cortex-a72": "rpi4b", "neoverse-n1": "rpi5"}
 
-NOT_MODELLED = "Of a Cortex-A55, loads of 16 bytes are said to take 2 cycles, and not the model's 1: 32 at most."
+NOT_MODELLED = (
+    "Of a Cortex-A55, 16 bytes are said to take 2 cycles to read, and not 1: 32 products at most."
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

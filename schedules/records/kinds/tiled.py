@@ -129,7 +129,7 @@ class TiledTask(KernelTask[Tile]):
             tiles += [
                 replace(tile, rows=r, unroll=u, blocks_outside=o, abreast=a)
                 for r, u, o, a in product(
-                    rows, (1, 3, 4, 6, 12), orders(conv, lanes), abreast(target, pixels, quantum)
+                    rows, (1, 2, 3, 4, 6, 12), orders(conv, lanes), abreast(target, pixels, quantum)
                 )
             ]
         return tiles
