@@ -33,9 +33,7 @@ COUNTED_ON = "rpi4b"
 # LLVM's model of a core -> the target whose code it is given; of an RK3588 that is for its little cores.
 MODELS = {"cortex-a53": "rpi3b+", "cortex-a55": "rk3588", "cortex-a72": "rpi4b", "neoverse-n1": "rpi5"}
 
-NOT_MODELLED = (
-    "Of a Cortex-A55, 16 bytes are said to take 2 cycles to read, and not 1: 32 products at most."
-)
+NOT_MODELLED = "Of a Cortex-A55, 16 bytes are said to take 2 cycles to read, and not 1: 32 products at most."
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
