@@ -22,6 +22,9 @@ STACK_OF_KERNEL = 16 << 10
 
 # Instructions of a loop that LLVM writes out as a whole, by its own count.
 UNROLLED = 150
+# LLVM's names of cores to which, by its own model, a load of two vectors costs more than two loads of one. It
+# makes pairs for them all the same, and then reads neither vector where it is needed.
+PAIRS_ARE_SLOW = frozenset({"cortex-a55"})
 
 _PIPELINE = "bibench"
 _ON_STACK = {"disable_lower_builtin": tirx.IntImm("int32", 1)}
@@ -41,11 +44,15 @@ def sparing(target: tvm.target.Target) -> tvm.target.Target:
 
     Kernels write out themselves what is worth it. With the limit of `-O3` LLVM does so with the pixels of an
     epilogue besides: a sixth of a ResNet-18's code, which spills registers and executes as many instructions.
+    Cores to which two loads of 16 bytes cost less than one of a pair get the two.
     """
     description = dict(target.export())
     if "arm_cpu" not in target.keys or "cl-opt" in description:
         return target
-    return tvm.target.Target({**description, "cl-opt": [f"-unroll-threshold-aggressive:uint={UNROLLED}"]})
+    description["cl-opt"] = [f"-unroll-threshold-aggressive:uint={UNROLLED}"]
+    if description.get("mcpu") in PAIRS_ARE_SLOW:
+        description["mattr"] = [*description.get("mattr", []), "+slow-paired-128"]
+    return tvm.target.Target(description)
 
 
 # TVM's own, but for `reshape`: it would make kernels, which copy, of what are views of one tensor. And memory

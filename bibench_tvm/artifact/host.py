@@ -45,7 +45,8 @@ def describe_host() -> tuple[dict[str, Any], KernelTarget]:
     if asked == best:
         differences += [f"+{f}" for f in sorted(has - named)]
     description = {"kind": "llvm", "mtriple": triple, "mcpu": cpu}
-    return description | ({"mattr": differences} if differences else {}), fitting[asked].kernels_for(features)
+    kernels = fitting[asked].kernels_for(features, cpu)
+    return description | ({"mattr": differences} if differences else {}), kernels
 
 
 def processor_features() -> frozenset[str]:

@@ -168,14 +168,15 @@ def resolve_target(name: str) -> CompileTarget:
     target = tvm.target.Target(description)
     features = {str(f) for f in codegen.llvm_get_cpu_features(target)}
     triple = str(description.get("mtriple") or codegen.llvm_get_system_triple())
+    core = str(description.get("mcpu", "generic"))
     return CompileTarget(
         name=key,
         triple=triple,
-        cpu=cpu or str(description.get("mcpu", "generic")),
-        scheduled_for=str(description.get("mcpu", "generic")),
+        cpu=cpu or core,
+        scheduled_for=core,
         features=tuple(sorted(features & TELLING)),
         tvm=target,
-        kernels=kernels or kernel_target(machine_name(triple), features),
+        kernels=kernels or kernel_target(machine_name(triple), features, core),
         emulated_cpu=emulated,
     )
 

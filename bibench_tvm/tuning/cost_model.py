@@ -31,7 +31,7 @@ from schedules.records.kinds.tiled import TiledTask
 from schedules.targets.kernel_target import Choice, KernelTarget, Tile
 
 _PER_STORE = 164  # features that MetaSchedule extracts
-_MOST_FEATURES = 25  # of a choice
+_MOST_FEATURES = 26  # of a choice
 _TILE = "bibench.tile"  # the attribute by which the extractor finds a kernel's own features
 
 
@@ -139,6 +139,7 @@ def tile_features(task: TiledTask, tile: Tile, kernels: KernelTarget) -> list[fl
         tile.depth,
         together,
         tile.unroll,
+        float(tile.abreast or 0),
         float(tile.blocks_outside),
         len(blocks),
         computed / (conv.out_channels // conv.groups),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from tvm import tirx
@@ -76,6 +77,14 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
         w_start = runs.offset + i * (runs.words * width)
 
         def step(k, first_sum: int, activation):
+            if tile.abreast and runs.binary:
+                for lane, lanes in whole_vectors(width, tile.abreast * tile.quantum):
+                    w = T.Bind(load(weights, w_start + k * width + lane, lanes))
+                    counts = popcounts([T.Bind(spread(activation(m), lanes)) for m in range(pixels)], [w])
+                    for m, count in enumerate(counts):
+                        at = (first_sum + m) * width + lane
+                        store(part, at, lanes, load(part, at, lanes) + count)
+                return
             for lane, lanes in vectors:
                 w = load(weights, w_start + k * width + lane, lanes)
                 for m in range(pixels):
@@ -148,6 +157,15 @@ def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) ->
 
             def step(k):
                 words = [T.Bind(load(runs.activations, start + k * depth, depth)) for start in starts]
+                if tile.abreast:
+                    at = [w_start + (k * together + c) * depth for c in range(together)]
+                    w = [T.Bind(load(runs.weights, a, depth)) for a in at]
+                    for first in range(0, together, tile.abreast):
+                        counts = popcounts(words, w[first : first + tile.abreast])
+                        for i, count in enumerate(counts):
+                            p = (i % pixels * together + first + i // pixels) * depth
+                            store(parts, p, depth, load(parts, p, depth) + count)
+                    return
                 for c in range(together):
                     w = T.Bind(load(runs.weights, w_start + (k * together + c) * depth, depth))
                     for m in range(pixels):
@@ -220,6 +238,12 @@ def dotted(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, dot: DotProdu
 
 def as_words(data: Any, dtype: str) -> Any:
     return tirx.call_intrin(dtype, "tirx.reinterpret", data)
+
+
+def popcounts(activations: list[Any], weights: list[Any]) -> list[Any]:
+    """Of each of the weights with each of the activations; no operation stands beside one it waits for."""
+    differing = [T.Bind(a ^ w) for w, a in product(weights, activations)]
+    return [T.Bind(tirx.popcount(bits)) for bits in differing]
 
 
 def add_up(vectors: list[Any], depth: int) -> list[Any]:

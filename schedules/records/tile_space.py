@@ -19,6 +19,8 @@ def refusal(conv: Convolution, outputs: Written, tile: Tile) -> str | None:
         return "its lanes are not whole vectors"
     if tile.pixels * tile.lanes > _MOST_VECTORS * 64 or tile.unroll > 16:
         return "it is larger than any processor could hold"
+    if tile.abreast is not None and (tile.abreast < 1 or tile.abreast & (tile.abreast - 1)):
+        return f"{tile.abreast} vectors of weights are no power of two"
     if tile.rows is not None and (tile.rows < 1 or conv.out_height % tile.rows or tile.pixels % tile.rows):
         return f"{tile.rows} rows divide neither its pixels nor an image of {conv.out_height} rows evenly"
     if tile.together is not None and tile.together not in (1, 2, 4, 8, 16):
@@ -62,6 +64,12 @@ def read_together(target: KernelTarget, word: int) -> tuple[int, ...]:
     """How many activations of a pixel may be read at a time: a broadcast from memory is as good where the
     target reads one; else it is from a register, of 16 bytes at most."""
     return (1,) if target.together == 1 else tuple(n for n in (1, 4, 8, 16) if n * word <= 128)
+
+
+def abreast(target: KernelTarget, pixels: int, vectors: int) -> tuple[int | None, ...]:
+    """Of `abreast`: as many operations side by side as the target has, if there are more in a step."""
+    beside = 1 << max(1, target.side_by_side // pixels).bit_length() - 1
+    return (None, beside) if target.side_by_side and pixels * vectors > beside * pixels else (None,)
 
 
 def orders(conv: Convolution, lanes: int) -> tuple[bool, ...]:

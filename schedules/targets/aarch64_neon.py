@@ -7,6 +7,7 @@ at a time: 16 sums, 8 weights and 2 times 8 activations. `dup` broadcasts one of
 pipe on most cores, so that it had better serve many outputs.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -16,16 +17,35 @@ from schedules.targets.dot_products import fixed_tile, long_products, reinterpre
 from schedules.targets.family import Family
 from schedules.targets.kernel_target import DotProduct, KernelTarget, Tile, lanes_for
 
+# Operations of one kind in a row: enough for the latency of each, 4 cycles of a core that works in order, and
+# few enough that their results fit into registers beside 16 sums.
+_SIDE_BY_SIDE = 8
+
 
 def binary_tile(conv: Convolution) -> Tile:
     out_channels, channels = conv.out_channels // conv.groups, conv.channels // conv.groups
     if channels % 128 == 0 and channels >= 256 and counts_in_16_bits(conv.products):
-        steps = conv.taps_in_a_run * channels // 128
+        steps = _steps_along(conv)
         # A run is written out as a whole; of a long one only so much, or the registers spill.
         unroll = steps if steps <= 12 else next(n for n in (4, 3, 2, 1) if steps % n == 0)
         return Tile(pixels=4, lanes=lanes_for(out_channels, 32, 8), quantum=4, depth=8, unroll=unroll)
     lanes = lanes_for(out_channels, 64, 8)
-    return Tile(pixels=2 if lanes > 32 else 4, lanes=lanes, quantum=8)
+    pixels = 2 if lanes > 32 else 4
+    return Tile(pixels=pixels, lanes=lanes, quantum=8, abreast=_SIDE_BY_SIDE // pixels)
+
+
+def in_order_tile(conv: Convolution) -> Tile:
+    """Of a core that works in order: where a run is written out as a whole, LLVM takes its groups apart."""
+    tile = binary_tile(conv)
+    if tile.depth == 1:
+        return tile
+    unroll = 2 if _steps_along(conv) % 2 == 0 else 1
+    return replace(tile, unroll=unroll, abreast=_SIDE_BY_SIDE // tile.pixels)
+
+
+def _steps_along(conv: Convolution) -> int:
+    """Vectors of 128 bits in a run of words."""
+    return conv.taps_in_a_run * (conv.channels // conv.groups) // 128
 
 
 def float_tile(conv: Convolution) -> Tile:
@@ -76,6 +96,7 @@ AARCH64_NEON = KernelTarget(
     half_tile=half_tile,
     dot=LONG,
     sums_apart=True,
+    side_by_side=_SIDE_BY_SIDE,
     registers=32,
 )
 
@@ -85,4 +106,5 @@ FAMILY = Family(
     telling=frozenset({"neon", "dotprod", "fullfp16"}),
     dots={"dotprod": SDOT},
     half_needs="fullfp16",
+    binary_tiles={"cortex-a55": in_order_tile},
 )

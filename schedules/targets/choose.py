@@ -30,10 +30,10 @@ def families(triple: str, features: Collection[str]) -> list[Family]:
     return [family for family in FAMILIES if family.has(triple, features)]
 
 
-def executable(triple: str, features: Collection[str]) -> list[KernelTarget]:
-    """All kernels that such a processor can execute, the best first."""
-    return [family.kernels_for(features) for family in families(triple, features)]
+def executable(triple: str, features: Collection[str], core: str = "") -> list[KernelTarget]:
+    """All kernels that such a processor can execute, the best first. core: LLVM's name of its cores."""
+    return [family.kernels_for(features, core) for family in families(triple, features)]
 
 
-def kernel_target(triple: str, features: Collection[str]) -> KernelTarget:
-    return executable(triple, features)[0]
+def kernel_target(triple: str, features: Collection[str], core: str = "") -> KernelTarget:
+    return executable(triple, features, core)[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from schedules.targets.kernel_target import DotProduct, KernelTarget
+from schedules.geometry import Convolution
+from schedules.targets.kernel_target import DotProduct, KernelTarget, Tile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class Family:
     # with, and a machine without them is refused.
     telling: frozenset[str] = frozenset()
     dots: Mapping[str, DotProduct] = field(default_factory=dict)  # better than that of `kernels`, by feature
+    # Better than that of `kernels`, by LLVM's name of the core for which code is scheduled.
+    binary_tiles: Mapping[str, Callable[[Convolution], Tile]] = field(default_factory=dict)
     half_needs: str = ""  # the feature without which `kernels.half_tile` is none of a processor's
     # LLVM's names of processors for what a better one is taken for: one that has what these kernels need and
     # little more, and one with no more than every such machine.
@@ -32,7 +35,9 @@ class Family:
             triple.startswith(self.machine) and self.needs <= set(features) and not self.lacks & set(features)
         )
 
-    def kernels_for(self, features: Collection[str]) -> KernelTarget:
+    def kernels_for(self, features: Collection[str], core: str = "") -> KernelTarget:
+        """core: LLVM's name of it, where one is known."""
         dot = next((dot for feature, dot in self.dots.items() if feature in features), self.kernels.dot)
         half_tile = self.kernels.half_tile if self.half_needs in features else None
-        return replace(self.kernels, dot=dot, half_tile=half_tile)
+        binary_tile = self.binary_tiles.get(core, self.kernels.binary_tile)
+        return replace(self.kernels, dot=dot, half_tile=half_tile, binary_tile=binary_tile)

@@ -31,6 +31,9 @@ class Tile(Choice):
     # wide at once; 4 are looked up and added as bytes, where the target has `look_up`.
     word: int | None = None
     unroll: int = 1  # steps of the inner loop that are written out
+    # Vectors of weights (of `quantum` lanes, or one of each output) whose operations stand side by side, for
+    # all pixels: all of one kind, then all of the next. None leaves their order to LLVM.
+    abreast: int | None = None
     # All rows of one block of channels before the next block, else all blocks of one row; it is also what
     # threads share out.
     blocks_outside: bool = False
@@ -85,6 +88,8 @@ class KernelTarget:
     plane_word: int = 8
     # Whether kernels of the same sums of bits share their code, at the price of a call for each tile.
     sums_apart: bool = False
+    # Operations of one kind that a tile may have side by side; 0 where no tile does.
+    side_by_side: int = 0
     vector_bits: int = 128  # of a vector register
     registers: int = 16  # of vectors
     # Products a nanosecond that one thread of a usual processor of the family computes.

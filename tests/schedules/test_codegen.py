@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.codegen import STACK_OF_BUFFER, STACK_OF_KERNEL, generate_code
-from schedules.parts.emit import each
+from schedules.parts.emit import each, load, store
 from schedules.parts.write_back import KERNEL_ATTRIBUTES
 
 ROWS, WIDTH = 16, 64
@@ -75,6 +75,18 @@ def test_small_scratch_is_on_the_stack(
     x = np.random.default_rng(0).standard_normal((ROWS, WIDTH)).astype(np.float32)
     (y,) = host.call(kernel, [x], [(x.shape, "float32")])
     np.testing.assert_allclose(y, x * sum(range(1, len(sizes) + 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("core", "pairs"), [("cortex-a53", True), ("cortex-a55", False)])
+def test_no_pairs_of_vectors_are_read_where_they_are_slow(core: str, pairs: bool) -> None:
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        x, y = (T.arg(name, T.buffer((64,), "uint8")) for name in "xy")
+        with T.sblock("root"):
+            store(y, 0, 64, ~load(x, 0, 64))
+    named = tvm.IRModule({"kernel": builder.get().with_attr("global_symbol", "kernel")})
+    target = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": core, "mattr": ["+neon"]}
+    text = str(generate_code(named, tvm.target.Target(target)).mod.inspect_source("asm"))
+    assert bool(re.search(r"ldp\s+q\d+, q\d+, \[x", text)) == pairs
 
 
 def test_a_run_does_what_its_kernels_need() -> None:

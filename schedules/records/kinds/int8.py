@@ -47,7 +47,7 @@ class Int8Task(KernelTask[Tile]):
         return target.dot
 
     def refusal(self, tile: Tile) -> str | None:
-        if (tile.depth, tile.together, tile.word, tile.unroll) != (1, None, None, 1):
+        if (tile.depth, tile.together, tile.word, tile.unroll, tile.abreast) != (1, None, None, 1, None):
             return "how a kernel of bytes reads and adds up is the processor's, and not the tile's"
         if tile.quantum % 4:
             return "its lanes are not whole vectors"

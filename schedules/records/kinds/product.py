@@ -50,7 +50,8 @@ class ProductTask(KernelTask[Tile]):
     def refusal(self, tile: Tile) -> str | None:
         if tile.quantum != tile.lanes:
             return "its blocks are not alike, as the second activations are laid out"
-        if (tile.depth, tile.word, tile.rows, tile.blocks_outside) != (1, None, None, False):
+        left = (tile.depth, tile.word, tile.rows, tile.blocks_outside, tile.abreast)
+        if left != (1, None, None, False, None):
             return "each row of a product has weights of its own, in the words in which they are packed"
         return tile_space.refusal(self.conv, self.outputs, tile)
 

@@ -18,7 +18,7 @@ from schedules.parts.tiling import rows_together
 from schedules.records import tile_space
 from schedules.records.bare_epilogue import bare_epilogue
 from schedules.records.kernel_task import KernelTask, Work, said_of
-from schedules.records.tile_space import orders, read_together, register_tiles
+from schedules.records.tile_space import abreast, orders, read_together, register_tiles
 from schedules.targets.kernel_target import KernelTarget, Tile
 
 _UNROLLS = (1, 2, 3, 4)
@@ -73,6 +73,8 @@ class TiledTask(KernelTask[Tile]):
             if tile.word not in (LOOKED_UP, 8, 16, 32) or bits % tile.word:
                 return f"its activations cannot be read in words of {tile.word} bits"
         word = tile.word or (self.packing.word if self.packing else 0)
+        if tile.abreast is not None and word in (0, LOOKED_UP):
+            return "only operations that count bits stand side by side"
         if word == LOOKED_UP and tile.quantum % LANES:
             return f"{LANES} channels are looked up together"
         if tile.depth > 1:
@@ -106,8 +108,10 @@ class TiledTask(KernelTask[Tile]):
         for tile in register_tiles(self.conv, quantum, target.registers, together=together):
             # Weights in bits are decoded for a block, and so all its rows follow each other.
             order = (False,) if self.in_bits else orders(self.conv, tile.lanes)
+            beside = abreast(target, tile.pixels, tile.lanes // quantum) if word and word > 4 else (None,)
             tiles += [
-                replace(tile, word=word, unroll=u, blocks_outside=o) for u, o in product(_UNROLLS, order)
+                replace(tile, word=word, unroll=u, blocks_outside=o, abreast=a)
+                for u, o, a in product(_UNROLLS, order, beside)
             ]
         return tiles
 
@@ -123,8 +127,10 @@ class TiledTask(KernelTask[Tile]):
             rows = [r for r in (1, 2) if not (conv.out_height % r or pixels % r)]
             tile = Tile(pixels=pixels, lanes=lanes, quantum=quantum, depth=depth, word=word)
             tiles += [
-                replace(tile, rows=r, unroll=u, blocks_outside=o)
-                for r, u, o in product(rows, (1, 3, 4, 6, 12), orders(conv, lanes))
+                replace(tile, rows=r, unroll=u, blocks_outside=o, abreast=a)
+                for r, u, o, a in product(
+                    rows, (1, 2, 3, 4, 6, 12), orders(conv, lanes), abreast(target, pixels, quantum)
+                )
             ]
         return tiles
 

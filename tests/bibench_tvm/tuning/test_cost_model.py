@@ -29,9 +29,9 @@ FLOAT = TiledTask(conv=Convolution(1, 7, 7, 8, 16), outputs=(("float32", None),)
     [
         (  # a row of 14 as 5 + 5 + 4; 77 outputs as 32 + 32 + 16; a lane is 16 bits, so 4 vectors
             PACKED,
-            Tile(pixels=5, lanes=32, quantum=8, unroll=2),
+            Tile(pixels=5, lanes=32, quantum=8, unroll=2, abreast=2),
             [1, log2(2304), log2(14), log2(77), 1]
-            + [5, 5, 1, 4, 20, 20 + 4 + 5, 0, 16, 1, 8, 2, 0]
+            + [5, 5, 1, 4, 20, 20 + 4 + 5, 0, 16, 1, 8, 2, 2, 0]
             + [3, 80 / 77, 14 / 15, 1 / 3, 9 / 20, 48, 0, log2(80 * 2304 * 2 / 3 / 32 + 1)],
         ),
         (  # along the channels, each of 4 outputs of a pixel has a vector; rows of 14 as 7 times 2
@@ -48,14 +48,14 @@ FLOAT = TiledTask(conv=Convolution(1, 7, 7, 8, 16), outputs=(("float32", None),)
                 blocks_outside=True,
             ),
             [1, log2(2304), log2(14), log2(77), 1]
-            + [4, 2, 2, 4, 16, 16 + 4 + 1, 0, 32, 8, 1, 5, 1]
+            + [4, 2, 2, 4, 16, 16 + 4 + 1, 0, 32, 8, 1, 5, 0, 1]
             + [3, 80 / 77, 1, 0, 8 / 16, 24, 0.8, log2(80 * 2304 * 4 / 3 / 32 + 1)],
         ),
         (  # 8 pixels by 16 floats do not fit the registers: 32 sums, 4 weights and an activation
             FLOAT,
             Tile(pixels=8, lanes=16, quantum=4, rows=2, together=1),
             [0, 3, log2(7), 4, 1]
-            + [8, 4, 2, 4, 32, 32 + 4 + 1, 5, 32, 1, 1, 1, 0]
+            + [8, 4, 2, 4, 32, 32 + 4 + 1, 5, 32, 1, 1, 1, 0, 0]
             + [1, 1, 7 / 8, 1 / 2, 12 / 32, 0.25, 0.25, log2(16 * 8 * 4 / 32 + 1)],
         ),
     ],

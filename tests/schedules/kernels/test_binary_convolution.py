@@ -132,6 +132,8 @@ def test_borders_in_bytes(host, kernels, conv, seed):
         lanes=st.just(0),
         quantum=st.sampled_from([1, 2, 4, 8]),
         depth=st.sampled_from([2, 4, 8]),
+        unroll=st.integers(1, 3),
+        abreast=st.sampled_from([None, 1, 2, 4]),
     ),
     seed=SEED,
 )
@@ -152,6 +154,14 @@ def test_binary_along_the_channels(host, kernels, conv, vectors, tile, seed):
     conv = with_words_of(kernels.word_for(with_words_of(kernels.word)))
     lanes = tile.quantum * (1 + seed % 5)
     kernels = replace(kernels, binary_tile=lambda _: replace(tile, lanes=lanes))
+    check_sums(host.of(kernels), kernels, conv, (0, 0, 0, 0), False, seed)
+
+
+@given(kernels=TARGETS, conv=convolutions(), abreast=st.sampled_from([1, 2, 4, 8]), seed=SEED)
+@settings(deadline=None, max_examples=40)
+def test_binary_of_operations_side_by_side(host, kernels, conv, abreast, seed):
+    tile = replace(kernels.binary_tile(conv), pixels=1 + seed % 4, abreast=abreast)
+    kernels = replace(kernels, binary_tile=lambda _: tile, table_tile=lambda _: None)
     check_sums(host.of(kernels), kernels, conv, (0, 0, 0, 0), False, seed)
 
 

@@ -49,6 +49,8 @@ TILES = {
     "four rows": Tile(pixels=12, lanes=32, quantum=8, rows=4, word=16, blocks_outside=True),
     "outside": Tile(pixels=4, lanes=64, quantum=16, word=32, blocks_outside=True),
     "depth": Tile(pixels=4, lanes=32, quantum=4, depth=4, word=16, unroll=3),
+    "side by side": Tile(pixels=2, lanes=64, quantum=8, word=16, abreast=4),
+    "deep and side by side": Tile(pixels=3, lanes=32, quantum=4, depth=4, word=16, unroll=2, abreast=2),
     "deep rows": Tile(pixels=2, lanes=64, quantum=8, depth=2, rows=2, word=32, blocks_outside=True),
 }
 FLOAT_TILES = {

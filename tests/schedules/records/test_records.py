@@ -40,6 +40,13 @@ def test_there_and_back(folder: Path) -> None:
     assert used["tile"] == asdict(TILE) and used["layer"] == TASK.title
 
 
+def test_a_record_is_older_than_a_field_of_its_tile(folder: Path) -> None:
+    content = json.loads((folder / records.FILE).read_text())
+    del content["records"][0]["tile"]["abreast"]
+    (folder / records.FILE).write_text(json.dumps(content))
+    assert records.read(folder / records.FILE) == RECORDS
+
+
 def test_an_empty_file_of_records_is_one(tmp_path: Path) -> None:
     empty = Records(PROCESSOR, "seconds", "By hand.", {})
     (tmp_path / "empty.json").write_text(empty.to_json())

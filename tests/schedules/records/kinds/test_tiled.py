@@ -134,6 +134,8 @@ FLOAT = TiledTask(conv=CONV, outputs=(("float32", None),))
         (TASK, Tile(pixels=4, lanes=32, quantum=16, word=16), "words of 16 bits"),
         (TASK, Tile(pixels=4, lanes=16, quantum=16), "16 lanes do not fill"),
         (FLOAT, Tile(pixels=4, lanes=16, quantum=16, word=8), "not packed"),
+        (FLOAT, Tile(pixels=4, lanes=16, quantum=16, abreast=2), "count bits"),
+        (TASK, Tile(pixels=4, lanes=32, quantum=16, abreast=3), "3 vectors"),
     ],
 )
 def test_what_cannot_be_is_refused(task: TiledTask, tile: Tile, words: str) -> None:
