@@ -32,8 +32,8 @@ from schedules.parts.borders import Borders, Ending
 from schedules.parts.emit import flat, in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.sums import Runs, across, along, dotted
+from schedules.parts.tables import MOST_SIGNED, looked_up, prepare_activations, prepare_weights
 from schedules.parts.tables import WORD as LOOKED_UP
-from schedules.parts.tables import looked_up, prepare_activations, prepare_weights
 from schedules.parts.weights import lay_out
 from schedules.targets.kernel_target import KernelTarget, Tile
 
@@ -102,23 +102,28 @@ def binary_convolution(
     image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
     look_up = _look_up(tile, target)
     dtype, sum_dtype = f"uint{max(word, 8)}", target.sum_dtype(word, conv.products)
+    signed = look_up is not None and ending == "dot" and image.runs * image.run <= MOST_SIGNED
 
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
         if look_up:
-            looked_up(runs, sums, pixels, width, tile.unroll, look_up)
+            products = conv.products if signed else None
+            looked_up(runs, sums, pixels, width, tile.unroll, look_up, products)
         elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
         else:
             across(runs, sums, pixels, width, tile, tile.together or target.together)
 
+    def settle() -> Settle:
+        return _widened if signed else Borders(conv, ending, border_in_bytes).settle
+
     arithmetic = Arithmetic(
         weights=dtype,
-        sums=sum_dtype,
+        sums="int8" if signed else sum_dtype,
         words=image.run,
         deep=dtype == sum_dtype,
-        read=prepare_activations if look_up else partial(flat, dtype=dtype),
+        read=partial(prepare_activations, signed=signed) if look_up else partial(flat, dtype=dtype),
         add_up=add_up,
-        settle=lambda: Borders(conv, ending, border_in_bytes).settle,
+        settle=settle,
         apart=target.sums_apart and tile.depth > 1,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
@@ -248,6 +253,10 @@ def _packed_image(conv: Convolution, packing: Packing, *, elements: int, pitch: 
 
 def _as_it_is(count: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
     return count
+
+
+def _widened(dot: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
+    return dot.astype("int32" if lanes == 1 else f"int32x{lanes}")
 
 
 def pad_in_kernel(

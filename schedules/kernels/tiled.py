@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 from schedules.geometry import Convolution
 from schedules.parts.apart import Called, function_of
 from schedules.parts.bit_weights import BitWeights, Decoder
-from schedules.parts.emit import each, vector
+from schedules.parts.emit import each, in_pieces, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.planes import Planes
 from schedules.parts.sums import Runs
@@ -145,6 +145,7 @@ def tiled_convolution(
     products = image.runs * arithmetic.words
     tiling = Tiling(conv=conv, tile=tile, products=products, weights_per_row=weights_per_row)
     called = Called()
+    together = target.floats if arithmetic.sums == "int8" and _in_vectors(epilogue, target.floats) else None
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
@@ -178,15 +179,21 @@ def tiled_convolution(
                     )
                     arithmetic.add_up(runs, sums, place.pixels, width)
 
-                def pixel(m: Any) -> None:
-                    y, x = place.pixel(m)
+                def write(first: Any, valid: int) -> None:
+                    """So many channels of each pixel, from this one of the block on."""
 
-                    def total(lane: Any, channel: Any, lanes: int) -> Any:
-                        return settle(vector(sums, [m * width + lane], lanes), y, x, channel, lanes)
+                    def pixel(m: Any) -> None:
+                        y, x = place.pixel(m)
 
-                    writer.write(place.n, y, x, place.channel, place.block.valid, total)
+                        def total(lane: Any, channel: Any, lanes: int) -> Any:
+                            at = m * width + first + lane
+                            return settle(vector(sums, [at], lanes), y, x, channel, lanes)
 
-                each(place.pixels, pixel)
+                        writer.write(place.n, y, x, place.channel + first, valid, total)
+
+                    each(place.pixels, pixel)
+
+                in_pieces(place.block.valid, together or place.block.valid, write)
 
             def planes(n: Any, top: Any, rows: int, channel: Any, valid: int) -> Planes:
                 written = list(zip(epilogue.outputs, outputs, strict=True))
@@ -200,6 +207,11 @@ def tiled_convolution(
             else:
                 tiling.by_rows(compute)
     return called.carried_by(builder.get())
+
+
+def _in_vectors(epilogue: Epilogue, lanes: int) -> bool:
+    """Whether all that it writes can be written for so many channels at a time."""
+    return not any(o.planar or o.packing and lanes % o.packing.per_word for o in epilogue.outputs)
 
 
 def _sums_of_tile(

@@ -11,6 +11,10 @@ are nine for 256, as a popcount is two look-ups and five other instructions.
 
 The price is memory: weights are stored four bits to a byte. Activations are made bytes as well, before the
 layer is computed: of each four bits a the place where its table begins, 16 * a.
+
+Where few bits meet, their dot product is a byte, and so are its parts, of which the tables then are made:
+
+    table[a][w] = 4 - 2 * popcount(a ^ w).
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ LANES = 32  # bytes of a vector
 _ENTRIES = 1 << WORD
 _TABLES = _ENTRIES * _ENTRIES  # bytes
 _MOST = 63  # look-ups, each of at most 4, whose sum a byte holds
+MOST_SIGNED = 31  # the same where they are from -4 to 4
 
 
 def prepare_weights(words: np.ndarray) -> np.ndarray:
@@ -38,15 +43,17 @@ def prepare_weights(words: np.ndarray) -> np.ndarray:
     return np.stack([packed % _ENTRIES, packed // _ENTRIES], -1).reshape(*packed.shape[:-1], -1)
 
 
-def prepare_activations(source: tirx.Buffer) -> tirx.Buffer:
-    """Packed -> uint8, flat: all tables, and then the places of each four bits."""
+def prepare_activations(source: tirx.Buffer, signed: bool = False) -> tirx.Buffer:
+    """Packed -> uint8, flat: all tables, and then the places of each four bits. signed: tables of parts of
+    dot products, not of counts."""
     packed = flat(source, "uint8")
     extent, size = int(packed.shape[0]), LANES // 2
     made = T.alloc_buffer((_TABLES + 2 * extent,), "uint8")
     weights = T.ramp(tirx.const(0, "uint8"), tirx.const(1, "uint8"), _ENTRIES)
     for a in range(_ENTRIES):
-        differing = weights ^ spread(tirx.const(a, "uint8"), _ENTRIES)
-        store(made, a * _ENTRIES, _ENTRIES, tirx.popcount(differing))
+        count = tirx.popcount(weights ^ spread(tirx.const(a, "uint8"), _ENTRIES))
+        entries = spread(tirx.const(WORD, "uint8"), _ENTRIES) - count - count if signed else count
+        store(made, a * _ENTRIES, _ENTRIES, entries)
 
     def places(at: Any, count: int) -> tuple[Any, Any]:
         """Of the lower and of the upper four bits of so many bytes."""
@@ -77,16 +84,19 @@ def looked_up(
     width: int,
     unroll: int,
     look_up: Callable[[Any, Any], Any],
+    products: int | None = None,
 ) -> None:
     """Write pixels x width sums. runs: of what `prepare_activations` and `prepare_weights` make, the first
-    run beginning at 0; look_up: as of `KernelTarget`."""
+    run beginning at 0; look_up: as of `KernelTarget`.
+
+    products: of how many the sums are, where the tables are signed, of which at most `MOST_SIGNED` are looked
+    up: int8, and dot products. What fills up the last word is no product."""
     dtype, lanes = sums.dtype, range(0, width, LANES)
     counts = T.alloc_buffer((pixels * width,), "uint8", scope="local")
-    whole = T.alloc_buffer((pixels * width,), dtype, scope="local")
 
-    def clear(buffer: tirx.Buffer) -> None:
+    def fill(buffer: tirx.Buffer, value: int) -> None:
         for at in range(0, pixels * width, LANES):
-            store(buffer, at, LANES, spread(tirx.const(0, buffer.dtype), LANES))
+            store(buffer, at, LANES, spread(tirx.const(value, buffer.dtype), LANES))
 
     def widen() -> None:
         for at in range(0, pixels * width, LANES):
@@ -115,16 +125,25 @@ def looked_up(
         unrolled(count, unroll, step)
 
     def some(i: Any) -> None:
-        clear(counts)
+        fill(counts, 0)
         each(together, lambda j: steps(i * together + j, 0, runs.words))
         widen()
 
     def piece(i: Any, first: Any, count: int) -> None:
-        clear(counts)
+        fill(counts, 0)
         steps(i, first, count)
         widen()
 
-    clear(whole)
+    if products is not None:
+        missing = WORD * runs.count * runs.words - products
+        fill(counts, -missing % 256)
+        each(runs.count, lambda i: steps(i, 0, runs.words))
+        for at in range(0, pixels * width, LANES):
+            signed = tirx.call_intrin(f"int8x{LANES}", "tirx.reinterpret", load(counts, at, LANES))
+            store(sums, at, LANES, signed)
+        return
+    whole = T.alloc_buffer((pixels * width,), dtype, scope="local")
+    fill(whole, 0)
     together, size = runs_together(runs, _MOST), piece_of_run(runs.words, _MOST)
     if together > 1:
         each(runs.count // together, some)

@@ -14,8 +14,9 @@ from schedules.parts.epilogue import plain
 from schedules.parts.tables import prepare_weights
 from schedules.targets.aarch64_neon import AARCH64_NEON
 from schedules.targets.kernel_target import Tile
-from tests.schedules.kernels.convolutions import SEED, convolutions
+from tests.schedules.kernels.convolutions import HALO, SEED, convolutions
 from tests.schedules.kernels.test_binary_convolution import check_sums
+from tests.schedules.kernels.test_convolution_outputs import check_outputs
 
 
 @given(shape=st.tuples(*[st.integers(1, 3)] * 4), dtype=st.sampled_from(["uint8", "uint16", "uint32"]))
@@ -52,6 +53,9 @@ def test_four_bits_of_weights_follow_each_other(shape, dtype):
     False,
     0,
 )
+@example(  # dot products that a byte holds, of words that are not full
+    Convolution(2, 3, 5, 124, 40), Tile(pixels=4, lanes=64, quantum=32, word=4), False, 0
+)
 @settings(deadline=None, max_examples=30)
 def test_binary_by_tables(host, conv, tile, zero_one, seed):
     """On every target that this machine has and that looks up; on a processor without AVX2 that is none."""
@@ -59,6 +63,25 @@ def test_binary_by_tables(host, conv, tile, zero_one, seed):
         if machine.kernels.look_up:
             kernels = replace(machine.kernels, binary_tile=lambda _: tile)
             check_sums(machine, kernels, conv, (0, 0, 0, 0), zero_one, seed)
+
+
+@given(
+    channels=st.integers(1, 124),
+    out_channels=st.integers(1, 100),
+    halo=HALO,
+    pixels=st.integers(1, 5),
+    lanes=st.sampled_from([32, 64]),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=30)
+def test_numbers_and_packed_truth_of_few_channels(host, channels, out_channels, halo, pixels, lanes, seed):
+    """Of dot products that a byte holds some channels of all pixels are written before the next."""
+    conv = Convolution(2, 3, 5, channels, out_channels)
+    tile = Tile(pixels=pixels, lanes=lanes, quantum=32, word=4)
+    for machine in host.each:
+        if machine.kernels.look_up:
+            kernels = replace(machine.kernels, binary_tile=lambda _: tile)
+            check_outputs(machine, kernels, conv, Packing(out_channels, 8, halo=halo), seed)
 
 
 def test_without_a_look_up():
