@@ -1,8 +1,9 @@
 """sign(f(dot)) -> one integer comparison per channel, so that activations stay packed from layer to layer.
 
 Between an integer dot product d and the next sign stand, per channel c, a scale, a bias, batch norm,
-Hardtanh: a chain f of operators each of which is monotone in its input for a fixed c. Rounding to float32 is
-monotone too, so the truth of `f(d) >= t` over the integers d changes at most once, upwards or downwards:
+Hardtanh, a mask that is known: a chain f of operators each of which is monotone in its input for a fixed c.
+Rounding to float32 is monotone too, so the truth of `f(d) >= t` over the integers d changes at most once,
+upwards or downwards:
 
     f rises:  f(d) >= t  <=>  d >= T            f falls:  f(d) >= t  <=>  not (d >= T)
 
@@ -30,6 +31,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from relay_passes.ir.operators import BinaryProduct, attributes_of
 from relay_passes.ir.rewrite import (
     constant_value,
     dtype_of,
@@ -73,10 +75,7 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return value
     dot, before, pool, after = found
     channels = shape_of(dot)[-1]
-    weights = builder.lookup_binding(dot).args[1]
-    # twice: sums over {0, 1} are kept doubled
-    largest = LARGEST**2 if is_call(made_by(builder, dot), "bibench.int8_convolution") else 2
-    reach = largest * int(np.prod(shape_of(weights)[1:])) + 1
+    reach = _reach(made_by(builder, dot)) + 1
     low, high = np.full(channels, -reach), np.full(channels, reach)
     if any(np.isnan(x).any() for end in (low, high) for x in _values(before + after, end)):
         return value  # an overflow, met by its opposite: such a chain is not monotone
@@ -93,6 +92,14 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     return relax.Call(value.op, [bits], value.attrs, value.ty_args)
 
 
+def _reach(layer: relax.Call) -> int:
+    """No sum of this layer has a larger magnitude."""
+    if is_call(layer, "bibench.binary_product"):
+        return 4 * attributes_of(layer, BinaryProduct).conv.products  # doubled for each side over {0, 1}
+    products = int(np.prod(shape_of(layer.args[1])[1:]))
+    return products * (LARGEST**2 if is_call(layer, "bibench.int8_convolution") else 2)
+
+
 def _chain(
     builder: relax.BlockBuilder, expr: relax.Expr
 ) -> tuple[relax.Expr, list[_Link], relax.Call | None, list[_Link]] | None:
@@ -102,7 +109,7 @@ def _chain(
     while True:
         value = made_by(builder, expr)
         # The sums of an int8 layer are read as floats besides, as a rule; to pool them twice would cost more.
-        if is_call(value, "bibench.binary_convolution") or (
+        if is_call(value, "bibench.binary_convolution", "bibench.binary_product") or (
             is_call(value, "bibench.int8_convolution") and pool is None
         ):
             after, *before = (segment[::-1] for segment in segments)
@@ -123,8 +130,10 @@ def _link(value: Any) -> _Link | None:
         is_call(value, "relax.nn.leakyrelu") and float(value.attrs.alpha) >= 0
     ):
         return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
-    if not is_call(value, *_MONOTONE) and not (
-        is_call(value, "relax.divide") and is_constant(value.args[1]) and constant_value(value.args[1]).all()
+    if (
+        not is_call(value, *_MONOTONE)
+        and not (is_call(value, "relax.divide") and _is_nowhere_0(value.args[1]))
+        and not (is_call(value, "relax.where") and is_constant(value.args[0]))
     ):
         return None
     constants = [_per_channel(arg) for arg in value.args]
@@ -137,6 +146,10 @@ def _link(value: Any) -> _Link | None:
     if not isinstance(source, relax.Var):
         return None
     return _Link(source, lambda x: evaluate_operator(value, [x if c is None else c for c in constants]))
+
+
+def _is_nowhere_0(arg: relax.Expr) -> bool:
+    return is_constant(arg) and bool(constant_value(arg).all())
 
 
 def _prelu(builder: relax.BlockBuilder, value: Any) -> _Link | None:

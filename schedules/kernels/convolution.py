@@ -102,12 +102,13 @@ def binary_convolution(
     image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
     look_up = _look_up(tile, target)
     dtype, sum_dtype = f"uint{max(word, 8)}", target.sum_dtype(word, conv.products)
+    fours = 2 if look_up and weights_per_row else 1  # such weights are read as they were packed
     signed = look_up is not None and ending == "dot" and image.runs * image.run <= MOST_SIGNED
 
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
         if look_up:
             products = conv.products if signed else None
-            looked_up(runs, sums, pixels, width, tile.unroll, look_up, products)
+            looked_up(runs, sums, pixels, width, tile.unroll, look_up, products, fours)
         elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
         else:
@@ -119,7 +120,7 @@ def binary_convolution(
     arithmetic = Arithmetic(
         weights=dtype,
         sums="int8" if signed else sum_dtype,
-        words=image.run,
+        words=image.run // fours,
         deep=dtype == sum_dtype,
         read=partial(prepare_activations, signed=signed) if look_up else partial(flat, dtype=dtype),
         add_up=add_up,

@@ -85,9 +85,13 @@ def looked_up(
     unroll: int,
     look_up: Callable[[Any, Any], Any],
     products: int | None = None,
+    fours: int = 1,
 ) -> None:
     """Write pixels x width sums. runs: of what `prepare_activations` and `prepare_weights` make, the first
     run beginning at 0; look_up: as of `KernelTarget`.
+
+    fours: of bits in a byte of the weights; 2 where these are as they were packed, since they are not known
+    before the network runs. They are taken apart once for all pixels of a tile.
 
     products: of how many the sums are, where the tables are signed, of which at most `MOST_SIGNED` are looked
     up: int8, and dot products. What fills up the last word is no product."""
@@ -115,12 +119,14 @@ def looked_up(
 
         def step(j: Any) -> None:
             k = first + j
-            weights = [T.Bind(load(runs.weights, begin + k * width + v, LANES)) for v in lanes]
-            for m in range(pixels):
-                own = table(runs.activations[_TABLES + starts[m] + k])
-                for v, weight in zip(lanes, weights, strict=True):
-                    at = m * width + v
-                    store(counts, at, LANES, load(counts, at, LANES) + look_up(own, weight))
+            loaded = [T.Bind(load(runs.weights, begin + k * width + v, LANES)) for v in lanes]
+            for four in range(fours):
+                weights = loaded if fours == 1 else [T.Bind(_four_of_eight(w, four)) for w in loaded]
+                for m in range(pixels):
+                    own = table(runs.activations[_TABLES + starts[m] + k * fours + four])
+                    for v, weight in zip(lanes, weights, strict=True):
+                        at = m * width + v
+                        store(counts, at, LANES, load(counts, at, LANES) + look_up(own, weight))
 
         unrolled(count, unroll, step)
 
@@ -135,7 +141,7 @@ def looked_up(
         widen()
 
     if products is not None:
-        missing = WORD * runs.count * runs.words - products
+        missing = WORD * fours * runs.count * runs.words - products
         fill(counts, -missing % 256)
         each(runs.count, lambda i: steps(i, 0, runs.words))
         for at in range(0, pixels * width, LANES):
@@ -144,7 +150,8 @@ def looked_up(
         return
     whole = T.alloc_buffer((pixels * width,), dtype, scope="local")
     fill(whole, 0)
-    together, size = runs_together(runs, _MOST), piece_of_run(runs.words, _MOST)
+    most = _MOST // fours
+    together, size = runs_together(runs, most), piece_of_run(runs.words, most)
     if together > 1:
         each(runs.count // together, some)
     else:
@@ -152,3 +159,9 @@ def looked_up(
     # The epilogue reads the sums from memory, so that its loops need not be unrolled.
     for at in range(0, pixels * width, LANES):
         store(sums, at, LANES, load(whole, at, LANES))
+
+
+def _four_of_eight(packed: Any, upper: int) -> Any:
+    """Of each byte of a vector the lower or the upper four bits."""
+    shift, mask = (spread(tirx.const(number, "uint8"), LANES) for number in (WORD, _ENTRIES - 1))
+    return packed >> shift if upper else packed & mask

@@ -39,6 +39,11 @@ LINKS = {
     "relu": (lambda x, c: op.nn.relu(x), lambda x, c: np.maximum(x, np.float32(0))),
     "negative": (lambda x, c: op.negative(x), lambda x, c: -x),
     "tanh": (lambda x, c: op.tanh(x), lambda x, c: np.tanh(x)),
+    "mask": (lambda x, c: op.where(constant(c > 0), x, constant(c)), lambda x, c: np.where(c > 0, x, c)),
+    "mask of the others": (
+        lambda x, c: op.where(constant(c > 0), constant(c), x),
+        lambda x, c: np.where(c > 0, c, x),
+    ),
 }
 COMPARISONS = {
     "greater_equal": np.greater_equal,
