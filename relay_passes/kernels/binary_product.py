@@ -15,8 +15,7 @@ from relay_passes.ir.operators import BinaryProduct, attributes_of
 from relay_passes.ir.rewrite import dtype_of, shape_of
 from relay_passes.kernels.kernel import Integers, Kernel, LaidOut, Site, Tunable
 from relay_passes.kernels.split_threshold import split_threshold
-from schedules.geometry import Convolution
-from schedules.kernels.convolution import binary_convolution
+from schedules.kernels.convolution import binary_convolution, limit_dtype
 from schedules.parts.borders import CLASS_DTYPE, Ending, limit_table
 from schedules.parts.epilogue import SUM, Epilogue, Step, Value
 from schedules.records.kernel_task import outputs_of
@@ -30,11 +29,9 @@ def lower_binary_product(site: Site) -> Kernel:
     left, right, *sums = site.anchor.args
     epilogue, operands = site.epilogue, site.operands
     thresholds: np.ndarray | None = None
-    limits: list[relax.Expr] = []
     split = None if sums else split_threshold(epilogue, operands)
     if split and not split[3].any():
         epilogue, operands, thresholds, _ = split
-        limits = [relax.const(table) for table in _limits(thresholds, conv)]
 
     def in_tiles(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
         after = _after_sums(epilogue, sums, packing.channels)
@@ -44,9 +41,17 @@ def lower_binary_product(site: Site) -> Kernel:
 
     ending: Ending = "dot" if thresholds is None else "truth"
 
+    def limits(tile: Tile) -> list[relax.Expr]:
+        """As of "truth": each row and column is of the one class of those that have all products."""
+        if thresholds is None:
+            return []
+        table = limit_table(np.full((1, 1, conv.out_channels), conv.products), thresholds, conv)
+        classes = [np.zeros(extent, CLASS_DTYPE) for extent in (conv.out_height, conv.out_width)]
+        return list(map(relax.const, (table.astype(limit_dtype(conv, packing, tile)), *classes)))
+
     def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr | LaidOut]]:
         laid_out = LaidOut(right, lambda words: rows_in_blocks(words, tile.lanes))
-        return in_tiles(tile, epilogue, ending), [left, laid_out, *operands, *sums, *limits]
+        return in_tiles(tile, epilogue, ending), [left, laid_out, *operands, *sums, *limits(tile)]
 
     task = ProductTask(conv=conv, packing=packing, outputs=outputs_of(epilogue))
     tile = site.choose(Tunable(task, make))
@@ -55,7 +60,7 @@ def lower_binary_product(site: Site) -> Kernel:
     return Kernel(
         name="binary_product",
         function=in_tiles(tile, epilogue, ending),
-        arguments=[left, in_order, *operands, *sums, *limits],
+        arguments=[left, in_order, *operands, *sums, *limits(tile)],
         epilogue=epilogue,
         operands=operands,
         integers=Integers(
@@ -67,13 +72,6 @@ def lower_binary_product(site: Site) -> Kernel:
             sums_arguments=[left, in_order, *sums],
         ),
     )
-
-
-def _limits(thresholds: np.ndarray, conv: Convolution) -> list[np.ndarray]:
-    """As of "truth": each row and column is of the one class of those that have all products."""
-    base = np.full((1, 1, conv.out_channels), conv.products)
-    classes = [np.zeros(extent, CLASS_DTYPE) for extent in (conv.out_height, conv.out_width)]
-    return [limit_table(base, thresholds, conv), *classes]
 
 
 def rows_in_blocks(words: np.ndarray, lanes: int) -> np.ndarray:

@@ -99,6 +99,7 @@ class Arithmetic:
     settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
     code: BitWeights | None = None  # of weights that are stored in bits
     apart: bool = False  # the sums of a tile are a function of their own, see parts/apart.py
+    halos_alone: bool = False  # as of `Writer.clear_halos`
 
 
 class _Weights:
@@ -157,7 +158,7 @@ def tiled_convolution(
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             activations = arithmetic.read(source)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
-            writer.clear_halos()
+            writer.clear_halos(arithmetic.halos_alone)
 
             def compute(place: Place) -> None:
                 width = place.block.width

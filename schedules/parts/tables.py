@@ -33,7 +33,7 @@ WORD = 4  # bits of an activation that are looked up at a time
 LANES = 32  # bytes of a vector
 _ENTRIES = 1 << WORD
 _TABLES = _ENTRIES * _ENTRIES  # bytes
-_MOST = 63  # look-ups, each of at most 4, whose sum a byte holds
+MOST = 63  # look-ups, each of at most 4, whose sum a byte holds
 MOST_SIGNED = 31  # the same where they are from -4 to 4
 
 
@@ -84,17 +84,16 @@ def looked_up(
     width: int,
     unroll: int,
     look_up: Callable[[Any, Any], Any],
-    products: int | None = None,
+    start: int = 0,
     fours: int = 1,
 ) -> None:
-    """Write pixels x width sums. runs: of what `prepare_activations` and `prepare_weights` make, the first
-    run beginning at 0; look_up: as of `KernelTarget`.
+    """Write pixels x width sums, which are bytes where a byte holds what is looked up. runs: of what
+    `prepare_activations` and `prepare_weights` make, the first run beginning at 0; look_up: as of
+    `KernelTarget`.
 
-    fours: of bits in a byte of the weights; 2 where these are as they were packed, since they are not known
-    before the network runs. They are taken apart once for all pixels of a tile.
-
-    products: of how many the sums are, where the tables are signed, of which at most `MOST_SIGNED` are looked
-    up: int8, and dot products. What fills up the last word is no product."""
+    start: what a sum of bytes begins with. fours: of bits in a byte of the weights; 2 where these are as they
+    were packed, since they are not known before the network runs. They are taken apart once for all pixels of
+    a tile."""
     dtype, lanes = sums.dtype, range(0, width, LANES)
     counts = T.alloc_buffer((pixels * width,), "uint8", scope="local")
 
@@ -140,17 +139,18 @@ def looked_up(
         steps(i, first, count)
         widen()
 
-    if products is not None:
-        missing = WORD * fours * runs.count * runs.words - products
-        fill(counts, -missing % 256)
+    if dtype in ("int8", "uint8"):
+        fill(counts, start % 256)
         each(runs.count, lambda i: steps(i, 0, runs.words))
         for at in range(0, pixels * width, LANES):
-            signed = tirx.call_intrin(f"int8x{LANES}", "tirx.reinterpret", load(counts, at, LANES))
-            store(sums, at, LANES, signed)
+            sum_ = load(counts, at, LANES)
+            if dtype == "int8":
+                sum_ = tirx.call_intrin(f"int8x{LANES}", "tirx.reinterpret", sum_)
+            store(sums, at, LANES, sum_)
         return
     whole = T.alloc_buffer((pixels * width,), dtype, scope="local")
     fill(whole, 0)
-    most = _MOST // fours
+    most = MOST // fours
     together, size = runs_together(runs, most), piece_of_run(runs.words, most)
     if together > 1:
         each(runs.count // together, some)

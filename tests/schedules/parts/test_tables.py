@@ -8,13 +8,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schedules.geometry import Convolution
-from schedules.kernels.convolution import binary_convolution
-from schedules.parts.bits import Packing
+from schedules.kernels.convolution import binary_convolution, lay_out_bits, limit_dtype
+from schedules.parts.bits import Packing, pack
+from schedules.parts.borders import border_tables, limit_table
 from schedules.parts.epilogue import plain
 from schedules.parts.tables import prepare_weights
+from schedules.parts.weights import pack_weights
 from schedules.targets.aarch64_neon import AARCH64_NEON
 from schedules.targets.kernel_target import Tile
-from tests.schedules.kernels.convolutions import HALO, SEED, convolutions
+from tests.schedules.kernels.convolutions import HALO, SEED, convolutions, expected_sums, random_bits
 from tests.schedules.kernels.test_binary_convolution import check_sums
 from tests.schedules.kernels.test_convolution_outputs import check_outputs
 
@@ -82,6 +84,31 @@ def test_numbers_and_packed_truth_of_few_channels(host, channels, out_channels, 
         if machine.kernels.look_up:
             kernels = replace(machine.kernels, binary_tile=lambda _: tile)
             check_outputs(machine, kernels, conv, Packing(out_channels, 8, halo=halo), seed)
+
+
+@given(conv=convolutions(), pixels=st.integers(1, 5), blocks_outside=st.booleans(), seed=SEED)
+@example(Convolution(1, 2, 3, 252, 40), 4, False, 0)  # counts that a byte holds, and their limits
+@example(Convolution(1, 2, 3, 253, 40), 4, False, 0)
+@example(Convolution(1, 4, 3, 28, 40, (3, 3), padding=(1, 1, 1, 1)), 4, False, 0)
+@settings(deadline=None, max_examples=30)
+def test_truths_by_tables(host, conv, pixels, blocks_outside, seed):
+    """For thresholds at the ends of, and beyond the range of the sums."""
+    bits, weights = random_bits(seed, conv)
+    sums, reach = expected_sums(bits, weights, conv), conv.products + 2
+    thresholds = np.random.default_rng(seed).choice(
+        [-reach, -conv.products, 0, conv.products, reach], len(weights)
+    )
+    tile = Tile(pixels=pixels, lanes=64, quantum=32, word=4, blocks_outside=blocks_outside)
+    packing, epilogue = Packing(conv.channels, 8, conv.groups, conv.padding), plain(conv.out_shape, "bool")
+    laid_out = lay_out_bits(pack_weights(weights, 8), conv.groups, tile)
+    base, *classes = border_tables(conv, weights, False)
+    limits = limit_table(base, thresholds, conv).astype(limit_dtype(conv, packing, tile))
+    for machine in host.each:
+        if machine.kernels.look_up:
+            kernel = binary_convolution(conv, packing, tile, machine.kernels, epilogue, ending="truth")
+            arguments = [pack(bits, packing), laid_out, limits, *classes]
+            [truth] = machine.call(kernel, arguments, [(conv.out_shape, "bool")])
+            np.testing.assert_array_equal(truth, sums >= thresholds)
 
 
 def test_without_a_look_up():
