@@ -107,6 +107,8 @@ def binary_convolution(
     signed = look_up is not None and ending == "dot" and look_ups <= MOST_SIGNED
     if look_up and look_ups <= MOST:
         sum_dtype = "int8" if signed else "uint8"
+    # More look-ups take so long that what comes after them does not.
+    few = sum_dtype == "uint8" and ending != "truth"
     # What fills up the last word is no product.
     start = conv.products - LOOKED_UP * look_ups if signed else 0
 
@@ -140,6 +142,7 @@ def binary_convolution(
         settle=settle,
         apart=target.sums_apart and tile.depth > 1,
         halos_alone=look_up is not None,
+        written=target.floats if signed or few and len(epilogue.operands) > 2 else None,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 

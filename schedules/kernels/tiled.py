@@ -100,6 +100,9 @@ class Arithmetic:
     code: BitWeights | None = None  # of weights that are stored in bits
     apart: bool = False  # the sums of a tile are a function of their own, see parts/apart.py
     halos_alone: bool = False  # as of `Writer.clear_halos`
+    # So many channels of all pixels of a tile are written before the next, so that what the epilogue reads of
+    # them stays in registers; None where all of a pixel are.
+    written: int | None = None
 
 
 class _Weights:
@@ -146,7 +149,7 @@ def tiled_convolution(
     products = image.runs * arithmetic.words
     tiling = Tiling(conv=conv, tile=tile, products=products, weights_per_row=weights_per_row)
     called = Called()
-    together = target.floats if arithmetic.sums == "int8" and _in_vectors(epilogue, target.floats) else None
+    written = arithmetic.written if _in_vectors(epilogue, arithmetic.written or 1) else None
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
@@ -194,7 +197,7 @@ def tiled_convolution(
 
                     each(place.pixels, pixel)
 
-                in_pieces(place.block.valid, together or place.block.valid, write)
+                in_pieces(place.block.valid, written or place.block.valid, write)
 
             def planes(n: Any, top: Any, rows: int, channel: Any, valid: int) -> Planes:
                 written = list(zip(epilogue.outputs, outputs, strict=True))
