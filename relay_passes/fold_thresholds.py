@@ -14,6 +14,11 @@ bit that the float chain gives, for every d.
 
 A PReLU of two slopes that are nowhere negative is one link of the chain: 0 at 0, and rising on both sides.
 
+A GELU falls before it rises, so that behind one the truth may change twice. Then it is computed for every
+sum, and is a comparison with each of two integers:
+
+    f(d) >= t  <=>  d < L or d >= U,  or the opposite where f is turned.
+
 Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes before it rises for every channel.
 
 Requires: packings of truths, as `find_binary` leaves them, with the operators between in the order of the
@@ -31,7 +36,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.operators import BinaryProduct, attributes_of
+from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, attributes_of
 from relay_passes.ir.rewrite import (
     constant_value,
     dtype_of,
@@ -46,6 +51,8 @@ from schedules.parts.epilogue import evaluate_operator
 from schedules.parts.quantizer import LARGEST
 
 _COMPARISONS = ("relax.greater_equal", "relax.greater", "relax.less_equal", "relax.less")
+_DIPPING = ("relax.nn.gelu", "relax.nn.gelu_tanh")
+_MOST_VALUES = 1 << 21  # of all sums and channels that are computed at most, which takes less than a second
 # Monotone in each operand that is not a constant, for any constants in the others.
 _MONOTONE = {
     "relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.clip",
@@ -57,10 +64,11 @@ _MONOTONE = {
 class _Link:
     """One operator of the chain, or several that are one function of what the chain carries to them.
 
-    compute: of an array whose last axis is the channel's."""
+    compute: of an array whose last axis is the channel's. dips: whether it is monotone in two parts only."""
 
     source: relax.Expr
     compute: Callable[[np.ndarray], np.ndarray]
+    dips: bool = False
 
 
 def fold_thresholds(mod: tvm.IRModule) -> tvm.IRModule:
@@ -75,6 +83,9 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return value
     dot, before, pool, after = found
     channels = shape_of(dot)[-1]
+    if any(link.dips for link in before + after):
+        either = _two_comparisons(builder, dot, after) if pool is None else None
+        return value if either is None else relax.Call(value.op, [either], value.attrs, value.ty_args)
     reach = _reach(made_by(builder, dot)) + 1
     low, high = np.full(channels, -reach), np.full(channels, reach)
     if any(np.isnan(x).any() for end in (low, high) for x in _values(before + after, end)):
@@ -90,6 +101,45 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     if falls.any():
         bits = builder.emit(relax.op.logical_xor(bits, relax.const(falls)))
     return relax.Call(value.op, [bits], value.attrs, value.ty_args)
+
+
+def _two_comparisons(builder: relax.BlockBuilder, dot: relax.Var, links: list[_Link]) -> relax.Var | None:
+    """The chain's truth as comparisons of the sum, found by computing it for each; None where they are too
+    many, or where that is no such truth."""
+    sums = _sums(made_by(builder, dot))
+    channels = shape_of(dot)[-1]
+    if sums is None or len(sums) * channels > _MOST_VALUES:
+        return None
+    values = _values(links, np.broadcast_to(sums[:, None], (len(sums), channels)))
+    if any(np.isnan(x).any() for x in values):
+        return None
+    truth = np.broadcast_to(values[-1], (len(sums), channels))
+    for turned in (False, True):
+        wanted = truth != turned
+        least, last = sums[0], sums[-1]
+        some = ~wanted.all(0)
+        below = np.where(some, sums[np.argmin(wanted, 0)], least)
+        above = np.where(some, last - np.argmin(wanted[::-1], 0) * (sums[1] - least) + 1, least)
+        if np.array_equal((sums[:, None] < below) | (sums[:, None] >= above), wanted):
+            break
+    else:
+        return None
+    bits = builder.emit(relax.op.greater_equal(dot, relax.const(above.astype(np.int32))))
+    if (below > least).any():
+        low = builder.emit(relax.op.less(dot, relax.const(below.astype(np.int32))))
+        bits = builder.emit(relax.op.logical_or(low, bits))
+    return builder.emit(relax.op.logical_not(bits)) if turned else bits
+
+
+def _sums(layer: relax.Call) -> np.ndarray | None:
+    """All that this layer may give, and others, evenly spaced; None where they are not counted."""
+    if not is_call(layer, "bibench.binary_convolution"):
+        return None
+    described = attributes_of(layer, BinaryConvolution)
+    most = described.conv.products
+    if described.zero_one or any(described.conv.padding):
+        return np.arange(-2 * most, 2 * most + 1)
+    return np.arange(-most, most + 1, 2)
 
 
 def _reach(layer: relax.Call) -> int:
@@ -130,6 +180,8 @@ def _link(value: Any) -> _Link | None:
         is_call(value, "relax.nn.leakyrelu") and float(value.attrs.alpha) >= 0
     ):
         return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
+    if is_call(value, *_DIPPING):
+        return _Link(value.args[0], lambda x: evaluate_operator(value, [x]), dips=True)
     if (
         not is_call(value, *_MONOTONE)
         and not (is_call(value, "relax.divide") and _is_nowhere_0(value.args[1]))

@@ -179,6 +179,14 @@ def masked_attention(emit, x):
     return tokens
 
 
+def behind_gelus(emit, x):
+    """Truths of two comparisons, one of them turned."""
+    for greater in op.greater, op.less:
+        x = norm(emit, binary(emit, sign(emit, x), 40))
+        x = emit(op.where(emit(greater(emit(op.nn.gelu(x)), number(-0.1))), number(1), number(-1)))
+    return binary(emit, x, 8)
+
+
 def attention_of_truths(emit, x):
     """Bits of 0 and 1 on the left, on the right, and on both sides; read by a convolution besides."""
     bits = emit(op.astype(emit(op.greater(x, number(0))), "float32"))
@@ -231,7 +239,7 @@ NETWORKS = [
     lone, on_a_line, line_of_layers, of_two_layouts, residual_block, straight, downsample, scaled_by_position,
     pooled, pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise,
     several_results, only_the_input, one_pixel, classifier, attention, masked_attention,
-    attention_of_truths, zero_one, any_two_values, prelus, gated,
+    behind_gelus, attention_of_truths, zero_one, any_two_values, prelus, gated,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 
