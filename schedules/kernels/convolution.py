@@ -32,7 +32,15 @@ from schedules.parts.borders import Borders, Ending, count_dtype
 from schedules.parts.emit import flat, in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.sums import Runs, across, along, dotted
-from schedules.parts.tables import MOST, MOST_SIGNED, looked_up, prepare_activations, prepare_weights
+from schedules.parts.tables import (
+    MOST,
+    MOST_SIGNED,
+    expand,
+    looked_up,
+    prepare_activations,
+    prepare_weights,
+    worth_expanding,
+)
 from schedules.parts.tables import WORD as LOOKED_UP
 from schedules.parts.weights import lay_out
 from schedules.targets.kernel_target import KernelTarget, Tile
@@ -112,9 +120,14 @@ def binary_convolution(
     # What fills up the last word is no product.
     start = conv.products - LOOKED_UP * look_ups if signed else 0
 
+    expanded = look_up is not None and not weights_per_row and worth_expanding(conv, look_ups)
+
+    def prepare(stored: tirx.Buffer) -> tirx.Buffer:
+        return expand(stored, signed, look_up) if look_up and expanded else stored
+
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
         if look_up:
-            looked_up(runs, sums, pixels, width, tile.unroll, look_up, start, fours)
+            looked_up(runs, sums, pixels, width, tile.unroll, look_up, start, fours, expanded)
         elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
         else:
@@ -138,6 +151,7 @@ def binary_convolution(
         words=image.run // fours,
         deep=dtype == sum_dtype,
         read=partial(prepare_activations, signed=signed) if look_up else partial(flat, dtype=dtype),
+        prepare=prepare,
         add_up=add_up,
         settle=settle,
         apart=target.sums_apart and tile.depth > 1,

@@ -95,6 +95,8 @@ class Arithmetic:
     words: int  # of weights that meet one run of activations
     deep: bool = False  # whether `add_up` knows a tile with a depth
     read: Callable[[tirx.Buffer], tirx.Buffer]  # the kernel's parameter -> the elements of an `Image`, flat
+    # The weights as they are stored -> as `add_up` reads them, once for a call of the kernel.
+    prepare: Callable[[tirx.Buffer], tirx.Buffer] = lambda weights: weights
     add_up: Callable[[Runs, tirx.Buffer, int, int], None]  # (runs, sums, pixels, width): writes a tile's sums
     settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
     code: BitWeights | None = None  # of weights that are stored in bits
@@ -160,6 +162,8 @@ def tiled_convolution(
         outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             activations = arithmetic.read(source)
+            if not weights.decoder:
+                weights.buffer = arithmetic.prepare(weights.buffer)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos(arithmetic.halos_alone)
 

@@ -58,6 +58,16 @@ def test_four_bits_of_weights_follow_each_other(shape, dtype):
 @example(  # dot products that a byte holds, of words that are not full
     Convolution(2, 3, 5, 124, 40), Tile(pixels=4, lanes=64, quantum=32, word=4), False, 0
 )
+@example(  # so many sums of few bits that the weights are expanded; of dot products, and of counts
+    Convolution(1, 16, 33, 30, 70), Tile(pixels=4, lanes=64, quantum=32, word=4), False, 0
+)
+@example(Convolution(1, 16, 33, 30, 70), Tile(pixels=4, lanes=64, quantum=32, word=4), True, 0)
+@example(
+    Convolution(1, 16, 33, 3, 70, (3, 1), padding=(1, 0, 1, 0)),
+    Tile(pixels=4, lanes=32, quantum=32, word=4, unroll=2),
+    False,
+    0,
+)
 @settings(deadline=None, max_examples=30)
 def test_binary_by_tables(host, conv, tile, zero_one, seed):
     """On every target that this machine has and that looks up; on a processor without AVX2 that is none."""
@@ -73,12 +83,15 @@ def test_binary_by_tables(host, conv, tile, zero_one, seed):
     halo=HALO,
     pixels=st.integers(1, 5),
     lanes=st.sampled_from([32, 64]),
+    width=st.sampled_from([5, 90]),
     seed=SEED,
 )
 @settings(deadline=None, max_examples=30)
-def test_numbers_and_packed_truth_of_few_channels(host, channels, out_channels, halo, pixels, lanes, seed):
+def test_numbers_and_packed_truth_of_few_channels(
+    host, channels, out_channels, halo, pixels, lanes, width, seed
+):
     """Of dot products that a byte holds some channels of all pixels are written before the next."""
-    conv = Convolution(2, 3, 5, channels, out_channels)
+    conv = Convolution(2, 3, width, channels, out_channels)
     tile = Tile(pixels=pixels, lanes=lanes, quantum=32, word=4)
     for machine in host.each:
         if machine.kernels.look_up:
@@ -90,6 +103,7 @@ def test_numbers_and_packed_truth_of_few_channels(host, channels, out_channels, 
 @example(Convolution(1, 2, 3, 252, 40), 4, False, 0)  # counts that a byte holds, and their limits
 @example(Convolution(1, 2, 3, 253, 40), 4, False, 0)
 @example(Convolution(1, 4, 3, 28, 40, (3, 3), padding=(1, 1, 1, 1)), 4, False, 0)
+@example(Convolution(1, 24, 24, 20, 100), 4, False, 0)  # expanded
 @settings(deadline=None, max_examples=30)
 def test_truths_by_tables(host, conv, pixels, blocks_outside, seed):
     """For thresholds at the ends of, and beyond the range of the sums."""
