@@ -119,7 +119,6 @@ def binary_convolution(
     few = sum_dtype == "uint8" and ending != "truth"
     # What fills up the last word is no product.
     start = conv.products - LOOKED_UP * look_ups if signed else 0
-
     expanded = look_up is not None and not weights_per_row and worth_expanding(conv, look_ups)
 
     def prepare(stored: tirx.Buffer) -> tirx.Buffer:
