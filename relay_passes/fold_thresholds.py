@@ -1,8 +1,9 @@
 """sign(f(dot)) -> one integer comparison per channel, so that activations stay packed from layer to layer.
 
 Between an integer dot product d and the next sign stand, per channel c, a scale, a bias, batch norm,
-Hardtanh: a chain f of operators each of which is monotone in its input for a fixed c. Rounding to float32 is
-monotone too, so the truth of `f(d) >= t` over the integers d changes at most once, upwards or downwards:
+Hardtanh, a mask that is known: a chain f of operators each of which is monotone in its input for a fixed c.
+Rounding to float32 is monotone too, so the truth of `f(d) >= t` over the integers d changes at most once,
+upwards or downwards:
 
     f rises:  f(d) >= t  <=>  d >= T            f falls:  f(d) >= t  <=>  not (d >= T)
 
@@ -12,6 +13,11 @@ reach puts T at an end of the range, and the bit is always 1 or always 0. In eac
 bit that the float chain gives, for every d.
 
 A PReLU of two slopes that are nowhere negative is one link of the chain: 0 at 0, and rising on both sides.
+
+A GELU falls before it rises, so that behind one the truth may change twice. Then it is computed for every
+sum, and is a comparison with each of two integers:
+
+    f(d) >= t  <=>  d < L or d >= U,  or the opposite where f is turned.
 
 Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes before it rises for every channel.
 
@@ -30,6 +36,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, attributes_of
 from relay_passes.ir.rewrite import (
     constant_value,
     dtype_of,
@@ -44,6 +51,8 @@ from schedules.parts.epilogue import evaluate_operator
 from schedules.parts.quantizer import LARGEST
 
 _COMPARISONS = ("relax.greater_equal", "relax.greater", "relax.less_equal", "relax.less")
+_DIPPING = ("relax.nn.gelu", "relax.nn.gelu_tanh")
+_MOST_VALUES = 1 << 21  # of all sums and channels that are computed at most, which takes less than a second
 # Monotone in each operand that is not a constant, for any constants in the others.
 _MONOTONE = {
     "relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.clip",
@@ -55,10 +64,11 @@ _MONOTONE = {
 class _Link:
     """One operator of the chain, or several that are one function of what the chain carries to them.
 
-    compute: of an array whose last axis is the channel's."""
+    compute: of an array whose last axis is the channel's. dips: whether it is monotone in two parts only."""
 
     source: relax.Expr
     compute: Callable[[np.ndarray], np.ndarray]
+    dips: bool = False
 
 
 def fold_thresholds(mod: tvm.IRModule) -> tvm.IRModule:
@@ -73,10 +83,10 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return value
     dot, before, pool, after = found
     channels = shape_of(dot)[-1]
-    weights = builder.lookup_binding(dot).args[1]
-    # twice: sums over {0, 1} are kept doubled
-    largest = LARGEST**2 if is_call(made_by(builder, dot), "bibench.int8_convolution") else 2
-    reach = largest * int(np.prod(shape_of(weights)[1:])) + 1
+    if any(link.dips for link in before + after):
+        either = _two_comparisons(builder, dot, after) if pool is None else None
+        return value if either is None else relax.Call(value.op, [either], value.attrs, value.ty_args)
+    reach = _reach(made_by(builder, dot)) + 1
     low, high = np.full(channels, -reach), np.full(channels, reach)
     if any(np.isnan(x).any() for end in (low, high) for x in _values(before + after, end)):
         return value  # an overflow, met by its opposite: such a chain is not monotone
@@ -93,6 +103,53 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     return relax.Call(value.op, [bits], value.attrs, value.ty_args)
 
 
+def _two_comparisons(builder: relax.BlockBuilder, dot: relax.Var, links: list[_Link]) -> relax.Var | None:
+    """The chain's truth as comparisons of the sum, found by computing it for each; None where they are too
+    many, or where that is no such truth."""
+    sums = _sums(made_by(builder, dot))
+    channels = shape_of(dot)[-1]
+    if sums is None or len(sums) * channels > _MOST_VALUES:
+        return None
+    values = _values(links, np.broadcast_to(sums[:, None], (len(sums), channels)))
+    if any(np.isnan(x).any() for x in values):
+        return None
+    truth = np.broadcast_to(values[-1], (len(sums), channels))
+    for turned in (False, True):
+        wanted = truth != turned
+        least, last = sums[0], sums[-1]
+        some = ~wanted.all(0)
+        below = np.where(some, sums[np.argmin(wanted, 0)], least)
+        above = np.where(some, last - np.argmin(wanted[::-1], 0) * (sums[1] - least) + 1, least)
+        if np.array_equal((sums[:, None] < below) | (sums[:, None] >= above), wanted):
+            break
+    else:
+        return None
+    bits = builder.emit(relax.op.greater_equal(dot, relax.const(above.astype(np.int32))))
+    if (below > least).any():
+        low = builder.emit(relax.op.less(dot, relax.const(below.astype(np.int32))))
+        bits = builder.emit(relax.op.logical_or(low, bits))
+    return builder.emit(relax.op.logical_not(bits)) if turned else bits
+
+
+def _sums(layer: relax.Call) -> np.ndarray | None:
+    """All that this layer may give, and others, evenly spaced; None where they are not counted."""
+    if not is_call(layer, "bibench.binary_convolution"):
+        return None
+    described = attributes_of(layer, BinaryConvolution)
+    most = described.conv.products
+    if described.zero_one or any(described.conv.padding):
+        return np.arange(-2 * most, 2 * most + 1)
+    return np.arange(-most, most + 1, 2)
+
+
+def _reach(layer: relax.Call) -> int:
+    """No sum of this layer has a larger magnitude."""
+    if is_call(layer, "bibench.binary_product"):
+        return 4 * attributes_of(layer, BinaryProduct).conv.products  # doubled for each side over {0, 1}
+    products = int(np.prod(shape_of(layer.args[1])[1:]))
+    return products * (LARGEST**2 if is_call(layer, "bibench.int8_convolution") else 2)
+
+
 def _chain(
     builder: relax.BlockBuilder, expr: relax.Expr
 ) -> tuple[relax.Expr, list[_Link], relax.Call | None, list[_Link]] | None:
@@ -102,7 +159,7 @@ def _chain(
     while True:
         value = made_by(builder, expr)
         # The sums of an int8 layer are read as floats besides, as a rule; to pool them twice would cost more.
-        if is_call(value, "bibench.binary_convolution") or (
+        if is_call(value, "bibench.binary_convolution", "bibench.binary_product") or (
             is_call(value, "bibench.int8_convolution") and pool is None
         ):
             after, *before = (segment[::-1] for segment in segments)
@@ -123,8 +180,12 @@ def _link(value: Any) -> _Link | None:
         is_call(value, "relax.nn.leakyrelu") and float(value.attrs.alpha) >= 0
     ):
         return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
-    if not is_call(value, *_MONOTONE) and not (
-        is_call(value, "relax.divide") and is_constant(value.args[1]) and constant_value(value.args[1]).all()
+    if is_call(value, *_DIPPING):
+        return _Link(value.args[0], lambda x: evaluate_operator(value, [x]), dips=True)
+    if (
+        not is_call(value, *_MONOTONE)
+        and not (is_call(value, "relax.divide") and _is_nowhere_0(value.args[1]))
+        and not (is_call(value, "relax.where") and is_constant(value.args[0]))
     ):
         return None
     constants = [_per_channel(arg) for arg in value.args]
@@ -137,6 +198,10 @@ def _link(value: Any) -> _Link | None:
     if not isinstance(source, relax.Var):
         return None
     return _Link(source, lambda x: evaluate_operator(value, [x if c is None else c for c in constants]))
+
+
+def _is_nowhere_0(arg: relax.Expr) -> bool:
+    return is_constant(arg) and bool(constant_value(arg).all())
 
 
 def _prelu(builder: relax.BlockBuilder, value: Any) -> _Link | None:

@@ -10,8 +10,8 @@ from relay_passes.ir.rewrite import constant_value
 from relay_passes.kernels.kernel import Integers, Kernel, Site, Tunable
 from relay_passes.kernels.split_threshold import split_threshold
 from schedules.kernels import depthwise
-from schedules.kernels.convolution import binary_convolution, lay_out_bits
-from schedules.parts.borders import Ending, border_tables, halves, limit_table, limits_inside
+from schedules.kernels.convolution import binary_convolution, lay_out_bits, limit_dtype
+from schedules.parts.borders import Ending, border_tables, count_dtype, halves, limit_table, limits_inside
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.weights import pack_weights
 from schedules.records.kernel_task import outputs_of
@@ -47,21 +47,25 @@ def lower_binary_convolution(site: Site) -> Kernel:
     half = halves(base, conv) if in_bytes else None
     bordered = tables(base if half is None else half) if bare == "bordered dot" else []
     ending: Ending = bare if thresholds is None else "truth"
-    after, inside = bordered, None
-    if thresholds is not None:
-        inside = None if half is None else limits_inside(thresholds, conv)
+    inside = None if half is None or thresholds is None else limits_inside(thresholds, conv)
+
+    def after(limits: str) -> list[relax.Expr]:
+        """limits: the dtype that the kernel has of them."""
+        if thresholds is None:
+            return bordered
         if half is not None and inside is not None:
-            after = [*tables(half), relax.const(inside)]
-        else:
-            after = tables(limit_table(base, thresholds, conv))
+            return [*tables(half), relax.const(inside)]
+        return tables(limit_table(base, thresholds, conv).astype(limits))
+
     if is_depthwise:
         name, weights = "binary_depthwise_convolution", relax.const(depthwise.in_tap_order(packed))
+        ends = after(count_dtype(conv))
 
         def in_strips(strip: depthwise.Strip, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
             return depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending, strip=strip)
 
         def make_strips(strip: depthwise.Strip) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
-            return in_strips(strip, epilogue, ending), [words, weights, *operands, *after]
+            return in_strips(strip, epilogue, ending), [words, weights, *operands, *ends]
 
         strips = DepthwiseTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
         strip = site.choose(Tunable(strips, make_strips))
@@ -80,11 +84,13 @@ def lower_binary_convolution(site: Site) -> Kernel:
             return relax.const(lay_out_bits(packed, conv.groups, tile))
 
         def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr]]:
-            return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *after]
+            ends = after(limit_dtype(conv, packing, tile))
+            return tiled(tile, epilogue, ending), [words, weights_for(tile), *operands, *ends]
 
         task = TiledTask(conv=conv, packing=packing, ending=ending, outputs=outputs_of(epilogue))
         tile = site.choose(Tunable(task, make))
         name, weights = "binary_convolution", weights_for(tile)
+        ends = after(limit_dtype(conv, packing, tile))
 
         def function(epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
             return tiled(tile, epilogue, ending)
@@ -92,7 +98,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
     return Kernel(
         name=name,
         function=function(epilogue, ending),
-        arguments=[words, weights, *operands, *after],
+        arguments=[words, weights, *operands, *ends],
         epilogue=epilogue,
         operands=operands,
         integers=Integers(

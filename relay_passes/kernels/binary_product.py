@@ -14,7 +14,9 @@ from tvm import relax, tirx
 from relay_passes.ir.operators import BinaryProduct, attributes_of
 from relay_passes.ir.rewrite import dtype_of, shape_of
 from relay_passes.kernels.kernel import Integers, Kernel, LaidOut, Site, Tunable
-from schedules.kernels.convolution import binary_convolution
+from relay_passes.kernels.split_threshold import split_threshold
+from schedules.kernels.convolution import binary_convolution, limit_dtype
+from schedules.parts.borders import CLASS_DTYPE, Ending, limit_table
 from schedules.parts.epilogue import SUM, Epilogue, Step, Value
 from schedules.records.kernel_task import outputs_of
 from schedules.records.kinds.product import ProductTask
@@ -25,33 +27,48 @@ def lower_binary_product(site: Site) -> Kernel:
     layer = attributes_of(site.anchor, BinaryProduct)
     conv, packing = layer.conv, layer.packing
     left, right, *sums = site.anchor.args
+    epilogue, operands = site.epilogue, site.operands
+    thresholds: np.ndarray | None = None
+    split = None if sums else split_threshold(epilogue, operands)
+    if split and not split[3].any():
+        epilogue, operands, thresholds, _ = split
 
-    def in_tiles(tile: Tile, epilogue: Epilogue) -> tirx.PrimFunc:
+    def in_tiles(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
         after = _after_sums(epilogue, sums, packing.channels)
-        return binary_convolution(conv, packing, tile, site.target, after, ending="dot", weights_per_row=True)
+        return binary_convolution(
+            conv, packing, tile, site.target, after, ending=ending, weights_per_row=True
+        )
+
+    ending: Ending = "dot" if thresholds is None else "truth"
+
+    def limits(tile: Tile) -> list[relax.Expr]:
+        """As of "truth": each row and column is of the one class of those that have all products."""
+        if thresholds is None:
+            return []
+        table = limit_table(np.full((1, 1, conv.out_channels), conv.products), thresholds, conv)
+        classes = [np.zeros(extent, CLASS_DTYPE) for extent in (conv.out_height, conv.out_width)]
+        return list(map(relax.const, (table.astype(limit_dtype(conv, packing, tile)), *classes)))
 
     def make(tile: Tile) -> tuple[tirx.PrimFunc, list[relax.Expr | LaidOut]]:
         laid_out = LaidOut(right, lambda words: rows_in_blocks(words, tile.lanes))
-        return in_tiles(tile, site.epilogue), [left, laid_out, *site.operands, *sums]
+        return in_tiles(tile, epilogue, ending), [left, laid_out, *operands, *sums, *limits(tile)]
 
-    task = ProductTask(conv=conv, packing=packing, outputs=outputs_of(site.epilogue))
+    task = ProductTask(conv=conv, packing=packing, outputs=outputs_of(epilogue))
     tile = site.choose(Tunable(task, make))
     in_order = _in_blocks(right, tile.lanes, site.emit)
 
-    def function(epilogue: Epilogue) -> tirx.PrimFunc:
-        return in_tiles(tile, epilogue)
-
     return Kernel(
         name="binary_product",
-        function=function(site.epilogue),
-        arguments=[left, in_order, *site.operands, *sums],
-        epilogue=site.epilogue,
-        operands=site.operands,
+        function=in_tiles(tile, epilogue, ending),
+        arguments=[left, in_order, *operands, *sums, *limits(tile)],
+        epilogue=epilogue,
+        operands=operands,
         integers=Integers(
             layer=layer,
             inputs=(left, right),
             weights=None,
-            sums=function,
+            thresholds=thresholds,
+            sums=lambda plain: in_tiles(tile, plain, "dot"),
             sums_arguments=[left, in_order, *sums],
         ),
     )

@@ -28,12 +28,20 @@ from schedules.geometry import Convolution
 from schedules.kernels.tiled import Arithmetic, Image, Settle, tiled_convolution
 from schedules.parts.bit_weights import FLOATS, BitWeights
 from schedules.parts.bits import Packing
-from schedules.parts.borders import Borders, Ending
+from schedules.parts.borders import Borders, Ending, count_dtype
 from schedules.parts.emit import flat, in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.sums import Runs, across, along, dotted
+from schedules.parts.tables import (
+    MOST,
+    MOST_SIGNED,
+    expand,
+    looked_up,
+    prepare_activations,
+    prepare_weights,
+    worth_expanding,
+)
 from schedules.parts.tables import WORD as LOOKED_UP
-from schedules.parts.tables import looked_up, prepare_activations, prepare_weights
 from schedules.parts.weights import lay_out
 from schedules.targets.kernel_target import KernelTarget, Tile
 
@@ -102,26 +110,60 @@ def binary_convolution(
     image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
     look_up = _look_up(tile, target)
     dtype, sum_dtype = f"uint{max(word, 8)}", target.sum_dtype(word, conv.products)
+    fours = 2 if look_up and weights_per_row else 1  # such weights are read as they were packed
+    look_ups = image.runs * image.run
+    signed = look_up is not None and ending == "dot" and look_ups <= MOST_SIGNED
+    if look_up and look_ups <= MOST:
+        sum_dtype = "int8" if signed else "uint8"
+    # More look-ups take so long that what comes after them does not.
+    few = sum_dtype == "uint8" and ending != "truth"
+    # What fills up the last word is no product.
+    start = conv.products - LOOKED_UP * look_ups if signed else 0
+    expanded = look_up is not None and not weights_per_row and worth_expanding(conv, look_ups)
+
+    def prepare(stored: tirx.Buffer) -> tirx.Buffer:
+        return expand(stored, signed, look_up) if look_up and expanded else stored
 
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
         if look_up:
-            looked_up(runs, sums, pixels, width, tile.unroll, look_up)
+            looked_up(runs, sums, pixels, width, tile.unroll, look_up, start, fours, expanded)
         elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
         else:
             across(runs, sums, pixels, width, tile, tile.together or target.together)
 
+    def settle() -> Settle:
+        if signed:
+            return _widened
+        borders = Borders(
+            conv,
+            ending,
+            border_in_bytes,
+            limits=limit_dtype(conv, packing, tile),
+            alone=look_up is not None,
+        )
+        return borders.settle
+
     arithmetic = Arithmetic(
         weights=dtype,
         sums=sum_dtype,
-        words=image.run,
+        words=image.run // fours,
         deep=dtype == sum_dtype,
-        read=prepare_activations if look_up else partial(flat, dtype=dtype),
+        read=partial(prepare_activations, signed=signed) if look_up else partial(flat, dtype=dtype),
+        prepare=prepare,
         add_up=add_up,
-        settle=lambda: Borders(conv, ending, border_in_bytes).settle,
+        settle=settle,
         apart=target.sums_apart and not look_up,
+        halos_alone=look_up is not None,
+        written=target.floats if signed or few and len(epilogue.operands) > 2 else None,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
+
+
+def limit_dtype(conv: Convolution, packing: Packing, tile: Tile) -> str:
+    """Of the limits that counts are compared with, the table of a "truth"."""
+    look_ups = conv.kernel[0] * conv.kernel[1] * packing.words_per_group * packing.word // LOOKED_UP
+    return "uint8" if tile.word == LOOKED_UP and look_ups <= MOST else count_dtype(conv)
 
 
 def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
@@ -248,6 +290,10 @@ def _packed_image(conv: Convolution, packing: Packing, *, elements: int, pitch: 
 
 def _as_it_is(count: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
     return count
+
+
+def _widened(dot: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
+    return dot.astype("int32" if lanes == 1 else f"int32x{lanes}")
 
 
 def pad_in_kernel(

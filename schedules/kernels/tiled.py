@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 from schedules.geometry import Convolution
 from schedules.parts.apart import Called, function_of
 from schedules.parts.bit_weights import BitWeights, Decoder
-from schedules.parts.emit import each, vector
+from schedules.parts.emit import each, in_pieces, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.planes import Planes
 from schedules.parts.sums import Runs
@@ -95,10 +95,16 @@ class Arithmetic:
     words: int  # of weights that meet one run of activations
     deep: bool = False  # whether `add_up` knows a tile with a depth
     read: Callable[[tirx.Buffer], tirx.Buffer]  # the kernel's parameter -> the elements of an `Image`, flat
+    # The weights as they are stored -> as `add_up` reads them, once for a call of the kernel.
+    prepare: Callable[[tirx.Buffer], tirx.Buffer] = lambda weights: weights
     add_up: Callable[[Runs, tirx.Buffer, int, int], None]  # (runs, sums, pixels, width): writes a tile's sums
     settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
     code: BitWeights | None = None  # of weights that are stored in bits
     apart: bool = False  # the sums of a tile are a function of their own, see parts/apart.py
+    halos_alone: bool = False  # as of `Writer.clear_halos`
+    # So many channels of all pixels of a tile are written before the next, so that what the epilogue reads of
+    # them stays in registers; None where all of a pixel are.
+    written: int | None = None
 
 
 class _Weights:
@@ -145,6 +151,7 @@ def tiled_convolution(
     products = image.runs * arithmetic.words
     tiling = Tiling(conv=conv, tile=tile, products=products, weights_per_row=weights_per_row)
     called = Called()
+    written = arithmetic.written if _in_vectors(epilogue, arithmetic.written or 1) else None
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
@@ -155,8 +162,10 @@ def tiled_convolution(
         outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             activations = arithmetic.read(source)
+            if not weights.decoder:
+                weights.buffer = arithmetic.prepare(weights.buffer)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
-            writer.clear_halos()
+            writer.clear_halos(arithmetic.halos_alone)
 
             def compute(place: Place) -> None:
                 width = place.block.width
@@ -178,15 +187,21 @@ def tiled_convolution(
                     )
                     arithmetic.add_up(runs, sums, place.pixels, width)
 
-                def pixel(m: Any) -> None:
-                    y, x = place.pixel(m)
+                def write(first: Any, valid: int) -> None:
+                    """So many channels of each pixel, from this one of the block on."""
 
-                    def total(lane: Any, channel: Any, lanes: int) -> Any:
-                        return settle(vector(sums, [m * width + lane], lanes), y, x, channel, lanes)
+                    def pixel(m: Any) -> None:
+                        y, x = place.pixel(m)
 
-                    writer.write(place.n, y, x, place.channel, place.block.valid, total)
+                        def total(lane: Any, channel: Any, lanes: int) -> Any:
+                            at = m * width + first + lane
+                            return settle(vector(sums, [at], lanes), y, x, channel, lanes)
 
-                each(place.pixels, pixel)
+                        writer.write(place.n, y, x, place.channel + first, valid, total)
+
+                    each(place.pixels, pixel)
+
+                in_pieces(place.block.valid, written or place.block.valid, write)
 
             def planes(n: Any, top: Any, rows: int, channel: Any, valid: int) -> Planes:
                 written = list(zip(epilogue.outputs, outputs, strict=True))
@@ -200,6 +215,11 @@ def tiled_convolution(
             else:
                 tiling.by_rows(compute)
     return called.carried_by(builder.get())
+
+
+def _in_vectors(epilogue: Epilogue, lanes: int) -> bool:
+    """Whether all that it writes can be written for so many channels at a time."""
+    return not any(o.planar or o.packing and lanes % o.packing.per_word for o in epilogue.outputs)
 
 
 def _sums_of_tile(

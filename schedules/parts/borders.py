@@ -142,18 +142,28 @@ class Borders:
     """The kernel's side of the tables: parameters, and what becomes of a count.
 
     in_bytes: the base of a "bordered dot" is stored as `halves` has it, and so are the limits of a "truth",
-    beside those that `limits_inside` gives."""
+    beside those that `limits_inside` gives. limits: their dtype otherwise. alone: the classes are not read
+    where there is but one, so that what is read of the table stays in registers."""
 
-    def __init__(self, conv: Convolution, ending: Ending, in_bytes: bool = False):
+    def __init__(
+        self,
+        conv: Convolution,
+        ending: Ending,
+        in_bytes: bool = False,
+        *,
+        limits: str | None = None,
+        alone: bool = False,
+    ):
         self.conv, self.ending, self.in_bytes = conv, ending, in_bytes
         if ending == "dot":
             return
         (rows, _), (columns, _) = _border_classes(conv)
-        dtype = border_dtype(conv) if ending == "bordered dot" else count_dtype(conv)
+        dtype = border_dtype(conv) if ending == "bordered dot" else limits or count_dtype(conv)
         dtype = "int8" if in_bytes else dtype
         self.table = T.arg("table", T.buffer((len(rows), len(columns), conv.out_channels), dtype))
         self.row_class = T.arg("row_class", T.buffer((conv.out_height,), CLASS_DTYPE))
         self.column_class = T.arg("column_class", T.buffer((conv.out_width,), CLASS_DTYPE))
+        self.alone = alone and len(rows) == len(columns) == 1
         if in_bytes and ending == "truth":
             self.limits = T.arg("limits", T.buffer((conv.out_channels,), "int16"))
 
@@ -162,7 +172,9 @@ class Borders:
         products = self.conv.products
         if self.ending == "dot":
             return spread(tirx.const(products, "int32"), lanes) - _twice(count, "int32", lanes)
-        row, column = (c.astype("int32") for c in (self.row_class[oh], self.column_class[ow]))
+        row, column = 0, 0
+        if not self.alone:
+            row, column = (c.astype("int32") for c in (self.row_class[oh], self.column_class[ow]))
         table = vector(self.table, [row, column, channel], lanes)
         if self.ending == "truth" and self.in_bytes:
             limit = vector(self.limits, [channel], lanes) + _cast(table, "int16", lanes)

@@ -185,6 +185,22 @@ class Epilogue:
         steps = sum(step.inputs.count(value) for step in self.steps)
         return steps + sum(output.value == value for output in self.outputs)
 
+    def _turns_at_zero(self, step: Step) -> bool:
+        """Whether this is where(x > 0, x, x * slope), of a float: what a PReLU is."""
+        if step.op != "relax.where" or any(value.kind != "step" for value in step.inputs):
+            return False
+        condition, below = (self.steps[step.inputs[i].index] for i in (0, 2))
+        x = step.inputs[1]
+        return (
+            condition.op in ("relax.greater", "relax.greater_equal")
+            and condition.inputs[0] == x
+            and condition.inputs[1].kind == "number"
+            and condition.inputs[1].number == 0
+            and below.op == "relax.multiply"
+            and x in below.inputs
+            and not self.is_integer(x)
+        )
+
     def evaluate(self, total: np.ndarray, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The slow twin. total: the kernel's sums, in the shape of its output."""
         done: list[np.ndarray] = []
@@ -255,10 +271,20 @@ class Epilogue:
         truths = False
         for i, step in enumerate(self.steps):
             inputs = [read(value) for value in step.inputs]
+            if self._turns_at_zero(step):
+                below = _negative(inputs[1], lanes)
+                done.append(once(tirx.Select(below, inputs[2], inputs[1]), Value("step", i)))
+                continue
             truths = truths or any(str(value.ty).startswith("bool") for value in inputs)
             value = OPERATORS[step.op](_OfTruths if truths else _InKernel, *inputs, **step.attributes)
             done.append(once(value, Value("step", i)))
         return [read(output.value) for output in self.outputs]
+
+
+def _negative(x: Any, lanes: int) -> Any:
+    """The truth of each float's sign, which some processors select by, without a comparison."""
+    bits = tirx.call_intrin("int32" if lanes == 1 else f"int32x{lanes}", "tirx.reinterpret", x)
+    return bits < (T.broadcast(tirx.const(0, "int32"), lanes) if lanes > 1 else tirx.const(0, "int32"))
 
 
 def broadcast_index(shape: Sequence[Any], index: Sequence[Any]) -> list[Any]:

@@ -48,11 +48,30 @@ class Writer:
         pairs = zip(outputs, epilogue.outputs, strict=True)
         self.packed = [(flat(buffer), o.packing) for buffer, o in pairs if o.packing is not None]
 
-    def clear_halos(self) -> None:
+    def clear_halos(self, alone: bool = False) -> None:
+        """alone: but not what they stand around, which where words are many takes long to write twice."""
         for words, packing in self.packed:
-            if any(packing.halo):
-                with T.serial(0, words.shape[0]) as j:
-                    T.buffer_store(words, tirx.const(packing.nothing, packing.dtype), [j])
+            if any(packing.halo) and alone:
+                self._clear_around(words, packing)
+            elif any(packing.halo):
+                _clear(words, packing, 0, words.shape[0])
+
+    def _clear_around(self, words: tirx.Buffer, packing: Packing) -> None:
+        """Stretch by stretch: the right end of a row and the left one of the next are neighbours."""
+        images, height, _ = self.extents
+        top, left, bottom, right = packing.halo
+        _, tall, wide, pitch = packing.shape(*self.extents)
+        row = wide * pitch
+
+        def image(n: Any) -> None:
+            def end_of(y: Any) -> Any:
+                return (n * tall + top + y + 1) * row - right * pitch
+
+            _clear(words, packing, n * tall * row, top * row + left * pitch)
+            each(height - 1, lambda y: _clear(words, packing, end_of(y), (right + left) * pitch))
+            _clear(words, packing, end_of(height - 1), right * pitch + bottom * row)
+
+        each(images, image)
 
     def write(self, n, y, x, start, valid: int, total: Callable[[Any, Any, int], Any]) -> None:
         """Channels start to start + valid; `total(lane, channel, lanes)` gives the sums of `lanes` of them.
@@ -125,6 +144,13 @@ class Writer:
                     bits = tirx.Select(truth, *(tirx.const(b, packing.dtype) for b in (1 << done, 0)))
                 word, done = word | bits, done + size
         return word
+
+
+def _clear(words: tirx.Buffer, packing: Packing, first: Any, count: Any) -> None:
+    nothing = tirx.const(packing.nothing, packing.dtype)
+    if int(count):
+        with T.serial(0, count) as j:
+            T.buffer_store(words, nothing, [first + j])
 
 
 def bits_of(truth: Any, dtype: str) -> Any:

@@ -17,7 +17,10 @@ def binary_tile(conv: Convolution) -> Tile:
 def table_tile(conv: Convolution) -> Tile | None:
     if conv.batch * conv.out_height * conv.out_width == 1:
         return None  # weights that are read once, and are twice as many bytes
-    return Tile(pixels=4, lanes=lanes_for(conv.out_channels // conv.groups, 64, 32), quantum=32, word=4)
+    lanes = lanes_for(conv.out_channels // conv.groups, 64, 32)
+    # One vector of sums a pixel leaves registers for more pixels, which pay where the steps make a loop.
+    pixels = 8 if lanes == 32 and conv.products >= 96 else 4
+    return Tile(pixels=pixels, lanes=lanes, quantum=32, word=4)
 
 
 def look_up(table: Any, index: Any) -> Any:

@@ -8,9 +8,10 @@ from tvm import relax
 
 from relay_passes.find_binary import find_binary
 from relay_passes.fold_thresholds import fold_thresholds
-from relay_passes.ir.rewrite import bindings, constant_value, is_call
+from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant
 from relay_passes.mark_layers import mark_layers
 from relay_passes.sink_transposes import sink_transposes
+from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value
 from schedules.targets.generic import GENERIC
 
 DEPTH, CHANNELS = 10, 4
@@ -39,6 +40,11 @@ LINKS = {
     "relu": (lambda x, c: op.nn.relu(x), lambda x, c: np.maximum(x, np.float32(0))),
     "negative": (lambda x, c: op.negative(x), lambda x, c: -x),
     "tanh": (lambda x, c: op.tanh(x), lambda x, c: np.tanh(x)),
+    "mask": (lambda x, c: op.where(constant(c > 0), x, constant(c)), lambda x, c: np.where(c > 0, x, c)),
+    "mask of the others": (
+        lambda x, c: op.where(constant(c > 0), constant(c), x),
+        lambda x, c: np.where(c > 0, c, x),
+    ),
 }
 COMPARISONS = {
     "greater_equal": np.greater_equal,
@@ -196,6 +202,50 @@ def test_the_bit_of_every_sum_behind_a_prelu(build, above, below, shifts, greate
         assert not numbers or any(np.abs(values).max() > 1e5 for values in shifts)
     else:
         np.testing.assert_array_equal(folded, expected)
+
+
+DIPPING = {"gelu": ("relax.nn.gelu", op.nn.gelu), "gelu_tanh": ("relax.nn.gelu_tanh", op.nn.gelu_tanh)}
+
+
+@given(
+    name=st.sampled_from(sorted(DIPPING)),
+    scale=st.lists(st.sampled_from([0.1, -0.3, 2.0, 0.0]), min_size=CHANNELS, max_size=CHANNELS),
+    threshold=st.lists(
+        st.sampled_from([-0.1, -0.16, -0.2, 0.0, 0.7, 30.0]), min_size=CHANNELS, max_size=CHANNELS
+    ),
+    comparison=st.sampled_from(sorted(COMPARISONS)),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_bit_of_every_sum_behind_a_gelu(build, name, scale, threshold, comparison):
+    """Which may change twice: the sum is compared with one integer, or with two."""
+    scale, threshold = np.float32(scale), np.float32(threshold)
+
+    def body(emit, x):
+        signs = emit(op.where(emit(op.greater(x, relax.const(0.0))), relax.const(1.0), relax.const(-1.0)))
+        x = emit(op.nn.conv2d(signs, relax.const(np.ones((CHANNELS, DEPTH, 1, 1), "float32"))))
+        x = emit(DIPPING[name][1](emit(op.multiply(x, constant(scale)))))
+        bits = emit(getattr(op, comparison)(x, constant(threshold)))
+        bits = emit(op.where(bits, relax.const(1.0), relax.const(-1.0)))
+        return emit(op.nn.conv2d(bits, relax.const(np.ones((2, CHANNELS, 1, 1), "float32"))))
+
+    network = find_binary(sink_transposes(mark_layers(build(body, (1, DEPTH, 4, 4)), {})), GENERIC)[0]
+    made = {b.var: b.value for b in bindings(fold_thresholds(network))}
+    sums = SUMS[::2].astype(int)  # of as many products as there are, none is odd
+
+    def value_of(arg):
+        if is_constant(arg):
+            return constant_value(arg)
+        call = made[arg]
+        if is_call(call, "bibench.binary_convolution"):
+            return sums
+        meant = {"logical_or": np.logical_or, "logical_not": np.logical_not, **COMPARISONS}
+        return meant[call.op.name.removeprefix("relax.")](*map(value_of, call.args))
+
+    _, pack = (value for value in made.values() if is_call(value, "bibench.pack"))
+    x = sums.astype("float32") * scale
+    output = Output(Value("step"), x.shape, "float32")
+    [x] = Epilogue((), (Step(DIPPING[name][0], (SUM,)),), (output,)).evaluate(x, [])
+    np.testing.assert_array_equal(value_of(pack.args[0]), COMPARISONS[comparison](x, threshold))
 
 
 NOT_MONOTONE = {

@@ -166,6 +166,27 @@ def attention(emit, x):
     return emit(op.matmul(sign(emit, scores), sign(emit, keys)))
 
 
+def masked_attention(emit, x):
+    """Scores that become thresholds: a scale, some of them negative the second time, and a known mask."""
+    tokens = emit(op.reshape(x, (2, 20, 30)))
+    keys = emit(op.permute_dims(sign(emit, tokens), [0, 2, 1]))
+    mask = relax.const(RNG.random((1, 1, 20)) < 0.2)
+    for scale in RNG.random((1, 1, 20)) + 0.1, RNG.normal(size=(1, 1, 20)):
+        scores = emit(op.matmul(sign(emit, tokens), keys))
+        scores = emit(op.multiply(scores, relax.const(scale.astype("float32"))))
+        scores = emit(op.where(mask, number(-10000), scores))
+        tokens = emit(op.matmul(sign(emit, scores), sign(emit, tokens)))
+    return tokens
+
+
+def behind_gelus(emit, x):
+    """Truths of two comparisons, one of them turned."""
+    for greater in op.greater, op.less:
+        x = norm(emit, binary(emit, sign(emit, x), 40))
+        x = emit(op.where(emit(greater(emit(op.nn.gelu(x)), number(-0.1))), number(1), number(-1)))
+    return binary(emit, x, 8)
+
+
 def attention_of_truths(emit, x):
     """Bits of 0 and 1 on the left, on the right, and on both sides; read by a convolution besides."""
     bits = emit(op.astype(emit(op.greater(x, number(0))), "float32"))
@@ -217,8 +238,8 @@ def gated(emit, x):
 NETWORKS = [
     lone, on_a_line, line_of_layers, of_two_layouts, residual_block, straight, downsample, scaled_by_position,
     pooled, pooled_after_the_sign, groups_of_many_widths, two_signs_of_one_tensor, float_depthwise,
-    several_results, only_the_input, one_pixel, classifier, attention, attention_of_truths, zero_one,
-    any_two_values, prelus, gated,
+    several_results, only_the_input, one_pixel, classifier, attention, masked_attention,
+    behind_gelus, attention_of_truths, zero_one, any_two_values, prelus, gated,
 ]  # fmt: skip
 BINARY = [network for network in NETWORKS if network not in (float_depthwise, only_the_input)]
 

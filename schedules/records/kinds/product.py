@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from tvm import tirx
 
 from schedules.geometry import Convolution
 from schedules.kernels.convolution import binary_convolution
 from schedules.parts.bits import Packing
+from schedules.parts.tables import LANES
+from schedules.parts.tables import WORD as LOOKED_UP
 from schedules.records import tile_space
 from schedules.records.bare_epilogue import bare_epilogue
 from schedules.records.kernel_task import KernelTask, Work, said_of_outputs
@@ -44,14 +47,19 @@ class ProductTask(KernelTask[Tile]):
 
     def default(self, target: KernelTarget) -> Tile:
         # All blocks alike, so that one permutation lays them out.
-        tile = target.binary_tile(self.conv)
-        return Tile(pixels=tile.pixels, lanes=tile.lanes, quantum=tile.lanes)
+        looked_up = target.table_tile(self.conv) if self._has_fours else None
+        tile = looked_up or target.binary_tile(self.conv)
+        word = LOOKED_UP if looked_up else None  # else that of the packing
+        return Tile(pixels=tile.pixels, lanes=tile.lanes, quantum=tile.lanes, word=word)
 
     def refusal(self, tile: Tile) -> str | None:
         if tile.quantum != tile.lanes:
             return "its blocks are not alike, as the second activations are laid out"
-        left = (tile.depth, tile.word, tile.rows, tile.blocks_outside, tile.abreast)
-        if left != (1, None, None, False, None):
+        looked_up = tile.word == LOOKED_UP and self._has_fours
+        if looked_up and tile.lanes % LANES:
+            return f"{LANES} channels are looked up together"
+        left = (tile.depth, tile.rows, tile.blocks_outside, tile.abreast)
+        if left != (1, None, False, None) or tile.word and not looked_up:
             return "each row of a product has weights of its own, in the words in which they are packed"
         return tile_space.refusal(self.conv, self.outputs, tile)
 
@@ -67,8 +75,14 @@ class ProductTask(KernelTask[Tile]):
         for tile in register_tiles(row, quantum, target.registers, together=together, rows=(1,)):
             if self._filled(tile) <= most:
                 alike = replace(tile, quantum=tile.lanes, rows=None)
-                found += [replace(alike, unroll=unroll) for unroll in _UNROLLS]
+                words = (None, LOOKED_UP) if target.look_up and self._has_fours else (None,)
+                found += [replace(alike, unroll=u, word=w) for u, w in product(_UNROLLS, words)]
         return [tile for tile in dict.fromkeys(found) if self.refusal(tile) is None]
+
+    @property
+    def _has_fours(self) -> bool:
+        """Whether the words of the second activations can be taken apart for look-ups."""
+        return self.packing.word == 2 * LOOKED_UP
 
     def _filled(self, tile: Tile) -> int:
         return -(-self.conv.out_channels // tile.lanes) * tile.lanes

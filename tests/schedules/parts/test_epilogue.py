@@ -91,6 +91,35 @@ def test_operands_broadcast_from_the_right(host, shape):
     np.testing.assert_array_equal(got, (np.full((1, 1, 5, 13), 5) + operand).reshape(5, 13))
 
 
+@pytest.mark.parametrize("comparison", ["relax.greater", "relax.greater_equal"])
+@pytest.mark.parametrize("channels", [1, 37])
+def test_slopes_above_and_below_zero(host, comparison, channels):
+    """PReLU, which is written as a comparison and selects by the sign, beside a selection that is none."""
+    rng = np.random.default_rng(channels)
+    x = rng.choice([-2.5, -0.0, 0.0, 1.5, -np.inf, np.inf, np.nan], (1, 1, 50, channels)).astype("float32")
+    slope = rng.choice([-0.5, 0.25, 3], channels).astype("float32")
+    zero, first = Value("number"), Value("step", 0)
+    steps = (
+        Step("relax.add", (X, SUM)),
+        Step(comparison, (first, zero)),
+        Step("relax.multiply", (Y, first)),
+        Step("relax.where", (Value("step", 1), first, Value("step", 2))),
+        Step("relax.where", (Value("step", 1), Value("step", 2), first)),
+    )
+    operands = ((x.shape, "float32"), (slope.shape, "float32"))
+    outputs = tuple(Output(Value("step", i), x.shape, "float32") for i in (3, 4))
+    epilogue = Epilogue(operands, steps, outputs)
+    conv = Convolution(1, 1, 50, 1, channels)
+    tile = GENERIC.float_tile(conv)
+    weights = lay_out(np.zeros((channels, 1, 1, 1), "float32"), 1, tile)
+    kernel = float_convolution(conv, (50, 1), tile, GENERIC, epilogue)
+    arguments = [np.ones((50, 1), "float32"), weights, x, slope]
+    for machine in host.each:
+        got = machine.call(kernel, arguments, [(x.shape, "float32")] * 2)
+        for one, twin in zip(got, epilogue.evaluate(np.zeros_like(x), [x, slope]), strict=True):
+            np.testing.assert_array_equal(one, twin)
+
+
 def test_what_a_float_has_a_part_in_is_no_integer():
     """Also where it was made an integer again, and where an integer was once a float."""
     steps = (

@@ -230,6 +230,7 @@ BITS = (("uint32", Packing(64, 32)),)
 BYTES = Packing(64, 8, halo=(1, 1, 2, 1), quantizer=Quantizer(1.0))
 INT8 = Int8Task(conv=CONV, packing=BYTES, word=32, outputs=BITS)
 PRODUCT = ProductTask(conv=Convolution(2, 3, 9, 40, 64), packing=Packing(40, 32), outputs=BITS)
+IN_BYTES = replace(PRODUCT, packing=Packing(40, 8))
 DEPTHWISE = DepthwiseTask(conv=replace(CONV, groups=64), outputs=BITS)
 WINOGRAD = WinogradTask(conv=CONV, planar=False, outputs=BITS)
 PLANES = PlanarPackingTask(extents=(1, 64, 9, 9), operands=(), steps=("relax.greater_equal",), outputs=BITS)
@@ -251,6 +252,12 @@ PART = WinogradTile(down=2, along=4, tiles=4, lanes=32, quantum=16, band=2)
         (PRODUCT, Tile(pixels=4, lanes=32, quantum=32, blocks_outside=True), "weights of its own"),
         (PRODUCT, Tile(pixels=4, lanes=32, quantum=32, word=16), "weights of its own"),
         (PRODUCT, Tile(pixels=4, lanes=32, quantum=32, abreast=2), "weights of its own"),
+        (PRODUCT, Tile(pixels=4, lanes=32, quantum=32, word=4), "weights of its own"),
+        (
+            replace(PRODUCT, packing=Packing(40, 8)),
+            Tile(pixels=4, lanes=16, quantum=16, word=4),
+            "32 channels are",
+        ),
         (DEPTHWISE, Strip(pixels=17, lanes=32, unroll=1), "larger"),
         (DEPTHWISE, Strip(pixels=1, lanes=513, unroll=1), "larger"),
         (DEPTHWISE, Strip(pixels=1, lanes=32, unroll=10), "10 of 9 taps"),

@@ -13,6 +13,7 @@ from schedules.kernels.convolution import (
     binary_convolution_reference,
     float_convolution,
     lay_out_bits,
+    limit_dtype,
 )
 from schedules.parts.bits import Packing, pack
 from schedules.parts.borders import border_tables, limit_table
@@ -77,7 +78,7 @@ def test_binary(host, data, kernels, conv, seed):
     arguments = [
         pack(bits, packing),
         lay_out_bits(packed, conv.groups, tile),
-        limit_table(base, thresholds, conv),
+        limit_table(base, thresholds, conv).astype(limit_dtype(conv, packing, tile)),
     ]
     [found] = host.of(kernels).call(kernel, [*arguments, *classes], [(shape, output.dtype)])
     sums = binary_convolution_reference(2 * bits.astype(int) - 1, 2 * weights.astype(int) - 1, conv)
