@@ -17,10 +17,12 @@ from relay_passes.ir.operators import ATTRIBUTES, Contraction, attributes_of
 from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant, substitute
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
 from relay_passes.kernels.binary_product import lower_binary_product
+from relay_passes.kernels.chains import Chain, find_chains
 from relay_passes.kernels.concatenate import joining_kernel
 from relay_passes.kernels.epilogue import epilogue_of, in_order
 from relay_passes.kernels.extremum import extremum_of
 from relay_passes.kernels.float_layer import lower_float_layer
+from relay_passes.kernels.gate import lower_gate
 from relay_passes.kernels.group_kernels import Group, group_kernels, read_vars
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
@@ -50,7 +52,8 @@ _LOWER: dict[str, Callable[[Site], Kernel]] = {
 class Kernels:
     module: tvm.IRModule
     calls: tuple[KernelCall, ...]  # of kernels of integers, in the order of `main`
-    # (kernel, name of its layer) for each call in `main`, in order; the name is empty where it computes none
+    # (kernel, name of its layer) for each call in `main`, in order; the name is empty where it computes none,
+    # and the kernel where a layer has part of the one that follows
     emitted: tuple[tuple[str, str], ...]
     tunable: tuple[Tunable, ...]  # what `choose` was asked
 
@@ -88,6 +91,8 @@ class _Lowering:
         self.definition = {b.var: b for b in self.order}
         self.group_of = {member.var: group for group in groups for member in group.members}
         self.outside = _read_outside(mod, groups)
+        chains = find_chains(mod, groups, self.outside)
+        self.chain_of = {member.var: chain for chain in chains for member in chain.members}
         self.borders = {b.var: b.value for b in self.order if is_call(b.value, "bibench.border")}
         self.builder = relax.BlockBuilder()
         self.env: dict[relax.Var, relax.Expr] = {}
@@ -119,14 +124,17 @@ class _Lowering:
         """Emit what computes this variable, after everything that it reads."""
         if var in self.bound or var not in self.definition:
             return
-        group = self.group_of.get(var)
-        members = group.members if group else [self.definition[var]]
+        chain, group = self.chain_of.get(var), self.group_of.get(var)
+        members = chain.members if chain else group.members if group else [self.definition[var]]
         own = {m.var for m in members}
         self.bound |= own
         for member in members:
             for read in read_vars(member.value):
                 if read not in own:
                     self._bind(read)
+        if chain:
+            self._lower_chain(chain)
+            return
         if group:
             self._lower(group)
             return
@@ -169,6 +177,19 @@ class _Lowering:
         self.env.update(zip(written, outputs, strict=True))
         if kernel.integers:
             self._remember(kernel, kernel.integers, outputs)
+
+    def _lower_chain(self, chain: Chain) -> None:
+        parts = []
+        for group in chain.groups:
+            written = [m.var for m in in_order(group) if m.var in self.outside]
+            epilogue, operands = epilogue_of(group, written, self.env, self.borders)
+            parts.append((group.anchor.value, epilogue, operands))
+        layers = [attributes_of(layer, Contraction) for layer, _, _ in parts]
+        function, arguments = lower_gate(substitute(chain.source, self.env), parts, self.target)
+        function = shared_or_serial(function, self.target, layers[-1], binary=False)
+        self.emitted += [("", layer.name) for layer in layers[:-1]]
+        outputs = self._emit("float_gate", function, arguments, parts[-1][1], layers[-1].name)
+        self.env.update(zip(written, outputs, strict=True))
 
     def _choose(self, tunable: Tunable[C]) -> C:
         self.tunable.append(tunable)

@@ -2,7 +2,8 @@
 
 The last axis of what a block writes lies together in memory: channels, mostly. A vector that spans two rows
 would be gathered number by number, unless whole vectors divide a row. A reduction over other axes is turned
-inside out: its loops go around the vector, not into it.
+inside out: its loops go around the vector, not into it; and what alone reads it, element by element, follows
+each of its rows.
 
 Requires: kernels of TVM as `FuseTIR` leaves them.
 Ensures: kernels that are ours are untouched.
@@ -42,7 +43,10 @@ def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
     exact = [(tvm.ir.Call, _in_vectors), (tirx.Not, lambda negation: opposite(negation.a))]
     schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, exact)))
     _inline(schedule)
+    followed: set[str] = set()
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        if schedule.get(block).name_hint in followed:
+            continue
         loops = schedule.get_loops(block)
         axes = schedule.get(block).iter_vars
         if len(loops) != len(axes) or not loops:
@@ -65,11 +69,16 @@ def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
             else:
                 around = _vectorize(schedule, spatial[-1])
                 outer = outer if reduced else [*outer, *around]
+        if outer and (shared or reduced):
+            outer = [schedule.fuse(*outer)]
         if outer and shared:
-            schedule.parallel(schedule.fuse(*outer))
+            schedule.parallel(*outer)
         # Last: a block without its initial value is no reduction any more, and may not be touched.
         if reduced:
+            extents = [int(axis.dom.extent) for axis in axes if axis.iter_type == _SPATIAL]
             schedule.decompose_reduction(block, reduced[0])
+            if outer and last > 1:
+                followed |= _follow(schedule, block, extents, *outer)
     return schedule.mod["main"]
 
 
@@ -112,6 +121,23 @@ def _inline(schedule: Schedule) -> None:
         if len(consumers) == 1 and _extents(schedule, block) == _extents(schedule, consumers[0]) is not None:
             with contextlib.suppress(ScheduleError):
                 schedule.compute_inline(block)
+
+
+def _follow(schedule: Schedule, reduction: SBlockRV, extents: list[int], loop: LoopRV) -> set[str]:
+    """What alone reads a reduction to these extents, element by element, is computed in this loop, which goes
+    around it. Returns the name of that block."""
+    consumers = schedule.get_consumers(reduction)
+    if len(consumers) != 1 or _extents(schedule, consumers[0]) != extents:
+        return set()
+    [consumer] = consumers
+    if _touches_truths(schedule.get(consumer)):
+        return set()
+    try:
+        schedule.reverse_compute_at(consumer, loop)
+    except ScheduleError:
+        return set()
+    _vectorize(schedule, schedule.get_loops(consumer)[-1])
+    return {str(schedule.get(consumer).name_hint)}
 
 
 def _extents(schedule: Schedule, block: SBlockRV) -> list[int] | None:

@@ -16,9 +16,11 @@ from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.emit import each, flat, load, spread, store
 from schedules.parts.epilogue import Epilogue
+from schedules.parts.sums import add_up
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
 
 WIDTHS = (32, 16, 8, 4, 2, 1)  # of the vectors that a row is added up in
+TOGETHER = 8  # rows, so that their roots and divisions are of vectors, and no row waits for the one before
 
 
 @dataclass(frozen=True)
@@ -48,53 +50,84 @@ def normalization_kernel(norm: Normalization, epilogue: Epilogue) -> tirx.PrimFu
             numbers = flat(source)
             writer = Writer(epilogue, outputs, operands, (batch, height, width))
             writer.clear_halos()
-            with T.parallel(0, batch * height * width) as r:
+            rows = batch * height * width
+            together = min(TOGETHER, 1 << rows.bit_length() - 1)
+            with T.parallel(0, -(-rows // together)) as g:
+                # The last ones begin where they fit, and some rows are written again.
+                first = tirx.min(g * together, rows - together) if rows % together else g * together
+                means, factors = (T.alloc_buffer((together,), "float32", scope="local") for _ in range(2))
 
-                def row(at: Any, lanes: int) -> Any:
-                    return load(numbers, r * channels + at, lanes)
+                def number(i: Any, at: Any, lanes: int) -> Any:
+                    return load(numbers, (first + i) * channels + at, lanes)
 
-                mean = _mean(row, channels)
+                def centred(i: Any, at: Any, lanes: int) -> Any:
+                    return number(i, at, lanes) - spread(means[i], lanes)
 
-                def square(at: Any, lanes: int) -> Any:
-                    far = row(at, lanes) - spread(mean, lanes)
+                def square(i: Any, at: Any, lanes: int) -> Any:
+                    far = centred(i, at, lanes)
                     return far * far
 
-                deviation = tirx.sqrt(_mean(square, channels) + tirx.const(norm.epsilon, "float32"))
-                factor = T.Bind(tirx.const(1, "float32") / deviation)
+                store(means, 0, together, _means(number, channels, together))
+                variance = _means(square, channels, together)
+                deviation = tirx.sqrt(variance + spread(tirx.const(norm.epsilon, "float32"), together))
+                store(factors, 0, together, spread(tirx.const(1, "float32"), together) / deviation)
 
-                def total(lane: Any, channel: Any, lanes: int) -> Any:
-                    return (row(channel, lanes) - spread(mean, lanes)) * spread(factor, lanes)
+                def write(i: Any) -> None:
+                    def total(lane: Any, channel: Any, lanes: int) -> Any:
+                        return centred(i, channel, lanes) * spread(factors[i], lanes)
 
-                n, y, x = r // (height * width), r // width % height, r % width
-                writer.write(n, y, x, 0, channels, total)
+                    r = first + i
+                    n, y, x = r // (height * width), r // width % height, r % width
+                    writer.write(n, y, x, 0, channels, total)
+
+                each(together, write)
     return builder.get()
 
 
-def _mean(value: Callable[[Any, int], Any], count: int) -> Any:
-    """Of value(at, lanes), `lanes` numbers from `at` on, of `count` in all."""
-    sums, done = [], 0
-    for width in WIDTHS:
-        blocks = (count - done) // width
-        if blocks:
-            part = T.alloc_buffer((width,), "float32", scope="local")
-            store(part, 0, width, spread(tirx.const(0, "float32"), width))
+def _means(value: Callable[[Any, Any, int], Any], count: int, rows: int) -> Any:
+    """Of each of so many rows, a power of 2, in a vector. value(i, at, lanes): `lanes` numbers from `at` on
+    of row i, which has `count`.
 
-            def block(i: Any, part: Any = part, width: int = width, first: int = done) -> None:
-                store(part, 0, width, load(part, 0, width) + value(first + i * width, width))
+    Each row is added up to a vector of as many lanes as there are rows; the lanes of all these vectors are
+    then added up together, which takes as long as it would for a row or two by themselves."""
+    parts = T.alloc_buffer((rows * rows,), "float32", scope="local")
+    left_over = T.alloc_buffer((rows,), "float32", scope="local")  # of what fills no such vector
+    zero = tirx.const(0, "float32")
 
-            each(blocks, block)
-            sums.append(_added_up(load(part, 0, width), width))
-            done += blocks * width
-    total = sums[0]
-    for each_sum in sums[1:]:
-        total = total + each_sum
-    return T.Bind(total * tirx.const(1 / count, "float32"))
+    def row(i: Any) -> None:
+        wide, narrow, done = [spread(zero, rows)], [zero], 0
+        for width in WIDTHS:
+            blocks = (count - done) // width
+            if blocks:
+                part = T.alloc_buffer((width,), "float32", scope="local")
+                store(part, 0, width, spread(zero, width))
+
+                def block(b: Any, part: Any = part, width: int = width, first: int = done) -> None:
+                    store(part, 0, width, load(part, 0, width) + value(i, first + b * width, width))
+
+                each(blocks, block)
+                (wide if width >= rows else narrow).append(_folded(load(part, 0, width), width, rows))
+                done += blocks * width
+        store(parts, i * rows, rows, _added(wide))
+        store(left_over, i, 1, _added(narrow))
+
+    each(rows, row)
+    [totals] = add_up([load(parts, i * rows, rows) for i in range(rows)], rows)
+    return T.Bind((totals + load(left_over, 0, rows)) * spread(tirx.const(1 / count, "float32"), rows))
 
 
-def _added_up(vector: Any, lanes: int) -> Any:
-    """The lanes of a vector, halves onto halves."""
-    vector = T.Bind(vector)
-    while lanes > 1:
+def _added(values: list[Any]) -> Any:
+    """The first is 0, and stands for no others."""
+    total = values[1] if len(values) > 1 else values[0]
+    for value in values[2:]:
+        total = total + value
+    return total
+
+
+def _folded(vector: Any, lanes: int, most: int) -> Any:
+    """Halves of a vector onto halves, until there are `most` lanes; of one that has fewer, one number."""
+    vector, end = T.Bind(vector), most if lanes >= most else 1
+    while lanes > end:
         lanes //= 2
         low, high = ([*range(first, first + lanes)] for first in (0, lanes))
         vector = T.Bind(tirx.Shuffle([vector], low) + tirx.Shuffle([vector], high))

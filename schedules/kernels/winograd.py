@@ -46,9 +46,9 @@ def taps_of(conv: Convolution) -> int:
 
 
 def saves_products(conv: Convolution) -> bool:
-    """A third of them at least; more taps need more points, which round worse."""
+    """A quarter of them at least; more taps need more points, which round worse."""
     made = -(-conv.out_width // OUTPUTS) * (OUTPUTS + taps_of(conv) - 1) * conv.strides[1]
-    return taps_of(conv) <= MOST_TAPS and 3 * made <= 2 * conv.out_width * conv.kernel[1]
+    return taps_of(conv) <= MOST_TAPS and 4 * made <= 3 * conv.out_width * conv.kernel[1]
 
 
 def is_faster(conv: Convolution, target: KernelTarget) -> bool:

@@ -18,9 +18,9 @@ SCHEDULED = "bibench.is_scheduled"
 KERNEL_ATTRIBUTES = {"tirx.noalias": True, SCHEDULED: True, "op_pattern": 8}
 
 
-def operand_arguments(epilogue: Epilogue) -> list[tirx.Buffer]:
+def operand_arguments(epilogue: Epilogue, named: str = "operand") -> list[tirx.Buffer]:
     """The parameters of a kernel for what its epilogue reads."""
-    return [T.arg(f"operand{i}", T.buffer(*spec)) for i, spec in enumerate(epilogue.operands)]
+    return [T.arg(f"{named}{i}", T.buffer(*spec)) for i, spec in enumerate(epilogue.operands)]
 
 
 def output_arguments(epilogue: Epilogue) -> list[tirx.Buffer]:

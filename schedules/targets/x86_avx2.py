@@ -30,7 +30,11 @@ def look_up(table: Any, index: Any) -> Any:
 
 
 def float_tile(conv: Convolution) -> Tile:
-    return Tile(pixels=6, lanes=lanes_for(conv.out_channels // conv.groups, 16, 8), quantum=8)
+    # Neighbours in an image of few channels, which lies plane by plane, share taps of a loop that LLVM writes
+    # out. It keeps what they share in registers, and beside the sums of 6 pixels there are none left.
+    shared = conv.channels <= 4 and conv.kernel[1] > conv.strides[1]
+    pixels = 4 if shared else 6
+    return Tile(pixels=pixels, lanes=lanes_for(conv.out_channels // conv.groups, 16, 8), quantum=8)
 
 
 def winograd_tile(conv: Convolution) -> Tile:

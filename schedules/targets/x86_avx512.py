@@ -30,6 +30,8 @@ def winograd_tile(conv: Convolution) -> Tile | None:
     few_products = conv.kernel[0] * conv.channels * conv.strides[1] < 16
     if few_products and 4 * conv.batch * conv.out_height * conv.out_width * conv.out_channels > L2_BYTES:
         return None  # measured: writing the outputs takes the time, and the direct kernel writes evenly
+    if conv.kernel[1] < 2 * conv.strides[1]:
+        return None  # measured: two taps a phase save so little that where memory lies decides
     return Tile(pixels=48, lanes=lanes_for(conv.out_channels, 32, 16), quantum=16)
 
 

@@ -32,6 +32,7 @@ WORK = {
         op.tanh(emit(op.log(emit(op.add(emit(op.exp(x)), relax.const(1.0))))))
     ),
     "rows": lambda emit, x: emit(op.mean(x, [3])),
+    "planes": lambda emit, x: emit(op.mean(x, [1])),
     "columns": lambda emit, x: emit(op.sum(x, [1, 2])),
     "everything": lambda emit, x: emit(op.max(x)),
     "softmax": lambda emit, x: emit(op.nn.softmax(x, -1)),
@@ -48,6 +49,13 @@ def test_computes_the_same(build, name, shape):
     mod = build(WORK[name], shape)
     x = RNG.normal(size=shape).astype("float32")
     np.testing.assert_allclose(compute(finish(mod, HOST, GENERIC), x), compute(mod, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_is_divided_where_it_is_added_up(build):
+    """And its sums are not written to memory in between."""
+    mod = build(lambda emit, x: emit(op.mean(x, [3])), (2, 24, 20, 4, 32))
+    [kernel] = [f for name, f in finish(mod, HOST, GENERIC).functions.items() if name.name_hint == "mean"]
+    assert kernel.script().count("T.parallel") == 1
 
 
 def test_no_vector_spans_two_rows(build):

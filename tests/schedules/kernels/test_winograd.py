@@ -168,6 +168,7 @@ def test_rounds_at_most_four_times_as_coarsely_as_the_direct_kernel(host, conv):
         ((7, 7), (2, 2), 224, True),
         ((3, 3), (1, 1), 32, True),
         ((3, 3), (1, 1), 5, False),
+        ((7, 7), (4, 4), 128, True),
         ((11, 11), (4, 4), 224, True),
         ((3, 3), (2, 2), 224, False),
         ((7, 7), (1, 1), 224, False),
