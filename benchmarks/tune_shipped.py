@@ -5,8 +5,8 @@ share are measured once, and an interrupted run goes on. For this machine the co
 should run; for the Arm cores they are instructions counted under QEMU times llvm-mca's cycles, which no load
 changes.
 
-With `--again` nothing is searched: records whose kernels have changed since are measured against the defaults
-anew, and those that are not better any more are dropped.
+With `--again` nothing is searched: the records are measured against the defaults anew, of which either may
+have changed, and those that are not better any more are dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from benchmarks.shapes import LAYERS, binary_layer, chosen, example
 from bibench_tvm.cli.console import Debug, reporting, stderr
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.compiling.processors import CompileTarget, resolve_target
-from schedules.records.digest import digest
 from schedules.records.records import FILE, SHIPPED, read
 
 TARGETS = {
@@ -44,6 +43,8 @@ NETWORKS = {
 }
 ALONE = [f"layer {name}" for name in LAYERS]  # floats plane by plane come in and go out
 
+_AGAIN = " Measured again on later kernels:"
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -53,7 +54,7 @@ def tune_shipped(
     networks: Annotated[str, typer.Option(help="Which to tune.")] = ",".join([*NETWORKS, *ALONE]),
     trials: Annotated[int, typer.Option(help="For each network and processor.")] = 200,
     out: Annotated[Path, typer.Option(help="The folder for trials.")] = Path("build/tuning"),
-    again: Annotated[bool, typer.Option(help="Measure only the records whose kernels have changed.")] = False,
+    again: Annotated[bool, typer.Option(help="Only measure the records anew.")] = False,
     debug: Debug = False,
 ) -> None:
     """Tune each network on each processor, and put the records where the compiler finds them."""
@@ -76,7 +77,7 @@ def tune_shipped(
 
 
 def _measure_again(name: str, networks: list[str], out: Path) -> None:
-    """The shipped records of a processor that are stale and of one of these networks."""
+    """The shipped records of a processor that are of one of these networks."""
     from bibench_tvm.importer.source import named
     from bibench_tvm.tuning.boards import boards_of
     from bibench_tvm.tuning.builder import builder
@@ -97,7 +98,7 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
         for subject in subjects_of(tunable, target):
             key = subject.task.key
             record = held.best.get(key)
-            if record and record.kernel != digest(subject.task, record.tile, target.kernels):
+            if record:
                 subjects[key] = replace(subject, pool=[subject.default_choice, record.tile])
     emulate = None if target.is_host else target.emulated_cpu
     cpu = target.scheduled_for if held.unit == "model cycles" else ""
@@ -108,15 +109,15 @@ def _measure_again(name: str, networks: list[str], out: Path) -> None:
         builder(target.tvm, cpu) as compiler,
         open_trials(Path(folder), held.processor, target.kernels, held.unit, 0) as kept,
     ):
-        stale = list(subjects.values())
-        search = Search(stale, target, kept, boards, compiler, seed=0, report=lambda progress: None)
-        search.run(2 * len(stale))
+        every = list(subjects.values())
+        search = Search(every, target, kept, boards, compiler, seed=0, report=lambda progress: None)
+        search.run(2 * len(every))
         better = search.compare()
     best = {key: better.get(key, record) for key, record in held.best.items()}
     best = {key: record for key, record in best.items() if key in better or key not in subjects}
-    how = f"{held.obtained} {len(stale)} were measured again when their kernels had changed."
+    how = held.obtained.split(_AGAIN)[0] + f"{_AGAIN} {len(every)}, of which {len(better)} were still better."
     path.write_text(replace(held, best=best, obtained=how).to_json())
-    stderr.print(f"{path.name}: of {len(stale)} whose kernels have changed, {len(better)} are still better.")
+    stderr.print(f"{path.name}: of {len(every)}, {len(better)} are still better.")
 
 
 def _shipped(target: CompileTarget) -> Path:
