@@ -168,7 +168,7 @@ def test_records_say_the_threads_of_the_board(tmp_path: Path, monkeypatch: pytes
     with open_trials(tmp_path, processor, target.kernels, "seconds", 0) as kept:
         task: Any = type("Task", (), {"key": "a task"})
         kept.keep(task, "a tile", Measured(1.0, conditions=conditions))
-        path = tuner._write(tmp_path, kept, "net", target, "seconds", board_info)
+        path = tuner._write(tmp_path, kept, "net", target, "seconds", board_info, None)
     assert "with 2 threads;" in json.loads(path.read_text())["obtained"]
 
 
