@@ -55,8 +55,8 @@ def sparing(target: tvm.target.Target) -> tvm.target.Target:
     return tvm.target.Target(description)
 
 
-# TVM's own, but for `reshape`: it would make kernels, which copy, of what are views of one tensor. And memory
-# goes all at once when a run ends: it was planned, and to give it back tensor by tensor frees none of it.
+# TVM's own, but for `reshape`: it would make kernels, which copy, of what are views of one tensor; and tuples
+# that nothing reads are left out, which it makes of the outputs of each kernel that has several.
 _VIRTUAL_MACHINE = tvm.transform.Sequential(
     [
         relax.backend.DispatchSampling(),
@@ -69,6 +69,7 @@ _VIRTUAL_MACHINE = tvm.transform.Sequential(
         relax.transform.LowerAllocTensor(),
         relax.transform.CanonicalizeBindings(),
         relax.transform.DeadCodeElimination(),
+        relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),
         relax.transform.ComputePrimValue(),
         relax.transform.VMShapeLower(),

@@ -19,7 +19,7 @@ from bibench_tvm.compiling import compiler
 from bibench_tvm.importer import Imported, import_model, source
 from relay_passes import find_binary, fold_thresholds, quantize_float_layers
 from relay_passes.ir import binary_sums
-from relay_passes.kernels import binary_convolution, float_layer
+from relay_passes.kernels import binary_convolution, float_layer, gate
 from schedules.parts import borders, epilogue
 
 Patch = pytest.MonkeyPatch
@@ -84,9 +84,8 @@ def weight_bit(patch: Patch) -> None:
 
 
 def float_weight(patch: Patch) -> None:
-    wrapped(
-        patch, float_layer, "lay_out", lambda w: first(w, lambda x: x * 1.5) if w.dtype.kind == "f" else w
-    )
+    for place in (float_layer, gate):
+        wrapped(patch, place, "lay_out", lambda w: first(w, lambda x: x * 1.5) if w.dtype.kind == "f" else w)
 
 
 def border(patch: Patch) -> None:

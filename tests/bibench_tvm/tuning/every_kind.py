@@ -38,7 +38,7 @@ class EveryKind(nn.Module):
             signs(F.linear(signs(tokens), signs(p.weight)).unflatten(-1, shape)) for p in self.projections
         )
         scores = q.transpose(1, 2) @ k.transpose(1, 2).transpose(-1, -2)
-        return self.dense(x.mean((2, 3))), scores, self._of_signs(planes, self.of_planes)
+        return self.dense(x[:, :, 0, 0]), scores, self._of_signs(planes, self.of_planes)
 
 
 def every_kind() -> tuple[nn.Module, tuple[Tensor, ...]]:
