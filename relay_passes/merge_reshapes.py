@@ -11,6 +11,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from relay_passes.ir.permutations import moves_nothing, order_of
 from relay_passes.ir.rewrite import is_call, made_by, rewrite, shape_of
 
 _RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
@@ -33,12 +34,6 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
 
 def _is_reshape(value: relax.Expr) -> bool:
     """Whether the elements lie as they lay before; a transpose may have moved axes of extent 1."""
-    if is_call(value, *_RESHAPES):
-        return True
-    if not is_call(value, "relax.permute_dims"):
-        return False
-    before = shape_of(value.args[0])
-    axes = value.attrs.axes
-    order = reversed(range(len(before))) if axes is None else [int(axis) for axis in axes]
-    moved = [axis for axis in order if before[axis] != 1]
-    return moved == sorted(moved)
+    if is_call(value, "relax.permute_dims"):
+        return moves_nothing(shape_of(value.args[0]), order_of(value))
+    return is_call(value, *_RESHAPES)

@@ -17,7 +17,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.permutations import Order, order_of, permuted, permuted_at_once, source_of
+from relay_passes.ir.permutations import Order, moves_nothing, order_of, permuted, permuted_at_once, source_of
 from relay_passes.ir.rewrite import (
     constant_value,
     is_call,
@@ -54,9 +54,7 @@ def _without_moves(builder: relax.BlockBuilder, var: relax.Var, value: relax.Exp
         return value
     before, order = source
     shape = shape_of(before)
-    if [axis for axis in order if shape[axis] != 1] != [
-        axis for axis in range(len(shape)) if shape[axis] != 1
-    ]:
+    if not moves_nothing(shape, order):
         return value
     return relax.op.reshape(before, tuple(shape[axis] for axis in order))
 

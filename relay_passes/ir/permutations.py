@@ -19,6 +19,12 @@ def order_of(permutation: relax.Call) -> Order:
     return tuple(int(a) % rank for a in axes) if axes is not None else tuple(reversed(range(rank)))
 
 
+def moves_nothing(shape: Sequence[int], order: Order) -> bool:
+    """Whether the numbers lie in memory as they lay before: only axes of 1 change their places."""
+    moved = [axis for axis in order if shape[axis] != 1]
+    return moved == sorted(moved)
+
+
 def source_of(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Expr, Order] | None:
     """(tensor before, order) where expr = permute_dims(tensor before, order)."""
     value = made_by(builder, expr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import relax, tirx
 
+from relay_passes.ir.permutations import order_of
 from relay_passes.ir.rewrite import dtype_of, is_call, shape_of
 from schedules.kernels.transposition import transposition, turned_extents
 from schedules.targets.kernel_target import KernelTarget
@@ -14,10 +15,8 @@ def turning_kernel(value: relax.Expr, target: KernelTarget) -> tuple[tirx.PrimFu
     if not is_call(value, "relax.permute_dims"):
         return None
     x = value.args[0]
-    shape, dtype = shape_of(x), dtype_of(x)
-    axes = value.attrs.axes
-    order = range(len(shape))[::-1] if axes is None else [int(axis) for axis in axes]
-    extents = turned_extents(shape, tuple(order))
+    shape, dtype, order = shape_of(x), dtype_of(x), order_of(value)
+    extents = turned_extents(shape, order)
     if extents is None or dtype not in ("float32", "int32"):
         return None
     out_shape = tuple(shape[axis] for axis in order)

@@ -19,8 +19,20 @@ op = relax.op
             lambda emit, x: emit(op.permute_dims(emit(op.expand_dims(x, [1])), [0, 3, 1, 2])),
             ["reshape", "permute_dims"],
         ),
+        (
+            lambda emit, x: emit(op.permute_dims(emit(op.reshape(x, (6, 5))), [-1, 0])),
+            ["reshape", "permute_dims"],
+        ),
     ],
-    ids=["two", "by other names", "back", "of extents of 1", "of one axis", "another order"],
+    ids=[
+        "two",
+        "by other names",
+        "back",
+        "of extents of 1",
+        "of one axis",
+        "another order",
+        "an axis from the end",
+    ],
 )
 def test_is_one(build, run, operators, body, after):
     before = build(body, (2, 3, 5))
