@@ -27,6 +27,7 @@ from relay_passes.ir.rewrite import (
     dtype_of,
     is_call,
     is_constant,
+    read_vars,
     rewrite,
 )
 from relay_passes.ir.weights import TwoLevels
@@ -84,11 +85,7 @@ def reached_by_half(mod: tvm.IRModule) -> frozenset[str | int]:
     found: set[str | int] = set()
 
     def is_reached(expr: relax.Expr) -> bool:
-        seen: list[bool] = []
-        relax.analysis.post_order_visit(
-            expr, lambda e: seen.append(isinstance(e, relax.Var) and e in reached)
-        )
-        return any(seen)
+        return not reached.isdisjoint(read_vars(expr))
 
     for binding in bindings(mod):
         value = binding.value

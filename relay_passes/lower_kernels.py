@@ -14,7 +14,7 @@ import tvm
 from tvm import relax, tirx
 
 from relay_passes.ir.operators import ATTRIBUTES, Contraction, attributes_of
-from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant, substitute
+from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant, read_vars, substitute
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
 from relay_passes.kernels.binary_product import lower_binary_product
 from relay_passes.kernels.chains import Chain, find_chains
@@ -23,7 +23,7 @@ from relay_passes.kernels.epilogue import epilogue_of, in_order
 from relay_passes.kernels.extremum import extremum_of
 from relay_passes.kernels.float_layer import lower_float_layer
 from relay_passes.kernels.gate import lower_gate
-from relay_passes.kernels.group_kernels import Group, group_kernels, read_vars
+from relay_passes.kernels.group_kernels import Group, group_kernels
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
 from relay_passes.kernels.normalize import lower_normalize

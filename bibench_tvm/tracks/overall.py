@@ -34,7 +34,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def missing(self) -> list[str]:
         """What one side of a comparison lacks; a part that is empty is not compared."""
-        return [name for name in self.overall.missing if name not in self.empty]
+        empty = self.empty
+        return [name for name in self.overall.missing if name not in empty]
 
 
 def kind_of(arch: str) -> str:

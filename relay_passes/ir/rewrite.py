@@ -35,15 +35,18 @@ def made_by(builder: relax.BlockBuilder, expr: relax.Expr) -> Any:
     return builder.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
 
 
+def read_vars(value: relax.Expr) -> list[relax.Var]:
+    """The variables in an expression, each once."""
+    found: list[relax.Var] = []
+    relax.analysis.post_order_visit(value, lambda e: found.append(e) if isinstance(e, relax.Var) else None)
+    return list(dict.fromkeys(found))
+
+
 def users(mod: tvm.IRModule) -> dict[relax.Var, list[relax.VarBinding]]:
     """Which bindings read each variable; the result of `main` counts as no binding but see `is_result`."""
     found: dict[relax.Var, list[relax.VarBinding]] = {}
     for binding in bindings(mod):
-        seen: list[relax.Var] = []
-        relax.analysis.post_order_visit(
-            binding.value, lambda e, seen=seen: seen.append(e) if isinstance(e, relax.Var) else None
-        )
-        for var in dict.fromkeys(seen):
+        for var in read_vars(binding.value):
             found.setdefault(var, []).append(binding)
     return found
 

@@ -10,8 +10,8 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.operators import Contraction, attributes_of
-from relay_passes.ir.rewrite import bindings, dtype_of, is_call, shape_of, users
-from relay_passes.kernels.group_kernels import Group, read_vars
+from relay_passes.ir.rewrite import bindings, dtype_of, is_call, read_vars, shape_of, users
+from relay_passes.kernels.group_kernels import Group
 from schedules.kernels.gate import is_of_one_pixel
 
 
@@ -37,13 +37,17 @@ def find_chains(mod: tvm.IRModule, groups: Sequence[Group], outside: set[relax.V
     """outside: variables of groups that something else reads."""
     readers, made = users(mod), {b.var: b for b in bindings(mod)}
     results = set(read_vars(mod["main"].body.body))
+
+    def one_reads(read: relax.Expr) -> bool:
+        """Whether a tensor has one reader, and is no result."""
+        return isinstance(read, relax.Var) and read not in results and len(readers.get(read, [])) == 1
+
     layers = [group for group in groups if _is_small_layer(group)]
     giver = {m.var: group for group in layers for m in group.members}
     before: dict[int, Group] = {}
     for group in layers:
         read = group.anchor.value.args[0]
-        alone = isinstance(read, relax.Var) and read not in results and len(readers.get(read, [])) == 1
-        given = giver.get(read) if alone else None
+        given = giver.get(read) if one_reads(read) else None
         if given is not None and [m.var for m in given.members if m.var in outside] == [read]:
             before[id(group)] = given
     inner = {id(group) for group in before.values()}
@@ -55,9 +59,8 @@ def find_chains(mod: tvm.IRModule, groups: Sequence[Group], outside: set[relax.V
         while id(found[0]) in before:
             found.insert(0, before[id(found[0])])
         read = found[0].anchor.value.args[0]
-        mean = made.get(read)
-        alone = mean is not None and read not in results and len(readers[read]) == 1
-        if not (alone and mean is not None and _averages_pixels(mean.value)):
+        mean = made.get(read) if one_reads(read) else None
+        if mean is not None and not _averages_pixels(mean.value):
             mean = None
         if mean or len(found) > 1:
             chains.append(Chain(tuple(found), mean))

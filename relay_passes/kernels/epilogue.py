@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from tvm import relax
 
 from relay_passes.ir.operators import Pack, attributes_of, packed_image
-from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, is_tensor, shape_of
-from relay_passes.kernels.group_kernels import Group, read_vars
+from relay_passes.ir.rewrite import (
+    constant_value,
+    dtype_of,
+    is_call,
+    is_constant,
+    is_tensor,
+    read_vars,
+    shape_of,
+)
+from relay_passes.kernels.group_kernels import Group
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value, step_attributes
 
 

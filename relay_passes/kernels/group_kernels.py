@@ -17,7 +17,7 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.operators import Contraction, Pack, attributes_of
-from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, shape_of, users
+from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, read_vars, shape_of, users
 from schedules.parts.epilogue import OPERATORS
 from schedules.parts.write_back import Writer
 
@@ -46,12 +46,6 @@ class Group:
         """Of the values that the group works on."""
         value = self.anchor.value
         return shape_of(value.args[0] if is_call(value, "bibench.pack") else self.anchor.var)
-
-
-def read_vars(value: relax.Expr) -> list[relax.Var]:
-    found: list[relax.Var] = []
-    relax.analysis.post_order_visit(value, lambda e: found.append(e) if isinstance(e, relax.Var) else None)
-    return list(dict.fromkeys(found))
 
 
 class _Plan:

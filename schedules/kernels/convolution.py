@@ -29,7 +29,7 @@ from schedules.kernels.tiled import Arithmetic, Image, Settle, tiled_convolution
 from schedules.parts.bit_weights import FLOATS, BitWeights
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending, count_dtype
-from schedules.parts.emit import flat, in_pieces, load, spread, store, vector
+from schedules.parts.emit import cast, flat, in_pieces, load, spread, store, vector
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.sums import Runs, across, along, dotted
 from schedules.parts.tables import (
@@ -111,7 +111,7 @@ def binary_convolution(
     look_up = _look_up(tile, target)
     dtype, sum_dtype = f"uint{max(word, 8)}", target.sum_dtype(word, conv.products)
     fours = 2 if look_up and weights_per_row else 1  # such weights are read as they were packed
-    look_ups = image.runs * image.run
+    look_ups = _look_ups(conv, packing)
     signed = look_up is not None and ending == "dot" and look_ups <= MOST_SIGNED
     if look_up and look_ups <= MOST:
         sum_dtype = "int8" if signed else "uint8"
@@ -162,8 +162,13 @@ def binary_convolution(
 
 def limit_dtype(conv: Convolution, packing: Packing, tile: Tile) -> str:
     """Of the limits that counts are compared with, the table of a "truth"."""
-    look_ups = conv.kernel[0] * conv.kernel[1] * packing.words_per_group * packing.word // LOOKED_UP
-    return "uint8" if tile.word == LOOKED_UP and look_ups <= MOST else count_dtype(conv)
+    few = tile.word == LOOKED_UP and _look_ups(conv, packing) <= MOST
+    return "uint8" if few else count_dtype(conv)
+
+
+def _look_ups(conv: Convolution, packing: Packing) -> int:
+    """Of a sum, in a tile whose bits tables.py counts."""
+    return conv.kernel[0] * conv.kernel[1] * packing.words_per_group * packing.word // LOOKED_UP
 
 
 def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
@@ -293,7 +298,7 @@ def _as_it_is(count: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
 
 
 def _widened(dot: Any, y: Any, x: Any, channel: Any, lanes: int) -> Any:
-    return dot.astype("int32" if lanes == 1 else f"int32x{lanes}")
+    return cast(dot, "int32", lanes)
 
 
 def pad_in_kernel(
@@ -317,7 +322,7 @@ def pad_in_kernel(
 
     def rounded(at, lanes):
         value = load(images, at, lanes)
-        return value if dtype == "float32" else value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+        return value if dtype == "float32" else cast(value, dtype, lanes)
 
     with T.parallel(0, conv.batch * planes * height) as r:
         plane, y = r // height, r % height

@@ -27,7 +27,7 @@ from schedules.geometry import Convolution, dtype_of_counts
 from schedules.kernels.convolution import pad_in_kernel
 from schedules.parts.bits import Packing
 from schedules.parts.borders import Borders, Ending
-from schedules.parts.emit import each, flat, in_pieces, load, spread, store, vector, whole_vectors
+from schedules.parts.emit import cast, each, flat, in_pieces, load, spread, store, vector, whole_vectors
 from schedules.parts.epilogue import Epilogue
 from schedules.parts.windows import Meets, Strips, cut_strips, taps_inside, whole_strips
 from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
@@ -109,7 +109,7 @@ def depthwise_convolution(
         if int8:
             return _in_16_bits(a, lanes) * _in_16_bits(w, lanes)
         differ = a ^ w  # 0 or 1, where a byte has one channel
-        return differ if narrow else _as(tirx.popcount(differ), sum_dtype, lanes)
+        return differ if narrow else cast(tirx.popcount(differ), sum_dtype, lanes)
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
@@ -155,7 +155,7 @@ def depthwise_convolution(
                                 one = product(a, load(weights, of_tap + lane, lanes), lanes)
                                 new = one if new is None else new + one
                         if new is not None:
-                            new = _as(new, sum_dtype, lanes) if int8 else new
+                            new = cast(new, sum_dtype, lanes) if int8 else new
                             at = m * valid + lane
                             store(part, at, lanes, load(part, at, lanes) + new)
 
@@ -224,9 +224,5 @@ def _sums(conv: Convolution, packing: Packing | None) -> str:
     return "uint8" if conv.counts_in_bytes else dtype_of_counts(conv.products)
 
 
-def _as(value: Any, dtype: str, lanes: int) -> Any:
-    return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
-
-
 def _in_16_bits(byte: Any, lanes: int) -> Any:
-    return _as(_as(byte, "int8", lanes), "int16", lanes)
+    return cast(cast(byte, "int8", lanes), "int16", lanes)

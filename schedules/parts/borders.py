@@ -43,7 +43,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution, dtype_of_counts
-from schedules.parts.emit import spread, vector
+from schedules.parts.emit import cast, spread, vector
 
 # What the epilogue gets for a count: `products - 2 * count` (no padding), `base - 2 * count` by the three
 # `border_tables`, or the truth of `dot >= threshold` by the `limit_table` in the place of base.
@@ -177,26 +177,22 @@ class Borders:
             row, column = (c.astype("int32") for c in (self.row_class[oh], self.column_class[ow]))
         table = vector(self.table, [row, column, channel], lanes)
         if self.ending == "truth" and self.in_bytes:
-            limit = vector(self.limits, [channel], lanes) + _cast(table, "int16", lanes)
-            return _cast(count, "int16", lanes) < limit
+            limit = vector(self.limits, [channel], lanes) + cast(table, "int16", lanes)
+            return cast(count, "int16", lanes) < limit
         if self.ending == "truth":
             dtype = str(self.table.dtype)
-            return (count if str(count.ty).startswith(dtype) else _cast(count, dtype, lanes)) < table
+            return (count if str(count.ty).startswith(dtype) else cast(count, dtype, lanes)) < table
         # In 16 bits where the result fits: what overflows on the way comes back.
         fits = 2 * products <= np.iinfo(np.int16).max and str(count.ty).startswith(("uint8", "uint16"))
         narrow = "int16" if fits else "int32"
-        table = _cast(table, narrow, lanes)
+        table = cast(table, narrow, lanes)
         if self.in_bytes:
-            inside = _cast(count, narrow, lanes) - table
+            inside = cast(count, narrow, lanes) - table
             dot = spread(tirx.const(products, narrow), lanes) - _twice(inside, narrow, lanes)
         else:
             dot = table - _twice(count, narrow, lanes)
-        return _cast(dot, "int32", lanes)
-
-
-def _cast(value: Any, dtype: str, lanes: int) -> Any:
-    return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+        return cast(dot, "int32", lanes)
 
 
 def _twice(count: Any, dtype: str, lanes: int) -> Any:
-    return _cast(count, dtype, lanes) * spread(tirx.const(2, dtype), lanes)
+    return cast(count, dtype, lanes) * spread(tirx.const(2, dtype), lanes)

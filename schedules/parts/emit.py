@@ -20,6 +20,11 @@ def spread(value: Any, lanes: int) -> Any:
     return T.broadcast(value, lanes) if lanes > 1 else value
 
 
+def cast(value: Any, dtype: str, lanes: int) -> Any:
+    """dtype: of one element."""
+    return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+
+
 def load(buffer: tirx.Buffer, start: Any, lanes: int) -> Any:
     return vector(buffer, [start], lanes)
 

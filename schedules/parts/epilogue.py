@@ -272,8 +272,8 @@ class Epilogue:
         for i, step in enumerate(self.steps):
             inputs = [read(value) for value in step.inputs]
             if self._turns_at_zero(step):
-                below = _negative(inputs[1], lanes)
-                done.append(once(tirx.Select(below, inputs[2], inputs[1]), Value("step", i)))
+                turned = tirx.Select(_negative(inputs[1]), inputs[2], inputs[1])
+                done.append(once(turned, Value("step", i)))
                 continue
             truths = truths or any(str(value.ty).startswith("bool") for value in inputs)
             value = OPERATORS[step.op](_OfTruths if truths else _InKernel, *inputs, **step.attributes)
@@ -281,10 +281,10 @@ class Epilogue:
         return [read(output.value) for output in self.outputs]
 
 
-def _negative(x: Any, lanes: int) -> Any:
+def _negative(x: Any) -> Any:
     """The truth of each float's sign, which some processors select by, without a comparison."""
-    bits = tirx.call_intrin("int32" if lanes == 1 else f"int32x{lanes}", "tirx.reinterpret", x)
-    return bits < (T.broadcast(tirx.const(0, "int32"), lanes) if lanes > 1 else tirx.const(0, "int32"))
+    whole = str(x.ty).replace("float32", "int32")
+    return tirx.call_intrin(whole, "tirx.reinterpret", x) < tirx.const(0, whole)
 
 
 def broadcast_index(shape: Sequence[Any], index: Sequence[Any]) -> list[Any]:

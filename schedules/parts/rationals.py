@@ -67,9 +67,7 @@ def exponential(x: Any, bind: Callable[[Any], Any] = T.Bind) -> Any:
     n = bind((scaled + half).astype(whole))
     k = n.astype(dtype)
     rest = bind(inside - k * constant(_LOG_2[0]) - k * constant(_LOG_2[1]))
-    series = constant(_SERIES[-1])
-    for coefficient in _SERIES[-2::-1]:
-        series = series * rest + constant(coefficient)
+    series = _polynomial(_SERIES, rest)
     first = tirx.shift_right(n, tirx.const(1, whole))
     return series * power(first) * power(n - first)
 
@@ -94,15 +92,20 @@ def logarithm(x: Any, bind: Callable[[Any], Any] = T.Bind) -> Any:
     n = bind(tirx.shift_right(bits - tirx.const(_ROOT_OF_HALF, whole), tirx.const(23, whole)))
     m = bind(tirx.call_intrin(dtype, "tirx.reinterpret", bits - tirx.shift_left(n, tirx.const(23, whole))))
     s = bind((m - constant(1)) / (m + constant(1)))
-    square = bind(s * s)
-    series = constant(_ODD[-1])
-    for coefficient in _ODD[-2::-1]:
-        series = series * square + constant(coefficient)
+    series = _polynomial(_ODD, bind(s * s))
     k = bind(n.astype(dtype) - tirx.Select(small, constant(23), constant(0)))
     value = k * constant(_LOG_2[0]) + (constant(2) * s * series + k * constant(_LOG_2[1]))
     finite = tirx.Select(x < constant(math.inf), value, x)
     outside = tirx.Select(x >= constant(0), constant(-math.inf), constant(math.nan))
     return tirx.Select(x > constant(0), finite, outside)
+
+
+def _polynomial(coefficients: Sequence[float], t: Any) -> Any:
+    """coefficients: from that of t^0 on."""
+    total = tirx.const(coefficients[-1], str(t.ty))
+    for coefficient in coefficients[-2::-1]:
+        total = total * t + tirx.const(coefficient, str(t.ty))
+    return total
 
 
 def _within(x: Any, low: Any, high: Any) -> Any:
@@ -116,13 +119,7 @@ def rational(x: Any, of: Rational) -> Any:
     def constant(value: float) -> Any:
         return tirx.const(value, str(x.ty))
 
-    def polynomial(coefficients: Sequence[float], t: Any) -> Any:
-        total = constant(coefficients[-1])
-        for coefficient in coefficients[-2::-1]:
-            total = total * t + constant(coefficient)
-        return total
-
     x = _within(x, constant(-of.limit), constant(of.limit))
     square = x * x
-    value = x * polynomial(of.numerator, square) / polynomial(of.denominator, square)
+    value = x * _polynomial(of.numerator, square) / _polynomial(of.denominator, square)
     return _within(value, constant(-1), constant(1))

@@ -69,7 +69,7 @@ def read_together(target: KernelTarget, word: int) -> tuple[int, ...]:
 def abreast(target: KernelTarget, pixels: int, vectors: int) -> tuple[int | None, ...]:
     """Of `abreast`: as many operations side by side as the target has, if there are more in a step."""
     beside = 1 << max(1, target.side_by_side // pixels).bit_length() - 1
-    return (None, beside) if target.side_by_side and pixels * vectors > beside * pixels else (None,)
+    return (None, beside) if target.side_by_side and vectors > beside else (None,)
 
 
 def orders(conv: Convolution, lanes: int) -> tuple[bool, ...]:
