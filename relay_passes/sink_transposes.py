@@ -3,7 +3,8 @@
 An operator that works element by element may as well work on the tensor before its permutation; a reduction,
 a pool, a padding, a slice, a repetition, another size of an image, a choice of positions, a concatenation, or
 a reshape that splits axes or merges neighbours may too, with its axes renamed. What cannot is given the
-permuted tensor after all.
+permuted tensor after all. An image that a reshape puts together of pieces, as a pixel shuffle does, is put
+together channels last.
 After `mark_layers` this leaves one permutation at the input and, where the output is an image, one at the
 end.
 
@@ -48,15 +49,31 @@ def sink_transposes(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _without_moves(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
-    """A permutation of axes of 1 moves nothing in memory, and is one only until all of them are sunk."""
+    """A permutation of axes of 1 moves nothing in memory, and is one only until all of them are sunk; so is
+    one of what a reshape merges of a permuted tensor, whose pieces move once."""
     source = source_of(builder, value)
     if source is None:
         return value
+    if (at_once := _merged_at_once(builder, *source)) is not None:
+        return at_once
     before, order = source
     shape = shape_of(before)
     if not moves_nothing(shape, order):
         return value
     return relax.op.reshape(before, tuple(shape[axis] for axis in order))
+
+
+def _merged_at_once(builder: relax.BlockBuilder, merged: relax.Expr, order: Order) -> relax.Expr | None:
+    """A permutation of the merged axes of a permuted tensor, as one permutation before they are merged."""
+    reshaped = made_by(builder, merged)
+    if not is_call(reshaped, "relax.reshape") or source_of(builder, reshaped.args[0]) is None:
+        return None
+    groups = _factored(shape_of(reshaped.args[0]), shape_of(merged))
+    if groups is None or any(len(outside) != 1 for _, outside in groups):
+        return None
+    axes = tuple(axis for i in order for axis in groups[i][0])
+    pieces = permuted_at_once(builder, reshaped.args[0], axes)
+    return relax.op.reshape(pieces, tuple(shape_of(merged)[i] for i in order))
 
 
 def _inverse(order: Order) -> Order:
@@ -225,20 +242,23 @@ def _flip(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, or
 
 
 def _reshape(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
-    """Axes that are split, or merged with their neighbours, are so in whatever order the others are."""
+    """Axes that are split, or merged with their neighbours, are so in whatever order the others are; the axes
+    of an image are merged of any, channels last where the permuted tensor has these last."""
     old = shape_of(value.args[0])
     new = tuple(int(extent) for extent in value.args[1].values)
     groups = _factored(old, new)
     if groups is None:
         return value
-    for inside, _ in groups:
-        places = [order[axis] for axis in inside]
-        if places != list(range(places[0], places[0] + len(places))):
-            return value
-    laid = sorted(groups, key=lambda group: order[group[0][0]])
+    # As their longest axes lie, so that a factor of a pixel shuffle does not decide.
+    laid = sorted(groups, key=lambda group: order[max(group[0], key=lambda axis: old[axis])])
     kept = [axis for _, outside in laid for axis in outside]
-    reshaped = relax.op.reshape(before, tuple(new[axis] for axis in kept))
     final = tuple(kept.index(axis) for axis in range(len(new)))
+    places = [[order[axis] for axis in inside] for inside, _ in laid]
+    if any(group != list(range(group[0], group[0] + len(group))) for group in places):
+        if final != _NCHW_FROM_NHWC:
+            return value
+        before = permuted(builder, before, tuple(axis for group in places for axis in group))
+    reshaped = relax.op.reshape(before, tuple(new[axis] for axis in kept))
     return reshaped if final == tuple(range(len(new))) else _back(builder, reshaped, final)
 
 

@@ -60,6 +60,16 @@ IMAGE_TO_IMAGE = {
 }  # fmt: skip
 
 
+# Of an image in NCHW: its axes in pieces, the order of these, the axes of which they are merged.
+SHUFFLES = {
+    "pixel shuffle": ((2, 12, 5, 6), (2, 3, 2, 2, 5, 6), (0, 1, 4, 2, 5, 3), (2, 3, 10, 12)),
+    "pixel shuffle, pieces first": ((2, 12, 5, 6), (2, 2, 2, 3, 5, 6), (0, 3, 4, 1, 5, 2), (2, 3, 10, 12)),
+    "pixels to channels": ((2, 7, 4, 6), (2, 7, 2, 2, 3, 2), (0, 1, 3, 5, 2, 4), (2, 28, 2, 3)),
+    "pixels to channels, pieces first": ((2, 7, 4, 6), (2, 7, 2, 2, 3, 2), (0, 3, 5, 1, 2, 4), (2, 28, 2, 3)),
+    "channel shuffle": ((2, 6, 5, 4), (2, 2, 3, 5, 4), (0, 2, 1, 3, 4), (2, 6, 5, 4)),
+}
+
+
 def check(build, run, operators, body, permutations, *shapes):
     before = build(body, *shapes)
     after = sink_transposes(before)
@@ -75,6 +85,17 @@ def test_a_permutation_passes_and_meets_its_inverse(build, run, operators, name)
         return nhwc(emit, emit(IMAGE_TO_IMAGE[name](emit, nchw(emit, x))))
 
     check(build, run, operators, body, 0, SHAPE)
+
+
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_an_image_put_together_of_pieces_moves_once(build, run, operators, name):
+    (n, c, h, w), pieces, order, merged = SHUFFLES[name]
+
+    def body(emit, x):
+        moved = emit(op.permute_dims(emit(op.reshape(nchw(emit, x), pieces)), order))
+        return nhwc(emit, emit(op.reshape(moved, merged)))
+
+    check(build, run, operators, body, 1, (n, h, w, c))
 
 
 @pytest.mark.parametrize("axes, left", [([2, 3], 0), ([-1, -2], 0), ([1], 0), ([3], 1), ([0, 2], 1)])
