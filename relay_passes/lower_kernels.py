@@ -20,7 +20,6 @@ from relay_passes.kernels.binary_product import lower_binary_product
 from relay_passes.kernels.chains import Chain, find_chains
 from relay_passes.kernels.concatenate import joining_kernel
 from relay_passes.kernels.epilogue import epilogue_of, in_order
-from relay_passes.kernels.extremum import extremum_of
 from relay_passes.kernels.float_layer import lower_float_layer
 from relay_passes.kernels.gate import lower_gate
 from relay_passes.kernels.group_kernels import Group, group_kernels
@@ -29,8 +28,10 @@ from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tuna
 from relay_passes.kernels.normalize import lower_normalize
 from relay_passes.kernels.pack import lower_pack
 from relay_passes.kernels.pool import lower_pool
+from relay_passes.kernels.reduce import reducing_kernel
 from relay_passes.kernels.share import shared_or_serial
 from relay_passes.kernels.sign_sums import summing_kernel
+from relay_passes.kernels.softmax import lower_softmax
 from relay_passes.kernels.transpose import turning_kernel
 from schedules.parts.epilogue import Epilogue, plain
 from schedules.records.kernel_task import C, Choose
@@ -44,6 +45,7 @@ _LOWER: dict[str, Callable[[Site], Kernel]] = {
     "bibench.binary_product": lower_binary_product,
     "bibench.pool": lower_pool,
     "bibench.normalize": lower_normalize,
+    "bibench.softmax": lower_softmax,
     "bibench.pack": lower_pack,
 }
 
@@ -144,7 +146,7 @@ class _Lowering:
         for name, kernel in (
             ("transpose", turning_kernel(value, self.target)),
             ("sign_sums", summing_kernel(value)),
-            ("extremum", extremum_of(value, self.target)),
+            ("reduce", reducing_kernel(value, self.target)),
             ("concatenate", joining_kernel(value, self.target)),
         ):
             if kernel:

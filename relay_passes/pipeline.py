@@ -21,8 +21,8 @@ from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
 from relay_passes.lower_kernels import lower_kernels
 from relay_passes.mark_layers import mark_layers
-from relay_passes.mark_norms import mark_norms
 from relay_passes.mark_pools import mark_pools
+from relay_passes.mark_rows import mark_rows
 from relay_passes.merge_reshapes import merge_reshapes
 from relay_passes.merge_scales import merge_scales
 from relay_passes.move_words import move_words
@@ -109,7 +109,7 @@ def lower(
         ("grow_halos", grow_halos),
         ("merge_scales", merge_scales),
         ("mark_pools", mark_pools),
-        ("mark_norms", mark_norms),
+        ("mark_rows", mark_rows),
     )
     # 4. Kernels.
     kernels = lower_kernels(module, target, choose, probe=probe)

@@ -10,6 +10,7 @@ read as an image with leading extents of 1.
     bibench.named(y)                      y, which a layer without an operator of ours computed
     bibench.pool(x)                       the maximum or average of windows
     bibench.normalize(x)                  rows less their mean, divided by their deviation
+    bibench.softmax(x)                    of rows
     bibench.pack(x)                       bool, or float32 with a quantizer -> words (schedules/parts/bits.py)
     bibench.binary_convolution(words, w)  words, int8 +-1 -> int32 dot products
     bibench.int8_convolution(words, w)    words of bytes, int8 -> int32 dot products
@@ -33,6 +34,7 @@ from tvm import relax
 from schedules.geometry import Convolution
 from schedules.kernels.normalization import Normalization
 from schedules.kernels.pooling import Pooling
+from schedules.kernels.softmax import Softmax
 from schedules.parts.bits import Packing
 
 
@@ -162,6 +164,7 @@ ATTRIBUTES: dict[str, type] = {
     "bibench.named": Named,
     "bibench.pool": Pooling,
     "bibench.normalize": Normalization,
+    "bibench.softmax": Softmax,
     "bibench.pack": Pack,
     "bibench.binary_convolution": BinaryConvolution,
     "bibench.int8_convolution": Int8Convolution,
@@ -272,6 +275,7 @@ for _name, _infer in {
     "bibench.named": _named_type,
     "bibench.pool": _pool_type,
     "bibench.normalize": _named_type,
+    "bibench.softmax": _named_type,
     "bibench.pack": _pack_type,
     "bibench.binary_convolution": _layer_type,
     "bibench.int8_convolution": _layer_type,

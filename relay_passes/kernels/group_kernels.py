@@ -28,6 +28,7 @@ SUMS = (
     "bibench.matmul",
     "bibench.pool",
     "bibench.normalize",
+    "bibench.softmax",
 )
 
 

@@ -12,6 +12,7 @@ channel, nothing is broadcast, and the parts are added up at the end.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -246,14 +247,15 @@ def popcounts(activations: list[Any], weights: list[Any]) -> list[Any]:
     return [T.Bind(tirx.popcount(bits)) for bits in differing]
 
 
-def add_up(vectors: list[Any], depth: int) -> list[Any]:
-    """The sum over the lanes of each vector, `depth` sums to a vector, by adding neighbours pairwise."""
+def add_up(vectors: list[Any], depth: int, combine: Callable[[Any, Any], Any] = operator.add) -> list[Any]:
+    """The sum over the lanes of each vector, `depth` sums to a vector, by adding neighbours pairwise; or what
+    else they come to."""
     vectors = [T.Bind(v) for v in vectors]
     vectors += [vectors[-1]] * (-len(vectors) % depth)
     for _ in range(depth.bit_length() - 1):
         even, odd = list(range(0, 2 * depth, 2)), list(range(1, 2 * depth, 2))
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [T.Bind(tirx.Shuffle([a, b], even) + tirx.Shuffle([a, b], odd)) for a, b in pairs]
+        vectors = [T.Bind(combine(tirx.Shuffle([a, b], even), tirx.Shuffle([a, b], odd))) for a, b in pairs]
     return vectors
 
 

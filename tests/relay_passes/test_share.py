@@ -8,7 +8,7 @@ from relay_passes.ir.operators import Contraction
 from relay_passes.kernels.share import shared_or_serial
 from schedules.geometry import Convolution
 from schedules.kernels.convolution import float_convolution
-from schedules.kernels.extremum import extremum_kernel
+from schedules.kernels.reduction import reduction_kernel
 from schedules.parts.epilogue import plain
 from schedules.targets.x86_avx2 import X86_AVX2
 
@@ -17,7 +17,7 @@ from schedules.targets.x86_avx2 import X86_AVX2
 def test_by_what_a_kernel_reads(rows, shared):
     """1.2 MB take 120 us, and 20 are enough."""
     extents = (rows, 300, 1)
-    kernel = extremum_kernel(extents, (rows, 1), extents, "float32", greatest=True)
+    kernel = reduction_kernel(extents, (rows, 1), extents, "float32", "max")
     made = shared_or_serial(kernel, X86_AVX2, None, binary=False)
     assert "T.parallel" in kernel.script()
     assert ("T.parallel" in made.script()) == shared
