@@ -5,13 +5,21 @@ The plain reference is `bits.pack` after `Epilogue.evaluate`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from schedules.parts.emit import in_pieces
 from schedules.parts.epilogue import Epilogue
-from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
+from schedules.parts.write_back import (
+    KERNEL_ATTRIBUTES,
+    Writer,
+    first_bits,
+    operand_arguments,
+    output_arguments,
+)
 
 BLOCK = 64
 
@@ -36,23 +44,18 @@ def packing_kernel(extents: tuple[int, int, int, int], epilogue: Epilogue) -> ti
             top, left, _, _ = packing.halo
             _, out_height, out_width, pitch = packing.shape(batch, height, width)
 
-            def truth(n, y, x, channel):
-                return epilogue.emit(None, [n, y, x, channel], operands)[0]
-
             def group_by_group(n, y, x, first):
-                with T.serial(0, packing.groups) as g, T.serial(0, packing.words_per_group) as w:
-                    value = tirx.const(0, packing.dtype)
-                    for j in range(packing.word):
-                        channel = w * packing.word + j
-                        exists = channel < group
-                        at = tirx.min(channel, group - 1)  # no read past the end, whatever the branch
-                        bit = tirx.Select(
-                            tirx.all(exists, truth(n, y, x, g * group + at)),
-                            tirx.const(1 << j, packing.dtype),
-                            tirx.const(0, packing.dtype),
-                        )
-                        value = value | bit
-                    T.buffer_store(words, value, [first + g * packing.words_per_group + w])
+                with T.serial(0, packing.groups) as g:
+
+                    def word(channel: Any, count: int) -> None:
+                        def truth(done: int, size: int) -> Any:
+                            index = [n, y, x, g * group + channel + done]
+                            return epilogue.emit(None, index, operands, size)[0]
+
+                        at = first + g * packing.words_per_group + channel // packing.word
+                        T.buffer_store(words, first_bits(truth, count, packing.dtype), [at])
+
+                    in_pieces(group, packing.word, word)
 
             with T.parallel(0, batch * height) as r:
                 n, y = r // height, r % height

@@ -132,18 +132,28 @@ class Writer:
         if lanes in (8, 16):
             return bits_of(value, f"uint{lanes}").astype(packing.dtype)
         which = next(i for i, o in enumerate(self.epilogue.outputs) if o.packing is packing)
-        word, done = tirx.const(0, packing.dtype), 0
-        for size in (16, 8, 1):
-            while done + size <= lanes:
-                channel = start + first + done
-                sums = total(first + done, channel, size)
-                truth = self.epilogue.emit(sums, [n, y, x, channel], self.operands, size)[which]
-                if size > 1:
-                    bits = bits_of(truth, f"uint{size}").astype(packing.dtype) << done
-                else:
-                    bits = tirx.Select(truth, *(tirx.const(b, packing.dtype) for b in (1 << done, 0)))
-                word, done = word | bits, done + size
-        return word
+
+        def truth(done: int, size: int) -> Any:
+            channel = start + first + done
+            sums = total(first + done, channel, size)
+            return self.epilogue.emit(sums, [n, y, x, channel], self.operands, size)[which]
+
+        return first_bits(truth, lanes, packing.dtype)
+
+
+def first_bits(truth: Callable[[int, int], Any], count: int, dtype: str) -> Any:
+    """A word of so many bits, from the lowest on; the others are 0. truth(done, size): `size` truths from
+    this one on."""
+    word, done = tirx.const(0, dtype), 0
+    for size in (32, 16, 8, 1):
+        while done + size <= count:
+            if size > 1:
+                bits = bits_of(truth(done, size), f"uint{size}").astype(dtype)
+                bits = bits << done if done else bits
+            else:
+                bits = tirx.Select(truth(done, 1), *(tirx.const(b, dtype) for b in (1 << done, 0)))
+            word, done = word | bits if done else bits, done + size
+    return word
 
 
 def _clear(words: tirx.Buffer, packing: Packing, first: Any, count: Any) -> None:
