@@ -10,6 +10,7 @@ import tvm
 from tvm import relax
 
 from relay_passes.expand_norms import expand_norms
+from relay_passes.expand_powers import expand_powers
 from relay_passes.expand_prelu import expand_prelu
 from relay_passes.expand_quantize import expand_quantize
 from relay_passes.find_binary import find_binary
@@ -103,6 +104,7 @@ def lower(
     module = _through(
         module,
         watch,
+        ("expand_powers", expand_powers),
         ("split_concats", split_concats),
         ("move_words", move_words),
         ("fold_thresholds", fold_thresholds),
