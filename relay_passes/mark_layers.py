@@ -5,6 +5,7 @@
     matmul(x, w: [K, N])      ->  bibench.matmul(x, w') where w is a constant            with w': N, K
     matmul(w: [M, K], x)      ->  permute(bibench.matmul(permute(x), w), back), likewise
     matmul(x, y)              ->  bibench.product(x, y) where both are activations
+    matmul(x, y: [K, 1])      ->  the permuted product of the permuted y and x, likewise
 
 The permutations stand around every layer here; `sink_transposes` lets them meet and vanish. Transposed
 convolutions are turned so where their weights are +-alpha, or sums of such, and may be computed in bits.
@@ -84,14 +85,23 @@ def _product(builder: relax.BlockBuilder, value: relax.Call, name: str, shape: t
     elif min(len(shape_of(x)), len(shape_of(y))) < 2:
         return call("bibench.named", builder.emit(value), attributes=Named(name=name))
     elif (matrix := _matrix(x)) is not None and len(shape_of(y)) <= 4:
-        rank = len(shape_of(y))
-        turned = [*range(rank - 2), rank - 1, rank - 2]
-        columns = builder.emit(op.permute_dims(y, turned))
-        made = op.permute_dims(builder.emit(_linear(columns, matrix, name)), turned)
-        alike = len(shape) == rank
+        columns = builder.emit(op.permute_dims(y, _turned(shape_of(y))))
+        made = op.permute_dims(builder.emit(_linear(columns, matrix, name)), _turned(shape_of(y)))
+        alike = len(shape) == len(shape_of(y))
+    elif shape[-1] == 1 < shape[-2]:
+        # Vectors go along the last axis, which then has more than one column.
+        row, columns = (builder.emit(op.permute_dims(each, _turned(shape_of(each)))) for each in (y, x))
+        row = builder.emit(call("bibench.product", row, columns, attributes=Named(name=name)))
+        return op.permute_dims(row, _turned(shape))
     else:
         return call("bibench.product", x, y, attributes=Named(name=name))
     return made if alike else op.reshape(builder.emit(made), shape)
+
+
+def _turned(shape: tuple[int, ...]) -> list[int]:
+    """The axes of matrices, rows and columns exchanged."""
+    rank = len(shape)
+    return [*range(rank - 2), rank - 1, rank - 2]
 
 
 def _matrix(w: relax.Expr) -> np.ndarray | None:

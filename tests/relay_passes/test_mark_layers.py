@@ -27,6 +27,10 @@ LAYERS = {
     "matrices by matrix": ((3, 4, 5), lambda x: op.matmul(x, constant(5, 7)), "bibench.matmul"),
     "batches by matrix": ((2, 3, 4, 5), lambda x: op.matmul(x, constant(5, 7)), "bibench.matmul"),
     "product": ((2, 4, 5), lambda x: op.matmul(x, x_transposed(x)), "bibench.product"),
+    "matrices by a column each": ((2, 4, 4), lambda x: op.matmul(
+        x, op.strided_slice(x, [2], [1], [2])), "bibench.product"),
+    "matrices by one column": ((2, 4, 4), lambda x: op.matmul(
+        x, op.reshape(op.strided_slice(x, [0, 2], [0, 1], [1, 2]), (4, 1))), "bibench.product"),
     "matrix by matrices": ((4, 5), lambda x: op.matmul(x, constant(3, 5, 7)), "bibench.product"),
     "conv2d_transpose": ((1, 6, 5, 5), lambda x: op.nn.conv2d_transpose(
         x, constant(6, 3, 2, 2)), "bibench.named"),
@@ -51,6 +55,12 @@ def test_a_layer_gets_its_operator_and_its_name(build, run, layer):
     assert attributes_of(marked, Named).name == "encoder.layer"
     x = RNG.normal(size=shape).astype("float32")
     np.testing.assert_allclose(run(after, x)[0], run(before, x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_with_one_column_is_computed_as_one_row(build, operators):
+    column = relax.const(np.zeros((3, 5, 1), "float32"))
+    after = mark_layers(build(lambda emit, x: emit(op.matmul(x, column)), (3, 4, 5)), {})
+    assert operators(after) == ["permute_dims", "permute_dims", "bibench.product", "permute_dims"]
 
 
 def test_weights_computed_at_run_time_keep_the_operator(build, run, operators):
