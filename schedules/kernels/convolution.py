@@ -269,12 +269,20 @@ def float_convolution(
     together = tile.together or target.together
     dtype = "float16" if half else "float32"
     copied = half or any(conv.padding)
+
+    def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
+        if tile.depth > 1:
+            along(runs, sums, pixels, width, tile)
+        else:
+            across(runs, sums, pixels, width, tile, together)
+
     arithmetic = Arithmetic(
         weights=dtype,
         sums="float32",
         words=image.run,
         read=lambda source: pad_in_kernel(source, conv, planar, dtype) if copied else flat(source),
-        add_up=lambda runs, sums, pixels, width: across(runs, sums, pixels, width, tile, together),
+        deep=not (half or planar or in_bits),
+        add_up=add_up,
         settle=lambda: _as_it_is,
         code=FLOATS if in_bits else None,
     )

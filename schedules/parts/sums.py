@@ -143,7 +143,7 @@ def across(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile, t
 
 
 def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) -> None:
-    """Write pixels x width sums, of `tile.quantum` channels at a time. Binary; `tile.depth` divides a run."""
+    """Write pixels x width sums, of `tile.quantum` channels at a time. `tile.depth` divides a run."""
     depth, together = tile.depth, tile.quantum
     piece = math.gcd(depth, together)
 
@@ -158,7 +158,7 @@ def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) ->
 
             def step(k):
                 words = [T.Bind(load(runs.activations, start + k * depth, depth)) for start in starts]
-                if tile.abreast:
+                if tile.abreast and runs.binary:
                     at = [w_start + (k * together + c) * depth for c in range(together)]
                     w = [T.Bind(load(runs.weights, a, depth)) for a in at]
                     for first in range(0, together, tile.abreast):
@@ -171,7 +171,8 @@ def along(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, tile: Tile) ->
                     w = T.Bind(load(runs.weights, w_start + (k * together + c) * depth, depth))
                     for m in range(pixels):
                         p = (m * together + c) * depth
-                        store(parts, p, depth, load(parts, p, depth) + tirx.popcount(words[m] ^ w))
+                        new = tirx.popcount(words[m] ^ w) if runs.binary else words[m] * w
+                        store(parts, p, depth, load(parts, p, depth) + new)
 
             unrolled(runs.words // depth, tile.unroll, step)
 

@@ -19,6 +19,7 @@ from schedules.records import tile_space
 from schedules.records.bare_epilogue import bare_epilogue
 from schedules.records.kernel_task import KernelTask, Work, said_of
 from schedules.records.tile_space import abreast, orders, read_together, register_tiles
+from schedules.targets.few_channels import tile_of_few_channels
 from schedules.targets.kernel_target import KernelTarget, Tile
 
 _UNROLLS = (1, 2, 3, 4)
@@ -59,7 +60,10 @@ class TiledTask(KernelTask[Tile]):
         return fields if fields.pop("in_bits") is False else {**fields, "in_bits": True}
 
     def default(self, target: KernelTarget) -> Tile:
-        return (target.tile_for_bits if self.packing else target.float_tile)(self.conv)
+        if self.packing:
+            return target.tile_for_bits(self.conv)
+        few = None if self.planar or self.in_bits else tile_of_few_channels(self.conv, target)
+        return few or target.float_tile(self.conv)
 
     def refusal(self, tile: Tile) -> str | None:
         return tile_space.refusal(self.conv, self.outputs, tile) or self._refusal_of_word(tile)
@@ -78,10 +82,14 @@ class TiledTask(KernelTask[Tile]):
         if word == LOOKED_UP and tile.quantum % LANES:
             return f"{LANES} channels are looked up together"
         if tile.depth > 1:
-            if word < 16:
+            if self.packing and word < 16:
                 return "only words of 16 bits and more are added up along the channels"
-            assert self.packing is not None
-            run = conv.taps_in_a_run * self.packing.words_per_group * self.packing.word // word
+            if self.planar or self.in_bits:
+                return "neither planes nor weights in bits are added up along the channels"
+            of_pixel = conv.channels // conv.groups
+            if self.packing:
+                of_pixel = self.packing.words_per_group * self.packing.word // word
+            run = conv.taps_in_a_run * of_pixel
             if tile.depth & (tile.depth - 1) or run % tile.depth:
                 return f"a depth of {tile.depth} words does not divide a run of {run}"
         if word == 16 and not counts_in_16_bits(conv.products):
@@ -105,6 +113,10 @@ class TiledTask(KernelTask[Tile]):
         quantum = target.vector_bits // max(word or 32, 8)
         together = read_together(target, word) if word else (1,)
         tiles = self._along(target, word) if word and word > 8 else []
+        if not self.packing and (few := tile_of_few_channels(self.conv, target)):
+            tiles += [
+                replace(few, pixels=p, unroll=u) for p, u in product(range(1, few.pixels + 2), _UNROLLS)
+            ]
         for tile in register_tiles(self.conv, quantum, target.registers, together=together):
             # Weights in bits are decoded for a block, and so all its rows follow each other.
             order = (False,) if self.in_bits else orders(self.conv, tile.lanes)

@@ -15,8 +15,12 @@ from schedules.kernels.convolution import (
 )
 from schedules.parts.epilogue import plain
 from schedules.parts.weights import lay_out
+from schedules.records.kernel_task import outputs_of
+from schedules.records.kinds.tiled import TiledTask
 from schedules.targets.choose import ALL
+from schedules.targets.few_channels import tile_of_few_channels
 from schedules.targets.kernel_target import KernelTarget
+from schedules.targets.x86_avx2 import X86_AVX2
 from tests.schedules.kernels.convolutions import (
     FIXED,
     SEED,
@@ -41,7 +45,9 @@ def check_float(machine, kernels: KernelTarget, conv: Convolution, seed: int, pl
         laid_out = depthwise.in_tap_order(weights)
         [sums] = machine.call(kernel, [activations, laid_out], [(conv.out_shape, "float32")])
     else:
-        tile = kernels.float_tile(conv)
+        task = TiledTask(conv=conv, outputs=outputs_of(epilogue), planar=planar)
+        tile = task.default(kernels)
+        assert task.refusal(tile) is None
         read = activations.transpose(0, 3, 1, 2) if planar else activations
         kernel = float_convolution(conv, read.shape, tile, kernels, epilogue, planar=planar)
         laid_out = lay_out(weights.transpose(0, 3, 1, 2) if planar else weights, conv.groups, tile)
@@ -60,6 +66,44 @@ def test_float(host, kernels, conv, seed):
 def test_float_plane_by_plane(host, kernels, conv, channels, seed):
     conv = replace(conv, channels=channels, dilation=(conv.dilation[0], 1))
     check_float(host.of(kernels), kernels, conv, seed, planar=True)
+
+
+FEW = Convolution(2, 5, 6, 96, 3, (3, 3), padding=(1, 0, 1, 2))
+
+
+@given(
+    kernels=TARGETS,
+    conv=convolutions(st.just(1)),
+    channels=st.sampled_from([16, 48, 64]),
+    out_channels=st.integers(1, 8),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=30)
+def test_few_output_channels(host, kernels, conv, channels, out_channels, seed):
+    conv = replace(conv, channels=channels, out_channels=out_channels)
+    check_float(host.of(kernels), kernels, conv, seed)
+
+
+def test_few_output_channels_on_arm(arm):
+    conv = replace(FEW, out_channels=2)
+    assert tile_of_few_channels(conv, arm.kernels)
+    check_float(arm, arm.kernels, conv, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("conv", "depth"),
+    [
+        (FEW, 8),
+        (replace(FEW, out_channels=4), 8),
+        (replace(FEW, out_channels=5), None),  # of which a vector is fuller
+        (replace(FEW, channels=4), None),  # 12 numbers of a run are no vectors
+        (Convolution(1, 5, 5, 16, 1), None),  # two vectors, and as much to add up
+        (replace(FEW, groups=3), 8),
+    ],
+)
+def test_whose_vectors_hold_parts_of_a_sum(conv, depth):
+    tile = tile_of_few_channels(conv, X86_AVX2)
+    assert (tile and tile.depth) == depth
 
 
 WIDE = Convolution(2, 5, 41, 24, 24, (3, 3), padding=(1, 1, 1, 1), groups=24)
