@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bibench_tvm.cli.console import phase, stderr
-from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.cli.whole_file import whole_file
 from bibench_tvm.compiling.processors import CompileTarget, no_half
 from bibench_tvm.importer import Imported
@@ -164,9 +164,6 @@ def _write(
     )
     content = Records(target.processor, unit, obtained, kept.best(), waking)
     path = out / records.FILE
-    try:
-        with whole_file(path) as file:
-            file.write(content.to_json().encode())
-    except OSError as error:
-        raise BibenchError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with whole_file(path) as file:
+        file.write(content.to_json().encode())
     return path
