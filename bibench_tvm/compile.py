@@ -196,11 +196,13 @@ def _print_summary(found: Console, manifest: Manifest) -> None:
 
 
 def _factor(size: Sizes) -> str:
-    """Of a small network its code is the most, which no parameters have."""
+    """Code is the most of a small network, and Winograd's kernels take more numbers than there are weights."""
     factor = size.float32 / size.deployed
     if factor >= 1:
         return f"{factor:.1f}"
-    return f"{factor:.2f}, since what is deployed is counted with its code, and float32 without any"
+    return (
+        f"{factor:.2f}, since what is deployed has the code in it, and weights in the forms that kernels take"
+    )
 
 
 def _print_int8(found: Console, record: FloatArithmetic) -> None:

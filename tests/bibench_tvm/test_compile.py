@@ -161,9 +161,7 @@ def test_a_factor_below_1_is_explained(invoke: Callable, small_file: Path, tmp_p
     said = " ".join(invoke("compile", small_file, "--target", "host", "--out", tmp_path).stdout.split())
     sizes = load(tmp_path).record.size_bytes
     assert sizes.float32 < sizes.deployed
-    factor = (
-        f"a factor of {sizes.float32 / sizes.deployed:.2f}, since what is deployed is counted with its code,"
-    )
+    factor = f"a factor of {sizes.float32 / sizes.deployed:.2f}, since what is deployed has the code in it,"
     assert factor in said
     said = " ".join(invoke("compile", "--target", "host", "--out", tmp_path / "bundled").stdout.split())
     sizes = load(tmp_path / "bundled").record.size_bytes
