@@ -46,8 +46,8 @@ checkpoints are written by
 """
 TAIL = """
 Metrics in percent, before and after compiling. Bytes of the artifact for `{sized_for}`, which are the same
-wherever it is compiled; for your processor they are others. `host` is the machine that wrote this page, which is
-not yours: its times, on one thread, compare with each other.
+wherever it is compiled; for your processor they are others. `host` is the machine that wrote this page, not
+yours: its times, on one thread, compare with each other.
 
 ## Waypoints
 

@@ -196,7 +196,7 @@ def _print_summary(found: Console, manifest: Manifest) -> None:
 
 
 def _factor(size: Sizes) -> str:
-    """Code is the most of a small network, and Winograd's kernels take more numbers than there are weights."""
+    """A small network is mostly code, and Winograd's kernels take more numbers than there are weights."""
     factor = size.float32 / size.deployed
     if factor >= 1:
         return f"{factor:.1f}"
