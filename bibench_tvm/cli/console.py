@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from bibench_tvm.cli.arguments import help_line, parser_sentence
 from bibench_tvm.cli.errors import BibenchError, UsageError, first_line
 from bibench_tvm.cli.standard_output import OutputLost, watched
 from rpc.missing import sentence_for
@@ -139,8 +140,8 @@ def run_command(app: typer.Typer, name: str) -> NoReturn:
         except Exception as error:
             if not hasattr(error, "format_message"):  # the parser's own errors have it
                 raise
-            sentence = f"{error.format_message().rstrip('.')}."
-            stderr.print(f"Error: {sentence} `{name} --help` says more.", style="red", soft_wrap=True)
+            sentence, more = parser_sentence(error), help_line(error, name)
+            stderr.print(f"Error: {sentence} `{more}` says more.", style="red", soft_wrap=True)
             if "--json" in sys.argv:
                 print_json({"error": sentence})
             sys.exit(2)
