@@ -29,6 +29,7 @@ from trainers.tasks import tasks
 
 KEPT = ("fp32", "reactnet")
 MOST_BYTES = 8 << 20
+SIZED_FOR = "arm_cpu"  # whose bytes are those of any machine that compiles for it
 DOCS = Path(__file__).parents[1] / "docs" / "zoo.md"
 HEAD = """# The zoo
 
@@ -44,7 +45,9 @@ checkpoints are written by
 
 """
 TAIL = """
-Metrics in percent, before and after compiling; bytes of the artifact; one thread.
+Metrics in percent, before and after compiling. Bytes of the artifact for `{sized_for}`, which are the same
+wherever it is compiled; for your processor they are others. `host` is the machine that wrote this page, not
+yours: its times, on one thread, compare with each other.
 
 ## Waypoints
 
@@ -81,8 +84,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A network of the zoo.
 
     Attributes:
-        before, after: the task's metric of the checkpoint and of the artifact; waypoints: in validation, by
-            epoch; costs: device -> its number and unit.
+        before, after: the task's metric of the checkpoint and of the artifact; size_bytes: for SIZED_FOR;
+            waypoints: in validation, by epoch; costs: device -> its number and unit.
     """
 
     task: str
@@ -119,7 +122,8 @@ def zoo(
             ),
         )
         jobs = [item.job for item in plan.items()]
-        jobs += [_judging(job) for job in jobs if job.name.startswith("compile/host/")]
+        compiled = [job for job in jobs if job.name.startswith("compile/host/")]
+        jobs += [made for job in compiled for made in (_judging(job), _sizing(job, folder / "jobs"))]
         with shown(f"{len(jobs)} jobs", len(jobs)) as advance:
             outcomes = run_jobs(jobs, folder / "jobs", cores=cores, advance=advance)
         if failed := [f"{one.name}: {one.reason}" for one in outcomes if one.state != "done"]:
@@ -141,6 +145,14 @@ def _judging(compiled: Job) -> Job:
     return Job(name=f"judge/{name}", command=command, needs=[compiled.name])
 
 
+def _sizing(compiled: Job, jobs: Path) -> Job:
+    """The same network for SIZED_FOR."""
+    name = compiled.name.replace("compile/host/", "size/", 1)
+    changed = {"--target": SIZED_FOR, "--verify": "0", "--out": str(folder_of(jobs, name) / "artifact")}
+    words = zip(["", *compiled.command], compiled.command, strict=False)
+    return Job(name=name, command=[changed.get(before, word) for before, word in words], needs=compiled.needs)
+
+
 def _entries(outcomes: dict[str, Outcome], jobs: Path) -> list[Entry]:
     found = []
     for name, judged in outcomes.items():
@@ -150,13 +162,12 @@ def _entries(outcomes: dict[str, Outcome], jobs: Path) -> list[Entry]:
         printed = trained.result
         metric = tasks[printed["task"]].metric
         place = folder_of(jobs, trained.name)
-        size, costs = 0, {}
+        costs = {}
+        size = outcomes[f"size/{trained.name}"].result["size_bytes"]["deployed"]
         for timed in (one for one in outcomes.values() if one.name.startswith("bench/")):
             if timed.name.endswith(f"/{trained.name}"):
                 (measured,) = timed.result["results"]
-                device = timed.name.split("/")[1]
-                costs[device] = _cost(measured)
-                size = measured["size_bytes"] if device == "host" else size
+                costs[timed.name.split("/")[1]] = _cost(measured)
         found.append(
             Entry(
                 task=printed["task"],
@@ -199,14 +210,15 @@ def _keep(entries: list[Entry]) -> None:
 def page(entries: list[Entry], options: str) -> str:
     """docs/zoo.md."""
     devices = list(dict.fromkeys(device for entry in entries for device in entry.costs))
-    columns = ["network", "task", "algorithm", "metric", "before", "after", "bytes", *devices]
+    columns = ["network", "task", "algorithm", "metric", "before", "after", f"bytes, {SIZED_FOR}", *devices]
     rows = [columns, ["---"] * len(columns)]
     for e in entries:
         percent = [f"{100 * value:.2f}" for value in (e.before, e.after)]
         costs = [e.costs.get(device, "") for device in devices]
         rows.append([e.arch, e.task, e.algorithm, e.metric, *percent, f"{e.size_bytes:,}", *costs])
     text = HEAD.format(example=entries[0].arch, options=options)
-    text += "".join(f"| {' | '.join(row)} |\n" for row in rows) + TAIL
+    text += "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    text += TAIL.format(sized_for=SIZED_FOR)
     for e in entries:
         points = ", ".join(f"{100 * value:.1f}" for _, value in e.waypoints) or "no validation"
         text += f"- {e.arch}, {e.task}, {e.algorithm}: {points}\n"

@@ -6,6 +6,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from bibench_tvm.cli.console import print_json, run_command, standard_output
+
 if TYPE_CHECKING:
     import typer
 
@@ -26,6 +28,11 @@ COMMANDS = {
 
 def main() -> None:
     """Import only the command that was asked for: a board lacks what the others need."""
+    with standard_output():
+        _run()
+
+
+def _run() -> None:
     lines = [f"  {command:10}{what}" for command, what in COMMANDS.items()]
     usage = "\n".join(["Usage: bibench COMMAND ...", *lines, "bibench COMMAND --help says more."])
     match sys.argv[1:]:
@@ -35,11 +42,8 @@ def main() -> None:
             print(usage)
         case [name, *arguments] if name in COMMANDS:
             sys.argv = [f"bibench {name}", *arguments]
-            from bibench_tvm.cli.console import run_command
-
             run_command(app_of(name), sys.argv[0])
         case [name, *_]:
-            from bibench_tvm.cli.console import print_json
             from bibench_tvm.cli.errors import unknown
 
             sentence = str(unknown("command", name, COMMANDS))

@@ -153,7 +153,6 @@ def _measure(
         if job.threads:
             board.use_threads(job.threads)
         result = measure(job.artifact, board, images=job.images, runs=job.runs, progress=phase)
-        result["threads"] = board.threads()
         if job.task is not None:
             result["metrics"] = _judge(job.artifact, job.task, board)
         report["results"].append(result)

@@ -10,7 +10,7 @@ import typer
 from msgspec import UNSET
 from rich.console import Console
 
-from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest
+from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest, Sizes
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.importer.own_algorithm import Mine, own_algorithm
@@ -160,7 +160,7 @@ def _print_summary(found: Console, manifest: Manifest) -> None:
         found.print("Nothing in this network is binary: it was compiled in float.", style="yellow")
     found.print(
         f"{binary} of {len(layers)} layers are binary. {size.deployed:,} bytes deployed, "
-        f"{size.float32:,} as float32: a factor of {size.float32 / size.deployed:.1f}. "
+        f"{size.float32:,} as float32: a factor of {_factor(size)}. "
         f"A run takes {manifest.memory_bytes.peak_activations:,} bytes beside the weights."
     )
     if (in_c := manifest.standalone) is not UNSET:
@@ -193,6 +193,16 @@ def _print_summary(found: Console, manifest: Manifest) -> None:
         found.print(sentence, style="yellow")
     if accuracy := record.accuracy:
         found.print(f"Accuracy {accuracy.source:.2%} before compiling, {accuracy.compiled:.2%} after.")
+
+
+def _factor(size: Sizes) -> str:
+    """A small network is mostly code, and Winograd's kernels take more numbers than there are weights."""
+    factor = size.float32 / size.deployed
+    if factor >= 1:
+        return f"{factor:.1f}"
+    return (
+        f"{factor:.2f}, since what is deployed has the code in it, and weights in the forms that kernels take"
+    )
 
 
 def _print_int8(found: Console, record: FloatArithmetic) -> None:

@@ -97,20 +97,12 @@ def run(
             result = compiled.run(*arrays)
         written = []
         for path, array in zip(outputs, result if isinstance(result, tuple) else [result], strict=True):
-            _write(path, array)
+            with whole_file(path) as file:
+                np.save(file, array)
             stderr.print(f"{path}: {array.dtype} {array.shape}")
             written.append({"path": str(path), "shape": list(array.shape), "dtype": str(array.dtype)})
         if as_json:
             print_json({"artifact": str(artifact), **where, "outputs": written})
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    """The whole file or none."""
-    try:
-        with whole_file(path) as file:
-            np.save(file, array)
-    except OSError as error:
-        raise BibenchError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ plain values are unpickled, and the network takes memory only once its shapes ma
 
 import io
 import os
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -80,25 +81,46 @@ class CheckpointError(ValueError):
 
 
 def save_atomically(path: str | Path, content: object) -> None:
-    """`torch.save` that leaves either the whole new file at `path` or what was there before."""
+    """`torch.save` that leaves either the whole new file at `path` or what was there before.
+
+    A link stays, and what it leads to is replaced; a device or a pipe is written to. Raises OSError.
+    """
     # As whole_file of bibench_tvm, which trainers, used without it, does not import.
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    buffer = io.BytesIO()  # what torch.save raises while it writes to a file hides why
+    torch.save(content, buffer)
+    temporary = ""
     try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        place = _replaceable(path)
+        if place is None:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(buffer.getbuffer())
+            return
+        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=place.name, suffix=".partial")
         with os.fdopen(handle, "wb") as file:
-            buffer = io.BytesIO()  # what torch.save raises while it writes to a file hides why
-            torch.save(content, buffer)
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())  # some file systems write the new name first
         os.chmod(temporary, 0o644)  # mkstemp lets only its owner read
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(f"{path} cannot be written: {error.strerror or error}.") from error
         raise
+
+
+def _replaceable(path: str | Path) -> Path | None:
+    """The regular file that a path leads to, there or yet to come; None where it leads to something else, or
+    to a file without a name, as /dev/fd/3 may."""
+    place = Path(os.path.realpath(path))
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return place
+    named = place.exists() and place.samefile(path)
+    return place if named and stat.S_ISREG(found.st_mode) else None
 
 
 def load_untrusted(path: str | Path) -> Any:

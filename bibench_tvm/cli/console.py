@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import select
 import signal
 import sys
 import threading
@@ -17,7 +15,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from bibench_tvm.cli.arguments import help_line, parser_sentence
 from bibench_tvm.cli.errors import BibenchError, UsageError, first_line
+from bibench_tvm.cli.standard_output import OutputLost, watched
 from rpc.missing import sentence_for
 
 # Without markup, since square brackets are common in the names of layers.
@@ -57,11 +57,9 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
     try:
         with _terminable():
             yield
-    except (typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort, OutputLost):
         raise
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, BrokenPipeError) and _reader_left():
-            raise typer.Exit(1) from None
         if debug:
             raise
         if isinstance(error, KeyboardInterrupt):
@@ -83,17 +81,6 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
         if as_json:
             print_json({"error": sentence})
         raise typer.Exit(2 if _is_sentence(error) or isinstance(error, UsageError) else 1) from None
-
-
-def _reader_left() -> bool:
-    """Whether nobody reads standard output any more, as after `head`: then there is nobody to tell, and what
-    is left to write goes nowhere."""
-    state = select.poll()
-    state.register(sys.stdout.fileno(), 0)
-    if not state.poll(0):  # errors are told unasked
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return True
 
 
 @contextlib.contextmanager
@@ -122,22 +109,42 @@ def _is_of_boards(error: BaseException) -> bool:
     return isinstance(error, (RemoteError, EmulationFailed))
 
 
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """Have all that the block prints written before it ends. Where that fails, end the process with a
+    sentence, and in silence where there is nobody to tell."""
+    outside, sys.stdout = sys.stdout, watched()
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OutputLost as lost:
+        if not lost.unread:
+            with contextlib.suppress(OSError):  # both are one full file
+                stderr.print(f"Error: {lost}", style="red", soft_wrap=True)
+        sys.exit(1)
+    finally:
+        sys.stdout = outside
+
+
 def run_command(app: typer.Typer, name: str) -> NoReturn:
     """Run a command. Arguments that cannot be parsed end as every other error does: in a sentence, and with
     `--json` in an object."""
     command = typer.main.get_command(app)
-    try:
-        sys.exit(command.main(prog_name=name, standalone_mode=False) or 0)
-    except typer.Abort:
-        sys.exit(1)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # the parser's own errors have it
-            raise
-        sentence = f"{error.format_message().rstrip('.')}."
-        stderr.print(f"Error: {sentence} `{name} --help` says more.", style="red", soft_wrap=True)
-        if "--json" in sys.argv:
-            print_json({"error": sentence})
-        sys.exit(2)
+    with standard_output():
+        try:
+            sys.exit(command.main(prog_name=name, standalone_mode=False) or 0)
+        except typer.Abort:
+            sys.exit(1)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # the parser's own errors have it
+                raise
+            sentence, more = parser_sentence(error), help_line(error, name)
+            stderr.print(f"Error: {sentence} `{more}` says more.", style="red", soft_wrap=True)
+            if "--json" in sys.argv:
+                print_json({"error": sentence})
+            sys.exit(2)
 
 
 @contextlib.contextmanager

@@ -112,11 +112,8 @@ def is_detector(folder: Path) -> bool:
 
 def write_detector(folder: Path, record: DetectorFile) -> None:
     """Raises BibenchError."""
-    try:
-        with whole_file(folder / FILE) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    except OSError as error:
-        raise BibenchError(f"{folder / FILE} cannot be written: {error.strerror or error}.") from error
+    with whole_file(folder / FILE) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
 
 
 def load_detector(folder: Path) -> Detector:

@@ -23,7 +23,7 @@ from typing import Any
 from bibench_tvm.cli.errors import BibenchError, first_line
 from bibench_tvm.importer.imported import Imported, ImportFailed, TensorSpec
 from bibench_tvm.importer.reference import Decision, Injection, Reference, ReferenceRun, SourceLayer
-from bibench_tvm.importer.shapes import InputShapes, parse_input_shape
+from bibench_tvm.importer.shapes import InputShapes, parse_input_shapes
 from rpc.missing import sentence_of
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "SourceLayer",
     "TensorSpec",
     "import_model",
-    "parse_input_shape",
+    "parse_input_shapes",
 ]
 
 

@@ -36,7 +36,8 @@ def kept_algorithm(path: Path, folder: Path) -> Path:
     while the user goes on with the file, and another version of it is another command.
 
     Raises:
-        UsageError: the file cannot be read, or the folder not be written.
+        UsageError: the file cannot be read, or the folder not be made.
+        BibenchError: the copy cannot be written.
     """
     from trainers.algorithms import digest_of
 

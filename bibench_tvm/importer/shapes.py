@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,21 @@ def parse_input_shape(text: str) -> tuple[str | None, tuple[int, ...]]:
     return name.strip() or None, tuple(int(part) for part in parts)
 
 
+def parse_input_shapes(texts: Iterable[str]) -> dict[str | None, tuple[int, ...]]:
+    """Several of them. Raises ImportFailed, also where two are of one input."""
+    shapes: dict[str | None, tuple[int, ...]] = {}
+    for text in texts:
+        name, shape = parse_input_shape(text)
+        if name in shapes:
+            raise ImportFailed(
+                f"There are two shapes for the input {name!r}; give one."
+                if name
+                else "There are two shapes without a name; write NAME:1x3x32x32 for each of several inputs."
+            )
+        shapes[name] = shape
+    return shapes
+
+
 def shapes_by_name(
     input_shapes: InputShapes | None, names: Sequence[str], where: str
 ) -> dict[str, tuple[int, ...]]:
@@ -51,7 +66,10 @@ def shapes_by_name(
                 )
             name = names[0]
         if name not in names:
-            raise ImportFailed(f"{where} has no input {name!r}; its inputs are {', '.join(names)}.")
+            have = f"its inputs are {', '.join(names)}" if len(names) > 1 else f"its input is {names[0]}"
+            raise ImportFailed(f"{where} has no input {name!r}; {have}.")
+        if name in shapes:
+            raise ImportFailed(f"There are two shapes for the input {name!r} of {where}; give one.")
         shapes[name] = tuple(int(size) for size in shape)
     return shapes
 

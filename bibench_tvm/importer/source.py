@@ -12,7 +12,7 @@ import numpy as np
 from bibench_tvm.artifact.manifest import Manifest
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.cli.images import load_images
-from bibench_tvm.importer import Imported, import_model, parse_input_shape
+from bibench_tvm.importer import Imported, import_model, parse_input_shapes
 from bibench_tvm.importer.bundled import IMAGES, NETWORK
 
 Shapes = Mapping[str | None, tuple[int, ...]]
@@ -66,7 +66,7 @@ def named(
     Raises UsageError where they contradict one another, ValueError where there is no such network."""
     if model and checkpoint:
         raise UsageError("MODEL and --checkpoint name the same thing; give one of them.")
-    shapes = dict(parse_input_shape(text) for text in input_shape)
+    shapes = parse_input_shapes(input_shape)
     file = model or checkpoint
     if trained:
         if file or arch is None or variant:
@@ -79,9 +79,11 @@ def named(
         return Network(model=file, arch=arch, algorithm=algorithm, variant=variant, input_shapes=shapes)
     if arch is not None:
         return fresh(arch, algorithm or "fp32", variant or "paper", shapes)
-    if algorithm or variant or shapes:
-        raise UsageError("--algorithm, --variant and --input-shape describe a network; name it with --arch.")
-    return Network(model=NETWORK, images=load_images(IMAGES))
+    if algorithm or variant:
+        raise UsageError("--algorithm and --variant describe a network; name it with --arch.")
+    images, labels = load_images(IMAGES)
+    taken = all(shape[1:] == images.shape[1:] for shape in shapes.values())
+    return Network(model=NETWORK, input_shapes=shapes, images=(images, labels) if taken else None)
 
 
 def fresh(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MILLISECONDS, INSTRUCTIONS = "ms", "instructions"
 # The conditions of a measurement that may be trusted.
-BUSY = 0.3  # load average for each core, before anything was timed
+BUSY = 0.3  # of the cores that it is timed on, so much taken by others: by the load average before
 HOT = 80.0  # degrees Celsius; boards throttle from 80 to 85 on
 SLOWED = 0.95  # of the clock before
 WIDE = 0.1  # spread of the runs
@@ -93,7 +93,7 @@ def measure(
     accuracy, reason = None, images if isinstance(images, str) else ""
     if not isinstance(images, str):
         accuracy = _accuracy(network, manifest, *images, board.info.key, progress)
-    after = board.conditions()
+    after, threads = board.conditions(), board.threads()
     layers, other = _by_layer(manifest, profile, unit)
     total = statistics(values)
     return {
@@ -104,6 +104,7 @@ def measure(
         "board": dict(vars(board.info)),
         "emulated": board.info.emulated,
         "unit": unit,
+        "threads": threads,
         "latency_ms": total if unit == MILLISECONDS else None,
         "instructions": total if unit == INSTRUCTIONS else None,
         "layers": layers,
@@ -117,13 +118,15 @@ def measure(
         "conditions": {"before": before, "after": after},
         "warnings": []
         if board.info.emulated
-        else warnings_of(board.info.cores, before, after, total["spread"]),
+        else warnings_of(board.info.cores, threads, before, after, total["spread"]),
         **on_device,
     }
 
 
-def warnings_of(cores: int, before: Mapping[str, Any], after: Mapping[str, Any], spread: float) -> list[str]:
-    """What spoils a timing, in sentences.
+def warnings_of(
+    cores: int, threads: int, before: Mapping[str, Any], after: Mapping[str, Any], spread: float
+) -> list[str]:
+    """What spoils a timing on so many threads, in sentences.
 
     before, after: `Board.conditions()` around it, where None is unknown; spread: of its runs.
     """
@@ -142,14 +145,20 @@ def warnings_of(cores: int, before: Mapping[str, Any], after: Mapping[str, Any],
     if first and last and last < SLOWED * first:
         found.append(f"The clock fell from {first:.0f} to {last:.0f} MHz while it was timed.")
     load = before.get("load_average")
-    if load is not None and load > BUSY * max(cores, 1):
+    there = max(cores, 1)
+    used = min(threads, there)
+    if load is not None and load > there - used + BUSY * used:
         found.append(
-            f"The load average was {load:.2f} on {cores} cores before it was timed: other programs may have "
-            "run beside it."
+            f"The load average was {load:.2f} on {cores} {_counted('core', cores)} before it was timed on "
+            f"{threads} {_counted('thread', threads)}: other programs may have run beside it."
         )
     if spread > WIDE:
         found.append(f"The runs differ: the middle half of them spreads over {spread:.0%} of the median.")
     return found
+
+
+def _counted(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
 
 
 def _throttled(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -154,11 +154,8 @@ class Trials:
 
     def _insert(self, table: str, *values: Any) -> None:
         marks = ", ".join("?" * len(values))
-        try:
-            with self._database:
-                self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
-        except sqlite3.Error as error:
-            raise BibenchError(f"A trial cannot be kept: {error}.") from error
+        with self._database:
+            self._database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
 
 
 def _choice(key: str, tile: str) -> Choice:
@@ -174,7 +171,8 @@ def _text(tile: Choice | str) -> str:
 def open_trials(
     folder: Path, processor: Processor, target: KernelTarget, unit: str, seed: int
 ) -> Iterator[Trials]:
-    """Raises UsageError where the folder holds trials of something else, or another tuning is using it."""
+    """Raises UsageError where the folder holds trials of something else, or another tuning is using it; and,
+    also in the block, BibenchError where they cannot be kept."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -186,8 +184,11 @@ def open_trials(
         except OSError:
             raise UsageError(f"Another tuning is working in {folder}.") from None
         with contextlib.closing(_open(folder / FILE)) as database:
-            _same(database, folder, {"tvm": tvm.__version__, "unit": unit, **asdict(processor)})
-            yield Trials(database, seed, target)
+            try:
+                _same(database, folder, {"tvm": tvm.__version__, "unit": unit, **asdict(processor)})
+                yield Trials(database, seed, target)
+            except sqlite3.Error as error:
+                raise BibenchError(f"The trials in {folder} cannot be kept: {error}.") from error
     finally:
         os.close(handle)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bibench_tvm.cli.console import phase, stderr
-from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.cli.whole_file import whole_file
 from bibench_tvm.compiling.processors import CompileTarget, no_half
 from bibench_tvm.importer import Imported
@@ -16,7 +16,7 @@ from bibench_tvm.tuning import inner_loop
 from bibench_tvm.tuning.boards import Boards
 from bibench_tvm.tuning.builder import builder
 from bibench_tvm.tuning.grain import wake_ns
-from bibench_tvm.tuning.search import Progress, Search, Subject, subjects_of
+from bibench_tvm.tuning.search import BATCH, Progress, Search, Subject, subjects_of
 from bibench_tvm.tuning.trials import Trials, open_trials
 from relay_passes import Lowered, lower
 from rpc.session import BoardInfo
@@ -63,6 +63,8 @@ def tune_network(
         subjects = subjects_of(lowered.tunable, target)
         if not subjects:
             raise UsageError("The network has no kernel whose schedule could be chosen.")
+        if trials <= len(subjects):
+            _say_too_few(trials, len(subjects))
         cpu = target.scheduled_for if unit == "model cycles" else ""
         with builder(target.tvm, cpu) as compiler:
             waking = wake_ns(boards, compiler) if unit == "seconds" else None
@@ -80,6 +82,16 @@ def tune_network(
                 found = search.compare()
         path = _write(out, kept, _name(network, imported), target, unit, listed[0], waking)
         return Tuned(unit, search.done, search.measured, subjects, found, path)
+
+
+def _say_too_few(trials: int, kernels: int) -> None:
+    first = "the first trial" + (f" of each of the {kernels} kernels" if kernels > 1 else "")
+    stderr.print(
+        f"Note: --trials {trials} is too few to try anything: {first} is the default. {kernels + 1} are "
+        f"enough for one candidate, {kernels + BATCH} for a batch of them.",
+        style="yellow",
+        soft_wrap=True,
+    )
 
 
 def lowered_to_tune(imported: Imported, target: CompileTarget, float_layers: str) -> Lowered:
@@ -164,9 +176,6 @@ def _write(
     )
     content = Records(target.processor, unit, obtained, kept.best(), waking)
     path = out / records.FILE
-    try:
-        with whole_file(path) as file:
-            file.write(content.to_json().encode())
-    except OSError as error:
-        raise BibenchError(f"{path} cannot be written: {error.strerror or error}.") from error
+    with whole_file(path) as file:
+        file.write(content.to_json().encode())
     return path

@@ -7,10 +7,10 @@ of the same loops. It may come from anywhere: what does not fit is refused in a 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from reprlib import repr as shown  # of what a file holds, as much as fits into a sentence
 from typing import Any, cast, get_args, get_type_hints
 
 import tvm
@@ -25,6 +25,8 @@ SCHEMA_VERSION = 1
 UNITS = ("seconds", "instructions", "model cycles")
 SHIPPED = Path(__file__).parent
 _MOST_BYTES = 16 << 20
+_MOST_COST = 1e15  # in any unit
+_MOST_WAKE_NS = 1e9
 
 
 @dataclass(frozen=True)
@@ -73,33 +75,37 @@ def read(path: Path) -> Records:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"{path} is too large to be a file of records.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    try:
+        content = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
         raise ValueError(f"{path} is not a file of records: {error}.") from error
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         found = content.get("schema_version") if isinstance(content, dict) else None
         raise ValueError(
-            f"{path} has schema version {found!r}, and this program reads {SCHEMA_VERSION}. Tune again."
+            f"{path} has schema version {shown(found)}, and this program reads {SCHEMA_VERSION}. Tune again."
         )
     try:
         processor = Processor(**_texts(content["processor"], ("kernels", "cpu")))
         texts = _texts({k: content[k] for k in ("tvm", "unit", "obtained")}, ("tvm", "unit", "obtained"))
         if texts["unit"] not in UNITS:
-            raise ValueError(f"its unit is {texts['unit']!r}")
+            raise ValueError(f"its unit is {shown(texts['unit'])}")
         best = dict(_record(entry) for entry in content["records"])
         wake_ns = content.get("wake_ns")  # a file from before it was measured has none
-        if wake_ns is not None and not _is_positive(wake_ns):
-            raise ValueError("what a second thread costs is not a number above 0")
+        if wake_ns is not None:
+            wake_ns = _number("wake_ns", wake_ns, _MOST_WAKE_NS)
         return Records(processor, best=best, wake_ns=wake_ns, **texts)
     except (KeyError, TypeError, ValueError) as error:
         words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is damaged: {words}.") from error
 
 
-def _is_positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+def _number(name: str, value: Any, most: float) -> float:
+    if type(value) not in (int, float) or not 0 < value <= most:
+        raise ValueError(f"its {name} is {shown(value)}, and not a number above 0 and up to {most:g}")
+    return float(value)
 
 
 def _texts(value: Any, names: Iterable[str]) -> dict[str, str]:
@@ -111,15 +117,13 @@ def _texts(value: Any, names: Iterable[str]) -> dict[str, str]:
 def _record(entry: Any) -> tuple[str, Record]:
     if not isinstance(entry, dict) or not isinstance(entry.get("task"), dict):
         raise ValueError("a record does not say what it is for")
-    costs: list[Any] = [entry.get("cost"), entry.get("default_cost")]
-    if not all(map(_is_positive, costs)):
-        raise ValueError("the cost of a record is not a number above 0")
+    cost, default_cost = (_number(name, entry.get(name), _MOST_COST) for name in ("cost", "default_cost"))
     kernel = entry.get("kernel", "")
     if not isinstance(kernel, str):
         raise ValueError("the kernel of a record is not a digest")
     key = json.dumps(entry["task"], sort_keys=True, separators=(",", ":"))
     chosen = choice_from_json(entry["task"].get("kind"), entry.get("tile"))
-    return key, Record(chosen, float(costs[0]), float(costs[1]), kernel)
+    return key, Record(chosen, cost, default_cost, kernel)
 
 
 _LATER = {"abreast"}  # what choices have that they had not when records were first made
@@ -129,7 +133,7 @@ def choice_from_json(kind: Any, value: Any) -> Choice:
     """Raises ValueError, without the final stop, for what `asdict` of a choice for such a kernel does not
     give."""
     if not isinstance(kind, str) or kind not in CHOICES:
-        raise ValueError(f"a record is for a kernel of the unknown kind {kind!r}")
+        raise ValueError(f"a record is for a kernel of the unknown kind {shown(kind)}")
     made = CHOICES[kind]
     names = [field.name for field in fields(made)]
     if not isinstance(value, dict) or not set(names) - _LATER <= set(value) <= set(names):
@@ -139,7 +143,7 @@ def choice_from_json(kind: Any, value: Any) -> Choice:
         kind_of_value, allowed = type(value[name]), get_args(types[name]) or (types[name],)
         in_range = kind_of_value is not int or 0 < value[name] < 1 << 16
         if kind_of_value not in allowed or not in_range:
-            raise ValueError(f"the {name} of a tile is {value[name]!r}")
+            raise ValueError(f"the {name} of a tile is {shown(value[name])}")
     return made(**value)
 
 

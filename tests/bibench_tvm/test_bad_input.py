@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 from onnx import numpy_helper
 
 from bibench_tvm.importer.bundled import NETWORK
+
+ZOO = ("--arch", "resnet20@small", "--algorithm", "reactnet")
 
 
 def refused(done: object, code: int, *sentences: str) -> None:
@@ -35,6 +38,16 @@ def refused(done: object, code: int, *sentences: str) -> None:
         (["--arch", "resnet20", "--input-shape", "1x4x32x32"], "expected input[1, 4, 32, 32] to have 3"),
         (["--algorithm", "bnn"], "name it with --arch"),
         (["--input-shape", "3xx"], "'3xx' is not an input shape"),
+        (
+            ["--input-shape", "foo:1,1,32,32"],
+            "fashion_mnist_resnet20_reactnet.pt has no input 'foo'; its input",
+        ),
+        (
+            ["--input-shape", "x:1", "--input-shape", "x:1"],
+            "There are two shapes for the input 'x'; give one.",
+        ),
+        (["--input-shape", "1", "--input-shape", "2"], "There are two shapes without a name; write NAME:"),
+        (["--pretrained", *ZOO, "--input-shape", "foo:1x3x32x32"], "has no input 'foo'; its input is x."),
         (["--verify", "301"], "comes with 300 images; --verify 301 asks for more"),
         (["--verify", "-1"], "--verify -1 makes no sense"),
         (["missing.pt2"], "missing.pt2 cannot be read: No such file or directory."),
@@ -47,6 +60,30 @@ def test_arguments(invoke: Callable, tmp_path: Path, arguments: list, sentence: 
     out = tmp_path / "made" / "for" / "it"
     refused(invoke("compile", *target, *arguments, "--out", out, "--json"), 2, sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["compile", "tune", "summary"])
+@pytest.mark.parametrize("kind", ["onnx", "pt2", "checkpoint", "arch", "bundled"])
+def test_a_shape_of_an_input_that_there_is_not(
+    invoke: Callable, small: torch.nn.Module, small_file: Path, tmp_path: Path, command: str, kind: str
+) -> None:
+    if kind == "pt2":
+        torch.export.save(torch.export.export(small, (torch.zeros(1, 4, 8, 8),)), tmp_path / "whole.pt2")
+    known = {
+        "onnx": [small_file],
+        "pt2": [tmp_path / "whole.pt2"],
+        "checkpoint": [NETWORK],
+        "arch": ["--arch", "resnet20"],
+        "bundled": [],
+    }
+    options = {
+        "compile": ["--target", "host", "--out", tmp_path / "out"],
+        "tune": ["--out", tmp_path / "out"],
+    }
+    done = invoke(
+        command, *known[kind], *options.get(command, []), "--input-shape", "foo:1,3,32,32", "--json"
+    )
+    assert done.code == 2 and re.search(r" has no input 'foo'; its input is [\w.:]+\.$", done.json["error"])
 
 
 def test_a_missing_file_as_a_user_sees_it(command: Callable, tmp_path: Path) -> None:

@@ -172,20 +172,34 @@ CALM = {
         ({}, {"throttled": "0x40000"}, 0, "throttled itself"),
         ({}, {"temperature_c": 84.0}, 0, "84 degrees"),
         ({}, {"mhz": 600.0}, 0, "fell from 1500 to 600 MHz"),
-        ({"load_average": 3.0}, {}, 0, "load average was 3.00 on 4 cores"),
+        ({"load_average": 3.0}, {}, 0, "load average was 3.00 on 4 cores before it was timed on 4 threads: "),
         ({}, {}, 0.3, "spreads over 30%"),
     ],
 )
 def test_what_spoils_a_timing_is_said(before: dict, after: dict, spread: float, sentence: str) -> None:
-    (found,) = measure.warnings_of(4, {**CALM, **before}, {**CALM, **after}, spread)
+    (found,) = measure.warnings_of(4, 4, {**CALM, **before}, {**CALM, **after}, spread)
     assert sentence in found
 
 
 def test_a_calm_board_and_one_that_says_nothing_have_no_warnings() -> None:
     since_yesterday = {**CALM, "throttled": "0x50000"}
-    assert measure.warnings_of(4, since_yesterday, since_yesterday, 0.02) == []
+    assert measure.warnings_of(4, 4, since_yesterday, since_yesterday, 0.02) == []
     silent: dict[str, Any] = dict.fromkeys(CALM)
-    assert measure.warnings_of(4, silent, {**silent, "throttled": "no hexadecimal"}, 0.02) == []
+    assert measure.warnings_of(4, 4, silent, {**silent, "throttled": "no hexadecimal"}, 0.02) == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "most"),
+    [(2, 1, 1.3), (2, 2, 0.6), (4, 4, 1.2), (4, 1, 3.3), (2, 4, 0.6), (0, 1, 0.3)],
+)
+def test_others_may_have_the_cores_that_are_not_used(cores: int, threads: int, most: float) -> None:
+    """And of those that are, a little."""
+
+    def said(load: float) -> list[str]:
+        return measure.warnings_of(cores, threads, {**CALM, "load_average": load}, CALM, 0)
+
+    assert said(most - 0.01) == []
+    assert len(said(most + 0.01)) == 1
 
 
 def test_a_layer_beside_libraries(

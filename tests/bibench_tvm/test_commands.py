@@ -31,6 +31,28 @@ def test_the_list_of_commands(command: Callable) -> None:
     assert done.code == 2 and "Usage:" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence", "more"),
+    [
+        ("run a --input x --output y --threads abc", "--threads takes a whole number, and not abc.", "run"),
+        ("run a --input x --output y --threads 1.5", "--threads takes a whole number, and not 1.5.", "run"),
+        ("run a --input x --output y --threads 0", "--threads takes 1 or more, and not 0.", "run"),
+        ("bench a --wait nan", "--wait takes 0 or more, and not nan.", "bench"),
+        ("train --save-every x", "--save-every takes a number, and not x.", "train"),
+        ("tracker --port 99999", "--port takes 65535 or less, and not 99999.", "tracker"),
+        ("tracks run a --cores 0", "--cores takes 1 or more, and not 0.", "tracks run"),
+        ("tracks runn", "No such command 'runn'. Did you mean 'run'?", "tracks"),
+        ("compile --target", "Option '--target' requires an argument.", "compile"),
+    ],
+)
+def test_numbers_that_are_none(command: Callable, line: str, sentence: str, more: str) -> None:
+    done = command("__main__", *line.split(), "--json")
+    if "requires" in sentence:  # it takes --json for its value
+        done = command("__main__", *line.split())
+    assert (done.code, done.stderr) == (2, f"Error: {sentence} `bibench {more} --help` says more.\n")
+    assert not done.stdout or done.json == {"error": sentence}
+
+
 def test_targets(invoke: Callable) -> None:
     done = invoke("targets", "--json")
     names = [target["name"] for target in done.json["targets"]]

@@ -136,3 +136,33 @@ def test_named_targets(name: str, small: nn.Module, tmp_path: Path) -> None:
     machine = (40).to_bytes(2, "little") if name == "armv7" else AARCH64
     assert (tmp_path / "model.so").read_bytes()[18:20] == machine
     assert "neon" in artifact.manifest["target"]["features"]
+
+
+def test_the_bundled_network_at_another_size(invoke: Callable, tmp_path: Path) -> None:
+    """The images are not of that size: it is verified as a network is that comes with none."""
+    done = invoke(
+        "compile",
+        "--target",
+        "host",
+        "--input-shape",
+        "2x1x16x16",
+        "--verify",
+        1,
+        "--json",
+        "--out",
+        tmp_path,
+    )
+    assert done.json["inputs"][0]["shape"] == [2, 1, 16, 16]
+    assert done.json["verification"]["passed"] is True and "accuracy" not in done.json["verification"]
+
+
+def test_a_factor_below_1_is_explained(invoke: Callable, small_file: Path, tmp_path: Path) -> None:
+    """A small network's code is larger than its weights, and counts."""
+    said = " ".join(invoke("compile", small_file, "--target", "host", "--out", tmp_path).stdout.split())
+    sizes = load(tmp_path).record.size_bytes
+    assert sizes.float32 < sizes.deployed
+    factor = f"a factor of {sizes.float32 / sizes.deployed:.2f}, since what is deployed has the code in it,"
+    assert factor in said
+    said = " ".join(invoke("compile", "--target", "host", "--out", tmp_path / "bundled").stdout.split())
+    sizes = load(tmp_path / "bundled").record.size_bytes
+    assert f"a factor of {sizes.float32 / sizes.deployed:.1f}. A run takes" in said

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import nn
 from typer.testing import CliRunner
 
@@ -47,6 +50,37 @@ class Module:
 )
 def test_first_line(said: str, shown: str):
     assert first_line(TypeError(said)) == (shown or "TypeError; --debug shows all of it.")
+
+
+class Bilinear(nn.Module):
+    """TVM has no such operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Bilinear(4, 4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x, x)
+
+
+def training_norm(path: Path) -> None:
+    norm = helper.make_node("BatchNormalization", list("xsbmv"), ["y", "m2", "v2"], training_mode=1)
+    ends = [helper.make_tensor_value_info(name, 1, [1, 4, 8, 8]) for name in "xy"]
+    ones = [numpy_helper.from_array(np.ones(4, np.float32), name) for name in "sbmv"]
+    graph = helper.make_graph([norm], "graph", ends[:1], ends[1:], ones)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8), path)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"), [("norm.onnx", "BatchNormalization"), ("bilinear.pt2", "aten._trilinear")]
+)
+def test_a_refusal_is_one_line(command: Callable, tmp_path: Path, file: str, words: str):
+    """TVM's builder warns of its own accord, past Python, when it goes with something begun in it."""
+    training_norm(tmp_path / "norm.onnx")
+    torch.export.save(torch.export.export(Bilinear().eval(), (torch.zeros(1, 4),)), tmp_path / "bilinear.pt2")
+    done = command("compile", tmp_path / file, "--target", "host", "--out", tmp_path / "out")
+    (sentence,) = done.stderr.splitlines()
+    assert done.code == 2 and sentence.startswith("Error: ") and words in sentence
 
 
 def test_a_page_of_the_compiler_stays_with_debug(

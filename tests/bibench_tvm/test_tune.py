@@ -20,7 +20,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from bibench_tvm import compile_model
+from bibench_tvm import BibenchError, compile_model
 from bibench_tvm.artifact.artifact import load
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import import_model
@@ -82,6 +82,28 @@ def test_killed_it_goes_on_and_measures_nothing_twice(small_file: Path, tmp_path
     assert report["unit"] == "seconds"
     waking = records.read(tmp_path / "out" / records.FILE).wake_ns
     assert waking and waking > 0 if machine.processors() > 1 else waking is None
+
+
+def test_too_few_trials_are_told_at_once(small_file: Path, tmp_path: Path, command: Callable) -> None:
+    done = command("tune", small_file, "--trials", 1, "--out", tmp_path / "out", "--json")
+    assert len(done.json["kernels"]) == done.json["trials"] == 1
+    note = (
+        "Note: --trials 1 is too few to try anything: the first trial is the default. 2 are enough for one "
+        "candidate, 9 for a batch of them."
+    )
+    said = done.stderr.splitlines()
+    assert said.index(note) < next(i for i, line in enumerate(said) if "1 trials" in line)
+    done = command("tune", small_file, "--trials", 2, "--out", tmp_path / "out", "--json")
+    assert done.json["trials"] == 2 and "too few" not in done.stderr
+
+
+def test_trials_that_cannot_be_kept_are_a_sentence(tmp_path: Path) -> None:
+    kernels = resolve_target("host").kernels
+    folder = open_trials(tmp_path, Processor(kernels.name, "cpu"), kernels, "seconds", 0)
+    sentence = r"The trials in .* cannot be kept: attempt to write a readonly"
+    with pytest.raises(BibenchError, match=sentence), folder as kept:
+        kept._database.execute("PRAGMA query_only = 1")
+        kept.add_network("net")
 
 
 def test_what_threads_share_is_by_what_a_second_one_costs(small: torch.nn.Module, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ RUN_ELSEWHERE = {
     "docs/how-it-works.md": "tests/bibench_tvm/test_how_it_works.py",
     "docs/standalone.md": "tests/bibench_tvm/compiling/test_standalone.py",
 }
+WRITES = ("--out", "--output", "--input", "--figures", "--dump-ir", ">")
 BOARDS = {"rpi5": "cortex-a76"}  # others are a Cortex-A72
 
 
@@ -341,6 +342,29 @@ def test_the_sweep(tmp_path: Path) -> None:
     points = read_sweep(tmp_path / "sweep.yaml", None)
     assert len(jobs_of(points, tmp_path, None)) > 30
     assert jobs_of(read_sweep(ROOT / "docs/standin.yaml", None), tmp_path, None)
+
+
+def test_what_commands_write_in_a_checkout_is_ignored(tmp_path: Path) -> None:
+    """Whoever types the pages in the checkout has no new files in it as far as git tells."""
+    lines = [words(step.text) for page in PAGES for step in steps(page) if step.kind == "command"]
+    written = {
+        there for line in lines for before, there in zip(line, line[1:], strict=False) if before in WRITES
+    }
+    named = {name for name in written if not name.isupper()} | set(SAVED.values())
+    assert {"y.npy", "report", "report.html", "tuned", "figures.csv"} <= {name.rstrip("/") for name in named}
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shutil.copyfile(ROOT / ".gitignore", tmp_path / ".gitignore")
+    for name in (*named, "x.npy"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch() if path.suffix else path.mkdir(exist_ok=True)
+        (path / "file").touch() if path.is_dir() else None
+    line = ["git", "-C", tmp_path, "status", "--porcelain", "--untracked-files=all"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "?? .gitignore\n"
+
+
+def words(line: str) -> list[str]:
+    return [word for part in parts(line) for word in shlex.split(part)]
 
 
 def test_every_reason_is_of_a_line() -> None:

@@ -20,6 +20,7 @@ from onnx import NodeProto, helper, numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
+from bibench_tvm.importer.blocks import closed_at_failure
 from bibench_tvm.importer.from_onnx.attributes import Attributes
 from bibench_tvm.importer.from_onnx.dtypes import in_float32, refuse_other_types
 from bibench_tvm.importer.from_onnx.einsum import spell_out_einsum
@@ -112,7 +113,8 @@ class _Translator(onnx_frontend.ONNXGraphImporter):
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             try:
-                module = self.from_onnx(graph, opset)
+                with closed_at_failure(self.bb):
+                    module = self.from_onnx(graph, opset)
             except ImportFailed:
                 raise
             except Exception as error:

@@ -174,17 +174,25 @@ def _as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {}
 
 
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # they have any names
+
+
 def own_inputs(model: torch.nn.Module, input_shapes: InputShapes, name: str) -> Any:
     """What the module says that it takes, in these shapes; None where it does not say, and there are none."""
     import trainers
 
     inputs = trainers.example_inputs_of(model)
+    parameters = inspect.signature(model.forward).parameters
+    known = list(parameters)
     if inputs is None:
-        return tuple(torch.zeros(shape) for shape in input_shapes.values()) or None
+        nameless = set(input_shapes) <= {None} or any(p.kind in _ANY for p in parameters.values())
+        if nameless:
+            return tuple(torch.zeros(shape) for shape in input_shapes.values()) or None
+        shapes = shapes_by_name(input_shapes, known, name)
+        return {key: torch.zeros(shape) for key, shape in shapes.items()}
     named = inputs
     if not isinstance(inputs, dict):
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        known = list(inspect.signature(model.forward).parameters)
         named = {(known[i] if i < len(known) else f"input{i}"): x for i, x in enumerate(inputs)}
     if len(input_shapes) > len(named):
         count = "one input" if len(named) == 1 else f"{len(named)} inputs"

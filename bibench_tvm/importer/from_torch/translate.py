@@ -22,6 +22,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
+from bibench_tvm.importer.blocks import closed_at_failure
 from bibench_tvm.importer.from_torch.dtypes import in_float32
 from bibench_tvm.importer.from_torch.export import core_program, exported, input_metas, with_static_shapes
 from bibench_tvm.importer.from_torch.fold import constant_values, folded, has_infinities
@@ -232,8 +233,9 @@ class _Translator(Repairs):
         variables = {
             spec.name: relax.Var(spec.name, relax.TensorType(spec.shape, spec.dtype)) for spec in inputs
         }
-        with self.block_builder.function("main", list(variables.values())):
-            with self.block_builder.dataflow():
+        builder = self.block_builder
+        with closed_at_failure(builder), builder.function("main", list(variables.values())):
+            with builder.dataflow():
                 for node in self.program.graph.nodes:
                     if node.op == "placeholder" and node.name in variables:
                         self.env[node] = variables[node.name]

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from tvm import relax
 
-from bibench_tvm.importer import ImportFailed, import_model, parse_input_shape
+from bibench_tvm.importer import ImportFailed, import_model
+from bibench_tvm.importer.shapes import parse_input_shape
 
 ROOT = Path(__file__).parents[4]
 
@@ -183,7 +184,8 @@ def test_input_shapes(conv_file):
     assert import_model(conv_file, input_shapes={"x": (2, 3, 8, 8)}).inputs[0].shape == (2, 3, 8, 8)
     assert import_model(conv_file, input_shapes={None: (2, 3, 8, 8)}).inputs[0].shape == (2, 3, 8, 8)
     for shapes, words in [
-        ({"z": (1, 3, 8, 8)}, r"no input 'z'; its inputs are x"),
+        ({"z": (1, 3, 8, 8)}, r"no input 'z'; its input is x\."),
+        ({None: (1, 3, 8, 8), "x": (1, 3, 8, 8)}, r"two shapes for the input 'x' of .*; give one\."),
         ({"x": (1, 3, 8)}, r"cannot be 1x3x8"),
         ({"x": (1, 3, 9, 8)}, r"is \?x3x8x8, so it cannot be 1x3x9x8"),
     ]:

@@ -176,7 +176,7 @@ def test_pt2_with_a_dynamic_batch(tmp_path, assert_same):
     assert "--input-shape x:Nx3x8x9" in imported.notes[0]
     with pytest.raises(ImportFailed, match=r"is \?x3x8x9, so it cannot be 1x3x8x8; export it again"):
         import_model(path, input_shapes={"x": (1, 3, 8, 8)})
-    with pytest.raises(ImportFailed, match="no input 'y'; its inputs are x"):
+    with pytest.raises(ImportFailed, match="no input 'y'; its input is x"):
         import_model(path, input_shapes={"y": (1, 3, 8, 8)})
     imported = assert_same(import_model(path, input_shapes={None: (4, 3, 8, 9)}), image(4, 3, 8, 9))
     assert list(imported.layer_names.values()) == ["stem", "layers.1.convolution", "layers.1", "head"]
@@ -357,6 +357,18 @@ def test_what_cannot_be_compiled():
 
 def test_module_by_shape():
     assert import_model(Net(), input_shapes={None: (1, 3, 8, 8)}).outputs[0].shape == (1, 10)
+    named = import_model(Net(), input_shapes={"x": (1, 3, 8, 8)})
+    assert [(spec.name, spec.shape) for spec in named.inputs] == [("x", (1, 3, 8, 8))]
+    with pytest.raises(ImportFailed, match=r"Net has no input 'foo'; its input is x\."):
+        import_model(Net(), input_shapes={"foo": (1, 3, 8, 8)})
+
+
+def test_module_with_inputs_of_any_number():
+    class Sum(nn.Module):
+        def forward(self, *xs):
+            return sum(xs)
+
+    assert len(import_model(Sum(), input_shapes={"a": (1, 3), "b": (1, 3)}).inputs) == 2
 
 
 def test_strict_export_has_the_same_names():

@@ -1,0 +1,30 @@
+"""What is wrong with arguments that cannot be parsed, in a sentence of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LIMITS = {"ge": "{:g} or more", "le": "{:g} or less", "gt": "more than {:g}", "lt": "less than {:g}"}
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+
+
+def parser_sentence(error: Any) -> str:
+    """Of an error of the parser, which has a `format_message`."""
+    if (found := getattr(error.__cause__, "errors", None)) and getattr(error, "param", None):
+        # Parsers that check values by pydantic say "Input should be", and not what was given.
+        fault = found()[0]
+        limits = fault.get("ctx", {})
+        wanted = _NUMBERS.get(fault["type"].split("_")[0]) or next(
+            (words.format(limits[name]) for name, words in _LIMITS.items() if name in limits), ""
+        )
+        if wanted:
+            name = max(error.param.opts, key=len)
+            return f"{name} takes {wanted}, and not {fault['input']}."
+    sentence = error.format_message()
+    return sentence if sentence.endswith((".", "?")) else f"{sentence}."
+
+
+def help_line(error: Any, name: str) -> str:
+    """The command whose help says more: of several below `name`, that which was typed."""
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else name} --help"

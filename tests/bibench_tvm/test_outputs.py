@@ -1,0 +1,62 @@
+"""Where commands write what they were asked for: a link stays one, and so does what is no regular file."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bibench_tvm.artifact.artifact import Artifact
+from tests.nodes import Pipe, full
+
+
+@pytest.fixture
+def running(artifact: Artifact, tmp_path: Path) -> list[object]:
+    np.save(tmp_path / "x.npy", np.ones((1, 4, 8, 8), np.float32))
+    return [artifact.folder, "--input", tmp_path / "x.npy", "--output"]
+
+
+def test_run_writes_through_a_link(command: Callable, running: list, artifact: Artifact, tmp_path: Path):
+    (tmp_path / "y.npy").symlink_to("elsewhere.npy")
+    assert command("run", *running, tmp_path / "y.npy").code == 0
+    assert (tmp_path / "y.npy").is_symlink()
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "elsewhere.npy"), artifact.run(np.load(tmp_path / "x.npy"))
+    )
+
+
+def test_run_writes_to_a_pipe(command: Callable, running: list, artifact: Artifact, tmp_path: Path):
+    pipe = Pipe(tmp_path / "pipe")
+    assert command("run", *running, tmp_path / "pipe").code == 0
+    assert (tmp_path / "pipe").is_fifo()
+    y = np.load(io.BytesIO(pipe.content))
+    np.testing.assert_array_equal(y, artifact.run(np.load(tmp_path / "x.npy")))
+
+
+def test_run_says_what_cannot_be_written(command: Callable, running: list, tmp_path: Path):
+    reason = full(tmp_path / "full")
+    mode = (tmp_path / "full").stat().st_mode
+    done = command("run", *running, tmp_path / "full", "--json")
+    assert (done.code, done.json) == (1, {"error": f"{tmp_path / 'full'} cannot be written: {reason}."})
+    assert (tmp_path / "full").stat().st_mode == mode
+
+
+def test_report_and_bench_write_through_links(command: Callable, artifact: Artifact, tmp_path: Path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "page.md").symlink_to("elsewhere.md")
+    assert command("report", tmp_path, "--out", tmp_path / "page.md").code == 0
+    assert (tmp_path / "page.md").is_symlink() and (tmp_path / "elsewhere.md").read_text().startswith("# ")
+    (tmp_path / "report.json").symlink_to("elsewhere.json")
+    assert command("bench", artifact.folder, "--runs", 2, "--out", tmp_path).code == 0
+    assert (tmp_path / "report.json").is_symlink()
+    assert json.loads((tmp_path / "elsewhere.json").read_text())["complete"] is True
+
+
+def test_report_says_what_cannot_be_written(command: Callable, tmp_path: Path):
+    (tmp_path / "results").mkdir()
+    reason = full(tmp_path / "page.md")
+    done = command("report", tmp_path, "--out", tmp_path / "page.md")
+    assert done.code == 1
+    assert f"Error: {tmp_path / 'page.md'} cannot be written: {reason}.\n" in done.stderr
