@@ -90,8 +90,9 @@ def _resize(name: str, builder: relax.BlockBuilder, call: relax.Call) -> relax.E
     mode, rounding = str(attrs.coordinate_transformation_mode), str(attrs.rounding_method)
     axes = _SPATIAL.get(str(attrs.layout), ())
     sizes, outputs = shape_of(call.args[0]), [int(n) for n in call.args[1].values]
-    along = {axis: places(sizes[axis], n, mode) for axis, n in zip(axes, outputs, strict=bool(axes))}
-    if not along or None in along.values() or attrs.method not in ("nearest_neighbor", "linear"):
+    found = {axis: places(sizes[axis], n, mode) for axis, n in zip(axes, outputs, strict=bool(axes))}
+    along = {axis: place for axis, place in found.items() if place is not None}
+    if not along or len(along) < len(found) or attrs.method not in ("nearest_neighbor", "linear"):
         return _OF_TVM[name](builder, call)
     if not rounding:
         rounding = "round" if mode == "align_corners" else "floor"
