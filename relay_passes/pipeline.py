@@ -20,6 +20,7 @@ from relay_passes.grow_halos import grow_halos
 from relay_passes.halve_float_layers import halve_float_layers, reached_by_half
 from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
+from relay_passes.legalize_resize import RESIZES
 from relay_passes.lower_kernels import lower_kernels
 from relay_passes.mark_layers import mark_layers
 from relay_passes.mark_pools import mark_pools
@@ -139,7 +140,7 @@ def finish(
     """
     fuse = tvm.transform.Sequential(
         [
-            relax.transform.LegalizeOps(),
+            relax.transform.LegalizeOps(RESIZES),
             relax.transform.AnnotateTIROpPattern(),
             relax.transform.FoldConstant(),
             relax.transform.FuseOps(),

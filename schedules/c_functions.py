@@ -19,6 +19,7 @@ from tvm import tirx
 from tvm.ir import Call, PointerType, PrimType
 
 from schedules.codegen import keep_scratch_on_stack, sparing
+from schedules.fence_conversions import fence_conversions
 from schedules.parts.apart import carried, over_pointers, share_called
 
 # Bytes, of one buffer and of all those of a kernel. Firmware has kilobytes of stack.
@@ -29,6 +30,7 @@ _ALIGNMENT = 64  # bytes, of what lies in the scratch
 _ON_STACK = {"disable_lower_builtin": tirx.IntImm("int32", 1)}
 _SCRATCH, _OWN = (tirx.Var(name, PointerType(PrimType("uint8"))) for name in ("scratch", "own"))
 _TASK, _TASKS = (tirx.Var(name, "int32") for name in ("task", "tasks"))
+_HELIUM = "thumbv8.1m"  # what a triple begins with
 _IN_C = 1  # TVM's calling convention of functions that take what they are declared to take
 
 
@@ -71,8 +73,11 @@ def generate_functions(
         on_stack = keep_scratch_on_stack(tvm.IRModule(lowered)).functions
         module = tvm.IRModule({**steps, **on_stack})
         made = tvm_ffi.get_global_func("target.build.llvm")(finish()(module), sparing(target))
+    text = _local(str(made.inspect_source("ll")), prefix, attributes)
+    if str(target.attrs.get("mtriple", "")).startswith(_HELIUM):
+        text = fence_conversions(text)
     return Functions(
-        text=_local(str(made.inspect_source("ll")), prefix, attributes),
+        text=text,
         steps={name: kernel.steps for name, kernel in split.items()},
         scratch=max((kernel.scratch for kernel in split.values()), default=0),
         own=max((kernel.own for kernel in split.values()), default=0),

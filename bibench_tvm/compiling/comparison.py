@@ -20,14 +20,13 @@ float32, and all that rounding may explain is so many times as much.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from bibench_tvm.artifact.manifest import LayerVerification
+from bibench_tvm.compiling.layer_check import LayerCheck
 from bibench_tvm.compiling.operands import (
     TOLERANCE,
     Read,
@@ -54,37 +53,6 @@ from schedules.parts.bits import unpack
 # Of the program as exported against the decomposed one, of which signs may flip.
 _SAME_PROGRAM = 1e-3
 _HALF_A_STEP = 0.51  # of a quantizer, and a little for rounding
-
-
-@dataclass
-class LayerCheck:
-    """Sums and bits have to be exact; a max_abs_error is relative to the largest value."""
-
-    name: str
-    sums: int = 0
-    wrong_sums: int = 0
-    wrong_bits: int = 0
-    max_abs_error: float = 0.0
-    signs: int = 0
-    flipped_signs: int = 0
-    excused_flips: int = 0
-    signs_at_zero: int = 0
-    reason: str = ""
-
-    @property
-    def unexcused_flips(self) -> int:
-        return self.flipped_signs - self.excused_flips
-
-    @property
-    def exact(self) -> bool:
-        return self.wrong_sums == self.wrong_bits == 0 and not self.reason
-
-    @property
-    def passed(self) -> bool:
-        return self.exact and self.max_abs_error <= TOLERANCE and self.unexcused_flips == 0
-
-    def record(self) -> LayerVerification:
-        return LayerVerification(**vars(self), unexcused_flips=self.unexcused_flips, passed=self.passed)
 
 
 class Comparison:
@@ -415,7 +383,7 @@ class Comparison:
         checks = self.checks.values()
         sentences = [self.structure]
         sentences += [f"{c.name}: {c.reason}." for c in checks if c.reason]
-        if wrong := [c.name for c in checks if not c.passed and not c.reason]:
+        if wrong := [f"{c.name} ({c.why()})" for c in checks if not c.passed and not c.reason]:
             sentences.append(f"These layers do not compute what they should: {', '.join(wrong)}.")
         if flips := sum(check.unexcused_flips for check in checks):
             sentences.append(f"{flips:,} signs are not the source's, and rounding does not explain it.")

@@ -24,6 +24,7 @@ from bibench_tvm.compiling.link import archive, assemble, link_library
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.compiling.standalone import stack, texts
 from bibench_tvm.compiling.standalone.elf import Elf
+from bibench_tvm.compiling.standalone.helpers import helpers_for
 from rpc.emulation.c_network import CNetwork
 
 if TYPE_CHECKING:
@@ -108,10 +109,17 @@ def make_standalone(
     try:
         folder.mkdir()
         text, made = folder / f"{name}.ll", folder / f"{name}.o"
-        text.write_text(functions.text + calls)
+        code = functions.text + calls
+        text.write_text(code)
         frames = stack.frame_sizes(assemble(text, made))
         elf = Elf(made.read_bytes())
-        deepest = stack.depth(functions.text + calls, frames, name, elf.pointer_bytes)
+        undefined = elf.undefined
+        if helpers := helpers_for(undefined, code, _ATTRIBUTES):
+            code += helpers
+            text.write_text(code)
+            frames = stack.frame_sizes(assemble(text, made))
+            elf = Elf(made.read_bytes())
+        deepest = stack.depth(code, frames, name, elf.pointer_bytes, undefined)
         _check(elf)
         libraries = [folder / f"lib{name}.a"]
         archive(libraries[0], made)
@@ -179,7 +187,10 @@ def _checksum(flat: Flat, kernels: str, about: dict[str, Any]) -> str:
 def _check(elf: Elf) -> None:
     strange = [s for s in elf.undefined if not _FROM_C.fullmatch(s) and not _FROM_LIBM.fullmatch(s)]
     if strange:
-        raise _needs(", ".join(strange))
+        raise BibenchError(
+            f"The network cannot be a library without TVM: it calls {', '.join(strange)}, and neither C's "
+            "library has that nor this compiler. Compile it without --standalone, or leave that operator out."
+        )
     if elf.writable:
         raise BibenchError(
             f"The library would have writable data ({', '.join(elf.writable)}), a fault of the compiler."

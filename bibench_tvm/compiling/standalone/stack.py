@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 
 WARN = '"warn-stack-size"="0"'
 _SAID = re.compile(r"stack frame size \((\d+)\) exceeds limit \(0\) in function '([^']+)'")
@@ -24,12 +25,13 @@ def frame_sizes(said: str) -> dict[str, int]:
     return {name: int(size) for size, name in _SAID.findall(said)}
 
 
-def depth(text: str, frames: dict[str, int], name: str, pointer: int) -> int:
+def depth(text: str, frames: dict[str, int], name: str, pointer: int, unwritten: Collection[str] = ()) -> int:
     """The most bytes of stack that a call of `<name>_run` takes, or one of `<name>_run_threads`, which has a
     pool call steps, perhaps on the same stack.
 
     text: of LLVM; frames: as `frame_sizes` gives them; pointer: bytes of an address, of which a call may put
-    one on the stack. Functions that the text only declares, such as memcpy, are not counted.
+    one on the stack; unwritten: functions that LLVM may call anywhere, with no word of it in the text.
+    Functions that the text only declares, such as memcpy, are not counted.
     """
     bodies = {found[1]: found[0] for found in _FUNCTION.finditer(text)}
 
@@ -43,4 +45,5 @@ def depth(text: str, frames: dict[str, int], name: str, pointer: int) -> int:
         own = pointer + frames.get(function, 0) + (most if most > _ALIGNMENT else 0)
         return own + max((below(other) for other in called), default=0)
 
-    return max(below(f"{name}_run"), below(f"{name}_run_threads"))
+    deepest = max(below(f"{name}_run"), below(f"{name}_run_threads"))
+    return deepest + max(map(below, unwritten), default=0)

@@ -54,11 +54,29 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
             "align_corners with scales that make no whole sizes, in which runtimes differ; write the sizes."
         )
     if coordinates == b"tf_crop_and_resize":
-        if not exact or given.get("antialias") or given.get("exclude_outside") or "axes" in attrs:
+        left_out = given.get("antialias") or given.get("exclude_outside") or "axes" in attrs
+        if not exact or left_out or len(shape) not in (4, 5):
             raise NotImplementedError(
-                "tf_crop_and_resize with axes, antialias, exclude_outside or a broken size."
+                "tf_crop_and_resize of anything but images and volumes, or with axes, antialias, "
+                "exclude_outside or a broken size."
             )
         return None
+    outs = {
+        axis: int(number)
+        if wanted[0] is sizes
+        else int(np.floor(np.float32(shape[axis]) * np.float32(number)))
+        for axis, number in numbers.items()
+    }
+    if min(outs.values()) < 1:
+        raise NotImplementedError("a size of 0.")
+    broken = wanted[0] is scales and any(1 < shape[axis] * number < 2 for axis, number in numbers.items())
+    if coordinates == b"pytorch_half_pixel" and broken:
+        raise NotImplementedError(
+            "pytorch_half_pixel with scales that make less than two elements, in which runtimes differ; "
+            "write the sizes."
+        )
+    if all(shape[axis] == out for axis, out in outs.items()):
+        return x  # whatever the scales: so do PyTorch and onnxruntime
     plain = given.get("mode", b"nearest") != b"cubic" and not given.get("antialias")
     turned = coordinates in (b"half_pixel", b"asymmetric", b"align_corners")
     spatial = [axis for axis in axes if axis > 1]
@@ -74,15 +92,32 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
         and "axes" not in attrs
         and len(shape) in (3, 4, 5)
     ):
-        outs = [numbers[axis] if wanted[0] is sizes else shape[axis] * numbers[axis] for axis in spatial]
-        if min(outs) > 1:
+        large = min(outs[axis] for axis in spatial) > 1
+        if large and len(shape) > 3:
             return None
+        if large and coordinates != b"align_corners":  # to the one row of an image TVM divides by 0
+            return _of_signal(x, shape, outs[2], given)
     for axis in axes:
         size = shape[axis]
         if numbers[axis] == (size if wanted[0] is sizes else 1):
             continue
         x = weighed(x, len(shape), axis, _resized_axis(size, numbers[axis], wanted[0] is sizes, given))
     return x
+
+
+def _of_signal(x: Any, shape: tuple[int, ...], out: int, given: dict[str, Any]) -> relax.Expr:
+    """[N, C, L] as an image of one row: TVM's own for signals has no place in a Relax module."""
+    mode = given.get("mode", b"nearest")
+    image = relax.op.reshape(x, (*shape[:2], 1, shape[2]))
+    resized = relax.op.image.resize2d(
+        image,
+        (1, out),
+        layout="NCHW",
+        method="nearest_neighbor" if mode == b"nearest" else mode.decode(),
+        coordinate_transformation_mode=given.get("coordinate_transformation_mode", b"half_pixel").decode(),
+        rounding_method=given.get("nearest_mode", b"round_prefer_floor").decode(),
+    )
+    return relax.op.reshape(resized, (*shape[:2], out))
 
 
 def _resized_axis(size: int, number: float, is_size: bool, attrs: dict[str, Any]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A verification notices what is wrong, and one that could not run is never one that passed."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 import trainers
 from bibench_tvm import compile_model
 from bibench_tvm.compiling import verify
+from bibench_tvm.compiling.layer_check import LayerCheck
 from bibench_tvm.compiling.rounding import largest_difference
 from bibench_tvm.importer import Imported, ReferenceRun, import_model, source
 from rpc import emulated
@@ -143,7 +145,26 @@ def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pyt
     record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
     assert record["integers_exact"] is False and record["passed"] is False
     assert record["layers"][0]["wrong_sums"] == 3
-    assert record["reason"] == "These layers do not compute what they should: 2."
+    layer = record["layers"][0]
+    assert layer["reason"].startswith(f"3 of its {layer['sums']:,} sums are wrong")
+    assert record["reason"] == f"These layers do not compute what they should: 2 ({layer['reason']})."
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"sums": 9, "wrong_sums": 1}, "1 of its 9 sums are wrong"),
+        ({"wrong_bits": 2}, "2 bits that it wrote or read are wrong"),
+        ({"max_abs_error": 0.99993896484375}, "what it wrote is off by 1 of its largest value"),
+        ({"max_abs_error": math.nan}, "what it wrote is off by nan of its largest value"),
+        ({"flipped_signs": 3, "excused_flips": 2}, "1 signs that it read are not the source's"),
+        ({"reason": "The source has no layer of that name"}, "The source has no layer of that name"),
+        ({"flipped_signs": 3, "excused_flips": 3, "max_abs_error": 1e-6}, ""),
+    ],
+)
+def test_a_layer_that_failed_says_why(wrong: dict[str, Any], said: str) -> None:
+    check = LayerCheck("layer", **wrong)
+    assert check.record().reason == said and check.passed == (not said)
 
 
 def test_wrong_bits_behind_right_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
