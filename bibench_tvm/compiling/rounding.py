@@ -155,9 +155,12 @@ class Rounding:
             wide = self.reference(values, given, wanted=wanted, double=True)
             y = wide.tensors[what] if isinstance(what, str) else wide.outputs[what]
             own = largest_difference(x, y)
-        except Exception:  # an operator that has no float64 in PyTorch or in ONNX's reference implementation
+            unmeasured = wide.rounded_in_float32
+        except Exception:  # an operator that has no float64 in PyTorch
+            own, unmeasured = 0.0, True
+        if unmeasured:
             self.unmeasured = True
-            own = FALLBACK * scale
+            own = max(own, FALLBACK * scale)
         self._relative[name] = max(self._relative.get(name, 0.0), own / scale if scale else 0.0)
         self._numbers[name] += x.size
         return own, scale

@@ -21,12 +21,14 @@ class ReferenceRun:
 
     `outputs` has one array per output of the model. `layer_inputs` maps the name of a layer to its
     activation operands as the framework computed them, before anything was put in their place: one array, or
-    two for a product of two activations. `tensors`: those that were asked for by name.
+    two for a product of two activations. `tensors`: those that were asked for by name. `rounded_in_float32`:
+    of a run in float64, whether an operator that rounds had to run in float32.
     """
 
     outputs: list[np.ndarray]
     layer_inputs: dict[str, tuple[np.ndarray, ...]]
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    rounded_in_float32: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """ONNX as the reference: the model as it was written, in onnxruntime or in ONNX's reference implementation.
 
 Layers get integers of the artifact through inputs that are added to the model. In float64 it is the plain
-model of the importer that runs, in ONNX's reference implementation, whose operators take any dtype.
+model of the importer that runs, see `double.py`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from bibench_tvm.importer.from_onnx.double import FLOATS, Arrays, DoubleNodes, evaluator, widened
 from bibench_tvm.importer.imported import TensorSpec
 from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer, nearest
 from bibench_tvm.importer.shapes import as_input_array, check_input_count
 
 Run = Callable[[list[str], dict[str, np.ndarray]], list[Any]]
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
 _DECISIONS = {
     **dict.fromkeys((*_COMPARISONS, "Sign"), "zero"),
@@ -50,7 +49,7 @@ class OnnxReference:
         self.shapes = shapes
         self.constants = {tensor.name: tensor for tensor in plain.graph.initializer}
         described = [*plain.graph.input, *plain.graph.value_info, *plain.graph.output]
-        self.floats = {v.name for v in described if v.type.tensor_type.elem_type in _FLOATS}
+        self.floats = {v.name for v in described if v.type.tensor_type.elem_type in FLOATS}
         self.producers = {name: node for node in plain.graph.node for name in node.output if name}
         self.output_names = [value.name for value in model.graph.output]
         # Positions in node.input of the activations, and of the weights.
@@ -63,6 +62,7 @@ class OnnxReference:
         }
         self.layers = {name: self._layer(name) for name in self.nodes}
         self._runs: dict[Any, Run] = {}
+        self._double = DoubleNodes(plain, _runner)
 
     def _layer(self, name: str) -> SourceLayer:
         node = self.nodes[name]
@@ -136,7 +136,7 @@ class OnnxReference:
         names = list(dict.fromkeys([*self.output_names, *sum(operands.values(), []), *wanted]))
         asked = [name for name in names if name not in feeds]
         if double:
-            feeds = {name: _widened(array) for name, array in feeds.items()}
+            feeds = {name: widened(array) for name, array in feeds.items()}
         tensors = {**feeds, **dict(zip(asked, self._runs[key](asked, feeds), strict=True))}
         layer_inputs = {
             layer: tuple(
@@ -149,6 +149,7 @@ class OnnxReference:
             [np.asarray(tensors[name]) for name in self.output_names],
             layer_inputs,
             {name: np.asarray(tensors[name]) for name in wanted},
+            rounded_in_float32=double and self._double.rounded_in_float32,
         )
 
     def _operand_names(self, double: bool) -> dict[str, list[str]]:
@@ -190,7 +191,20 @@ class OnnxReference:
             for name in dict.fromkeys([*operands, *wanted])
             if name not in known
         )
-        return ReferenceEvaluator(_in_double(model)).run if double else _runner(model)
+        return self._run_in_double(model) if double else _runner(model)
+
+    def _run_in_double(self, model: onnx.ModelProto) -> Run:
+        constants = {t.name: widened(numpy_helper.to_array(t)) for t in model.graph.initializer}
+
+        def run(names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
+            tensors: dict[str, np.ndarray | None] = {**constants, **feeds, "": None}
+            for node in model.graph.node:
+                operands: Arrays = [tensors[name] for name in node.input]
+                tensors.update(zip(node.output, self._double(node, operands), strict=True))
+                tensors[""] = None
+            return [tensors[name] for name in names]
+
+        return run
 
     def weights(self, layer: str) -> np.ndarray:
         position = self.weight_positions[layer]
@@ -216,7 +230,7 @@ class OnnxReference:
         ]
         graph = helper.make_graph([node], "layer", inputs, [onnx.ValueInfoProto(name=node.output[0])])
         model = helper.make_model(graph, opset_imports=self.plain.opset_import)
-        return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
+        return np.asarray(evaluator(model).run(None, feeds)[0])
 
     def decisions(self, layer: str, position: int) -> list[Decision]:
         return self._nearest(self.nodes[layer].input[self.operands[layer][position]])
@@ -241,7 +255,7 @@ class OnnxReference:
     def _decision(self, node: NodeProto) -> Decision | None:
         kind = _DECISIONS.get(node.op_type)
         to = _attribute(node, "to", TensorProto.FLOAT)
-        if to not in (*_FLOATS, TensorProto.DOUBLE) and node.input[0] in self.floats:
+        if to not in (*FLOATS, TensorProto.DOUBLE) and node.input[0] in self.floats:
             kind = "zero" if to == TensorProto.BOOL else "whole"
         if kind is None:
             return None
@@ -270,7 +284,7 @@ def _runner(model: onnx.ModelProto) -> Run:
     try:
         import onnxruntime
     except ImportError:
-        return ReferenceEvaluator(model).run
+        return evaluator(model).run
     options = onnxruntime.SessionOptions()
     # Fusions would round differently from the graph as it was written, and hide the layers' inputs.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -280,36 +294,12 @@ def _runner(model: onnx.ModelProto) -> Run:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception:  # an operator or opset that onnxruntime does not have
-        return ReferenceEvaluator(model).run
+        return evaluator(model).run
 
     def run(names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
         try:
             return session.run(names, feeds)
         except Exception:  # onnxruntime has no dilation with automatic padding, for one
-            return ReferenceEvaluator(model).run(names, feeds)
+            return evaluator(model).run(names, feeds)
 
     return run
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-
-def _in_double(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Every float in float64. Changes the model."""
-    graph = model.graph
-    for value in graph.input:
-        if value.type.tensor_type.elem_type in _FLOATS:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    for tensor in graph.initializer:
-        if tensor.data_type in _FLOATS:
-            wide = numpy_helper.to_array(tensor).astype(np.float64)
-            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.name in ("to", "dtype") and attribute.i in _FLOATS:
-                attribute.i = TensorProto.DOUBLE
-            elif attribute.type == AttributeProto.TENSOR and attribute.t.data_type in _FLOATS:
-                wide = numpy_helper.to_array(attribute.t).astype(np.float64)
-                attribute.t.CopyFrom(numpy_helper.from_array(wide))
-    return model
