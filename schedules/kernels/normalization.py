@@ -113,7 +113,8 @@ def _means(value: Callable[[Any, Any, int], Any], count: int, rows: int) -> Any:
 
     each(rows, row)
     [totals] = add_up([load(parts, i * rows, rows) for i in range(rows)], rows)
-    return T.Bind((totals + load(left_over, 0, rows)) * spread(tirx.const(1 / count, "float32"), rows))
+    # Divided, and not multiplied by what rounds: of integers that are all their mean, it is them exactly.
+    return T.Bind((totals + load(left_over, 0, rows)) / spread(tirx.const(count, "float32"), rows))
 
 
 def _added(values: list[Any]) -> Any:
