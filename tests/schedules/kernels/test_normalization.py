@@ -58,10 +58,10 @@ def test_scaled_and_packed(host, channels):
     assert clear.mean() > 0.99
 
 
-@pytest.mark.parametrize("channels", [13, 30, 64])
+@pytest.mark.parametrize("channels", [30, 41, 61, 64])
 def test_of_integers_what_equals_the_mean_is_zero(host, channels):
     """One part in so many is no float32."""
-    x = np.random.default_rng(0).integers(-9, 10, (700, channels))
+    x = np.random.default_rng(0).integers(-4, 15, (700, channels))
     at_mean = x * channels == x.sum(1, keepdims=True)
     kernel = normalization_kernel(Normalization(x.shape, 1e-5), plain(x.shape, "float32"))
     [found] = host.some(1).call(kernel, [x.astype("float32")], [(x.shape, "float32")])
