@@ -15,7 +15,15 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bibench_tvm.importer.from_onnx.double import FLOATS, Arrays, DoubleNodes, evaluator, widened
 from bibench_tvm.importer.imported import TensorSpec
-from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer, nearest
+from bibench_tvm.importer.reference import (
+    Decision,
+    Injection,
+    Interior,
+    ReferenceRun,
+    SourceLayer,
+    nearest,
+    reached,
+)
 from bibench_tvm.importer.shapes import as_input_array, check_input_count
 
 Run = Callable[[list[str], dict[str, np.ndarray]], list[Any]]
@@ -60,6 +68,7 @@ class OnnxReference:
             name: next((p for p in (0, 1) if node.input[p] in self.constants), None)
             for name, node in layers.items()
         }
+        self._made_by_layers = {node.output[0] for node in layers.values()}
         self.layers = {name: self._layer(name) for name in self.nodes}
         self._runs: dict[Any, Run] = {}
         self._double = DoubleNodes(plain, _runner)
@@ -113,11 +122,12 @@ class OnnxReference:
         *,
         wanted: Collection[str] = (),
         replaced: Mapping[str, np.ndarray] | None = None,
+        nudged: Mapping[str, np.ndarray] | None = None,
         double: bool = False,
     ) -> ReferenceRun:
         check_input_count(values, self.inputs)
         feeds = {spec.name: as_input_array(v, spec) for v, spec in zip(values, self.inputs, strict=True)}
-        injections, replaced = injections or {}, replaced or {}
+        injections, replaced, nudged = injections or {}, replaced or {}, nudged or {}
         given: dict[tuple[str, int], str] = {}
         for layer, injection in injections.items():
             node = self.nodes[layer]
@@ -129,9 +139,11 @@ class OnnxReference:
                 feeds[name] = np.ascontiguousarray(_turned(array, node, position))
         for tensor, array in replaced.items():
             feeds[f"{tensor}.replaced"] = array
-        key = (tuple(given), tuple(sorted(wanted)), tuple(replaced), double)
+        for tensor, array in nudged.items():
+            feeds[f"{tensor}.factor"] = array
+        key = (tuple(given), tuple(sorted(wanted)), tuple(replaced), tuple(nudged), double)
         if key not in self._runs:
-            self._runs[key] = self._make_run(given, wanted, list(replaced), feeds, double)
+            self._runs[key] = self._make_run(given, wanted, list(replaced), list(nudged), feeds, double)
         operands = self._operand_names(double)
         names = list(dict.fromkeys([*self.output_names, *sum(operands.values(), []), *wanted]))
         asked = [name for name in names if name not in feeds]
@@ -167,6 +179,7 @@ class OnnxReference:
         given: Mapping[tuple[str, int], str],
         wanted: Iterable[str],
         replaced: Sequence[str],
+        nudged: Sequence[str],
         feeds: Mapping[str, np.ndarray],
         double: bool,
     ) -> Run:
@@ -179,9 +192,16 @@ class OnnxReference:
             for position, tensor in enumerate(node.input):
                 if tensor in replaced:
                     node.input[position] = f"{tensor}.replaced"
+                if tensor in nudged:
+                    node.input[position] = f"{tensor}.nudged"
+        for tensor in nudged:
+            at = 1 + next((i for i, node in enumerate(graph.node) if tensor in node.output), -1)
+            product = helper.make_node("Mul", [tensor, f"{tensor}.factor"], [f"{tensor}.nudged"])
+            graph.node.insert(at, product)
         for (layer, position), name in given.items():
             producers[self.nodes[layer].output[0]].input[position] = name
-        for name in [*given.values(), *(f"{tensor}.replaced" for tensor in replaced)]:
+        fed = (*(f"{tensor}.replaced" for tensor in replaced), *(f"{tensor}.factor" for tensor in nudged))
+        for name in [*given.values(), *fed]:
             array = feeds[name]
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
@@ -238,19 +258,21 @@ class OnnxReference:
     def output_decisions(self, output: int) -> list[Decision]:
         return self._nearest(self.output_names[output])
 
-    def _nearest(self, tensor: str) -> list[Decision]:
-        stops = {node.output[0] for node in self.nodes.values()}
+    def before(self, tensor: str) -> list[str]:
+        return [name for name in reached(tensor, self._sources) if name in self.floats]
 
+    def _nearest(self, tensor: str) -> list[Decision]:
         def decision(name: str) -> Decision | None:
             return self._decision(self.producers[name]) if name in self.producers else None
 
-        def sources(name: str) -> list[str]:
-            node = self.producers.get(name)
-            if node is None or node.output[0] in stops:
-                return []
-            return [source for source in node.input if source and source not in self.constants]
+        return nearest(tensor, decision, self._sources)
 
-        return nearest(tensor, decision, sources)
+    def _sources(self, tensor: str) -> list[str]:
+        """The activations that it is computed from; of what a layer makes, none."""
+        node = self.producers.get(tensor)
+        if node is None or node.output[0] in self._made_by_layers:
+            return []
+        return [source for source in node.input if source and source not in self.constants]
 
     def _decision(self, node: NodeProto) -> Decision | None:
         kind = _DECISIONS.get(node.op_type)
