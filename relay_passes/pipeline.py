@@ -17,10 +17,11 @@ from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
 from relay_passes.halve_float_layers import halve_float_layers, reached_by_half
+from relay_passes.ir.decided import Decided
 from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
 from relay_passes.lower_kernels import lower_kernels
-from relay_passes.mark_layers import mark_layers
+from relay_passes.mark_layers import CONVOLUTIONS, mark_layers
 from relay_passes.mark_norms import mark_norms
 from relay_passes.mark_pools import mark_pools
 from relay_passes.merge_reshapes import merge_reshapes
@@ -49,6 +50,7 @@ class Lowered:
     tunable: tuple[Tunable, ...]
     observed: tuple[str, ...] = ()  # see `lower`
     behind_half: frozenset[str | int] = frozenset()  # see `reached_by_half`
+    decided: tuple[Decided, ...] = ()  # see `lower_kernels.Kernels`
 
 
 def lower(
@@ -112,7 +114,9 @@ def lower(
         ("mark_norms", mark_norms),
     )
     # 4. Kernels.
-    kernels = lower_kernels(module, target, choose, probe=probe)
+    own = [layer for layer in layers if not layer.binarized and layer.geometry is None]
+    others = [layer.name for layer in own if f"relax.nn.{layer.op}" in CONVOLUTIONS]
+    kernels = lower_kernels(module, target, choose, probe=probe, others=others)
     watch("lower_kernels", kernels.module)
     return Lowered(
         module=kernels.module,
@@ -122,6 +126,7 @@ def lower(
         tunable=kernels.tunable,
         observed=observed,
         behind_half=behind_half,
+        decided=kernels.decided,
     )
 
 

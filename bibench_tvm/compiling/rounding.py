@@ -39,12 +39,14 @@ class Rounding:
 
     in_half: the layers on whose operands float16 decided, by name, and the positions of outputs that it
     reached, which round `IN_HALF` times as coarsely.
+    float_layers: of those that are given operands, which add them up as floats.
     unmeasured: whether the source could not run in float64, so that a fixed number had to do.
     """
 
     def __init__(self, reference: Reference, in_half: frozenset[str | int] = frozenset()):
         self.reference, self._in_half = reference, in_half
         self.unmeasured = False
+        self.float_layers: set[str] = set()
         self._relative: dict[str, float] = {}
         self._numbers: Counter[str] = Counter()
         self._generator = np.random.default_rng(0)
@@ -158,29 +160,35 @@ class Rounding:
         """bool: where a tensor is exactly on the threshold as floats happened to round, if it is at all.
 
         There is no such place in float64, or none where the tensors before it have each moved by as little
-        as they round. A 0 that a rectifier or a border made, or the sum of a binary layer, stays one.
+        as they round, and the operands that a float layer was given. A 0 that a rectifier or a border made
+        stays one, and so does the sum of a binary layer.
         """
         names = [n for n in (decision.tensor, decision.other) if isinstance(n, str)]
 
-        def distance(**options: Any) -> np.ndarray:
+        def distance(given: Injections, **options: Any) -> np.ndarray:
             tensors = self.reference(values, given, wanted=names, **options).tensors
             return _distance(decision, tensors[decision.tensor], tensors)
 
         before = list(dict.fromkeys(sum((self.reference.before(name) for name in names), [])))
         narrow = self.reference(values, given, wanted=before).tensors
         try:
-            found = distance(double=True) != 0
+            found = distance(given, double=True) != 0
             wide = self.reference(values, given, wanted=before, double=True).tensors
         except Exception:  # an operator that has no float64 in PyTorch
-            found, wide = distance() != 0, {}
+            found, wide = distance(given) != 0, {}
         rounded = [n for n in before if n not in wide or largest_difference(narrow[n], wide[n])]
-        for _ in range(_NUDGES if rounded else 0):
-            nudged = {
-                name: 1 + _NUDGE * self._generator.uniform(-1, 1, narrow[name].shape).astype(np.float32)
-                for name in rounded
-            }
-            found |= distance(nudged=nudged) != 0
+        in_floats = [layer for layer in given if layer in self.float_layers]
+        for _ in range(_NUDGES if rounded or in_floats else 0):
+            moved = {**given}
+            for layer in in_floats:
+                operands = tuple(operand * self._factors(operand.shape) for operand in given[layer].operands)
+                moved[layer] = replace(given[layer], operands=operands)
+            found |= distance(moved, nudged={n: self._factors(narrow[n].shape) for n in rounded}) != 0
         return found
+
+    def _factors(self, shape: tuple[int, ...]) -> np.ndarray:
+        """float32: next to 1."""
+        return (1 + _NUDGE * self._generator.uniform(-1, 1, shape)).astype(np.float32)
 
     def _measure(self, what: int | str, values: list[np.ndarray], given: Injections) -> float:
         """The largest difference between float32 and float64 in an output or a tensor on this sample;
