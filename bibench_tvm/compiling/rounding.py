@@ -102,7 +102,7 @@ class Rounding:
             )
             signs = code(ours)
             # Between the two lies the 0 of a sum that cancels out, which the source has but for rounding.
-            found |= flipped & ((above == signs) | (below == signs) | ((signs == 0) & (above != below)))
+            found |= flipped & (np.minimum(above, below) <= signs) & (signs <= np.maximum(above, below))
         return found
 
     def _decided_otherwise(
