@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import trainers
+from bibench_tvm import compile_model
 from bibench_tvm.compiling.rounding import Rounding
 from bibench_tvm.importer import Injection, Reference, import_model
+from schedules.parts import epilogue
 
 X = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
 
@@ -210,3 +212,18 @@ def test_zeros_by_accident(
         assert 0 < np.mean(share) < 0.2
     else:
         assert np.mean(share) == accidents
+
+
+@pytest.mark.parametrize("between", [thrice, less_its_mean, lambda x: x])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_tie_on_the_wrong_side_has_no_excuse(
+    between: Callable, strict: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that takes > for >=, where sums of integers are often 0."""
+    if strict:
+        monkeypatch.setitem(epilogue.OPERATORS, "relax.greater_equal", epilogue.OPERATORS["relax.greater"])
+    model = BehindSums(between, 1.0).eval()
+    artifact = compile_model(model, torch.zeros(1, 3, 8, 8), out=tmp_path, verify=4)
+    verification = artifact.manifest["verification"]
+    assert verification["passed"] is not strict
+    assert (verification["unexcused_flips"] > 0) is strict
