@@ -1,8 +1,8 @@
 """Instance norm and group norm -> averages of channels, and element-wise work that joins other kernels.
 
 With the mean m of a group, and v that of (x - m)^2, they are (x - m) * (scale / sqrt(v + epsilon)) + offset.
-A mean over an image and the channels of a group is that of the means over the image; what belongs to a
-channel is small.
+A sum over an image and the channels of a group is that of the sums over the image; what belongs to a channel
+is small.
 
 Requires: nothing.
 Ensures: the same values but for rounding. Of float32 no `instance_norm` or `group_norm` is left over all axes
@@ -37,11 +37,13 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     along = tuple(channels if i == channel else 1 for i in range(rank))  # of what belongs to a channel
 
     def mean(of: relax.Expr) -> relax.Expr:
-        """[N, C, 1, ..], of the channel's group; with 1 for N over the batch."""
-        means = emit(op.mean(of, axes, keepdims=True))
+        """[N, C, 1, ..], of the channel's group; with 1 for N over the batch. Divided once: where the sum is
+        exact, as of integers, the mean is the nearest number to it, and what equals it is 0 away."""
         if groups == channels:
-            return means
-        grouped = emit(op.mean(emit(op.reshape(means, (shape[0], groups, -1))), [2], keepdims=True))
+            return emit(op.mean(of, axes, keepdims=True))
+        totals = emit(op.reshape(emit(op.sum(of, axes, keepdims=True)), (shape[0], groups, -1)))
+        count = relax.const(np.float32(np.prod(shape) // (shape[0] * groups)))
+        grouped = emit(op.divide(emit(op.sum(totals, [2], keepdims=True)), count))
         spread = emit(op.broadcast_to(grouped, (shape[0], groups, channels // groups)))
         return emit(op.reshape(spread, (shape[0], *along[1:])))
 

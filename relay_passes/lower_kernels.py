@@ -6,13 +6,14 @@ Ensures: no operator of ours is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
 from tvm import relax, tirx
 
+from relay_passes.ir.decided import Decided, decided_operands
 from relay_passes.ir.operators import ATTRIBUTES, Contraction, attributes_of
 from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant, read_vars, substitute
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
@@ -58,6 +59,7 @@ class Kernels:
     # and the kernel where a layer has part of the one that follows
     emitted: tuple[tuple[str, str], ...]
     tunable: tuple[Tunable, ...]  # what `choose` was asked
+    decided: tuple[Decided, ...] = ()  # with `probe`: what float layers read, in the new `main`
 
 
 def lower_kernels(
@@ -66,14 +68,16 @@ def lower_kernels(
     choose: Choose = lambda task: None,
     *,
     probe: bool = False,
+    others: Sequence[str] = (),
 ) -> Kernels:
     """choose: gives what a task's kernel is made by, or None, which leaves it to the target.
 
-    probe: `main` returns (its result, and for each `KernelCall` its inputs, outputs and bare sums), which is
-    what the verification looks at. The kernels are the same to the letter; the sums come from twins of theirs
-    that differ in the epilogue alone.
+    probe: `main` returns (its result, for each `KernelCall` its inputs, outputs and bare sums, and the
+    `decided`), which is what the verification looks at; others: see `decided_operands`. The kernels are the
+    same to the letter; the sums come from twins of theirs that differ in the epilogue alone.
     """
-    return _Lowering(mod, target, choose, probe=probe).run()
+    decided = decided_operands(mod, others) if probe else []
+    return _Lowering(mod, target, choose, decided, probe=probe).run()
 
 
 class _Lowering:
@@ -84,11 +88,13 @@ class _Lowering:
         mod: tvm.IRModule,
         target: KernelTarget,
         choose: Choose,
+        decided: list[Decided],
         *,
         probe: bool,
     ):
         groups = group_kernels(mod)
         self.main, self.target, self.choose, self.probe = mod["main"], target, choose, probe
+        self.decided = decided
         self.order = bindings(mod)
         self.definition = {b.var: b for b in self.order}
         self.group_of = {member.var: group for group in groups for member in group.members}
@@ -110,9 +116,13 @@ class _Lowering:
                 for binding in self.order:
                     self._bind(binding.var)
                 result = substitute(main.body.body, self.env)
+                # What is computed inside a kernel is nowhere to be seen.
+                decided = [
+                    replace(d, operand=self.env[d.operand]) for d in self.decided if d.operand in self.env
+                ]
                 if self.probe:
                     seen = [v for c in self.calls for v in (*c.inputs, *c.outputs, c.sums)]
-                    result = relax.Tuple([result, *seen])
+                    result = relax.Tuple([result, *seen, *(d.operand for d in decided)])
                 result = self.builder.emit_output(result)
             self.builder.emit_func_output(result)
         return Kernels(
@@ -120,6 +130,7 @@ class _Lowering:
             calls=tuple(self.calls),
             emitted=tuple(self.emitted),
             tunable=tuple(self.tunable),
+            decided=tuple(decided),
         )
 
     def _bind(self, var: relax.Var) -> None:

@@ -18,11 +18,12 @@ from relay_passes.fold_batch_norm import fold_batch_norm
 from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
 from relay_passes.halve_float_layers import halve_float_layers, reached_by_half
+from relay_passes.ir.decided import Decided
 from relay_passes.ir.layers import Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
 from relay_passes.legalize_resize import RESIZES
 from relay_passes.lower_kernels import lower_kernels
-from relay_passes.mark_layers import mark_layers
+from relay_passes.mark_layers import CONVOLUTIONS, mark_layers
 from relay_passes.mark_pools import mark_pools
 from relay_passes.mark_rows import mark_rows
 from relay_passes.merge_reshapes import merge_reshapes
@@ -51,6 +52,7 @@ class Lowered:
     tunable: tuple[Tunable, ...]
     observed: tuple[str, ...] = ()  # see `lower`
     behind_half: frozenset[str | int] = frozenset()  # see `reached_by_half`
+    decided: tuple[Decided, ...] = ()  # see `lower_kernels.Kernels`
 
 
 def lower(
@@ -115,7 +117,9 @@ def lower(
         ("mark_rows", mark_rows),
     )
     # 4. Kernels.
-    kernels = lower_kernels(module, target, choose, probe=probe)
+    own = [layer for layer in layers if not layer.binarized and layer.geometry is None]
+    others = [layer.name for layer in own if f"relax.nn.{layer.op}" in CONVOLUTIONS]
+    kernels = lower_kernels(module, target, choose, probe=probe, others=others)
     watch("lower_kernels", kernels.module)
     return Lowered(
         module=kernels.module,
@@ -125,6 +129,7 @@ def lower(
         tunable=kernels.tunable,
         observed=observed,
         behind_half=behind_half,
+        decided=kernels.decided,
     )
 
 

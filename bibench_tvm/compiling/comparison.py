@@ -10,6 +10,7 @@ behind its layer, and everything is compared on the same inputs.
 - What it wrote after its epilogue is compared with the same epilogue in numpy.
 - The bits that it read are the signs of the source. One that is not is excused where rounding may have
   flipped it, see `rounding.py`, and where the source has an exact 0 and the layer's notes say so.
+- Signs before layers that stay float are the artifact's in the source, too, see `decided.py`.
 - Every output of every sample is that of the source but for rounding, in shape and dtype.
 
 Layers in int8 are given to the source as what their integers stand for, weights too; so all of this holds for
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from bibench_tvm.compiling.decided import FloatDecisions
 from bibench_tvm.compiling.layer_check import LayerCheck
 from bibench_tvm.compiling.operands import (
     TOLERANCE,
@@ -63,6 +65,9 @@ class Comparison:
         self.reference = imported.reference
         self.in_half = lowered.behind_half
         self.rounding = Rounding(imported.reference, self.in_half)
+        # Float16 decides on so much that nothing of it could be told from a fault.
+        decided = () if self.in_half else lowered.decided
+        self.floats = FloatDecisions(imported.reference, decided, self.rounding)
         self.checks = {call.layer.name: LayerCheck(call.layer.name) for call in self.calls}
         for layer in lowered.layers:
             if layer.binarized and layer.name not in self.checks:
@@ -85,7 +90,8 @@ class Comparison:
         seen: Sequence[np.ndarray],
         labels: np.ndarray | None,
     ) -> None:
-        """outputs: the artifact's; seen: what the probe returned besides its own, call by call."""
+        """outputs: the artifact's; seen: what the probe returned besides its own, call by call, and then what
+        float layers read."""
         plain = self.reference(values)
         injections: dict[str, Injection] = {}
         parts: dict[str, list[tuple[KernelCall, list[Read]]]] = {}
@@ -106,12 +112,16 @@ class Comparison:
             call = parts[layer][0][0]
             injections[layer], as_is = self._injection(call, reads, plain.layer_inputs[layer])
             same &= as_is
+        decided = self.floats.injections(seen[: len(self.floats.decided)], plain)
+        same &= all(np.array_equal(i.operands[0], plain.layer_inputs[name][0]) for name, i in decided.items())
+        injections |= decided
         run = plain if same else self.reference(values, injections)
         for call, arrays, own in checked:
             self._check_kernel(self.checks[call.layer.name], call, arrays, own)
         for layer, reads in read.items():
             call = parts[layer][0][0]
             self._check_operands(self.checks[layer], call, reads, run, values, injections)
+        self.floats.check(decided, run, values, injections)
         self.structure = self.structure or same_structure(outputs, plain.outputs)
         if not self.structure:
             self._check_outputs(outputs, plain, run, values, injections)
@@ -387,6 +397,7 @@ class Comparison:
             sentences.append(f"These layers do not compute what they should: {', '.join(wrong)}.")
         if flips := sum(check.unexcused_flips for check in checks):
             sentences.append(f"{flips:,} signs are not the source's, and rounding does not explain it.")
+        sentences.append(self.floats.reason())
         if self.off:
             sentences.append(
                 f"On {self.off} of {self.samples} samples the outputs differ from the source's by up to "
@@ -431,10 +442,12 @@ class Comparison:
             "samples": self.samples,
             "agreement": self.agreeing / self.tops if self.tops else None,
             "max_abs_error": self.max_abs_error if self.samples else None,
-            "signs": sum(check.signs for check in checks),
-            "flipped_signs": sum(check.flipped_signs for check in checks),
-            "excused_flips": sum(check.excused_flips for check in checks),
-            "unexcused_flips": sum(check.unexcused_flips for check in checks),
+            "signs": self.floats.signs + sum(check.signs for check in checks),
+            "flipped_signs": self.floats.flipped + sum(check.flipped_signs for check in checks),
+            "excused_flips": self.floats.excused + sum(check.excused_flips for check in checks),
+            "unexcused_flips": self.floats.flipped
+            - self.floats.excused
+            + sum(check.unexcused_flips for check in checks),
             "signs_at_zero": sum(check.signs_at_zero for check in checks),
             "outputs_off": self.off,
             "integers_exact": all(check.exact for check in checks),

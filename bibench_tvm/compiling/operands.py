@@ -123,7 +123,8 @@ def add_up(weights: np.ndarray, planes: Sequence[np.ndarray]) -> bool:
 
 
 def in_source(image: np.ndarray, layer: SourceLayer, position: int) -> Read | None:
-    """[N, H, W, C] in the layout of the source's operand; None where the two do not fit."""
+    """[N, H, W, C] in the layout of the source's operand, of the image's dtype; None where the two do not
+    fit."""
     shape = layer.shapes[position]
     whole = tuple(slice(0, extent) for extent in shape)
     for inside in (whole, *layer.interiors[position]):
@@ -136,7 +137,7 @@ def in_source(image: np.ndarray, layer: SourceLayer, position: int) -> Read | No
             turned = image.reshape(*extents[:-2], extents[-1], extents[-2]).swapaxes(-1, -2)
         else:
             turned = image.reshape(extents)
-        codes = np.zeros(shape, np.int8)
+        codes = np.zeros(shape, image.dtype)
         codes[inside] = turned
         return Read(codes, inside)
     return None

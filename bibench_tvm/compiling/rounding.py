@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ FLOOR = 8 * float(np.finfo(np.float32).eps)
 FALLBACK = 1e-5  # relative, where the source cannot run in float64
 _ENOUGH = 8  # numbers that rounding is judged by
 _DRAWS = 16
+_NUDGE = 16 * float(np.finfo(np.float32).eps)  # relative: a few roundings
+_NUDGES = 2
 
 Injections = Mapping[str, Injection]
 
@@ -36,12 +39,14 @@ class Rounding:
 
     in_half: the layers on whose operands float16 decided, by name, and the positions of outputs that it
     reached, which round `IN_HALF` times as coarsely.
+    float_layers: of those that are given operands, which add them up as floats.
     unmeasured: whether the source could not run in float64, so that a fixed number had to do.
     """
 
     def __init__(self, reference: Reference, in_half: frozenset[str | int] = frozenset()):
         self.reference, self._in_half = reference, in_half
         self.unmeasured = False
+        self.float_layers: set[str] = set()
         self._relative: dict[str, float] = {}
         self._numbers: Counter[str] = Counter()
         self._generator = np.random.default_rng(0)
@@ -74,25 +79,31 @@ class Rounding:
         code: Callable[[np.ndarray], np.ndarray] = np.sign,
     ) -> np.ndarray:
         """bool: which of the flipped signs of an operand may be due to rounding: a small multiple of it,
-        added to or taken from what is compared, gives our sign, and it is not exactly on the threshold.
+        added to or taken from what is compared, gives our sign, and it is not exactly on the threshold, or
+        only by accident, see `_accidents`.
 
         ours: as the artifact has the operand; code: which of its values a number is, 0 between two.
         """
         decisions = self.reference.decisions(layer, position)
-        moves = self._moves(decisions, values, given, self._coarseness(layer))
-        if not moves:
-            return np.zeros_like(flipped)
-        above, below = (
-            code(
-                self.reference(
-                    values, given, replaced={name: x + sign * move for name, (x, move) in moves.items()}
-                ).layer_inputs[layer][position]
+        found = np.zeros_like(flipped)
+        for accidents in (False, True):
+            if not (flipped & ~found).any():
+                break
+            moves = self._moves(decisions, values, given, self._coarseness(layer), accidents=accidents)
+            if not moves:
+                continue
+            above, below = (
+                code(
+                    self.reference(
+                        values, given, replaced={name: x + sign * move for name, (x, move) in moves.items()}
+                    ).layer_inputs[layer][position]
+                )
+                for sign in (1, -1)
             )
-            for sign in (1, -1)
-        )
-        signs = code(ours)
-        # Between the two lies the 0 of a sum that cancels out, which the source has but for rounding.
-        return flipped & ((above == signs) | (below == signs) | ((signs == 0) & (above != below)))
+            signs = code(ours)
+            # Between the two lies the 0 of a sum that cancels out, which the source has but for rounding.
+            found |= flipped & (np.minimum(above, below) <= signs) & (signs <= np.maximum(above, below))
+        return found
 
     def _decided_otherwise(
         self, output: int, ours: np.ndarray, theirs: np.ndarray, values: list[np.ndarray], given: Injections
@@ -116,10 +127,16 @@ class Rounding:
         return IN_HALF if of in self._in_half else 1.0
 
     def _moves(
-        self, decisions: Sequence[Decision], values: list[np.ndarray], given: Injections, coarseness: float
+        self,
+        decisions: Sequence[Decision],
+        values: list[np.ndarray],
+        given: Injections,
+        coarseness: float,
+        *,
+        accidents: bool = False,
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Name of a tensor that decides -> (itself, how far rounding may move it); not exactly on the
-        threshold, where it does not move."""
+        """Name of a tensor that decides -> (itself, how far rounding may move it); exactly on the threshold
+        it does not move, but with `accidents` where it is there by one."""
         moves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for decision in decisions:
             names = [n for n in (decision.tensor, decision.other) if isinstance(n, str)]
@@ -129,12 +146,49 @@ class Rounding:
             distance = np.ones_like(x) if decision.kind == "order" else _distance(decision, x, tensors)
             if x.dtype.kind != "f" or distance.shape != x.shape:
                 continue
+            free = distance != 0
+            if accidents and reach and not free.all():
+                free |= self._accidents(decision, values, given)
             floor = FLOOR * magnitude(x) if reach else 0.0  # what does not round at all has no excuse
             moves[decision.tensor] = (
                 x,
-                np.where(distance != 0, coarseness * max(MULTIPLE * reach, floor), 0).astype(x.dtype),
+                np.where(free, coarseness * max(MULTIPLE * reach, floor), 0).astype(x.dtype),
             )
         return moves
+
+    def _accidents(self, decision: Decision, values: list[np.ndarray], given: Injections) -> np.ndarray:
+        """bool: where a tensor is exactly on the threshold as floats happened to round, if it is at all.
+
+        There is no such place in float64, or none where the tensors before it have each moved by as little
+        as they round, and the operands that a float layer was given. A 0 that a rectifier or a border made
+        stays one, and so does the sum of a binary layer.
+        """
+        names = [n for n in (decision.tensor, decision.other) if isinstance(n, str)]
+
+        def distance(given: Injections, **options: Any) -> np.ndarray:
+            tensors = self.reference(values, given, wanted=names, **options).tensors
+            return _distance(decision, tensors[decision.tensor], tensors)
+
+        before = list(dict.fromkeys(sum((self.reference.before(name) for name in names), [])))
+        narrow = self.reference(values, given, wanted=before).tensors
+        try:
+            found = distance(given, double=True) != 0
+            wide = self.reference(values, given, wanted=before, double=True).tensors
+        except Exception:  # an operator that has no float64 in PyTorch
+            found, wide = distance(given) != 0, {}
+        rounded = [n for n in before if n not in wide or largest_difference(narrow[n], wide[n])]
+        in_floats = [layer for layer in given if layer in self.float_layers]
+        for _ in range(_NUDGES if rounded or in_floats else 0):
+            moved = {**given}
+            for layer in in_floats:
+                operands = tuple(operand * self._factors(operand.shape) for operand in given[layer].operands)
+                moved[layer] = replace(given[layer], operands=operands)
+            found |= distance(moved, nudged={n: self._factors(narrow[n].shape) for n in rounded}) != 0
+        return found
+
+    def _factors(self, shape: tuple[int, ...]) -> np.ndarray:
+        """float32: next to 1."""
+        return (1 + _NUDGE * self._generator.uniform(-1, 1, shape)).astype(np.float32)
 
     def _measure(self, what: int | str, values: list[np.ndarray], given: Injections) -> float:
         """The largest difference between float32 and float64 in an output or a tensor on this sample;
@@ -155,9 +209,12 @@ class Rounding:
             wide = self.reference(values, given, wanted=wanted, double=True)
             y = wide.tensors[what] if isinstance(what, str) else wide.outputs[what]
             own = largest_difference(x, y)
-        except Exception:  # an operator that has no float64 in PyTorch or in ONNX's reference implementation
+            unmeasured = wide.rounded_in_float32
+        except Exception:  # an operator that has no float64 in PyTorch
+            own, unmeasured = 0.0, True
+        if unmeasured:
             self.unmeasured = True
-            own = FALLBACK * scale
+            own = max(own, FALLBACK * scale)
         self._relative[name] = max(self._relative.get(name, 0.0), own / scale if scale else 0.0)
         self._numbers[name] += x.size
         return own, scale

@@ -21,12 +21,14 @@ class ReferenceRun:
 
     `outputs` has one array per output of the model. `layer_inputs` maps the name of a layer to its
     activation operands as the framework computed them, before anything was put in their place: one array, or
-    two for a product of two activations. `tensors`: those that were asked for by name.
+    two for a product of two activations. `tensors`: those that were asked for by name. `rounded_in_float32`:
+    of a run in float64, whether an operator that rounds had to run in float32.
     """
 
     outputs: list[np.ndarray]
     layer_inputs: dict[str, tuple[np.ndarray, ...]]
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    rounded_in_float32: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,14 @@ class Reference(Protocol):
         *,
         wanted: Collection[str] = (),
         replaced: Mapping[str, np.ndarray] | None = None,
+        nudged: Mapping[str, np.ndarray] | None = None,
         double: bool = False,
     ) -> ReferenceRun:
         """Run the source. Raises ValueError if the values do not match the inputs of the model.
 
         injections: layer -> what this layer, and nothing else that reads the same tensors, gets in their
-        place. wanted: names of tensors to give back; replaced: tensor -> what all its readers get instead.
+        place. wanted: names of tensors to give back; replaced: tensor -> what all its readers get instead;
+        nudged: tensor -> what each of its numbers is multiplied by for all its readers.
         double: in float64, all but what depends on parameters alone.
         """
 
@@ -100,6 +104,9 @@ class Reference(Protocol):
 
     def output_decisions(self, output: int) -> list[Decision]:
         """The same before an output of the network."""
+
+    def before(self, tensor: str) -> list[str]:
+        """The float tensors that one is computed from, back to what layers make of their operands."""
 
 
 def nearest(
@@ -116,3 +123,15 @@ def nearest(
             return found
         level = [s for s in dict.fromkeys(s for at in level for s in sources_of(at)) if s not in seen]
     return []
+
+
+def reached(place: Place, sources_of: Callable[[Place], Iterable[Place]]) -> list[Place]:
+    """Every tensor or operator of the source that one is computed from, without itself."""
+    found: dict[Place, None] = {}
+    level = list(sources_of(place))
+    while level:
+        at = level.pop()
+        if at not in found and at != place:
+            found[at] = None
+            level.extend(sources_of(at))
+    return list(found)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from tvm import relax
 
 import trainers
 from bibench_tvm import compile_model
-from relay_passes import find_binary
+from relay_passes import find_binary, pipeline
+from relay_passes.ir.rewrite import bindings, constant_value, is_call, rewrite
 
 BITS: dict[str, Callable[[Tensor], Tensor]] = {
     "signs": lambda x: torch.where(x >= 0, 1.0, -1.0),
@@ -165,6 +167,75 @@ def test_others_stay_float_with_a_reason(tmp_path: Path) -> None:
     model = Side(BITS["signs"], layers)
     for layer, reason in zip(check(model, torch.randn(1, 9, 4, 3), tmp_path), STAYS, strict=True):
         assert not layer["binarized"] and reason in layer["reason"], layer
+
+
+class Generator(nn.Module):
+    """Signs of sums that are often 0 but for rounding, before layers that stay float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 18, 3)
+        layers = [
+            nn.ConvTranspose2d(18, 6, 3, padding=1, groups=3),
+            nn.ConvTranspose2d(6, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
+            nn.ConvTranspose2d(6, 4, 3, dilation=2, groups=1),
+        ]
+        for layer in layers:
+            nn.init.zeros_(layer.bias)
+            layer.weight.data = torch.where(layer.weight >= 0, 0.07, -0.07)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.layers:
+            x = layer(BITS["signs"](x))
+        return x
+
+
+def generator(kind: str, folder: Path) -> dict[str, Any]:
+    """The verification of a `Generator` from PyTorch or from ONNX."""
+    torch.manual_seed(0)
+    model: Any = Generator().eval()
+    x = torch.zeros(2, 3, 9, 9)
+    if kind != "torch":
+        torch.onnx.export(model, (x,), folder / "m.onnx", dynamo=kind == "dynamo", verbose=False)
+        model = folder / "m.onnx"
+    artifact = compile_model(model, x, target="host", out=folder / "out", verify=2)
+    return artifact.manifest["verification"]
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx", "dynamo"])
+def test_signs_before_layers_that_stay_float(kind: str, tmp_path: Path) -> None:
+    """Of ONNX's own reference implementation, which has no groups in them, no rounding was known."""
+    verification = generator(kind, tmp_path)
+    assert verification["passed"], verification["reason"]
+    assert not any("float64" in sentence for sentence in verification["not_compared"])
+    assert verification["flipped_signs"] == verification["excused_flips"] > 0
+    assert verification["signs"] == 2 * 2 * (18 * 7 * 7 + 6 * 7 * 7 + 6 * 14 * 14)
+
+
+@pytest.mark.parametrize(("at", "kind"), [(0, "torch"), (1, "onnx"), (2, "torch")])
+def test_a_fault_in_a_layer_that_stays_float_is_caught(
+    at: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That signs next to a threshold fall otherwise than in the source explains nothing behind them."""
+    honest = pipeline.lower_kernels
+
+    def faulty(module: Any, *args: Any, **options: Any) -> Any:
+        layers = [b.var for b in bindings(module) if is_call(b.value, "relax.nn.conv2d_transpose")]
+
+        def visit(builder: Any, var: Any, value: Any) -> Any:
+            if var.same_as(layers[at]):
+                weights = constant_value(value.args[1]).copy()
+                weights.flat[0] *= -3  # by more than a step of these sums
+                return relax.Call(value.op, [value.args[0], relax.const(weights)], value.attrs)
+            return value
+
+        return honest(rewrite(module, visit), *args, **options)
+
+    monkeypatch.setattr(pipeline, "lower_kernels", faulty)
+    verification = generator(kind, tmp_path)
+    assert verification["passed"] is False, verification
 
 
 def test_a_part_in_the_wrong_place_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,19 @@ def test_becomes_averages(build, run, operators, body, right):
     np.testing.assert_allclose(got, right(x), rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_of_integers_what_equals_the_mean_is_zero(groups, build, run):
+    """Of images of 9 pixels, whose own means are no numbers of float32."""
+    shape = (300, 6, 3, 3)
+    x = np.random.default_rng(0).integers(-9, 10, shape)
+    grouped = x.reshape(len(x), groups, -1)
+    at_mean = (grouped * grouped.shape[2] == grouped.sum(2, keepdims=True)).reshape(shape)
+    after = expand_norms(build(group_norm(groups, center=False, scale=False), shape))
+    [got] = run(after, x.astype("float32"))
+    np.testing.assert_array_equal(got == 0, at_mean)
+    assert at_mean.any()
+
+
 @pytest.mark.parametrize("body", [instance_norm([2]), group_norm(2, axes=[3])], ids=["instance", "group"])
 def test_other_axes_stay(build, operators, body):
     assert len(operators(expand_norms(build(body, SHAPE)))) == 1

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
+from bibench_tvm.importer.from_onnx.double import evaluator
 from bibench_tvm.importer.from_onnx.limits import Growth
 from bibench_tvm.importer.from_onnx.nodes import attributes_of, has_subgraph
 from bibench_tvm.importer.from_onnx.shapes import static_shapes
@@ -122,7 +122,7 @@ def _evaluate(node: NodeProto, constants: dict[str, Any], opsets: Any) -> list[n
         ]
         results = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         graph = helper.make_graph([node], "constant", inputs, results)
-        values = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets)).run(
+        values = evaluator(helper.make_model(graph, opset_imports=opsets)).run(
             None, {name: constants[name] for name in names}
         )
     except Exception:  # whatever it cannot do is left to TVM, which names the operator if it cannot either

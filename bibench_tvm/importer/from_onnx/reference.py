@@ -1,7 +1,7 @@
 """ONNX as the reference: the model as it was written, in onnxruntime or in ONNX's reference implementation.
 
 Layers get integers of the artifact through inputs that are added to the model. In float64 it is the plain
-model of the importer that runs, in ONNX's reference implementation, whose operators take any dtype.
+model of the importer that runs, see `double.py`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from bibench_tvm.importer.from_onnx.double import FLOATS, Arrays, DoubleNodes, evaluator, widened
 from bibench_tvm.importer.imported import TensorSpec
-from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer, nearest
+from bibench_tvm.importer.reference import (
+    Decision,
+    Injection,
+    Interior,
+    ReferenceRun,
+    SourceLayer,
+    nearest,
+    reached,
+)
 from bibench_tvm.importer.shapes import as_input_array, check_input_count
 
 Run = Callable[[list[str], dict[str, np.ndarray]], list[Any]]
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
 _DECISIONS = {
     **dict.fromkeys((*_COMPARISONS, "Sign"), "zero"),
@@ -50,7 +57,7 @@ class OnnxReference:
         self.shapes = shapes
         self.constants = {tensor.name: tensor for tensor in plain.graph.initializer}
         described = [*plain.graph.input, *plain.graph.value_info, *plain.graph.output]
-        self.floats = {v.name for v in described if v.type.tensor_type.elem_type in _FLOATS}
+        self.floats = {v.name for v in described if v.type.tensor_type.elem_type in FLOATS}
         self.producers = {name: node for node in plain.graph.node for name in node.output if name}
         self.output_names = [value.name for value in model.graph.output]
         # Positions in node.input of the activations, and of the weights.
@@ -61,8 +68,10 @@ class OnnxReference:
             name: next((p for p in (0, 1) if node.input[p] in self.constants), None)
             for name, node in layers.items()
         }
+        self._made_by_layers = {node.output[0] for node in layers.values()}
         self.layers = {name: self._layer(name) for name in self.nodes}
         self._runs: dict[Any, Run] = {}
+        self._double = DoubleNodes(plain, _runner)
 
     def _layer(self, name: str) -> SourceLayer:
         node = self.nodes[name]
@@ -113,11 +122,12 @@ class OnnxReference:
         *,
         wanted: Collection[str] = (),
         replaced: Mapping[str, np.ndarray] | None = None,
+        nudged: Mapping[str, np.ndarray] | None = None,
         double: bool = False,
     ) -> ReferenceRun:
         check_input_count(values, self.inputs)
         feeds = {spec.name: as_input_array(v, spec) for v, spec in zip(values, self.inputs, strict=True)}
-        injections, replaced = injections or {}, replaced or {}
+        injections, replaced, nudged = injections or {}, replaced or {}, nudged or {}
         given: dict[tuple[str, int], str] = {}
         for layer, injection in injections.items():
             node = self.nodes[layer]
@@ -129,14 +139,16 @@ class OnnxReference:
                 feeds[name] = np.ascontiguousarray(_turned(array, node, position))
         for tensor, array in replaced.items():
             feeds[f"{tensor}.replaced"] = array
-        key = (tuple(given), tuple(sorted(wanted)), tuple(replaced), double)
+        for tensor, array in nudged.items():
+            feeds[f"{tensor}.factor"] = array
+        key = (tuple(given), tuple(sorted(wanted)), tuple(replaced), tuple(nudged), double)
         if key not in self._runs:
-            self._runs[key] = self._make_run(given, wanted, list(replaced), feeds, double)
+            self._runs[key] = self._make_run(given, wanted, list(replaced), list(nudged), feeds, double)
         operands = self._operand_names(double)
         names = list(dict.fromkeys([*self.output_names, *sum(operands.values(), []), *wanted]))
         asked = [name for name in names if name not in feeds]
         if double:
-            feeds = {name: _widened(array) for name, array in feeds.items()}
+            feeds = {name: widened(array) for name, array in feeds.items()}
         tensors = {**feeds, **dict(zip(asked, self._runs[key](asked, feeds), strict=True))}
         layer_inputs = {
             layer: tuple(
@@ -149,6 +161,7 @@ class OnnxReference:
             [np.asarray(tensors[name]) for name in self.output_names],
             layer_inputs,
             {name: np.asarray(tensors[name]) for name in wanted},
+            rounded_in_float32=double and self._double.rounded_in_float32,
         )
 
     def _operand_names(self, double: bool) -> dict[str, list[str]]:
@@ -166,6 +179,7 @@ class OnnxReference:
         given: Mapping[tuple[str, int], str],
         wanted: Iterable[str],
         replaced: Sequence[str],
+        nudged: Sequence[str],
         feeds: Mapping[str, np.ndarray],
         double: bool,
     ) -> Run:
@@ -178,9 +192,16 @@ class OnnxReference:
             for position, tensor in enumerate(node.input):
                 if tensor in replaced:
                     node.input[position] = f"{tensor}.replaced"
+                if tensor in nudged:
+                    node.input[position] = f"{tensor}.nudged"
+        for tensor in nudged:
+            at = 1 + next((i for i, node in enumerate(graph.node) if tensor in node.output), -1)
+            product = helper.make_node("Mul", [tensor, f"{tensor}.factor"], [f"{tensor}.nudged"])
+            graph.node.insert(at, product)
         for (layer, position), name in given.items():
             producers[self.nodes[layer].output[0]].input[position] = name
-        for name in [*given.values(), *(f"{tensor}.replaced" for tensor in replaced)]:
+        fed = (*(f"{tensor}.replaced" for tensor in replaced), *(f"{tensor}.factor" for tensor in nudged))
+        for name in [*given.values(), *fed]:
             array = feeds[name]
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
@@ -190,7 +211,20 @@ class OnnxReference:
             for name in dict.fromkeys([*operands, *wanted])
             if name not in known
         )
-        return ReferenceEvaluator(_in_double(model)).run if double else _runner(model)
+        return self._run_in_double(model) if double else _runner(model)
+
+    def _run_in_double(self, model: onnx.ModelProto) -> Run:
+        constants = {t.name: widened(numpy_helper.to_array(t)) for t in model.graph.initializer}
+
+        def run(names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
+            tensors: dict[str, np.ndarray | None] = {**constants, **feeds, "": None}
+            for node in model.graph.node:
+                operands: Arrays = [tensors[name] for name in node.input]
+                tensors.update(zip(node.output, self._double(node, operands), strict=True))
+                tensors[""] = None
+            return [tensors[name] for name in names]
+
+        return run
 
     def weights(self, layer: str) -> np.ndarray:
         position = self.weight_positions[layer]
@@ -216,7 +250,7 @@ class OnnxReference:
         ]
         graph = helper.make_graph([node], "layer", inputs, [onnx.ValueInfoProto(name=node.output[0])])
         model = helper.make_model(graph, opset_imports=self.plain.opset_import)
-        return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
+        return np.asarray(evaluator(model).run(None, feeds)[0])
 
     def decisions(self, layer: str, position: int) -> list[Decision]:
         return self._nearest(self.nodes[layer].input[self.operands[layer][position]])
@@ -224,24 +258,26 @@ class OnnxReference:
     def output_decisions(self, output: int) -> list[Decision]:
         return self._nearest(self.output_names[output])
 
-    def _nearest(self, tensor: str) -> list[Decision]:
-        stops = {node.output[0] for node in self.nodes.values()}
+    def before(self, tensor: str) -> list[str]:
+        return [name for name in reached(tensor, self._sources) if name in self.floats]
 
+    def _nearest(self, tensor: str) -> list[Decision]:
         def decision(name: str) -> Decision | None:
             return self._decision(self.producers[name]) if name in self.producers else None
 
-        def sources(name: str) -> list[str]:
-            node = self.producers.get(name)
-            if node is None or node.output[0] in stops:
-                return []
-            return [source for source in node.input if source and source not in self.constants]
+        return nearest(tensor, decision, self._sources)
 
-        return nearest(tensor, decision, sources)
+    def _sources(self, tensor: str) -> list[str]:
+        """The activations that it is computed from; of what a layer makes, none."""
+        node = self.producers.get(tensor)
+        if node is None or node.output[0] in self._made_by_layers:
+            return []
+        return [source for source in node.input if source and source not in self.constants]
 
     def _decision(self, node: NodeProto) -> Decision | None:
         kind = _DECISIONS.get(node.op_type)
         to = _attribute(node, "to", TensorProto.FLOAT)
-        if to not in (*_FLOATS, TensorProto.DOUBLE) and node.input[0] in self.floats:
+        if to not in (*FLOATS, TensorProto.DOUBLE) and node.input[0] in self.floats:
             kind = "zero" if to == TensorProto.BOOL else "whole"
         if kind is None:
             return None
@@ -270,7 +306,7 @@ def _runner(model: onnx.ModelProto) -> Run:
     try:
         import onnxruntime
     except ImportError:
-        return ReferenceEvaluator(model).run
+        return evaluator(model).run
     options = onnxruntime.SessionOptions()
     # Fusions would round differently from the graph as it was written, and hide the layers' inputs.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -280,36 +316,12 @@ def _runner(model: onnx.ModelProto) -> Run:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception:  # an operator or opset that onnxruntime does not have
-        return ReferenceEvaluator(model).run
+        return evaluator(model).run
 
     def run(names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
         try:
             return session.run(names, feeds)
         except Exception:  # onnxruntime has no dilation with automatic padding, for one
-            return ReferenceEvaluator(model).run(names, feeds)
+            return evaluator(model).run(names, feeds)
 
     return run
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-
-def _in_double(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Every float in float64. Changes the model."""
-    graph = model.graph
-    for value in graph.input:
-        if value.type.tensor_type.elem_type in _FLOATS:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    for tensor in graph.initializer:
-        if tensor.data_type in _FLOATS:
-            wide = numpy_helper.to_array(tensor).astype(np.float64)
-            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.name in ("to", "dtype") and attribute.i in _FLOATS:
-                attribute.i = TensorProto.DOUBLE
-            elif attribute.type == AttributeProto.TENSOR and attribute.t.data_type in _FLOATS:
-                wide = numpy_helper.to_array(attribute.t).astype(np.float64)
-                attribute.t.CopyFrom(numpy_helper.from_array(wide))
-    return model

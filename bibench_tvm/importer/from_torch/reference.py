@@ -12,7 +12,15 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from bibench_tvm.importer.imported import TensorSpec
-from bibench_tvm.importer.reference import Decision, Injection, Interior, ReferenceRun, SourceLayer, nearest
+from bibench_tvm.importer.reference import (
+    Decision,
+    Injection,
+    Interior,
+    ReferenceRun,
+    SourceLayer,
+    nearest,
+    reached,
+)
 from bibench_tvm.importer.shapes import as_input_array, check_input_count
 
 aten = torch.ops.aten
@@ -63,6 +71,7 @@ class TorchReference:
             name: next((p for p in positions[node.target] if node.args[p] not in self.activations), None)
             for node, name in layers.items()
         }
+        self._layer_nodes = set(layers)
         self.layers = {name: self._layer(name) for name in self.nodes}
 
     def _constants(self, given: Mapping[str, torch.Tensor]) -> dict[fx.Node, Any]:
@@ -102,6 +111,7 @@ class TorchReference:
         *,
         wanted: Collection[str] = (),
         replaced: Mapping[str, np.ndarray] | None = None,
+        nudged: Mapping[str, np.ndarray] | None = None,
         double: bool = False,
     ) -> ReferenceRun:
         check_input_count(values, self.inputs)
@@ -110,7 +120,7 @@ class TorchReference:
             torch.from_numpy(as_input_array(v, spec).copy())
             for v, spec in zip(values, self.inputs, strict=True)
         ]
-        run = _Run(self, injections or {}, wanted, replaced or {}, double)
+        run = _Run(self, injections or {}, wanted, replaced or {}, nudged or {}, double)
         with torch.no_grad():
             outputs = run.outputs(tensors)
             if injections is None and not replaced and not double:
@@ -152,13 +162,19 @@ class TorchReference:
         names = {node.name: node for node in self.core.graph.nodes}
         return self._nearest(names[self.core.graph_signature.user_outputs[output]])
 
+    def before(self, tensor: str) -> list[str]:
+        [node] = (node for node in self.core.graph.nodes if node.name == tensor)
+        values = {x.name: x.meta.get("val") for x in reached(node, self._sources)}
+        return [name for name, x in values.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
+
     def _nearest(self, node: Any) -> list[Decision]:
-        stops = set(self.nodes.values())
+        return nearest(node, self._decision, self._sources)
 
-        def sources(x: Any) -> list[fx.Node]:
-            return [s for s in x.all_input_nodes if s in self.activations] if x not in stops else []
-
-        return nearest(node, self._decision, sources)
+    def _sources(self, node: Any) -> list[fx.Node]:
+        """The activations that it is computed from; of what a layer makes, none."""
+        if node in self._layer_nodes:
+            return []
+        return [source for source in node.all_input_nodes if source in self.activations]
 
     def _decision(self, node: Any) -> Decision | None:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
@@ -192,11 +208,12 @@ class _Run(fx.Interpreter):
         injections: Mapping[str, Injection],
         wanted: Collection[str],
         replaced: Mapping[str, np.ndarray],
+        nudged: Mapping[str, np.ndarray],
         double: bool,
     ) -> None:
         super().__init__(reference.core.graph_module)
         self.reference, self.injections = reference, injections
-        self.wanted, self.replaced, self.double = set(wanted), replaced, double
+        self.wanted, self.replaced, self.nudged, self.double = set(wanted), replaced, nudged, double
         self.names = {node: name for name, node in reference.nodes.items()}
         self.layer_inputs: dict[str, tuple[np.ndarray, ...]] = {}
         self.tensors: dict[str, np.ndarray] = {}
@@ -229,6 +246,8 @@ class _Run(fx.Interpreter):
             result = torch.from_numpy(self.replaced[node.name].copy()).to(result.dtype)
         if node.name in self.wanted:
             self.tensors[node.name] = _array(result)
+        if node.name in self.nudged:
+            result = result * torch.from_numpy(self.nudged[node.name]).to(result.dtype)
         return result
 
     def _run_layer(self, node: Any, name: str) -> Any:

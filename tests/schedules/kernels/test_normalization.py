@@ -56,3 +56,14 @@ def test_scaled_and_packed(host, channels):
     clear = np.abs(right) > ERROR * np.abs(scale)
     np.testing.assert_array_equal(unpack(words, packing)[clear], (right >= 0)[clear])
     assert clear.mean() > 0.99
+
+
+@pytest.mark.parametrize("channels", [30, 41, 61, 64])
+def test_of_integers_what_equals_the_mean_is_zero(host, channels):
+    """One part in so many is no float32."""
+    x = np.random.default_rng(0).integers(-4, 15, (700, channels))
+    at_mean = x * channels == x.sum(1, keepdims=True)
+    kernel = normalization_kernel(Normalization(x.shape, 1e-5), plain(x.shape, "float32"))
+    [found] = host.some(1).call(kernel, [x.astype("float32")], [(x.shape, "float32")])
+    np.testing.assert_array_equal(found == 0, at_mean)
+    assert at_mean.any()
