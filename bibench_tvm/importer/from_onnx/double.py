@@ -114,12 +114,13 @@ class DoubleNodes:
         wide = self._wide[name]
         if wide is not None:
             return wide(operands)
-        return _widened(self._in_float32(node, _narrowed(operands)))
+        return _widened(self._narrow[name](_narrowed(operands)))
 
     def _tried(self, node: NodeProto, operands: Arrays) -> Callable[[Arrays], Arrays] | None:
         """How the node is computed in float64, None where it has to be in float32."""
         narrow = _narrowed(operands)
-        wanted = self._in_float32(node, narrow)
+        in_float32 = _runner_of(node, narrow, self._runtime, self.model)
+        wanted = in_float32(narrow)
         try:
             given = _widened(narrow)
             wide = _runner_of(node, given, lambda model: evaluator(_in_double(model)).run, self.model)
@@ -127,14 +128,9 @@ class DoubleNodes:
                 return wide
         except Exception:  # an operator that has no float64 in ONNX's reference implementation
             pass
+        self._narrow[node.output[0]] = in_float32
         self.rounded_in_float32 |= not _only_moves(narrow, wanted)
         return None
-
-    def _in_float32(self, node: NodeProto, operands: Arrays) -> Arrays:
-        name = node.output[0]
-        if name not in self._narrow:
-            self._narrow[name] = _runner_of(node, operands, self._runtime, self.model)
-        return self._narrow[name](operands)
 
 
 def _runner_of(

@@ -7,6 +7,7 @@ model of the importer that runs, see `double.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,8 @@ class OnnxReference:
         self._made_by_layers = {node.output[0] for node in layers.values()}
         self.layers = {name: self._layer(name) for name in self.nodes}
         self._runs: dict[Any, Run] = {}
-        self._double = DoubleNodes(plain, _runner)
+        self._wide_constants: dict[str, np.ndarray] = {}
+        self._double = DoubleNodes(plain, partial(_runner, alone=True))
 
     def _layer(self, name: str) -> SourceLayer:
         node = self.nodes[name]
@@ -214,10 +216,12 @@ class OnnxReference:
         return self._run_in_double(model) if double else _runner(model)
 
     def _run_in_double(self, model: onnx.ModelProto) -> Run:
-        constants = {t.name: widened(numpy_helper.to_array(t)) for t in model.graph.initializer}
+        if not self._wide_constants:
+            wide = {name: widened(numpy_helper.to_array(t)) for name, t in self.constants.items()}
+            self._wide_constants.update(wide)
 
         def run(names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
-            tensors: dict[str, np.ndarray | None] = {**constants, **feeds, "": None}
+            tensors: dict[str, np.ndarray | None] = {**self._wide_constants, **feeds, "": None}
             for node in model.graph.node:
                 operands: Arrays = [tensors[name] for name in node.input]
                 tensors.update(zip(node.output, self._double(node, operands), strict=True))
@@ -302,7 +306,8 @@ def _turned(value: Any, node: NodeProto, position: int) -> Any:
     return value.T if isinstance(value, np.ndarray) else value[::-1]
 
 
-def _runner(model: onnx.ModelProto) -> Run:
+def _runner(model: onnx.ModelProto, *, alone: bool = False) -> Run:
+    """alone: it is one node, for which threads are not worth their waiting."""
     try:
         import onnxruntime
     except ImportError:
@@ -311,6 +316,8 @@ def _runner(model: onnx.ModelProto) -> Run:
     # Fusions would round differently from the graph as it was written, and hide the layers' inputs.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    if alone:
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
