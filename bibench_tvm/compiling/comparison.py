@@ -43,6 +43,7 @@ from bibench_tvm.compiling.operands import (
     two_sides,
     value_of,
 )
+from bibench_tvm.compiling.output_check import OutputCheck
 from bibench_tvm.compiling.rounding import IN_HALF, Rounding, largest_difference, magnitude, same_structure
 from bibench_tvm.compiling.sampling import sample_inputs
 from bibench_tvm.importer import Imported, Injection, ReferenceRun
@@ -52,8 +53,6 @@ from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.parts.bits import unpack
 
-# Of the program as exported against the decomposed one, of which signs may flip.
-_SAME_PROGRAM = 1e-3
 _HALF_A_STEP = 0.51  # of a quantizer, and a little for rounding
 
 
@@ -74,11 +73,8 @@ class Comparison:
                 self.checks[layer.name] = LayerCheck(layer.name, reason="No kernel of it was found")
         self.zero_is_one = {layer.name for layer in lowered.layers if SIGN_NOTE in layer.notes}
         self.int8 = any(call.layer.packing.quantizer for call in self.calls)
-        self.samples = self.tops = self.agreeing = self.off = 0
-        self.right_before = self.right_after = 0
-        self.max_abs_error = self.largest_off = 0.0
+        self.outputs = OutputCheck(imported.reference, self.rounding)
         self.structure = ""
-        self.other_program = False
         self._values: dict[tuple[str, int], float] = {}
         self._planes: dict[str, dict[int, np.ndarray]] = {}  # of weights, of a layer, in its source's layout
         self._weights: dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray | None]] = {}
@@ -124,9 +120,9 @@ class Comparison:
         self.floats.check(decided, run, values, injections)
         self.structure = self.structure or same_structure(outputs, plain.outputs)
         if not self.structure:
-            self._check_outputs(outputs, plain, run, values, injections)
-            self._count_tops(outputs[0], plain.outputs[0], labels)
-        self.samples += 1
+            self.outputs.compare(outputs, plain, run, values, injections)
+            self.outputs.count_tops(outputs[0], plain.outputs[0], labels)
+        self.outputs.samples += 1
 
     # ---- from the artifact's layout to the source's
 
@@ -342,50 +338,6 @@ class Comparison:
             )
             check.excused_flips += int(excused.sum())
 
-    # ---- the outputs
-
-    def _check_outputs(
-        self,
-        outputs: Sequence[np.ndarray],
-        plain: ReferenceRun,
-        run: ReferenceRun,
-        values: list[np.ndarray],
-        injections: Mapping[str, Injection],
-    ) -> None:
-        def explained(theirs: Sequence[np.ndarray]) -> bool:
-            pairs = enumerate(zip(outputs, theirs, strict=True))
-            return all(self.rounding.explains(i, a, b, values, injections) for i, (a, b) in pairs)
-
-        differences = [largest_difference(a, b) for a, b in zip(outputs, plain.outputs, strict=True)]
-        self.max_abs_error = max(self.max_abs_error, *differences)
-        if explained(run.outputs):
-            return
-        if run is plain:  # from the program as exported: does the decomposed one say something else?
-            run = self.reference(values, injections)
-            if explained(run.outputs):
-                self.other_program |= any(
-                    largest_difference(a, b) > _SAME_PROGRAM * max(magnitude(b), 1e-3)
-                    for a, b in zip(run.outputs, plain.outputs, strict=True)
-                )
-                return
-        self.off += 1
-        off = [largest_difference(a, b) for a, b in zip(outputs, run.outputs, strict=True)]
-        self.largest_off = max(self.largest_off, *off)
-
-    def _count_tops(self, ours: np.ndarray, scores: np.ndarray, labels: np.ndarray | None) -> None:
-        if not are_class_scores(scores):
-            return
-        rows = np.arange(len(scores))
-        top_ours, top_theirs = top(ours), top(scores)
-        # Where two scores are equal but for rounding, either is the top.
-        lead = (scores[rows, top_theirs] - scores[rows, top_ours]).astype(np.float64)
-        self.agreeing += int(((top_ours == top_theirs) | (lead <= TOLERANCE * magnitude(scores))).sum())
-        if labels is not None:
-            expected = labels[self.tops : self.tops + len(rows)]
-            self.right_after += int((top_ours == expected).sum())
-            self.right_before += int((top_theirs == expected).sum())
-        self.tops += len(rows)
-
     # ---- what came out
 
     def reason(self) -> str:
@@ -398,25 +350,13 @@ class Comparison:
         if flips := sum(check.unexcused_flips for check in checks):
             sentences.append(f"{flips:,} signs are not the source's, and rounding does not explain it.")
         sentences.append(self.floats.reason())
-        if self.off:
-            sentences.append(
-                f"On {self.off} of {self.samples} samples the outputs differ from the source's by up to "
-                f"{self.largest_off:.2g}, which is more than rounding."
-            )
-        if self.other_program:
-            sentences.append("The program as PyTorch exported it and its decomposition differ.")
+        sentences += self.outputs.reasons()
         return " ".join(filter(None, sentences))
-
-    def accuracy(self) -> dict[str, float] | None:
-        """Top-1, of samples with labels."""
-        if not self.tops:
-            return None
-        return {"source": self.right_before / self.tops, "compiled": self.right_after / self.tops}
 
     def missed(self) -> list[str]:
         """What was not looked at, in sentences."""
         sentences = []
-        if self.samples and not self.tops:
+        if self.outputs.samples and not self.outputs.tops:
             sentences.append("The first output is not a score for each class, so no agreement was counted.")
         if self.int8:
             sentences.append("Agreement with the network in float is reported, and was not demanded.")
@@ -437,11 +377,11 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """The fields of a `Verification` that were counted here."""
-        checks = self.checks.values()
+        checks, outputs = self.checks.values(), self.outputs
         return {
-            "samples": self.samples,
-            "agreement": self.agreeing / self.tops if self.tops else None,
-            "max_abs_error": self.max_abs_error if self.samples else None,
+            "samples": outputs.samples,
+            "agreement": outputs.agreeing / outputs.tops if outputs.tops else None,
+            "max_abs_error": outputs.max_abs_error if outputs.samples else None,
             "signs": self.floats.signs + sum(check.signs for check in checks),
             "flipped_signs": self.floats.flipped + sum(check.flipped_signs for check in checks),
             "excused_flips": self.floats.excused + sum(check.excused_flips for check in checks),
@@ -449,16 +389,7 @@ class Comparison:
             - self.floats.excused
             + sum(check.unexcused_flips for check in checks),
             "signs_at_zero": sum(check.signs_at_zero for check in checks),
-            "outputs_off": self.off,
+            "outputs_off": outputs.off,
             "integers_exact": all(check.exact for check in checks),
             "layers": tuple(check.record() for check in checks),
         }
-
-
-def are_class_scores(output: np.ndarray) -> bool:
-    """Floats [N, classes]: of these the largest is what a classifier says."""
-    return output.ndim == 2 and output.shape[1] > 1 and output.dtype.kind == "f"
-
-
-def top(scores: np.ndarray) -> np.ndarray:
-    return np.argmax(scores, -1)

@@ -17,7 +17,8 @@ from msgspec import UNSET
 
 from bibench_tvm.artifact.manifest import SourceAccuracy, Verification
 from bibench_tvm.compiling.calibrate import Samples, run_here
-from bibench_tvm.compiling.comparison import Comparison, are_class_scores, top
+from bibench_tvm.compiling.comparison import Comparison
+from bibench_tvm.compiling.output_check import are_class_scores, top
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.compiling.rounding import largest_difference
 from bibench_tvm.compiling.standalone.library import CLibrary
@@ -136,9 +137,9 @@ def verify(
             comparison.add(list(sample), outputs, seen[len(imported.outputs) :], labels)
             advance()
     except RuntimeError as error:  # the emulator's EmulationFailed and the virtual machine's own
-        reason = f"It broke off in the batch after sample {comparison.samples}: {error}"
+        reason = f"It broke off in the batch after sample {comparison.outputs.samples}: {error}"
     reason = reason or comparison.reason()
-    accuracy = comparison.accuracy() if labels is not None else None
+    accuracy = comparison.outputs.accuracy() if labels is not None else None
     return Verification(
         backend=name,
         passed=not reason,
