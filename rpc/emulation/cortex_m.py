@@ -31,20 +31,23 @@ _AT_HAND = re.compile(
 @dataclass(frozen=True)
 class Machine:
     """A board of Arm's that QEMU has. zig_cpu: with its floating-point unit, else floats reach libm in
-    the wrong registers; code, data: where its memories begin, of `bytes` each."""
+    the wrong registers; code, data: where its memories begin, and how many bytes each has."""
 
     name: str
     zig_cpu: str
     code: int
     data: int
-    bytes: int
+    code_bytes: int
+    data_bytes: int
 
 
 MACHINES = {
-    "cortex-m4": Machine("mps2-an386", "cortex_m4+vfp4d16sp", 0x00000000, 0x20000000, 4 << 20),
-    "cortex-m7": Machine("mps2-an500", "cortex_m7+fp_armv8d16sp", 0x00000000, 0x20000000, 4 << 20),
-    "cortex-m33": Machine("mps2-an505", "cortex_m33+fp_armv8d16sp", 0x10000000, 0x38000000, 4 << 20),
-    "cortex-m55": Machine("mps3-an547", "cortex_m55+fp_armv8d16sp", 0x00000000, 0x20000000, 512 << 10),
+    "cortex-m4": Machine("mps2-an386", "cortex_m4+vfp4d16sp", 0x00000000, 0x20000000, 4 << 20, 4 << 20),
+    "cortex-m7": Machine("mps2-an500", "cortex_m7+fp_armv8d16sp", 0x00000000, 0x20000000, 4 << 20, 4 << 20),
+    "cortex-m33": Machine("mps2-an505", "cortex_m33+fp_armv8d16sp", 0x10000000, 0x38000000, 4 << 20, 4 << 20),
+    "cortex-m55": Machine(
+        "mps3-an547", "cortex_m55+fp_armv8d16sp", 0x00000000, 0x31000000, 512 << 10, 2 << 20
+    ),
 }
 
 
@@ -146,10 +149,10 @@ def build(
     folders of theirs. Raises EmulationUnavailable."""
     if importlib.util.find_spec("ziglang") is None:
         raise EmulationUnavailable(str(sentence_of("ziglang")))
-    (folder / "call.h").write_text(f"{call}#define STACK_TOP {machine.data + machine.bytes:#x}\n")
+    (folder / "call.h").write_text(f"{call}#define STACK_TOP {machine.data + machine.data_bytes:#x}\n")
     (folder / "bare.ld").write_text(f"""MEMORY {{
-  code (rx) : ORIGIN = {machine.code:#x}, LENGTH = {machine.bytes:#x}
-  data (rwx) : ORIGIN = {machine.data:#x}, LENGTH = {machine.bytes:#x}
+  code (rx) : ORIGIN = {machine.code:#x}, LENGTH = {machine.code_bytes:#x}
+  data (rwx) : ORIGIN = {machine.data:#x}, LENGTH = {machine.data_bytes:#x}
 }}
 SECTIONS {{
   .text : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) }} > code
