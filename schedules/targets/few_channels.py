@@ -17,5 +17,6 @@ def tile_of_few_channels(conv: Convolution, target: KernelTarget) -> Tile | None
     run = conv.taps_in_a_run * (conv.channels // conv.groups)
     if 2 * channels > lanes or run % lanes or conv.products < _SHORT * lanes:
         return None
-    pixels = max(1, (target.registers - 2) // (channels + 1))
-    return Tile(pixels=min(8, pixels), lanes=channels, quantum=channels, depth=lanes)
+    held = (target.registers - 2) // (channels + 1)
+    pixels = max(1, min(8, held, conv.out_height * conv.out_width))
+    return Tile(pixels=pixels, lanes=channels, quantum=channels, depth=lanes)

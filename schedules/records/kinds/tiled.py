@@ -114,9 +114,8 @@ class TiledTask(KernelTask[Tile]):
         together = read_together(target, word) if word else (1,)
         tiles = self._along(target, word) if word and word > 8 else []
         if not self.packing and (few := tile_of_few_channels(self.conv, target)):
-            tiles += [
-                replace(few, pixels=p, unroll=u) for p, u in product(range(1, few.pixels + 2), _UNROLLS)
-            ]
+            most = min(few.pixels + 1, self.conv.out_height * self.conv.out_width)
+            tiles += [replace(few, pixels=pixels) for pixels in range(1, most + 1)]
         for tile in register_tiles(self.conv, quantum, target.registers, together=together):
             # Weights in bits are decoded for a block, and so all its rows follow each other.
             order = (False,) if self.in_bits else orders(self.conv, tile.lanes)
