@@ -45,13 +45,25 @@ class TensorType:
 
 @dataclass(frozen=True, kw_only=True)
 class Flat:
-    """A network without control flow; sizes in bytes. Nested tuples of outputs are one list of tensors."""
+    """A network without control flow; sizes in bytes. Nested tuples of outputs are one list of tensors.
+    unchecked: what it asks of its values, in words, and no call sees to."""
 
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
     calls: tuple[KernelUse, ...]
     constants: bytes
     workspace: int
+    unchecked: tuple[str, ...] = ()
+
+
+_ASSERT = "relax.run.assert_op"
+
+
+def _called(value: relax.Expr) -> str:
+    """The name of an operator, or of a function of TVM's runtime; empty for what is no call."""
+    if not isinstance(value, relax.Call):
+        return ""
+    return str(value.op.global_symbol if isinstance(value.op, relax.ExternFunc) else value.op.name)
 
 
 class NotFlat(ValueError):
@@ -89,6 +101,7 @@ def flatten(finished: tvm.IRModule) -> Flat:
         calls=calls,
         constants=bytes(walk.constants),
         workspace=walk.workspace,
+        unchecked=tuple(dict.fromkeys(walk.unchecked)),
     )
 
 
@@ -113,6 +126,7 @@ class _Walk:
         self.calls: list[tuple[str, list[Any]]] = []
         self.constants = bytearray()
         self.workspace = 0
+        self.unchecked: list[str] = []
         self._values: dict[relax.Var, Any] = {
             parameter: Place(memory="input", index=index)
             for index, parameter in enumerate(finished["main"].params)
@@ -145,8 +159,12 @@ class _Walk:
             self._made += 1
         elif is_call(value, "relax.reshape"):
             self._values[var] = self._value(value.args[0])
+        elif _called(value) == _ASSERT:
+            # What a network asks of its values, as PyTorch does of the classes of `one_hot`: C has no words
+            # for it. The last argument says what.
+            self.unchecked.append(str(value.args[-1].value))
         elif isinstance(value, (relax.Call, relax.If)):
-            raise NotFlat(str(value.op.name) if is_call(value) else type(value).__name__)
+            raise NotFlat(_called(value) or "if")
         else:
             self._values[var] = self._value(value)
 

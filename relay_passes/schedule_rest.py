@@ -40,7 +40,12 @@ def schedule_rest(mod: tvm.IRModule, target: KernelTarget) -> tvm.IRModule:
 
 
 def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
-    exact = [(tvm.ir.Call, _in_vectors), (tirx.Not, lambda negation: opposite(negation.a))]
+    exact = [
+        (tvm.ir.Call, _in_vectors),
+        (tirx.Not, lambda negation: opposite(negation.a)),
+        (tirx.For, _in_turn),
+        (tirx.AttrStmt, _without_pragma),
+    ]
     schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, exact)))
     _inline(schedule)
     followed: set[str] = set()
@@ -80,6 +85,19 @@ def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
             if outer and last > 1:
                 followed |= _follow(schedule, block, extents, *outer)
     return schedule.mod["main"]
+
+
+def _in_turn(loop: tirx.For) -> tirx.For:
+    """TVM's scatters come with loops in parallel, in which two threads may add to one element."""
+    if loop.kind != tirx.ForKind.PARALLEL:
+        return loop
+    kind = tirx.ForKind.SERIAL
+    return tirx.For(loop.loop_var, loop.min, loop.extent, kind, loop.body, None, loop.annotations, loop.step)
+
+
+def _without_pragma(statement: tirx.AttrStmt) -> tirx.Stmt:
+    """TVM's scatters have one of which its code generator warns that it does not know it."""
+    return statement.body if statement.attr_key == "pragma_scope" else statement
 
 
 def _in_vectors(call: tvm.ir.Call) -> tirx.PrimExpr:

@@ -24,6 +24,7 @@ from trainers.options import check_options
 from trainers.registry import unknown_name
 from trainers.tasks import tasks
 from trainers.training.recipe import find_recipe, split_setting
+from trainers.wrong_type import in_words
 
 Value = int | float | str | bool | None
 
@@ -107,9 +108,12 @@ def read_sweep(path: Path, own: Own | None = None) -> list[Point]:
         where = f" in line {mark.line + 1}" if mark else ""
         raise UsageError(f"{path} is not YAML{where}.") from error
     try:
-        grids = msgspec.convert(content if isinstance(content, list) else [content], list[Grid])
+        blocks = content if isinstance(content, list) else [content]
+        grids = [msgspec.convert(block, Grid) for block in blocks]
     except msgspec.ValidationError as error:
-        raise UsageError(f"{path} is no sweep: {error}.") from error
+        what, field = in_words(str(error))
+        place = f"its {field}: " if field else ""
+        raise UsageError(f"{path} is no sweep: {place}{what}.") from error
     points = dict.fromkeys(point for grid in grids for point in _points(grid))
     if not points:
         raise UsageError(f"{path} has no trainings.")

@@ -21,10 +21,11 @@ from rpc.emulation.qemu import EmulationFailed
 from rpc.missing import EmulationUnavailable, sentence_of
 
 DEBIAN_PACKAGE = "qemu-system-arm"
-# What the compiler's own library has, and native/run_bare.c: there is no libm to be had for such a board.
+# What the compiler's own library has, native/run_bare.c and native/libm.c: a whole libm there is not for such a
+# board.
 _AT_HAND = re.compile(
     r"mem(cpy|set|move)|__aeabi_\w+|(exp2?|log(2|10)?|sin|cos|tan|floor|ceil|trunc|round|fmod|fma|sqrt|fabs"
-    r"|fmin|fmax)f?"
+    r"|fmin|fmax)f?|(pow|atan|asin|acos)f"
 )
 
 
@@ -165,11 +166,14 @@ SECTIONS {{
         "-ffreestanding",
         "-nostartfiles",
         "-fno-sanitize=all",
+        "-ffunction-sections",
         *(f"-I{header}" for header in (folder, *headers)),
     ]
-    script = [f"-Wl,-T,{folder / 'bare.ld'}", "-Wl,-e,reset"]
+    script = [f"-Wl,-T,{folder / 'bare.ld'}", "-Wl,-e,reset", "-Wl,--gc-sections"]
     compiler = [sys.executable, "-m", "ziglang", "cc", *target, *options]
-    return qemu.build(compiler, [qemu.NATIVE / "run_bare.c", *sources], folder, script)
+    return qemu.build(
+        compiler, [qemu.NATIVE / "run_bare.c", qemu.NATIVE / "libm.c", *sources], folder, script
+    )
 
 
 def _run(command: Sequence[str], folder: Path, timeout_s: float, where: str) -> None:

@@ -51,7 +51,11 @@ def over_pointers(
     function: tirx.PrimFunc, attributes: dict[str, Any], *, inlined: bool = True
 ) -> tirx.PrimFunc:
     """A function of tensors as one of their addresses, which returns an int32. inlined: LLVM may put it where
-    it is called."""
+    it is called.
+
+    Each tensor begins at its address, also where the function leaves open how far behind (TVM's scatters do).
+    """
+    function = _at_the_beginning(function)
     pointers = [tirx.Var(buffer.name, buffer_data_pointer_type(buffer)) for buffer in function.params]
     views = [
         tirx.DeclBuffer(buffer, data=pointer)
@@ -63,6 +67,18 @@ def over_pointers(
     given = {"tirx.noalias": True, "s_tir": True, **attributes}
     node = tvm.ir.make_node("ir.DictAttrs", **given)
     return tirx.PrimFunc(pointers, body, tvm.ir.PrimType("int32"), node)
+
+
+def _at_the_beginning(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """With tensors that begin where their memory does: TVM's scatters take any offset, by a variable that
+    only its own calling convention binds."""
+    return function.specialize(
+        {
+            buffer: tirx.decl_buffer(buffer.shape, buffer.dtype, buffer.name, data=buffer.data, elem_offset=0)
+            for buffer in function.params
+            if isinstance(buffer.elem_offset, tirx.Var)
+        }
+    )
 
 
 def carried(kernel: tirx.PrimFunc) -> dict[str, Any]:

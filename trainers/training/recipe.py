@@ -11,6 +11,7 @@ import yaml
 from msgspec import Meta
 
 from trainers.registry import unknown_name
+from trainers.wrong_type import in_words
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -127,9 +128,8 @@ def as_recipe(values: dict[str, Any]) -> Recipe:
     try:
         return msgspec.convert(values, Recipe)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        field = where.strip("`.") or "it"
-        raise ValueError(f"The recipe cannot have that {field}: {what[:1].lower()}{what[1:]}.") from error
+        what, field = in_words(str(error))
+        raise ValueError(f"The recipe cannot have that {field or 'field'}: {what}.") from error
 
 
 def as_yaml(recipe: Recipe) -> str:

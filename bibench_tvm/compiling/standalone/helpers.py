@@ -1,4 +1,5 @@
-"""What 32-bit processors have no instruction for, in LLVM's text: 64-bit integers divided, and as floats.
+"""What 32-bit processors have no instruction for, in LLVM's text: 64-bit integers divided and as floats, and
+floats rounded.
 
 LLVM calls functions for these by names that compilers' own libraries have. Where floats are passed in
 registers of their own, those libraries and LLVM do not agree on the registers; so a library of ours brings
@@ -133,6 +134,24 @@ define internal i64 @{name}(float %a) {attributes} {{
   ret i64 %found
 }}
 """
+# To the nearest whole number, of two the even one, as the processor rounds the sum with 2^23, which has no digit
+# for less than 1. Beyond it all floats are whole; -0.3 becomes -0.
+_ROUND = """
+define internal float @{name}(float %a) {attributes} {{
+  %bits = bitcast float %a to i32
+  %sign = and i32 %bits, -2147483648
+  %size.bits = and i32 %bits, 2147483647
+  %size = bitcast i32 %size.bits to float
+  %up = fadd float %size, 8388608.0
+  %whole = fsub float %up, 8388608.0
+  %whole.bits = bitcast float %whole to i32
+  %signed.bits = or i32 %whole.bits, %sign
+  %signed = bitcast i32 %signed.bits to float
+  %small = fcmp olt float %size, 8388608.0
+  %found = select i1 %small, float %signed, float %a
+  ret float %found
+}}
+"""
 _SMALLER = "declare i32 @llvm.umin.i32(i32, i32)\n"
 _HELPERS: dict[str, tuple[str, dict[str, object], str]] = {
     "__udivdi3": (_UNSIGNED, {"which": 0}, _DIVIDE),
@@ -143,6 +162,7 @@ _HELPERS: dict[str, tuple[str, dict[str, object], str]] = {
     "__floatdisf": (_FLOAT_OF_SIGNED, {}, _TO_FLOAT),
     "__fixsfdi": (_TO_INTEGER, {}, _SMALLER),
     "__fixunssfdi": (_TO_INTEGER, {}, _SMALLER),
+    **dict.fromkeys(("nearbyintf", "rintf", "roundevenf"), (_ROUND, {}, "")),
 }
 
 

@@ -91,7 +91,7 @@ def make_standalone(
     try:
         flat = flatten(finished)
     except NotFlat as error:
-        raise _needs(str(error)) from error
+        raise _needs(f"the operator {str(error).removeprefix('relax.')}") from error
     functions = generate_functions(finished, target.tvm, name, stack.WARN)
     if called := re.search(r"@_*(TVM\w+)", functions.text):
         raise _needs(called[1])
@@ -142,6 +142,7 @@ def make_standalone(
             alignment=ALIGNMENT,
             checksum=about["checksum"],
             needs_libm=needs_libm,
+            unchecked=flat.unchecked,
         )
     except OSError as error:
         raise BibenchError(f"{folder.parent} cannot be written: {error.strerror or error}.") from error

@@ -40,13 +40,16 @@ def write(
     alignment: int,
     checksum: str,
     needs_libm: bool,
+    unchecked: Sequence[str] = (),
 ) -> list[str]:
-    """Write the files, and give their names."""
+    """Write the files, and give their names. unchecked: what the network asks of its values, in words."""
     tensors = [(f"input{i}", tensor) for i, tensor in enumerate(inputs)]
     tensors += [(f"output{i}", tensor) for i, tensor in enumerate(outputs)]
     libraries = "m" if needs_libm and not target.bare else ""
     files = {
-        f"{name}.h": _header(name, title, target, tensors, workspace, own, stack, alignment, checksum),
+        f"{name}.h": _header(
+            name, title, target, tensors, workspace, own, stack, alignment, checksum, unchecked
+        ),
         "example.c": _example(name, tensors),
         "CMakeLists.txt": _cmake(name, libraries, target.bare),
         "LICENSES.txt": _licences(),
@@ -67,7 +70,11 @@ def _header(
     stack: int,
     alignment: int,
     checksum: str,
+    unchecked: Sequence[str],
 ) -> str:
+    asked = "".join(
+        f" *\n * Not checked here, but by the source network: {_comment(said)}\n" for said in unchecked
+    )
     macro = name.upper()
     parameters = [f"{_const(place)}{_C_TYPES[tensor.dtype]} *{place}" for place, tensor in tensors]
     described = "".join(
@@ -100,7 +107,7 @@ def _header(
  * They return 0, or 1 where the workspace is not aligned; then they have done nothing.
  *
  * {name}_info returns JSON about the library, with {macro}_CHECKSUM in it if this header belongs to it.
- */
+{asked} */
 #ifndef {macro}_H
 #define {macro}_H
 

@@ -72,6 +72,36 @@ def test_resizing(method: str, target: str, tmp_path: Path) -> None:
     assert set(record(artifact).undefined_symbols) <= {"memcpy", "memset"}
 
 
+class Functions(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.round(x), torch.pow(x, y), torch.atan(x), torch.asin(x), torch.acos(x)
+
+
+@pytest.mark.parametrize("target", ["armv7", "cortex-m4", "cortex-m55"])
+def test_functions_of_libm(target: str, tmp_path: Path) -> None:
+    chance, size = np.random.default_rng(0), 512
+    x = np.ldexp(chance.standard_normal(size), chance.integers(-20, 26, size)).astype(np.float32)
+    y = chance.normal(0, 4, size).astype(np.float32)
+    y[::3] = np.round(y[::3])
+    edges = [0.0, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1.0, -1.0, 8388607.5, 2.0**23 + 1, -0.3, np.inf, -np.inf]
+    edges.append(np.nan)
+    x[: len(edges) ** 2] = np.repeat(np.array(edges, np.float32), len(edges))
+    y[: len(edges) ** 2] = np.tile(np.array(edges, np.float32), len(edges))
+    model, inputs = Functions().eval(), (torch.from_numpy(x), torch.from_numpy(y))
+    artifact = compile_model(model, inputs, target=target, out=tmp_path, standalone=True)
+    assert "nearbyintf" not in record(artifact).undefined_symbols
+    assert cortex_m.lacking(record(artifact).undefined_symbols) == []
+    if target == "armv7":
+        [found] = arm32.run_network(network(artifact), [[x, y]], cpu="cortex-a7", timeout_s=60)
+    else:
+        [found] = cortex_m.run_network(network(artifact), [[x, y]], cpu=target, timeout_s=60).outputs
+    rounded, *others = (output.numpy() for output in model(*inputs))
+    assert np.array_equal(found[0], rounded, equal_nan=True)
+    assert np.array_equal(np.signbit(found[0]), np.signbit(rounded))
+    for ours, theirs in zip(found[1:], others, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=5e-7, atol=1e-44)
+
+
 def test_what_is_there_already() -> None:
     text = "declare i32 @llvm.ctlz.i32(i32, i1 immarg)\n"
     found = helpers_for(["memcpy", "__floatdisf", "__floatundisf"], text, "nounwind")

@@ -385,3 +385,9 @@ def test_a_microcontroller_has_no_other_library(invoke: Callable, small_file: Pa
     found = done.json["verification"]
     assert found["backend"] == "qemu-system-arm -M mps2-an386, as a library for C"
     assert (found["passed"], found["samples"], found["integers_exact"]) == (True, 1, True), found["reason"]
+
+
+@pytest.mark.parametrize("name", ["cortex-m4", "cortex-m33", "cortex-m55"])
+def test_int8_is_verified_on_microcontrollers(name: str, tmp_path: Path) -> None:
+    found = compiled("bnn", tmp_path, target=name, float_layers="int8", verify=1).record.verification
+    assert found.passed and found.integers_exact, found.reason

@@ -38,7 +38,7 @@ def test_settings() -> None:
         ("paper", "learning_rate=1", "There is no setting of a recipe 'learning_rate'"),
         ("paper", "lr", "A setting is KEY=VALUE, such as lr=0.01, and not 'lr'."),
         ("paper", "lr=[", "The value of lr cannot be read: '['."),
-        ("paper", "lr=0", "The recipe cannot have that lr: expected `float` > 0.0."),
+        ("paper", "lr=0", "The recipe cannot have that lr: it has to be a number, more than 0."),
         ("paper", "lr=.nan", "The recipe cannot have that lr"),
         ("paper", "lr=.inf", "The recipe cannot have that lr"),
         ("paper", "epochs=0", "The recipe cannot have that epochs"),
