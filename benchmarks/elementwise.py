@@ -50,7 +50,9 @@ def _cases() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
 
 @app.command()
 def elementwise_command(
-    count: Annotated[int, typer.Option("--rounds", min=3, help="How often each takes its turn.")] = 15,
+    count: Annotated[
+        int, typer.Option("--rounds", min=3, max=10_000, help="How often each takes its turn.")
+    ] = 15,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

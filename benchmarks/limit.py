@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def limit_command(
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median is what counts.")] = 15,
+    repeats: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds; the median is what counts.")] = 15,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

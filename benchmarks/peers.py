@@ -92,9 +92,11 @@ def peers_command(
         typer.Option(help="Of resnet18, resnet34, vgg_small and the mixed ones (bert_tiny4 …); '' for none."),
     ] = ",".join([*NETWORKS, *goals.MIXED]),
     threads: Annotated[
-        int, typer.Option(min=1, help="For each library; 2 or more are timed by the wall.")
+        int, typer.Option(min=1, max=1024, help="For each library; 2 or more are timed by the wall.")
     ] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds, over which medians and quartiles are.")] = 15,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Rounds, over which medians and quartiles are.")
+    ] = 15,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -43,7 +43,9 @@ def standalone_command(
     networks: Annotated[str, typer.Option(help="Of bundled, resnet18, resnet34 and vgg_small.")] = (
         "bundled,resnet18"
     ),
-    count: Annotated[int, typer.Option("--rounds", min=3, help="How often both take their turn.")] = 41,
+    count: Annotated[
+        int, typer.Option("--rounds", min=3, max=10_000, help="How often both take their turn.")
+    ] = 41,
     microcontroller: Annotated[str, typer.Option(help="cortex-m4 and its kind; empty for none.")] = (
         "cortex-m4"
     ),

@@ -25,8 +25,8 @@ PLAIN = "hand-written"
 @app.command()
 def training_steps(
     arch: Annotated[str, typer.Option(help="An image network.")] = "resnet20",
-    batch_size: Annotated[int, typer.Option(min=2)] = 64,
-    count: Annotated[int, typer.Option("--rounds", min=3)] = 20,
+    batch_size: Annotated[int, typer.Option(min=2, max=10_000)] = 64,
+    count: Annotated[int, typer.Option("--rounds", min=3, max=10_000)] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Time whole steps: forward, loss, backward, Adam."""

@@ -52,7 +52,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def tune_shipped(
     processors: Annotated[str, typer.Option(help="Of host and Arm cores.")] = ",".join(TARGETS),
     networks: Annotated[str, typer.Option(help="Which to tune.")] = ",".join([*NETWORKS, *ALONE]),
-    trials: Annotated[int, typer.Option(help="For each network and processor.")] = 200,
+    trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="For each network and processor.")] = 200,
     out: Annotated[Path, typer.Option(help="The folder for trials.")] = Path("build/tuning"),
     again: Annotated[bool, typer.Option(help="Only measure the records anew.")] = False,
     debug: Debug = False,

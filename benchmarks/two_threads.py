@@ -35,7 +35,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def two_threads_command(
     networks: Annotated[str, typer.Option(help=f"Of {', '.join(NETWORKS)}.")] = ",".join(NETWORKS),
-    repeats: Annotated[int, typer.Option("--rounds", min=3, help="How often each takes its turn.")] = 15,
+    repeats: Annotated[
+        int, typer.Option("--rounds", min=3, max=10_000, help="How often each takes its turn.")
+    ] = 15,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -17,6 +17,7 @@ import typer
 
 from bibench_tvm.artifact.manifest import Manifest
 from bibench_tvm.cli.console import (
+    MOST_THREADS,
     AsJson,
     Debug,
     Tracker,
@@ -70,10 +71,12 @@ def bench(
         Path | None, typer.Option(help="With --task: its folder, if it is not at its usual place.")
     ] = None,
     runs: Annotated[
-        int | None, typer.Option(min=2, help="So many timed runs; left out, those of 2 seconds, 10 to 200.")
+        int | None,
+        typer.Option(min=2, max=100_000, help="So many timed runs; left out, those of 2 seconds, 10 to 200."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Left out: as many as TVM takes, most often one a core.")
+        int | None,
+        typer.Option(min=1, max=MOST_THREADS, help="Left out: as many as TVM takes, most often one a core."),
     ] = None,
     against: Annotated[
         str, typer.Option(help="Compare with topi, onnxruntime, default, or several: topi,default.")
@@ -83,7 +86,9 @@ def bench(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for report.json and pictures.")] = None,
     wait: Wait = 60,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds that one board may be held.")] = 3600,
+    limit: Annotated[
+        float, typer.Option(min=1, max=604800, help="Seconds that one board may be held.")
+    ] = 3600,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -38,7 +38,7 @@ Tuned = Annotated[
     Path | None, typer.Option(help="A folder that tune wrote. Left out: the records that ship, if any.")
 ]
 Out = Annotated[Path, typer.Option(help="The folder for the artifact.")]
-Verify = Annotated[int, typer.Option(help="Compare with the source network on so many inputs.")]
+Verify = Annotated[int, typer.Option(max=100_000, help="Compare with the source network on so many inputs.")]
 FloatLayers = Annotated[
     str, typer.Option(help="How to compute the layers that stay float: float32, int8 or fp16.")
 ]

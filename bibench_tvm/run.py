@@ -16,6 +16,7 @@ import typer
 from bibench_tvm.artifact.threads import use_threads
 from bibench_tvm.cli.arrays import read_array
 from bibench_tvm.cli.console import (
+    MOST_THREADS,
     AsJson,
     Debug,
     Tracker,
@@ -40,14 +41,17 @@ def run(
         list[Path], typer.Option("--output", help="A .npy file; again for each further output.")
     ],
     threads: Annotated[
-        int | None, typer.Option(min=1, help="How many threads to run on; left out, the first runs find out.")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_THREADS, help="How many threads to run on; left out, the first runs find out."
+        ),
     ] = None,
     board: Annotated[
         str, typer.Option(help="A board to run it on: KEY at --tracker, adb:SERIAL or ssh:HOST.")
     ] = "",
     tracker: Tracker = "",
     wait: Wait = 60,
-    limit: Annotated[float, typer.Option(min=0.1, help="Seconds that the board may take.")] = 600,
+    limit: Annotated[float, typer.Option(min=0.1, max=604800, help="Seconds that the board may take.")] = 600,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

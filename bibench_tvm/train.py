@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 
 from bibench_tvm.cli.console import (
+    MOST_THREADS,
     AsJson,
     Debug,
     Tracker,
@@ -78,22 +79,35 @@ def train(
         Path | None,
         typer.Option(help="A checkpoint to start from. Default: the float network, trained first."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="As --set epochs=N. Default: the task's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="As --set batch_size=N.")] = None,
-    lr: Annotated[float | None, typer.Option(min=0.0, help="As --set lr=X.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each process. Default: all cores, shared out.")
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="As --set epochs=N. Default: the task's.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read the data.")] = 0,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or processes on a CPU.")] = 1,
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, max=1_000_000, help="As --set batch_size=N.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0, help="As --set lr=X.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_THREADS, help="CPU threads of each process. Default: all cores, shared out."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="Processes that read the data.")] = 0,
+    devices: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="GPUs, or processes on a CPU.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     save_every: Annotated[
-        float, typer.Option(min=0, help="Seconds between two states to go on from; each epoch has one too.")
+        float,
+        typer.Option(
+            min=0, max=604800, help="Seconds between two states to go on from; each epoch has one too."
+        ),
     ] = 60.0,
     limit_train: Annotated[
-        int | None, typer.Option(min=2, help="Use only so many samples, chosen at random once and for all.")
+        int | None,
+        typer.Option(
+            min=2, max=1_000_000_000, help="Use only so many samples, chosen at random once and for all."
+        ),
     ] = None,
     judged: Annotated[
         Path | None,
@@ -106,7 +120,8 @@ def train(
         typer.Option(help="A YAML file of tasks, networks, algorithms, seeds and settings: train them all."),
     ] = None,
     cores: Annotated[
-        int | None, typer.Option(min=1, help="Of a sweep: trainings at a time. Default: all cores.")
+        int | None,
+        typer.Option(min=1, max=MOST_THREADS, help="Of a sweep: trainings at a time. Default: all cores."),
     ] = None,
     board: Annotated[
         str, typer.Option(help="With --evaluate: KEY at --tracker, adb:SERIAL or ssh:HOST.")

@@ -48,7 +48,9 @@ _SHOWN = {
 def tune(
     out: Annotated[Path, typer.Option(help="The folder for trials and records; goes on with those there.")],
     model: Model = None,
-    trials: Annotated[int, typer.Option(help="How many, those of earlier runs in --out included.")] = 200,
+    trials: Annotated[
+        int, typer.Option(max=1_000_000, help="How many, those of earlier runs in --out included.")
+    ] = 200,
     target: Annotated[
         str, typer.Option(help="As compile's. Left out: what the boards say they are, or this machine.")
     ] = "",

@@ -14,7 +14,12 @@ _KINDS = {
     "object": "a mapping",
     "null": "nothing",
 }
-_LIMITS = {">=": "{:g} or more", "<=": "{:g} or less", ">": "more than {:g}", "<": "less than {:g}"}
+_LIMITS = {
+    ">=": "{:.10g} or more",
+    "<=": "{:.10g} or less",
+    ">": "more than {:.10g}",
+    "<": "less than {:.10g}",
+}
 
 
 def in_words(said: str) -> tuple[str, str]:

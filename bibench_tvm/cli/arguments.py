@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-_LIMITS = {"ge": "{:g} or more", "le": "{:g} or less", "gt": "more than {:g}", "lt": "less than {:g}"}
+_LIMITS = {
+    "ge": "{:.10g} or more",
+    "le": "{:.10g} or less",
+    "gt": "more than {:.10g}",
+    "lt": "less than {:.10g}",
+}
 _NUMBERS = {"int": "a whole number", "float": "a number"}
 
 

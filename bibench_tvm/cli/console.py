@@ -29,7 +29,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to s
 Tracker = Annotated[
     str, typer.Option(help="HOST:PORT of the tracker; with --board, left out: 127.0.0.1:9190.")
 ]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a board that is free.")]
+# Beyond what any machine has: a number with a few digits too many is refused, and does not run forever.
+MOST_THREADS = 1024
+
+Wait = Annotated[float, typer.Option(min=0, max=604800, help="Seconds to wait for a board that is free.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bibench_tvm.cli.console import (
+    MOST_THREADS,
     AsJson,
     Debug,
     Tracker,
@@ -52,12 +53,17 @@ def run(
         ),
     ] = None,
     tracker: Tracker = "",
-    cores: Annotated[int | None, typer.Option(min=1, help="Jobs at a time. Default: all cores.")] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="Jobs at a time. Default: all cores.")
+    ] = None,
     ray: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Run the jobs that time nothing on this Ray cluster.")
     ] = "",
     limit: Annotated[
-        float | None, typer.Option(min=1, help="Seconds that a job may take. Default: as the profile says.")
+        float | None,
+        typer.Option(
+            min=1, max=31_536_000, help="Seconds that a job may take. Default: as the profile says."
+        ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,

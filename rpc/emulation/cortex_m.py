@@ -21,8 +21,8 @@ from rpc.emulation.qemu import EmulationFailed
 from rpc.missing import EmulationUnavailable, sentence_of
 
 DEBIAN_PACKAGE = "qemu-system-arm"
-# What the compiler's own library has, native/run_bare.c and native/libm.c: a whole libm there is not for such a
-# board.
+# What the compiler's own library has, native/run_bare.c and native/libm.c: a whole libm there is not for such
+# a board.
 _AT_HAND = re.compile(
     r"mem(cpy|set|move)|__aeabi_\w+|(exp2?|log(2|10)?|sin|cos|tan|floor|ceil|trunc|round|fmod|fma|sqrt|fabs"
     r"|fmin|fmax)f?|(pow|atan|asin|acos)f"

@@ -13,6 +13,7 @@ from trainers.training.recipe import find_recipe
     ("setting", "sentence"),
     [
         ("epochs=many", "that epochs: it has to be a whole number or nothing, and is a text."),
+        ("epochs=9999999", "that epochs: it has to be a whole number, 1000000 or less."),
         ("accumulate=0", "that accumulate: it has to be a whole number, 1 or more."),
         ("ema=1", "that ema: it has to be a number, less than 1."),
         ("optimizer=lion", "that optimizer: it cannot be 'lion'."),

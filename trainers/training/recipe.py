@@ -13,7 +13,7 @@ from msgspec import Meta
 from trainers.registry import unknown_name
 from trainers.wrong_type import in_words
 
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Decay = Annotated[float, Meta(ge=0)]
 
@@ -46,7 +46,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     epochs: Count | None = None
-    batch_size: Annotated[int, Meta(ge=2)] | None = None
+    batch_size: Annotated[int, Meta(ge=2, le=1_000_000)] | None = None
     accumulate: Count = 1
     lr: Annotated[float, Meta(gt=0, le=1e6)] = 1e-3
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"

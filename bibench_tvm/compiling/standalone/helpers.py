@@ -134,8 +134,8 @@ define internal i64 @{name}(float %a) {attributes} {{
   ret i64 %found
 }}
 """
-# To the nearest whole number, of two the even one, as the processor rounds the sum with 2^23, which has no digit
-# for less than 1. Beyond it all floats are whole; -0.3 becomes -0.
+# To the nearest whole number, of two the even one, as the processor rounds the sum with 2^23, which has no
+# digit for less than 1. Beyond it all floats are whole; -0.3 becomes -0.
 _ROUND = """
 define internal float @{name}(float %a) {attributes} {{
   %bits = bitcast float %a to i32
