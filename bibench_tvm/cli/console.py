@@ -152,19 +152,32 @@ def run_command(app: typer.Typer, name: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the program as Ctrl-C does, so that it clears up behind itself."""
+    """Let SIGTERM end the program as Ctrl-C does, so that it clears up behind itself.
+
+    Where either comes while TVM calls a function of ours, TVM makes an error of its own of it."""
+    asked = False
 
     def stop(number: int, frame: object) -> NoReturn:
+        nonlocal asked
+        asked = True
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    signals = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and it is not ignored, as by nohup
+        signals.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in signals}
     try:
         yield
+    except Exception as error:
+        if asked:
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -11,11 +11,13 @@ from onnx.reference import ReferenceEvaluator
 from tvm import relax
 
 from bibench_tvm.importer.from_onnx.expressions import constant, shape_of
+from bibench_tvm.importer.from_onnx.nearest import COORDINATES, exact_elements, nearest_elements
 from bibench_tvm.importer.operators import weighed
 
 
 def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr | None:
-    """TVM's own where it is right, else each axis by the weights that ONNX's reference gives it."""
+    """TVM's own where it is right, else each axis by the elements that onnxruntime takes, or by the weights
+    that ONNX's reference gives it."""
     if opset < 11:  # (x, scales), also of Upsample
         inputs = [
             inputs[0],
@@ -77,7 +79,22 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
         )
     if all(shape[axis] == out for axis, out in outs.items()):
         return x  # whatever the scales: so do PyTorch and onnxruntime
-    plain = given.get("mode", b"nearest") != b"cubic" and not given.get("antialias")
+    nearest = given.get("mode", b"nearest") == b"nearest" and coordinates.decode() in COORDINATES
+    taken: dict[int, np.ndarray] = {}
+    at_places = True  # whether it takes what exact arithmetic takes, which is how it is computed
+    if nearest:
+        for axis, number in numbers.items():
+            size, out = shape[axis], outs[axis]
+            if number == (size if wanted[0] is sizes else 1):
+                continue
+            scale = np.float32(out) / np.float32(size) if wanted[0] is sizes else np.float32(number)
+            rounding = given.get("nearest_mode", b"round_prefer_floor").decode()
+            if opset < 11 and scale < 1:
+                rounding = "ceil"
+            taken[axis] = nearest_elements(size, out, scale, coordinates.decode(), rounding)
+            exactly = exact_elements(size, out, coordinates.decode(), rounding)
+            at_places &= np.array_equal(taken[axis], exactly)
+    plain = given.get("mode", b"nearest") != b"cubic" and not given.get("antialias") and at_places
     turned = coordinates in (b"half_pixel", b"asymmetric", b"align_corners")
     spatial = [axis for axis in axes if axis > 1]
     outside = [
@@ -100,6 +117,9 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
     for axis in axes:
         size = shape[axis]
         if numbers[axis] == (size if wanted[0] is sizes else 1):
+            continue
+        if axis in taken:
+            x = relax.op.take(x, relax.const(taken[axis]), axis)
             continue
         x = weighed(x, len(shape), axis, _resized_axis(size, numbers[axis], wanted[0] is sizes, given))
     return x

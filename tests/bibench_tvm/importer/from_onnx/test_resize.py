@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bibench_tvm import compile_model
 from bibench_tvm.importer.imported import ImportFailed
 
-SCALES = (0.5, 1.0, 1.3, 1.5, 2.0, 2.5, 3.0)
+SCALES = (0.3, 0.5, 0.6, 1.0, 1.3, 1.5, 1.7, 2.0, 2.5, 2.9, 3.0)
 
 
 def resizing(shape: list[int], wanted: list[Any], **attrs: str) -> onnx.ModelProto:
@@ -44,7 +44,7 @@ def ours_and_theirs(model: onnx.ModelProto, folder: Any) -> tuple[np.ndarray, np
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[list[int], list[Any], dict[str, str]]:
     rank = draw(st.integers(1, 3))
-    sizes = draw(st.lists(st.integers(2, 8), min_size=rank, max_size=rank))
+    sizes = draw(st.lists(st.integers(4, 9), min_size=rank, max_size=rank))
     by_size = draw(st.booleans())
     number: st.SearchStrategy[Any] = st.integers(1, 16) if by_size else st.sampled_from(SCALES)
     wanted = draw(st.lists(number, min_size=rank, max_size=rank))
@@ -73,7 +73,17 @@ def test_as_onnxruntime(
     if attrs["mode"] == "nearest":
         assert np.array_equal(ours, theirs)
     else:
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-6)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("scales", [(0.6, 0.7), (0.5, 2.0), (1.7, 0.6), (2.0, 3.0)], ids=str)
+def test_of_opset_10(scales: tuple[float, float], tmp_path: Any) -> None:
+    """To fewer elements it takes the next, to more the one before."""
+    model = resizing([1, 3, 9, 11], [1.0, 1.0, *scales], mode="nearest")
+    del model.graph.node[0].input[1]
+    model.opset_import[0].version = 10
+    ours, theirs = ours_and_theirs(model, tmp_path)
+    assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
