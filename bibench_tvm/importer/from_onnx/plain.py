@@ -1,4 +1,4 @@
-"""A plain ONNX graph: constants computed, automatic padding spelled out."""
+"""A plain ONNX graph: constants computed, known branches taken, automatic padding spelled out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
+from bibench_tvm.importer.from_onnx.branches import take_known_branches
 from bibench_tvm.importer.from_onnx.fold import fold
 from bibench_tvm.importer.from_onnx.limits import Growth, refuse_large_tensors
 from bibench_tvm.importer.from_onnx.nodes import LAYERS, attributes_of, name_of
@@ -20,7 +21,8 @@ def make_plain(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     growth = Growth(model, path)
     while True:
         model = _infer(model)
-        if not fold(model, growth):
+        taken = take_known_branches(model)
+        if not fold(model, growth) and not taken:
             break
     shapes = static_shapes(model)
     refuse_large_tensors(shapes, path)
