@@ -49,9 +49,10 @@ def scratch_beside(out: Path) -> Iterator[Path]:
     made for it goes too. What an earlier program left that was killed is cleared away: a living one holds a
     lock on its scratch folder. Raises UsageError.
     """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    place = Path(os.path.realpath(out))  # of a link that leads to no folder yet, that folder
+    made = [folder for folder in (place, *place.parents) if not folder.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         with _locked(out):
             for left in out.glob(f"{_SCRATCH}*"):
                 with contextlib.suppress(OSError), _locked(left, wait=False):

@@ -43,6 +43,14 @@ def test_run_says_what_cannot_be_written(command: Callable, running: list, tmp_p
     assert (tmp_path / "full").stat().st_mode == mode
 
 
+def test_an_artifact_is_made_where_a_link_leads(invoke: Callable, small_file: Path, tmp_path: Path):
+    """Also where there is nothing yet."""
+    (tmp_path / "made").symlink_to("elsewhere")
+    done = invoke("compile", small_file, "--target", "host", "--out", tmp_path / "made")
+    assert done.code == 0
+    assert (tmp_path / "made").is_symlink() and (tmp_path / "elsewhere/manifest.json").is_file()
+
+
 def test_report_and_bench_write_through_links(command: Callable, artifact: Artifact, tmp_path: Path):
     (tmp_path / "results").mkdir()
     (tmp_path / "page.md").symlink_to("elsewhere.md")
