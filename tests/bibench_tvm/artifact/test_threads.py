@@ -75,9 +75,9 @@ def test_where_no_kernel_is_worth_it_one_thread_does_all(
 
 
 def test_refuses_a_count_that_cannot_run(invoke: Callable, artifact: Artifact) -> None:
-    result = invoke("run", artifact.folder, "--input", "x", "--output", "y", "--threads", 10**6)
+    result = invoke("run", artifact.folder, "--input", "x", "--output", "y", "--threads", 1000)
     assert result.code == 2
-    assert "1000000 threads were asked for; from 1 to " in " ".join(result.stderr.split())
+    assert "1000 threads were asked for; from 1 to " in " ".join(result.stderr.split())
 
 
 NOBODY_SAYS = """
