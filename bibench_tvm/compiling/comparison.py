@@ -37,6 +37,7 @@ from bibench_tvm.compiling.operands import (
     join,
     middle_of,
     of_phase,
+    place_among,
     plane_in_source,
     side_of,
     signs_of,
@@ -334,7 +335,7 @@ class Comparison:
                 ours,
                 values,
                 injections,
-                lambda x: 1 + np.searchsorted(middles, x),
+                partial(place_among, middles),
             )
             check.excused_flips += int(excused.sum())
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from bibench_tvm.compiling.operands import TOLERANCE, in_source
+from bibench_tvm.compiling.operands import TOLERANCE, in_source, place_among
 from bibench_tvm.compiling.rounding import Rounding
 from bibench_tvm.importer import Injection, Reference, ReferenceRun
 from relay_passes.ir.decided import Decided
@@ -68,7 +68,7 @@ class FloatDecisions:
             self.flipped += int(flipped.sum())
             if flipped.any():
                 excused = self.rounding.excused(
-                    layer, 0, flipped, ours, values, injections, partial(_place, middles)
+                    layer, 0, flipped, ours, values, injections, partial(place_among, middles)
                 )
                 self.excused += int(excused.sum())
                 if (flipped & ~excused).any():
@@ -83,8 +83,3 @@ class FloatDecisions:
             f"Before layers that stay float, {', '.join(self.wrong)}, {count:,} signs are not the source's, "
             "and rounding does not explain it."
         )
-
-
-def _place(middles: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """int: between which of these numbers, 1 below them all."""
-    return 1 + np.asarray(np.searchsorted(middles, x))

@@ -141,3 +141,8 @@ def in_source(image: np.ndarray, layer: SourceLayer, position: int) -> Read | No
         codes[inside] = turned
         return Read(codes, inside)
     return None
+
+
+def place_among(middles: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """int: between which of these numbers, 1 below them all."""
+    return 1 + np.asarray(np.searchsorted(middles, x))

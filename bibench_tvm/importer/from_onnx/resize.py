@@ -47,10 +47,10 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
         raise NotImplementedError(f"keep_aspect_ratio_policy={policy!r}; write the sizes that come of it.")
     if len(wanted) != 1:
         raise NotImplementedError("either scales or sizes have to be given.")
+    are_sizes = wanted[0] is sizes
     numbers = dict(zip(axes, constant(wanted[0], "the size").tolist(), strict=True))
-    exact = all(
-        wanted[0] is sizes or float(shape[axis] * number).is_integer() for axis, number in numbers.items()
-    )
+    changed = [axis for axis in axes if numbers[axis] != (shape[axis] if are_sizes else 1)]
+    exact = are_sizes or all(float(shape[axis] * number).is_integer() for axis, number in numbers.items())
     if coordinates == b"align_corners" and not exact:
         raise NotImplementedError(
             "align_corners with scales that make no whole sizes, in which runtimes differ; write the sizes."
@@ -64,14 +64,12 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
             )
         return None
     outs = {
-        axis: int(number)
-        if wanted[0] is sizes
-        else int(np.floor(np.float32(shape[axis]) * np.float32(number)))
+        axis: int(number) if are_sizes else int(np.floor(np.float32(shape[axis]) * np.float32(number)))
         for axis, number in numbers.items()
     }
     if min(outs.values()) < 1:
         raise NotImplementedError("a size of 0.")
-    broken = wanted[0] is scales and any(1 < shape[axis] * number < 2 for axis, number in numbers.items())
+    broken = not are_sizes and any(1 < shape[axis] * number < 2 for axis, number in numbers.items())
     if coordinates == b"pytorch_half_pixel" and broken:
         raise NotImplementedError(
             "pytorch_half_pixel with scales that make less than two elements, in which runtimes differ; "
@@ -79,15 +77,12 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
         )
     if all(shape[axis] == out for axis, out in outs.items()):
         return x  # whatever the scales: so do PyTorch and onnxruntime
-    nearest = given.get("mode", b"nearest") == b"nearest" and coordinates.decode() in COORDINATES
     taken: dict[int, np.ndarray] = {}
     at_places = True  # whether it takes what exact arithmetic takes, which is how it is computed
-    if nearest:
-        for axis, number in numbers.items():
+    if given.get("mode", b"nearest") == b"nearest" and coordinates.decode() in COORDINATES:
+        for axis in changed:
             size, out = shape[axis], outs[axis]
-            if number == (size if wanted[0] is sizes else 1):
-                continue
-            scale = np.float32(out) / np.float32(size) if wanted[0] is sizes else np.float32(number)
+            scale = np.float32(out) / np.float32(size) if are_sizes else np.float32(numbers[axis])
             rounding = given.get("nearest_mode", b"round_prefer_floor").decode()
             if opset < 11 and scale < 1:
                 rounding = "ceil"
@@ -97,15 +92,12 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
     plain = given.get("mode", b"nearest") != b"cubic" and not given.get("antialias") and at_places
     turned = coordinates in (b"half_pixel", b"asymmetric", b"align_corners")
     spatial = [axis for axis in axes if axis > 1]
-    outside = [
-        axis for axis in axes if axis < 2 and numbers[axis] != (shape[axis] if wanted[0] is sizes else 1)
-    ]
     if (
         plain
         and turned
         and exact
         and opset >= 11
-        and not outside
+        and min(changed) > 1
         and "axes" not in attrs
         and len(shape) in (3, 4, 5)
     ):
@@ -114,14 +106,12 @@ def resize(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr |
             return None
         if large and coordinates != b"align_corners":  # to the one row of an image TVM divides by 0
             return _of_signal(x, shape, outs[2], given)
-    for axis in axes:
-        size = shape[axis]
-        if numbers[axis] == (size if wanted[0] is sizes else 1):
-            continue
+    for axis in changed:
         if axis in taken:
             x = relax.op.take(x, relax.const(taken[axis]), axis)
-            continue
-        x = weighed(x, len(shape), axis, _resized_axis(size, numbers[axis], wanted[0] is sizes, given))
+        else:
+            matrix = _resized_axis(shape[axis], numbers[axis], are_sizes, given)
+            x = weighed(x, len(shape), axis, matrix)
     return x
 
 
