@@ -20,7 +20,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir import Schedule, ScheduleError
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from relay_passes.kernels.share import worth_sharing
+from relay_passes.kernels.share import in_turn, worth_sharing
 from schedules.parts.rationals import ERF, TANH, exponential, logarithm, rational
 from schedules.parts.truths import opposite
 from schedules.parts.write_back import SCHEDULED
@@ -43,7 +43,7 @@ def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
     exact = [
         (tvm.ir.Call, _in_vectors),
         (tirx.Not, lambda negation: opposite(negation.a)),
-        (tirx.For, _in_turn),
+        (tirx.For, in_turn),  # of TVM's scatters, in which two threads may add to one element
         (tirx.AttrStmt, _without_pragma),
     ]
     schedule = Schedule(function.with_body(tvm_ffi.structural_map(function.body, exact)))
@@ -85,14 +85,6 @@ def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
             if outer and last > 1:
                 followed |= _follow(schedule, block, extents, *outer)
     return schedule.mod["main"]
-
-
-def _in_turn(loop: tirx.For) -> tirx.For:
-    """TVM's scatters come with loops in parallel, in which two threads may add to one element."""
-    if loop.kind != tirx.ForKind.PARALLEL:
-        return loop
-    kind = tirx.ForKind.SERIAL
-    return tirx.For(loop.loop_var, loop.min, loop.extent, kind, loop.body, None, loop.annotations, loop.step)
 
 
 def _without_pragma(statement: tirx.AttrStmt) -> tirx.Stmt:

@@ -52,9 +52,12 @@ def shared_kernels(finished: tvm.IRModule) -> int:
 
 
 def _serial(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    def alone(loop: tirx.For) -> tirx.For:
-        if loop.kind != tirx.ForKind.PARALLEL:
-            return loop
-        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
+    return function.with_body(tvm_ffi.structural_map(function.body, (tirx.For, in_turn)))
 
-    return function.with_body(tvm_ffi.structural_map(function.body, (tirx.For, alone)))
+
+def in_turn(loop: tirx.For) -> tirx.For:
+    """The loop, of which threads share out nothing."""
+    if loop.kind != tirx.ForKind.PARALLEL:
+        return loop
+    kind = tirx.ForKind.SERIAL
+    return tirx.For(loop.loop_var, loop.min, loop.extent, kind, loop.body, None, loop.annotations, loop.step)
