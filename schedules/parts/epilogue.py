@@ -70,14 +70,12 @@ class _InKernel:
 
     @staticmethod
     def cast(x, dtype):
-        _, vector, lanes = str(x.ty).partition("x")
+        given, vector, lanes = str(x.ty).partition("x")
+        if vector and given == "bool":
+            # As a cast, TVM 0.27 would bound it by truths as constants, which it cannot make of vectors.
+            one, zero = (T.broadcast(tirx.const(n, dtype), int(lanes)) for n in (1, 0))
+            return tirx.Select(x, one, zero)
         return x.astype(f"{dtype}{vector}{lanes}")
-
-
-class _OfTruths(_InKernel):
-    """TVM 0.27 folds comparisons of what was a vector of truths into a constant that it cannot make."""
-
-    exp = staticmethod(tirx.exp)
 
 
 # name of the Relax operator -> its meaning on (math, *operands, **attributes).
@@ -268,16 +266,13 @@ class Epilogue:
             return T.Bind(value) if shared else value
 
         total = total if total is None else once(total, SUM)
-        truths = False
         for i, step in enumerate(self.steps):
             inputs = [read(value) for value in step.inputs]
             if self._turns_at_zero(step):
                 turned = tirx.Select(_negative(inputs[1]), inputs[2], inputs[1])
                 done.append(once(turned, Value("step", i)))
                 continue
-            truths = truths or any(str(value.ty).startswith("bool") for value in inputs)
-            value = OPERATORS[step.op](_OfTruths if truths else _InKernel, *inputs, **step.attributes)
-            done.append(once(value, Value("step", i)))
+            done.append(once(OPERATORS[step.op](_InKernel, *inputs, **step.attributes), Value("step", i)))
         return [read(output.value) for output in self.outputs]
 
 

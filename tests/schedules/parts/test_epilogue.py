@@ -79,6 +79,44 @@ def test_operator(host, name):
         np.testing.assert_allclose(got, meant, **near)
 
 
+@pytest.mark.parametrize("name", [name for name in OPERATORS if not name.startswith("relax.logical")])
+def test_operator_on_truths(host, name):
+    """On -1, 0 and 1 as a difference of two comparisons, which is read twice; so is the result."""
+    x = np.linspace(-3, 3, 13, dtype="float32").reshape(1, 13)
+    third = Value("step", 4)
+    steps = (
+        Step("relax.greater", (X, Value("number", number=1.0))),
+        Step("relax.astype", (Value("step", 0),), {"dtype": "float32"}),
+        Step("relax.less", (X, Value("number", number=-1.0))),
+        Step("relax.astype", (Value("step", 2),), {"dtype": "float32"}),
+        Step("relax.subtract", (Value("step", 1), Value("step", 3))),
+        Step("relax.abs", (third,)),
+        Step(
+            name,
+            tuple(
+                {X: Value("step", 5) if name == "relax.sqrt" else third, A: Value("step", 0)}.get(v, v)
+                for v in INPUTS.get(name, (X,))
+            ),
+            ATTRIBUTES.get(name, {}),
+        ),
+        Step("relax.where", (Value("step", 0), third, SUM)),
+    )
+    specs = [(x.shape, "float32"), (x.shape, DTYPES.get(name, "float32")), (x.shape, "float32")]
+    outputs = tuple(Output(Value("step", i), *spec) for i, spec in zip((4, 6, 7), specs, strict=True))
+    operands = [x, np.full_like(x, 0.5)]
+    epilogue = Epilogue(tuple((o.shape, "float32") for o in operands), steps, outputs)
+    conv = Convolution(1, 1, 1, 1, 13)
+    tile = GENERIC.float_tile(conv)
+    weights = lay_out(np.full((13, 1, 1, 1), 5, "float32"), 1, tile)
+    kernel = float_convolution(conv, (1, 1), tile, GENERIC, epilogue)
+    for machine in host.each:
+        got = machine.call(kernel, [np.ones((1, 1), "float32"), weights, *operands], specs)
+        twins = epilogue.evaluate(np.full(conv.out_shape, 5, "float32"), operands)
+        for one, twin in zip(got, twins, strict=True):
+            tolerance = 1e-6 if name in APPROXIMATE else 0
+            np.testing.assert_allclose(one, twin, rtol=tolerance, atol=3e-7 if "gelu" in name else 0)
+
+
 @pytest.mark.parametrize("shape", [(1,), (13,), (5, 1), (5, 13), (1, 5, 1), (1, 1, 1, 1)])
 def test_operands_broadcast_from_the_right(host, shape):
     operand = np.arange(np.prod(shape), dtype="float32").reshape(shape)
