@@ -317,11 +317,27 @@ class Repairs(Indexing):
     def _adaptive_max_pool2d(self, node: Any) -> relax.Expr:
         x, out = node.args
         sizes = x.meta["val"].shape[-2:]
+        pooled = self.env[x]
         if any(size % wanted for size, wanted in zip(sizes, out, strict=True)):
-            raise NotImplementedError(f"the output {tuple(out)} does not divide the input {tuple(sizes)}.")
-        window = [size // wanted for size, wanted in zip(sizes, out, strict=True)]
-        pooled = self._max_pool2d_impl(self.env[x], window, window)
+            for axis, size, wanted in zip((-2, -1), sizes, out, strict=True):
+                pooled = self._largest_of_shares(pooled, axis, size, wanted)
+        else:
+            window = [size // wanted for size, wanted in zip(sizes, out, strict=True)]
+            pooled = self._max_pool2d_impl(pooled, window, window)
         return self.block_builder.emit(relax.Tuple([pooled]))
+
+    def _largest_of_shares(self, x: relax.Expr, axis: int, size: int, wanted: int) -> relax.Expr:
+        """Of `wanted` stretches of an axis from the end, which overlap where they do not divide it."""
+        begins = [i * size // wanted for i in range(wanted)]
+        ends = [-(-(i + 1) * size // wanted) for i in range(wanted)]
+        longest = max(end - begin for begin, end in zip(begins, ends, strict=True))
+        # A shorter one has its last number again, which changes no maximum.
+        places = [min(b + k, e - 1) for k in range(longest) for b, e in zip(begins, ends, strict=True)]
+        shape = [int(n) for n in x.ty.shape]
+        at = len(shape) + axis
+        taken = self._emitted(relax.op.take(x, relax.const(np.array(places, "int64")), at))
+        apart = self._emitted(relax.op.reshape(taken, [*shape[:at], longest, wanted, *shape[at + 1 :]]))
+        return self._emitted(relax.op.max(apart, at))
 
     def _avg_pool2d(self, node: Any) -> relax.Expr:
         return self._divided(node, super()._avg_pool2d(node), 2)

@@ -97,6 +97,8 @@ MODULES = {
     "adaptive avg pool 2d uneven": (lambda: nn.AdaptiveAvgPool2d((4, 5)), IMAGE),
     "adaptive max pool 2d": (lambda: nn.AdaptiveMaxPool2d(1), IMAGE),
     "adaptive max pool 2d windows": (lambda: nn.AdaptiveMaxPool2d((3, 11)), IMAGE),
+    "adaptive max pool 2d uneven": (lambda: nn.AdaptiveMaxPool2d((4, 13)), IMAGE),
+    "adaptive max pool 1d uneven": (lambda: nn.AdaptiveMaxPool1d(3), SEQUENCE),
     "hardtanh": (lambda: nn.Hardtanh(), IMAGE),
     "hardtanh of two bounds": (lambda: nn.Hardtanh(-0.5, 2.0), IMAGE),
     "relu": (lambda: nn.ReLU(inplace=True), IMAGE),
