@@ -13,11 +13,13 @@ from tvm import relax
 
 from relay_passes.copy_outputs import copy_outputs
 from relay_passes.ir.rewrite import bindings, dtype_of, is_call, shape_of
+from relay_passes.write_in_place import write_in_place
 
 plan_memory = tvm.transform.Sequential(
     [
         relax.transform.RewriteDataflowReshape(),
         copy_outputs,
+        write_in_place,
         relax.transform.ToNonDataflow(),
         relax.transform.RemovePurityChecking(),
         relax.transform.CallTIRRewrite(),

@@ -18,7 +18,13 @@ from schedules.parts.epilogue import Epilogue
 from schedules.parts.planes import Planes
 from schedules.parts.sums import Runs
 from schedules.parts.tiling import Place, Tiling
-from schedules.parts.write_back import KERNEL_ATTRIBUTES, Writer, operand_arguments, output_arguments
+from schedules.parts.write_back import (
+    KERNEL_ATTRIBUTES,
+    Writer,
+    operand_arguments,
+    output_arguments,
+    replacement,
+)
 from schedules.targets.kernel_target import KernelTarget, Tile
 
 
@@ -154,7 +160,7 @@ def tiled_convolution(
     written = arithmetic.written if _in_vectors(epilogue, arithmetic.written or 1) else None
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr(KERNEL_ATTRIBUTES)
+        T.func_attr({**KERNEL_ATTRIBUTES, **replacement(epilogue, conv.out_channels // conv.groups)})
         source = T.arg("activations", T.buffer(image.shape, image.dtype))
         weights = _Weights(arithmetic, tiling)
         operands = operand_arguments(epilogue)

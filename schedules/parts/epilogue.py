@@ -122,6 +122,14 @@ def _as(like, value):
     return tirx.const(value, str(like.ty)) if isinstance(like, tvm.ir.Expr) else np.asarray(value, like.dtype)
 
 
+_MAY_BE_TRUTHS = frozenset(
+    name
+    for name in OPERATORS
+    if name.startswith(("relax.greater", "relax.less", "relax.logical"))
+    or name in ("relax.where", "relax.astype")
+)
+
+
 @dataclass(frozen=True)
 class Value:
     """A thing that a step reads: the kernel's sum, an operand of the kernel, an earlier step, or a number.
@@ -182,6 +190,25 @@ class Epilogue:
     def _readers(self, value: Value) -> int:
         steps = sum(step.inputs.count(value) for step in self.steps)
         return steps + sum(output.value == value for output in self.outputs)
+
+    def replaceable(self, output: int) -> int | None:
+        """The operand whose place this output may take: each number of it is read once, before `emit`'s value
+        for the same place of the output is stored, and by nothing that is stored later. What several steps
+        read is bound before anything is stored; truths are not."""
+        written = self.outputs[output]
+        if written.packing or written.planar:
+            return None
+        for index, spec in enumerate(self.operands):
+            value = Value("operand", index)
+            if spec != (written.shape, written.dtype) or self._readers(value) != 1:
+                continue
+            while self._readers(value) == 1 and any(value in step.inputs for step in self.steps):
+                value = Value("step", next(i for i, step in enumerate(self.steps) if value in step.inputs))
+            stored = [i for i, other in enumerate(self.outputs) if other.value == value]
+            bound = self._readers(value) > 1 and self.steps[value.index].op not in _MAY_BE_TRUTHS
+            if bound or stored and max(stored) <= output:
+                return index
+        return None
 
     def _turns_at_zero(self, step: Step) -> bool:
         """Whether this is where(x > 0, x, x * slope), of a float: what a PReLU is."""

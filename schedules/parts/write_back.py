@@ -16,6 +16,10 @@ from schedules.parts.planes import Planes
 SCHEDULED = "bibench.is_scheduled"
 # Buffers do not overlap; no other schedule may touch a kernel, nor TVM's fusion take it apart (8: opaque).
 KERNEL_ATTRIBUTES = {"tirx.noalias": True, SCHEDULED: True, "op_pattern": 8}
+# Bits that are a vector of their own, where a word is not filled.
+WHOLE_PARTS = (8, 16)
+# The names of an operand and of the output that may take its place in memory, where a kernel has such a pair.
+REPLACED, REPLACING = "bibench.replaced", "bibench.replacing"
 
 
 def operand_arguments(epilogue: Epilogue, named: str = "operand") -> list[tirx.Buffer]:
@@ -26,6 +30,19 @@ def operand_arguments(epilogue: Epilogue, named: str = "operand") -> list[tirx.B
 def output_arguments(epilogue: Epilogue) -> list[tirx.Buffer]:
     """The parameters of a kernel for what its epilogue writes."""
     return [T.arg(f"output{i}", T.buffer(o.shape, o.dtype)) for i, o in enumerate(epilogue.outputs)]
+
+
+def replacement(epilogue: Epilogue, channels: int) -> dict[str, str]:
+    """The attributes of a kernel that writes each number once, with a `Writer`, and has so many channels in a
+    group: the operand and the output for which one place in memory is enough."""
+    rests = {channels % o.packing.per_word for o in epilogue.outputs if o.packing}
+    if not rests <= {0, *WHOLE_PARTS}:
+        return {}  # the epilogue of other parts of a word is emitted twice
+    for output in range(len(epilogue.outputs)):
+        operand = epilogue.replaceable(output)
+        if operand is not None:
+            return {REPLACED: f"operand{operand}", REPLACING: f"output{output}"}
+    return {}
 
 
 class Writer:
@@ -129,7 +146,7 @@ class Writer:
 
     def _part_of_word(self, packing: Packing, n, y, x, start, first, lanes: int, total, value) -> Any:
         """The last word, of which only `lanes` bits are taken: the others are 0."""
-        if lanes in (8, 16):
+        if lanes in WHOLE_PARTS:
             return bits_of(value, f"uint{lanes}").astype(packing.dtype)
         which = next(i for i, o in enumerate(self.epilogue.outputs) if o.packing is packing)
 
