@@ -31,9 +31,10 @@ from relay_passes.ir.rewrite import (
     rewrite,
 )
 from relay_passes.ir.weights import TwoLevels
-from relay_passes.kernels.stored_weights import in_bits, may_read_planes
+from relay_passes.kernels.stored_weights import in_bits
+from relay_passes.kernels.transformed_weights import inside, of_input
 from schedules.geometry import Convolution
-from schedules.kernels import depthwise, winograd, winograd_inside
+from schedules.kernels import depthwise
 from schedules.targets.kernel_target import KernelTarget
 
 LAYERS = ("bibench.convolution", "bibench.matmul")
@@ -111,7 +112,6 @@ def why_not(weights: np.ndarray, conv: Convolution, target: KernelTarget) -> str
         return "its weights are beyond the range of float16"
     if isinstance(in_bits(weights, conv, target), TwoLevels):
         return "its weights are stored in bits"
-    of_input = may_read_planes(conv) and winograd.is_faster(conv, target)
-    if of_input or winograd_inside.is_faster(conv, target):
+    if of_input(weights, conv, target) or inside(weights, conv, target):
         return "Winograd's method in float32 takes no more instructions"
     return ""

@@ -10,8 +10,10 @@ from relay_passes.ir.operators import Contraction, attributes_of
 from relay_passes.ir.rewrite import constant_value, shape_of
 from relay_passes.ir.weights import TwoLevels
 from relay_passes.kernels.kernel import Kernel, Site, Tunable
-from relay_passes.kernels.stored_weights import in_bits, may_read_planes
-from schedules.kernels import depthwise, winograd, winograd_inside
+from relay_passes.kernels.planes_of_input import may_read_planes
+from relay_passes.kernels.stored_weights import in_bits
+from relay_passes.kernels.transformed_weights import inside, of_input
+from schedules.kernels import depthwise
 from schedules.kernels.convolution import float_convolution
 from schedules.parts.bit_weights import FLOATS, store_in_bits
 from schedules.parts.weights import lay_out
@@ -28,8 +30,6 @@ def lower_float_layer(site: Site) -> Kernel:
     x, w = site.anchor.args
     weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
     planes = site.planes if may_read_planes(conv) else None
-    of_input = winograd.is_faster(conv, target)
-    inside = winograd_inside.is_faster(conv, target)
     outputs = outputs_of(site.epilogue)
     writes_planes = any(output.planar for output in site.epilogue.outputs)
     stored = in_bits(weights, conv, target)
@@ -55,8 +55,10 @@ def lower_float_layer(site: Site) -> Kernel:
 
         of_strips = Tunable(DepthwiseTask(conv=conv, outputs=outputs), make_strip)
         function, arguments = make_strip(site.choose(of_strips))
-    elif (planes is not None and of_input and not writes_planes) or (
-        planes is None and inside and not writes_planes and not isinstance(stored, TwoLevels)
+    elif not writes_planes and (
+        of_input(weights, conv, target)
+        if planes is not None
+        else inside(weights, conv, target) and not isinstance(stored, TwoLevels)
     ):
         by_winograd = WinogradTask(conv=conv, planar=planes is not None, outputs=outputs)
 

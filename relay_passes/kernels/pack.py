@@ -7,7 +7,7 @@ from tvm import relax, tirx
 from relay_passes.ir.operators import Pack, attributes_of, packed_image
 from relay_passes.ir.rewrite import shape_of
 from relay_passes.kernels.kernel import Kernel, Site, Tunable
-from relay_passes.kernels.stored_weights import FEW_CHANNELS
+from relay_passes.kernels.planes_of_input import FEW_CHANNELS
 from schedules.kernels.packing import packing_kernel
 from schedules.kernels.planar_packing import planar_packing_kernel
 from schedules.kernels.planar_quantizing import planar_quantizing_kernel

@@ -12,12 +12,10 @@ import math
 import numpy as np
 
 from relay_passes.ir.weights import TwoLevels, two_levels
+from relay_passes.kernels.transformed_weights import of_input
 from schedules.geometry import Convolution
-from schedules.kernels import depthwise, winograd
+from schedules.kernels import depthwise
 from schedules.targets.kernel_target import KernelTarget
-
-FEW_CHANNELS = 4
-"""Of an image [N, C, H, W] with no more, turning it costs more than reading it plane by plane."""
 
 ENOUGH_PIXELS = 16
 """From so many on that each weight meets, decoding takes a fifth of a layer's time at most."""
@@ -33,7 +31,7 @@ def in_bits(weights: np.ndarray, conv: Convolution, target: KernelTarget) -> Two
         return None
     if depthwise.is_depthwise(conv, packed=False):
         return f"there are only {weights.size:,} of them, in a depthwise layer"
-    if may_read_planes(conv) and winograd.is_faster(conv, target):
+    if of_input(weights, conv, target):
         return f"there are only {weights.size:,} of them"  # and Winograd's method has others
     pixels = math.prod(conv.out_shape[:3])
     if pixels < ENOUGH_PIXELS and weights.size < BEYOND_CACHES:
@@ -45,7 +43,3 @@ def in_bits(weights: np.ndarray, conv: Convolution, target: KernelTarget) -> Two
 def bytes_in_bits(weights: np.ndarray) -> int:
     """Of the bits of each output channel, and of its two values."""
     return len(weights) * (-(-weights[0].size // 8) + 2 * weights.itemsize)
-
-
-def may_read_planes(conv: Convolution) -> bool:
-    return conv.channels <= FEW_CHANNELS and conv.groups == 1 and conv.dilation[1] == 1
