@@ -252,8 +252,8 @@ def _train(run: "Run", folder: Path, resources: "Resources", *, as_json: bool) -
 
 
 def _say(run: "Run", metrics: Mapping[str, float], checkpoint: Path, *, as_json: bool) -> None:
-    from trainers.checkpoint import load_untrusted
     from trainers.tasks import tasks
+    from trainers.torch_file import load_untrusted
 
     decisive = tasks[run.task].metric
     results(as_json).print(f"{checkpoint}: {decisive} {metrics[decisive]:.2%} on {run.task}")
