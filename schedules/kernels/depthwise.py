@@ -126,8 +126,8 @@ class _Block:
     valid: int
     meets: Meets | None  # as of `Strips`
 
-    def sums(self, dtype: str) -> tirx.Buffer:
-        """A sum for each channel of each pixel."""
+    def buffer(self, dtype: str) -> tirx.Buffer:
+        """A number for each channel of each pixel."""
         return T.alloc_buffer((self.pixels * self.valid,), dtype, scope="local")
 
     def each_vector(self, put: Callable[[int, int, int], None]) -> None:
@@ -140,15 +140,55 @@ class _Block:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layer:
-    """Its numbers as they lie in memory, and what taps add to sums."""
+    """Its numbers as they lie in memory, and how they are added up."""
 
     conv: Convolution
     numbers: _Numbers
     halo: tuple[int, int, int, int]  # what stands around the activations
     activations: tirx.Buffer  # [N, H, W, C], flat
     weights: tirx.Buffer  # in_tap_order
+    unroll: int  # taps that are written out
+    by_rows: bool  # rows of taps that lie outside the image are left out
 
-    def add(self, sums: tirx.Buffer, block: _Block, taps: list[tuple[Any, Any]]) -> None:
+    def sums(self, block: _Block) -> tirx.Buffer:
+        """Of each channel of each pixel of the block."""
+        dtype, valid = self.numbers.sums, block.valid
+        added = block.buffer(dtype)
+
+        def clear(m: int, lane: int, lanes: int) -> None:
+            store(added, m * valid + lane, lanes, spread(tirx.const(0, dtype), lanes))
+
+        block.each_vector(clear)
+        if self.by_rows:
+            self._add_rows(added, block)
+        else:
+            taps = self.conv.kernel[0] * self.conv.kernel[1]
+            in_pieces(taps, self.unroll, partial(self._add_taps, added, block))
+        # The epilogue reads the sums from memory, so that its loops need not be unrolled.
+        kept = block.buffer(dtype)
+
+        def keep(m: int, lane: int, lanes: int) -> None:
+            at = m * valid + lane
+            store(kept, at, lanes, load(added, at, lanes))
+
+        block.each_vector(keep)
+        return kept
+
+    def _add_rows(self, sums: tirx.Buffer, block: _Block) -> None:
+        # Not a loop from `inside` to `end`: LLVM makes copies of that for each number of rows.
+        inside, end = taps_inside(block.y, self.conv, 0)
+        with T.serial(0, self.conv.kernel[0]) as kh, T.If(tirx.all(kh >= inside, kh < end)), T.Then():
+            for kw in range(self.conv.kernel[1]):
+                self._add(sums, block, [(kh, kw)])
+
+    def _add_taps(self, sums: tirx.Buffer, block: _Block, first: Any, count: int) -> None:
+        """So many taps from this one on."""
+        columns, at_once = self.conv.kernel[1], TOGETHER if self.numbers.int8 else 1
+        for i in range(0, count, at_once):
+            these = [first + j for j in range(i, min(i + at_once, count))]
+            self._add(sums, block, [(j // columns, j % columns) for j in these])
+
+    def _add(self, sums: tirx.Buffer, block: _Block, taps: list[tuple[Any, Any]]) -> None:
         """taps: (row, column) of those whose products are added to the sums at once."""
         numbers, pitch = self.numbers, self.conv.strides[1] * self.conv.out_channels
         places = [(kw, self._first(block, kh, kw), self._of_tap(block, kh, kw)) for kh, kw in taps]
@@ -218,51 +258,23 @@ def depthwise_convolution(
                 halo=packing.halo if packing else NO_HALO if cut else conv.padding,
                 activations=pad_in_kernel(source, conv) if copied else flat(source),
                 weights=weights,
+                unroll=strip.unroll,
+                by_rows=cut is not None,
             )
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
-            def add_up(sums: tirx.Buffer, block: _Block) -> None:
-                def written_out(first: Any, count: int) -> None:
-                    at_once = TOGETHER if numbers.int8 else 1
-                    for i in range(0, count, at_once):
-                        these = [first + j for j in range(i, min(i + at_once, count))]
-                        layer.add(sums, block, [(j // conv.kernel[1], j % conv.kernel[1]) for j in these])
-
-                if not cut:
-                    in_pieces(taps, strip.unroll, written_out)
-                    return
-                # Not a loop from `inside` to `end`: LLVM makes copies of that for each number of rows.
-                inside, end = taps_inside(block.y, conv, 0)
-                with T.serial(0, conv.kernel[0]) as kh, T.If(tirx.all(kh >= inside, kh < end)), T.Then():
-                    for kw in range(conv.kernel[1]):
-                        layer.add(sums, block, [(kh, kw)])
-
             def compute(block: _Block) -> None:
-                added, valid = block.sums(numbers.sums), block.valid
-
-                def clear(m: int, lane: int, lanes: int) -> None:
-                    store(added, m * valid + lane, lanes, spread(tirx.const(0, numbers.sums), lanes))
-
-                block.each_vector(clear)
-                add_up(added, block)
-                # The epilogue reads the sums from memory, so that its loops need not be unrolled.
-                kept = block.sums(numbers.sums)
-
-                def keep(m: int, lane: int, lanes: int) -> None:
-                    at = m * valid + lane
-                    store(kept, at, lanes, load(added, at, lanes))
-
-                block.each_vector(keep)
+                sums = layer.sums(block)
 
                 def pixel(m: Any) -> None:
                     def total(lane: Any, channel: Any, lanes: int) -> Any:
-                        sum_ = vector(kept, [m * valid + lane], lanes)
+                        sum_ = vector(sums, [m * block.valid + lane], lanes)
                         if packing is None or numbers.int8:
                             return sum_
                         return borders.settle(sum_, block.y, block.x + m, channel, lanes)
 
-                    writer.write(block.n, block.y, block.x + m, block.channel, valid, total)
+                    writer.write(block.n, block.y, block.x + m, block.channel, block.valid, total)
 
                 each(block.pixels, pixel)
 
