@@ -11,7 +11,7 @@ import tvm
 from tvm import relax, tirx
 
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.compiling.compiler import chooser
+from bibench_tvm.compiling.build import chooser
 from bibench_tvm.compiling.processors import CompileTarget
 from bibench_tvm.importer import import_model
 from relay_passes import lower
@@ -111,6 +111,6 @@ def _array(argument: Any, generator: Any) -> np.ndarray:
 
 
 def built(kernels: Sequence[Kernel], target: CompileTarget) -> Any:
-    """These kernels compiled, as `bibench_tvm.compiling.compiler.build` does it: each under its symbol."""
+    """These kernels compiled, as `bibench_tvm.compiling.build` does it: each under its symbol."""
     functions = {k.symbol: k.function.with_attr("global_symbol", k.symbol) for k in kernels}
     return generate_code(tvm.IRModule(functions), target.tvm)

@@ -51,7 +51,7 @@ def weigh(imported: Imported, target_name: str) -> dict[str, Any]:
     """bytes: of the library by kind, adding up to all of it; ideal: packed bits, float weights, and the
     scales and shifts that other parameters are folded into. data, whole: constants, and the library, over
     the ideal, without what transformed weights (Winograd's) have more than the source's."""
-    from bibench_tvm.compiling.compiler import build, chooser
+    from bibench_tvm.compiling.build import build, chooser
     from bibench_tvm.compiling.processors import resolve_target
     from bibench_tvm.compiling.standalone.elf import Elf
 

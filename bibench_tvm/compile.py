@@ -88,7 +88,8 @@ def compile_command(
     """Compile a binarized network for an Arm processor, or for this machine."""
     with reporting(as_json=as_json, debug=debug), own_algorithm(mine):
         from bibench_tvm.cli.arrays import read_array, read_samples
-        from bibench_tvm.compiling.compiler import CompileOptions, chooser, compile_network
+        from bibench_tvm.compiling.build import chooser
+        from bibench_tvm.compiling.compiler import CompileOptions, compile_network
         from bibench_tvm.compiling.processors import resolve_target
         from bibench_tvm.compiling.standalone.library import DEFAULT_NAME
         from bibench_tvm.compiling.two_stages import compile_stages, two_stages

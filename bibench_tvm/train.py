@@ -35,7 +35,8 @@ from bibench_tvm.cli.unused import note_unused
 from bibench_tvm.importer.own_algorithm import Mine, Own, own_algorithm
 
 if TYPE_CHECKING:
-    from trainers.training.run import Run
+    from trainers.training.recipe import Recipe
+    from trainers.training.run import Resources, Run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,94 +44,110 @@ _JUDGING = ("judged", "task", "data", "board", "tracker", "wait", "threads", "mi
 _SWEEPING = ("sweep", "out", "cores", "mine")
 _OWN = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder of checkpoint.pt, the log and the state to go on from. Default: in runs/."),
+]
+TaskName = Annotated[str, typer.Option(help="What to train on.")]
+Arch = Annotated[str, typer.Option(help="The network, such as resnet20 or resnet20@small.")]
+Algorithm = Annotated[
+    str | None,
+    typer.Option(help="The binarization algorithm, or fp32 for none. Default: --mine's, or reactnet."),
+]
+Variant = Annotated[str, typer.Option(help="The formulas: paper or released.")]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="A module that stays float; may be repeated. Default: first conv., last linear."),
+]
+RecipeName = Annotated[
+    str | None, typer.Option(help="How to train: a recipe's name. Default: short or paper, the task's.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="KEY=VALUE of the recipe, or ALGORITHM.KEY=VALUE of its numbers; may be repeated."
+    ),
+]
+ShowRecipe = Annotated[bool, typer.Option("--show-recipe", help="Print the recipe as YAML, and do no more.")]
+Init = Annotated[
+    Path | None, typer.Option(help="A checkpoint to start from. Default: the float network, trained first.")
+]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="As --set epochs=N. Default: the task's.")
+]
+BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="As --set batch_size=N.")]
+LearningRate = Annotated[float | None, typer.Option(min=0.0, help="As --set lr=X.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MOST_THREADS, help="CPU threads of each process. Default: all cores, shared out."
+    ),
+]
+Workers = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="Processes that read the data.")]
+Devices = Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="GPUs, or processes on a CPU.")]
+Accelerator = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
+Precision = Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")]
+SaveEvery = Annotated[
+    float,
+    typer.Option(min=0, max=604800, help="Seconds between two states to go on from; each epoch has one too."),
+]
+LimitTrain = Annotated[
+    int | None,
+    typer.Option(
+        min=2, max=1_000_000_000, help="Use only so many samples, chosen at random once and for all."
+    ),
+]
+Judged = Annotated[
+    Path | None,
+    typer.Option(
+        "--evaluate", help="A checkpoint or an artifact's folder: judge it on the task, train nothing."
+    ),
+]
+SweepFile = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file of tasks, networks, algorithms, seeds and settings: train them all."),
+]
+Cores = Annotated[
+    int | None,
+    typer.Option(min=1, max=MOST_THREADS, help="Of a sweep: trainings at a time. Default: all cores."),
+]
+Board = Annotated[str, typer.Option(help="With --evaluate: KEY at --tracker, adb:SERIAL or ssh:HOST.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the data set, if it is not at its usual place.")]
+
 
 @app.command()
 def train(
     context: typer.Context,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of checkpoint.pt, the log and the state to go on from. Default: in runs/."),
-    ] = None,
-    task: Annotated[str, typer.Option(help="What to train on.")] = "fashion_mnist",
-    arch: Annotated[str, typer.Option(help="The network, such as resnet20 or resnet20@small.")] = "resnet20",
-    algorithm: Annotated[
-        str | None,
-        typer.Option(help="The binarization algorithm, or fp32 for none. Default: --mine's, or reactnet."),
-    ] = None,
-    variant: Annotated[str, typer.Option(help="The formulas: paper or released.")] = "paper",
+    out: Out = None,
+    task: TaskName = "fashion_mnist",
+    arch: Arch = "resnet20",
+    algorithm: Algorithm = None,
+    variant: Variant = "paper",
     mine: Mine = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(help="A module that stays float; may be repeated. Default: first conv., last linear."),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="How to train: a recipe's name. Default: short or paper, the task's.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="KEY=VALUE of the recipe, or ALGORITHM.KEY=VALUE of its numbers; may be repeated."
-        ),
-    ] = None,
-    show_recipe: Annotated[
-        bool, typer.Option("--show-recipe", help="Print the recipe as YAML, and do no more.")
-    ] = False,
-    init: Annotated[
-        Path | None,
-        typer.Option(help="A checkpoint to start from. Default: the float network, trained first."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="As --set epochs=N. Default: the task's.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=2, max=1_000_000, help="As --set batch_size=N.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(min=0.0, help="As --set lr=X.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_THREADS, help="CPU threads of each process. Default: all cores, shared out."
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="Processes that read the data.")] = 0,
-    devices: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="GPUs, or processes on a CPU.")] = 1,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
-    save_every: Annotated[
-        float,
-        typer.Option(
-            min=0, max=604800, help="Seconds between two states to go on from; each epoch has one too."
-        ),
-    ] = 60.0,
-    limit_train: Annotated[
-        int | None,
-        typer.Option(
-            min=2, max=1_000_000_000, help="Use only so many samples, chosen at random once and for all."
-        ),
-    ] = None,
-    judged: Annotated[
-        Path | None,
-        typer.Option(
-            "--evaluate", help="A checkpoint or an artifact's folder: judge it on the task, train nothing."
-        ),
-    ] = None,
-    sweep: Annotated[
-        Path | None,
-        typer.Option(help="A YAML file of tasks, networks, algorithms, seeds and settings: train them all."),
-    ] = None,
-    cores: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_THREADS, help="Of a sweep: trainings at a time. Default: all cores."),
-    ] = None,
-    board: Annotated[
-        str, typer.Option(help="With --evaluate: KEY at --tracker, adb:SERIAL or ssh:HOST.")
-    ] = "",
+    keep: Keep = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    show_recipe: ShowRecipe = False,
+    init: Init = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    workers: Workers = 0,
+    devices: Devices = 1,
+    accelerator: Accelerator = "auto",
+    precision: Precision = "32-true",
+    save_every: SaveEvery = 60.0,
+    limit_train: LimitTrain = None,
+    judged: Judged = None,
+    sweep: SweepFile = None,
+    cores: Cores = None,
+    board: Board = "",
     tracker: Tracker = "",
     wait: Wait = 60,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data set, if it is not at its usual place.")
-    ] = None,
+    data: Data = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -151,12 +168,9 @@ def train(
             raise UsageError("--board and --tracker go with --evaluate.")
         if cores:
             raise UsageError("--cores goes with --sweep; a training by itself has --threads.")
-        import msgspec
-
-        from trainers.checkpoint import CHECKPOINT
-        from trainers.tasks import DataError, tasks
-        from trainers.training.recipe import as_yaml, find_recipe, split_setting
-        from trainers.training.run import Resources, Run, perform
+        from trainers.tasks import tasks
+        from trainers.training.recipe import find_recipe, split_setting
+        from trainers.training.run import Resources, Run
 
         shortcuts = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
         given, numbers = _settings_of(settings or [], shortcuts, algorithm)
@@ -174,10 +188,7 @@ def train(
             data=str(data) if data else None,
         )
         if show_recipe:
-            if as_json:
-                print_json(msgspec.to_builtins(run.recipe))
-            else:
-                print(as_yaml(run.recipe), end="")
+            _show(run.recipe, as_json=as_json)
             return
         for name, value, known in (
             ("precision", precision, ("32-true", "bf16-mixed", "16-mixed")),
@@ -194,17 +205,7 @@ def train(
             save_every=save_every,
         )
         folder = out or Path("runs") / "-".join([task.replace("/", "_"), arch, algorithm, str(seed)])
-        try:
-            command = "python -m bibench_tvm.train " + shlex.join(sys.argv[1:])
-            metrics = perform(run, folder, resources, command)
-        except DataError as error:
-            raise BibenchError(str(error)) from error
-        except KeyboardInterrupt:
-            stderr.print("The same command goes on where this one was stopped.")
-            raise
-        if not metrics:  # one of several processes, of which the first reports
-            return
-        _say(run, metrics, folder / CHECKPOINT, as_json=as_json)
+        _train(run, folder, resources, as_json=as_json)
 
 
 def _settings_of(
@@ -223,9 +224,36 @@ def _settings_of(
     return given + [f"{key}={value}" for key, value in shortcuts.items() if value is not None], numbers
 
 
+def _show(recipe: "Recipe", *, as_json: bool) -> None:
+    import msgspec
+
+    from trainers.training.recipe import as_yaml
+
+    if as_json:
+        print_json(msgspec.to_builtins(recipe))
+    else:
+        print(as_yaml(recipe), end="")
+
+
+def _train(run: "Run", folder: Path, resources: "Resources", *, as_json: bool) -> None:
+    from trainers.checkpoint import CHECKPOINT
+    from trainers.tasks import DataError
+    from trainers.training.run import perform
+
+    try:
+        metrics = perform(run, folder, resources, "python -m bibench_tvm.train " + shlex.join(sys.argv[1:]))
+    except DataError as error:
+        raise BibenchError(str(error)) from error
+    except KeyboardInterrupt:
+        stderr.print("The same command goes on where this one was stopped.")
+        raise
+    if metrics:  # none of several processes but the first, which reports
+        _say(run, metrics, folder / CHECKPOINT, as_json=as_json)
+
+
 def _say(run: "Run", metrics: Mapping[str, float], checkpoint: Path, *, as_json: bool) -> None:
-    from trainers.checkpoint import load_untrusted
     from trainers.tasks import tasks
+    from trainers.torch_file import load_untrusted
 
     decisive = tasks[run.task].metric
     results(as_json).print(f"{checkpoint}: {decisive} {metrics[decisive]:.2%} on {run.task}")

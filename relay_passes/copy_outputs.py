@@ -14,16 +14,14 @@ from typing import Any
 import tvm
 from tvm import relax, te
 
-from relay_passes.ir.rewrite import bindings, definitions, is_call, substitute
+from relay_passes.ir.rewrite import Env, definitions, is_call, rewrite, substitute
 
 
 @tvm.transform.module_pass(opt_level=0, name="copy_outputs")
 def copy_outputs(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
     """mod: kernels are `call_tir` already, and views of a tensor are `reshape`."""
-    main, defined = mod["main"], definitions(mod)
+    defined = definitions(mod)
     owned: set[Any] = set()
-    builder = relax.BlockBuilder()
-    env: dict[relax.Var, relax.Expr] = {}
 
     def source(expr: relax.Expr) -> relax.Expr:
         """What a name stands for: the variable of a call, an item of that, a parameter, constant or tuple."""
@@ -36,10 +34,10 @@ def copy_outputs(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
             return source(whole.fields[expr.index]) if is_tuple else relax.TupleGetItem(whole, expr.index)
         return expr
 
-    def output(expr: relax.Expr) -> relax.Expr:
+    def output(builder: relax.BlockBuilder, expr: relax.Expr, env: Env) -> relax.Expr:
         expr = source(expr)
         if isinstance(expr, relax.Tuple):
-            return relax.Tuple([output(field) for field in expr.fields])
+            return relax.Tuple([output(builder, field, env) for field in expr.fields])
         item = isinstance(expr, relax.TupleGetItem)
         whole, index = (expr.tuple_value, expr.index) if item else (expr, None)
         new = substitute(expr, env)
@@ -48,17 +46,7 @@ def copy_outputs(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
             return builder.emit(new) if item else new
         return builder.emit_te(_copy, new, primfunc_name_hint="copy_output")
 
-    with builder.function("main", list(main.params), attrs=dict(main.attrs or {})):
-        with builder.dataflow():
-            for binding in bindings(mod):
-                env[binding.var] = builder.emit(substitute(binding.value, env))
-            result = builder.emit_output(output(main.body.body))
-        builder.emit_func_output(result)
-    new = builder.get()
-    for name, function in mod.functions.items():
-        if name.name_hint != "main":
-            new[name] = function
-    return relax.transform.DeadCodeElimination()(new)
+    return rewrite(mod, lambda builder, var, value: value, output)
 
 
 def _copy(tensor: te.Tensor) -> te.Tensor:

@@ -18,14 +18,14 @@ from tvm import relax
 from relay_passes.ir.operators import Int8Convolution, Pack, PackedContraction, attributes_of, call
 from relay_passes.ir.rewrite import bindings, is_call, made_by, rewrite
 
-CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution")
+_CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution")
 Halo = tuple[int, int, int, int]
 
 
 def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
     halos: dict[relax.Var, Halo] = {}
     for binding in bindings(mod):
-        if is_call(binding.value, *CONVOLUTIONS):
+        if is_call(binding.value, *_CONVOLUTIONS):
             words = binding.value.args[0]
             halos[words] = _widest(halos.get(words, (0, 0, 0, 0)), _read_halo(binding.value))
     grown: dict[relax.Expr, Halo] = {}
@@ -39,7 +39,7 @@ def grow_halos(mod: tvm.IRModule) -> tvm.IRModule:
             return new
         if is_call(value, "bibench.binary_product", "bibench.sign_sums"):
             return relax.Call(value.op, [bare.get(a, a) for a in value.args], value.attrs)
-        if is_call(value, *CONVOLUTIONS):
+        if is_call(value, *_CONVOLUTIONS):
             layer = attributes_of(value, PackedContraction)
             layer = replace(layer, packing=replace(layer.packing, halo=grown[value.args[0]]))
             return call(value.op.name, *value.args, attributes=layer)

@@ -25,20 +25,12 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.fold_pads import without_pad
+from relay_passes.ir.layers import CONVOLUTIONS
 from relay_passes.ir.operators import Contraction, Named, Transposed, call, dense
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
 from relay_passes.ir.weight_planes import weight_planes
 from relay_passes.ir.weights import binary_weights
 from schedules.geometry import Convolution
-
-CONVOLUTIONS = (
-    "relax.nn.conv1d",
-    "relax.nn.conv2d",
-    "relax.nn.conv3d",
-    "relax.nn.conv1d_transpose",
-    "relax.nn.conv2d_transpose",
-    "relax.nn.conv3d_transpose",
-)
 
 
 def mark_layers(mod: tvm.IRModule, names: Mapping[str, str]) -> tvm.IRModule:

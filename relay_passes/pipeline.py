@@ -19,11 +19,11 @@ from relay_passes.fold_thresholds import fold_thresholds
 from relay_passes.grow_halos import grow_halos
 from relay_passes.halve_float_layers import halve_float_layers, reached_by_half
 from relay_passes.ir.decided import Decided
-from relay_passes.ir.layers import Layer
+from relay_passes.ir.layers import CONVOLUTIONS, Layer
 from relay_passes.kernels.kernel import KernelCall, Tunable
 from relay_passes.legalize_resize import RESIZES
 from relay_passes.lower_kernels import lower_kernels
-from relay_passes.mark_layers import CONVOLUTIONS, mark_layers
+from relay_passes.mark_layers import mark_layers
 from relay_passes.mark_pools import mark_pools
 from relay_passes.mark_rows import mark_rows
 from relay_passes.merge_reshapes import merge_reshapes

@@ -11,11 +11,6 @@ network it belongs to: by itself or under a key such as "state_dict" or "model",
 that wrappers put before the names ("module.", "model.", "_orig_mod."). No file is trusted: only tensors and
 plain values are unpickled, and the network takes memory only once its shapes match those in the file."""
 
-import io
-import os
-import stat
-import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +24,8 @@ from torch.utils import _pytree as pytree
 from trainers.convert import binarize, floats_of
 from trainers.inputs import example_inputs_of
 from trainers.models import create_model, sizes_by_weights
+from trainers.state_dict import as_state_dict, found_in, without_prefix
+from trainers.torch_file import LONGEST, CheckpointError, load_untrusted, save_atomically, shown, some
 
 CHECKPOINT = "checkpoint.pt"  # what a training calls its result
 FORMAT = "bibench_tvm.checkpoint"
@@ -49,107 +46,8 @@ METADATA_1 = {key: kind for key, kind in METADATA.items() if key not in ("sizes"
 }
 
 
-# Where programs put their state dict; an average of the weights is taken only for want of the weights.
-# fmt: off
-KEYS = (
-    "state_dict", "model", "model_state_dict", "net", "network", "weights", "ema", "model_ema",
-    "state_dict_ema",
-)
-# fmt: on
-# What a network may consist of; weights in other types have to be unpacked by who packed them.
-DTYPES = {
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.bool,
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-}
 _SPARE = 20  # times the tensors of a file: so many parameters may be made while its network is built
 _MOST_INPUTS = 1 << 28  # numbers in a batch of one
-_LONGEST = 60  # characters of what a file holds, in a message
-# What wrappers of a module, the whole network or a part of it, put into names.
-WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-
-
-class CheckpointError(ValueError):
-    """A file is no checkpoint, or not one that can be used; the message says why."""
-
-
-def save_atomically(path: str | Path, content: object) -> None:
-    """`torch.save` that leaves either the whole new file at `path` or what was there before.
-
-    A link stays, and what it leads to is replaced; a device or a pipe is written to. Raises OSError.
-    """
-    # As whole_file of bibench_tvm, which trainers, used without it, does not import.
-    buffer = io.BytesIO()  # what torch.save raises while it writes to a file hides why
-    torch.save(content, buffer)
-    temporary = ""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        place = _replaceable(path)
-        if place is None:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
-                file.write(buffer.getbuffer())
-            return
-        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=place.name, suffix=".partial")
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())  # some file systems write the new name first
-        os.chmod(temporary, 0o644)  # mkstemp lets only its owner read
-        os.replace(temporary, place)
-    except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(f"{path} cannot be written: {error.strerror or error}.") from error
-        raise
-
-
-def _replaceable(path: str | Path) -> Path | None:
-    """The regular file that a path leads to, there or yet to come; None where it leads to something else, or
-    to a file without a name, as /dev/fd/3 may."""
-    place = Path(os.path.realpath(path))
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return place
-    named = place.exists() and place.samefile(path)
-    return place if named and stat.S_ISREG(found.st_mode) else None
-
-
-def load_untrusted(path: str | Path) -> Any:
-    """`torch.load` of tensors and plain values alone; every failure is a CheckpointError."""
-    try:
-        if zipfile.is_zipfile(path):
-            _refuse_bomb(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no file {path}.") from error
-    except Exception as error:  # a damaged file raises whatever torch.load happens to hit
-        raise CheckpointError(
-            f"{path} is damaged, or is not a file of torch.save with nothing but tensors and plain values "
-            f"in it ({type(error).__name__})."
-        ) from error
-
-
-def _refuse_bomb(path: str | Path) -> None:
-    """`torch.save` compresses nothing, so that all entries together are no larger than the file."""
-    size = os.path.getsize(path)
-    with zipfile.ZipFile(path) as archive:
-        expanded = sum(entry.file_size for entry in archive.infolist())
-    if expanded > size:
-        raise CheckpointError(
-            f"{path} has {size:,} bytes and would expand to {expanded:,}, which no file of torch.save does: "
-            "it is damaged, or made to fill the memory."
-        )
 
 
 def save_checkpoint(
@@ -243,12 +141,12 @@ def _read_checkpoint(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(content["format"], str) or content["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} is of the format {_shown(content['format'])}, but should be of {FORMAT!r}."
+            f"{path} is of the format {shown(content['format'])}, but should be of {FORMAT!r}."
         )
     version = content.get("version")
     if type(version) is not int or version not in (1, VERSION):
         raise CheckpointError(
-            f"{path} has version {_shown(version)} of its format, but this program reads 1 and {VERSION}."
+            f"{path} has version {shown(version)} of its format, but this program reads 1 and {VERSION}."
         )
     for key, kind in (METADATA_1 if version == 1 else METADATA).items():
         if not isinstance(content.get(key, ...), kind):  # type: ignore[arg-type]
@@ -256,14 +154,14 @@ def _read_checkpoint(
             raise CheckpointError(f"{path} is not a whole checkpoint: its {key!r} is {what}.")
     for key, value in asked.items():
         if value is not None and value != content[key]:
-            raise CheckpointError(f"{path} holds a network with {key} {_shown(content[key])}, not {value!r}.")
+            raise CheckpointError(f"{path} holds a network with {key} {shown(content[key])}, not {value!r}.")
     if not all(isinstance(name, str) for name in content["keep"] or ()):
         raise CheckpointError(f"{path} has a 'keep' that is not a list of names.")
     metadata = {**content, **_from_version_1(path, content)} if version == 1 else content
     for key in ("sizes", "hyperparameters"):
         if not all(isinstance(name, str) for name in metadata[key]):
             raise CheckpointError(f"{path} has a {key!r} whose keys are not all names.")
-    return {key: metadata[key] for key in METADATA}, _as_state_dict(path, content.get("state_dict"))
+    return {key: metadata[key] for key in METADATA}, as_state_dict(path, content.get("state_dict"))
 
 
 def _from_version_1(path: str | Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -280,7 +178,7 @@ def _refuse_other_input(path: str | Path, model: nn.Module, content: dict[str, A
     given, (image,) = list(content["input_shape"]), example_inputs_of(model)
     if given != list(image.shape[1:]):
         raise CheckpointError(
-            f"{path} has the input shape {_shown(given)}, but a {_shown(content['arch'])} has "
+            f"{path} has the input shape {shown(given)}, but a {shown(content['arch'])} has "
             f"{list(image.shape[1:])}."
         )
 
@@ -316,14 +214,12 @@ def _no_more_parameters_than(most: int) -> Iterator[None]:
 def _read_state_dict(
     path: str | Path, content: dict[str, Any], asked: dict[str, str | None]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    state = _as_state_dict(
-        path, next((content[key] for key in KEYS if isinstance(content.get(key), dict)), content)
-    )
+    state = found_in(path, content)
     if asked["arch"] is None:
         raise CheckpointError(
             f"{path} is a plain state dict, which does not say what network it is; give its arch (--arch)."
         )
-    state = _without_prefix(path, state, asked)
+    state = without_prefix(path, state, asked["arch"])
     metadata = {
         "arch": asked["arch"],
         "sizes": sizes_by_weights(asked["arch"], state),
@@ -336,77 +232,10 @@ def _read_state_dict(
     return metadata, state
 
 
-def _without_prefix(
-    path: str | Path, state: dict[str, Tensor], asked: dict[str, str | None]
-) -> dict[str, Tensor]:
-    """The state dict under the names of the network, which wrappers have put prefixes before.
-
-    A prefix is recognised by what the network calls its parameters. Names that have none of it are left, and
-    so is everything where the network's names are there already, or under no or several prefixes.
-    """
-    state = {
-        ".".join(part for part in name.split(".") if part not in WRAPPERS): value
-        for name, value in state.items()
-    }
-    try:
-        with torch.device("meta"):
-            names = list(create_model(asked["arch"] or "").state_dict())
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read as a state dict. {error}") from error
-    wanted = [name for name in names if not name.endswith(".num_batches_tracked")]
-    prefixes = {""} | {
-        name.removesuffix(known)
-        for known in wanted[:3] + wanted[-3:]
-        for name in state
-        if name.endswith("." + known)
-    }
-    found = {prefix: sum(prefix + name in state for name in wanted) for prefix in prefixes}
-    if found[""] < len(wanted):
-        whole = [repr(prefix) for prefix in sorted(found) if found[prefix] == len(wanted)]
-        if len(whole) > 1:
-            raise CheckpointError(
-                f"{path} holds several networks, under the prefixes {', '.join(whole)}; save one alone."
-            )
-    prefix = max(found, key=lambda prefix: (found[prefix], prefix == ""))
-    if prefix:
-        averaged = {"n_averaged"}  # the counter of torch.optim.swa_utils.AveragedModel
-        if other := [name for name in state if not name.startswith(prefix) and name not in averaged]:
-            raise CheckpointError(
-                f"{path} holds a {asked['arch']} under the prefix {prefix!r}, and besides it {_some(other)}; "
-                "save the state dict of the network alone."
-            )
-        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    for name in names:  # files from before PyTorch 0.4.1 do not count batches
-        if name.endswith(".num_batches_tracked"):
-            state.setdefault(name, torch.zeros((), dtype=torch.long))
-    return state
-
-
-def _as_state_dict(path: str | Path, state: object) -> dict[str, Tensor]:
-    if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{path} holds no weights: its state dict is missing or empty.")
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path} is no state dict: its {_shown(name)} is a {type(value).__name__}, not a tensor."
-            )
-        if value.dtype not in DTYPES:
-            raise CheckpointError(
-                f"{path} has numbers of type {value.dtype} in {_shown(name)}, which no network here has."
-            )
-        # A view of few numbers can have any shape, and a copy of it any size.
-        dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-        if not dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise CheckpointError(
-                f"{path} does not hold all the numbers of its {_shown(name)}, as a dense tensor would."
-            )
-    return state
-
-
 def _refuse_bad_numbers(path: str | Path, state: dict[str, Tensor]) -> None:
     bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if bad:
-        raise CheckpointError(f"{path} has values that are NaN or infinite in {_some(bad)}.")
+        raise CheckpointError(f"{path} has values that are NaN or infinite in {some(bad)}.")
 
 
 def _refuse_mismatch(
@@ -418,9 +247,9 @@ def _refuse_mismatch(
         plain = (".weight", ".bias", ".running_mean", ".running_var")
         other = not any(name.endswith(plain) for name in missing)
         hint = " Is it of another algorithm, or of the float network (fp32)?" if other else ""
-        raise CheckpointError(f"{path} is not of a {network}: it has no {_some(missing)}.{hint}")
+        raise CheckpointError(f"{path} is not of a {network}: it has no {some(missing)}.{hint}")
     if surplus := [name for name in state if name not in expected]:
-        raise CheckpointError(f"{path} is not of a {network}, which has no {_some(surplus)}.")
+        raise CheckpointError(f"{path} is not of a {network}, which has no {some(surplus)}.")
     for name, value in expected.items():
         if value.is_floating_point() != state[name].is_floating_point():
             raise CheckpointError(
@@ -434,23 +263,5 @@ def _refuse_mismatch(
 
 
 def _listed(sizes: Mapping[str, Any]) -> str:
-    parts = [f"{name[:_LONGEST]} {_shown(value)}" for name, value in [*sizes.items()][:8]]
+    parts = [f"{name[:LONGEST]} {shown(value)}" for name, value in [*sizes.items()][:8]]
     return ", ".join(parts) or "of its own"
-
-
-def _shown(value: object) -> str:
-    """A value of a file for a message: no more of it than fits there."""
-    plain = isinstance(value, (str, int, float, type(None)))
-    if isinstance(value, list) and len(value) <= 8 and all(type(item) is int for item in value):
-        plain = True
-    try:
-        text = repr(value[:_LONGEST] if isinstance(value, str) else value) if plain else ""
-    except ValueError:  # a number of thousands of digits
-        text = ""
-    return text if text and len(text) <= 2 * _LONGEST else f"a {type(value).__name__}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(name[:_LONGEST] for name in names[:4]) + (
-        f" and {len(names) - 4} more" if len(names) > 4 else ""
-    )

@@ -19,7 +19,6 @@ from bibench_tvm.artifact.artifact import Artifact, artifact_of, digest
 from bibench_tvm.artifact.folder import STANDALONE, install, scratch_beside
 from bibench_tvm.artifact.manifest import (
     MODEL,
-    Accuracies,
     FloatArithmetic,
     KernelOfLayer,
     LayerRecord,
@@ -34,20 +33,21 @@ from bibench_tvm.artifact.manifest import (
     Verification,
 )
 from bibench_tvm.cli.console import phase
-from bibench_tvm.cli.errors import BibenchError, UsageError, first_line, unknown
-from bibench_tvm.compiling.calibrate import CALIBRATION_RUNS, COMPARED_RUNS, Calibration, calibrate, run_here
+from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
+from bibench_tvm.compiling.build import BuildOptions, build, chooser, unwatched
+from bibench_tvm.compiling.calibrate import calibrate, cost_of_int8
 from bibench_tvm.compiling.dump_ir import Dump
-from bibench_tvm.compiling.link import export, linker
+from bibench_tvm.compiling.link import linker
 from bibench_tvm.compiling.processors import CompileTarget, no_half, resolve_target
+from bibench_tvm.compiling.runners import runner_for
 from bibench_tvm.compiling.sampling import (
     GivenSamples,
     check_samples,
-    count_runs,
     sample_inputs,
     what_random_inputs_miss,
 )
 from bibench_tvm.compiling.standalone.library import DEFAULT_NAME, CLibrary, c_identifier, make_standalone
-from bibench_tvm.compiling.verify import Samples, compare_outputs, runner_for, skipped, verify
+from bibench_tvm.compiling.verify import VerifiedOn, skipped, verify
 from bibench_tvm.detection.detector import is_detector
 from bibench_tvm.importer import Imported, TensorSpec
 from bibench_tvm.importer.source import Network
@@ -55,14 +55,10 @@ from bibench_tvm.importer.source import Network
 if TYPE_CHECKING:
     import tvm
 
-    from relay_passes import Lowered
-    from schedules.records.kernel_task import Choose
     from schedules.records.records import Chooser
 
 PROBE = "probe.so"
 MODEL_IN_C, PROBE_IN_C = "model", "probe"
-OBSERVED = "observed.so"
-INT8_HERE = "int8.so"
 FLOAT_LAYERS = ("float32", "int8", "fp16")
 
 
@@ -201,11 +197,11 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
         with phase(f"compiling for {resolved.name}"):
             calibration = None
             if options.float_layers == "int8":
-                calibration = _calibrate(imported, scratch, samples)
+                calibration = calibrate(imported, scratch, samples)
             ranges = calibration.ranges if calibration else None
-            watch = Dump(options.dump_ir) if options.dump_ir else _unwatched
+            watch = Dump(options.dump_ir) if options.dump_ir else unwatched
             library = None if resolved.bare else scratch / MODEL
-            as_asked = Options(ranges=ranges, half=half, watch=watch)
+            as_asked = BuildOptions(ranges=ranges, half=half, watch=watch)
             lowered, finished = build(imported, resolved, library, choose, as_asked)
             for_c: CLibrary | None = None
             if options.standalone is not None:
@@ -221,10 +217,11 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             in_c: Standalone | UnsetType = for_c.record if for_c else UNSET
             quantization = FloatArithmetic(mode="fp16" if half else "float32")
             if calibration:
-                quantization = _cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
+                quantization = cost_of_int8(imported, resolved, scratch, calibration, samples, labels)
         verification = skipped("It was not asked for: --verify N.")
         if verify:
             missed = what_random_inputs_miss(imported) if samples is None else []
+            on = VerifiedOn(samples=inputs, labels=labels, missed=missed)
             with phase(f"verifying on {verify} inputs", total=verify) as advance:
                 verification = _verification(
                     imported,
@@ -233,11 +230,9 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
                     finished,
                     for_c,
                     choose,
-                    inputs,
-                    labels,
+                    BuildOptions(ranges=ranges, half=half),
+                    on,
                     advance,
-                    Options(probe=True, ranges=ranges, half=half),
-                    missed,
                 )
         content = library.read_bytes() if library else b""
         manifest = Manifest(
@@ -270,65 +265,6 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
         return artifact
 
 
-def chooser(target: CompileTarget, tuned: str | Path | None) -> Chooser:
-    """The records of a folder, else those that ship for this target. Raises ValueError."""
-    from schedules.records import records
-
-    processor = target.processor
-    if tuned is None:
-        return records.shipped(processor, target.kernels)
-    return records.tuned(Path(tuned), processor, target.kernels)
-
-
-def _unwatched(phase: str, module: tvm.IRModule) -> None:
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Those of `relay_passes.lower`."""
-
-    probe: bool = False
-    observe: bool = False
-    ranges: Mapping[str, float] | None = None
-    half: bool = False
-    watch: Callable[[str, tvm.IRModule], None] = _unwatched
-
-
-_PLAIN = Options()
-
-
-def build(
-    imported: Imported,
-    target: CompileTarget,
-    library: Path | None,
-    choose: Choose,
-    options: Options = _PLAIN,
-) -> tuple[Lowered, tvm.IRModule]:
-    """Lower, generate code and link to `library`, if there is to be one; returns what was lowered, and what
-    code was made of.
-
-    Raises BibenchError.
-    """
-    from relay_passes import finish, lower
-    from schedules.codegen import generate_code
-    from schedules.records.records import WrongRecord
-
-    try:
-        lowered = lower(imported.module, imported.layer_names, target.kernels, choose, **vars(options))
-        finished = finish(lowered.module, target.tvm, target.kernels, options.watch)
-        if library:
-            export(generate_code(finished, target.tvm), library)
-    except (BibenchError, WrongRecord):
-        raise
-    except Exception as error:  # TVM raises what it likes, with the whole network in its words
-        raise BibenchError(
-            f"The network was read, but cannot be compiled for {target.name}: {first_line(error)} That is a "
-            "fault of the compiler; --debug shows where."
-        ) from error
-    return lowered, finished
-
-
 def _verification(
     imported: Imported,
     target: CompileTarget,
@@ -336,17 +272,15 @@ def _verification(
     finished: tvm.IRModule,
     for_c: CLibrary | None,
     choose: Chooser,
-    inputs: Samples,
-    labels: np.ndarray | None,
+    options: BuildOptions,
+    on: VerifiedOn,
     advance: Callable[[], None],
-    probing: Options,
-    missed: list[str],
 ) -> Verification:
     backend = runner_for(target)
     if isinstance(backend, str):
         return skipped(backend)
     probe = None if target.runs_as_c else scratch / PROBE
-    lowered, probed = build(imported, target, probe, choose, probing)
+    lowered, probed = build(imported, target, probe, choose, replace(options, probe=True))
     libraries: tuple[Path | CLibrary, Path | CLibrary] = scratch / MODEL, scratch / PROBE
     if target.runs_as_c:
         from rpc.emulation import cortex_m
@@ -360,47 +294,7 @@ def _verification(
                 )
         except BibenchError as error:
             return skipped(f"{target.name} cannot be verified here: {error}")
-    return verify(imported, *libraries, lowered, backend, inputs, labels, missed, advance)
-
-
-def _compared_inputs(imported: Imported, samples: GivenSamples | None) -> Samples:
-    if samples is None:
-        return sample_inputs(imported, CALIBRATION_RUNS, None)
-    return sample_inputs(imported, max(1, min(COMPARED_RUNS, count_runs(imported, samples))), samples)
-
-
-def _calibrate(imported: Imported, scratch: Path, samples: GivenSamples | None) -> Calibration:
-    here = resolve_target("host")
-    lowered, _ = build(imported, here, scratch / OBSERVED, chooser(here, None), Options(observe=True))
-    return calibrate(scratch / OBSERVED, lowered.observed, _compared_inputs(imported, samples))
-
-
-def _cost_of_int8(
-    imported: Imported,
-    target: CompileTarget,
-    scratch: Path,
-    calibration: Calibration,
-    samples: GivenSamples | None,
-    labels: np.ndarray | None,
-) -> FloatArithmetic:
-    """The network in int8 beside the network in float, on this machine."""
-    library = scratch / MODEL
-    if not target.is_host:
-        library = scratch / INT8_HERE
-        here = resolve_target("host")
-        build(imported, here, library, chooser(here, None), Options(ranges=calibration.ranges))
-    ours = list(run_here(library, _compared_inputs(imported, samples)))
-    compared = compare_outputs(ours, calibration.outputs, labels)
-    accuracies = compared.pop("accuracies", None)
-    return FloatArithmetic(
-        mode="int8",
-        calibrated_on="random numbers" if samples is None else "samples",
-        calibration_samples=calibration.runs,
-        compared_samples=len(ours),
-        accuracy=Accuracies(int8=accuracies[0], float32=accuracies[1]) if accuracies else None,
-        accuracy_difference=accuracies[0] - accuracies[1] if accuracies else None,
-        **compared,
-    )
+    return verify(imported, *libraries, lowered, backend, on, advance)
 
 
 def _check_shapes(imported: Imported) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 GivenSamples = np.ndarray | Mapping[str, np.ndarray]
 """[N, ...] of the network's one input, or of each input by its name."""
+
+Samples = Sequence[Sequence[np.ndarray]]
+"""samples[i][j]: input j of run i."""
 
 
 def check_samples(samples: GivenSamples, labels: np.ndarray | None) -> None:

@@ -35,7 +35,7 @@ def two_stages(network: Network) -> Network | None:
     if not file.is_file() or kind_of(file) != "checkpoint":
         return None
     from bibench_tvm.importer.from_torch.read import read_checkpoint
-    from trainers.checkpoint import load_untrusted
+    from trainers.torch_file import load_untrusted
 
     content = load_untrusted(file)
     arch = network.arch or (content.get("arch") if isinstance(content, dict) else None)

@@ -1,4 +1,4 @@
-"""What a layer is in Relax, and the names that layers have for the user, each once in a network."""
+"""The names that layers have for the user, each once in a network."""
 
 from __future__ import annotations
 
@@ -8,18 +8,7 @@ from collections.abc import Iterable
 import tvm
 from tvm import relax
 
-LAYER_OPERATORS = frozenset(
-    {
-        "relax.nn.conv1d",
-        "relax.nn.conv2d",
-        "relax.nn.conv3d",
-        "relax.nn.conv1d_transpose",
-        "relax.nn.conv2d_transpose",
-        "relax.nn.conv3d_transpose",
-        "relax.matmul",
-    }
-)
-"""The Relax operators that count as a layer: the ones that can be binarized."""
+from relay_passes.ir.layers import LAYERS
 
 
 def numbered(name: str, taken: Counter[str]) -> str:
@@ -34,7 +23,7 @@ def layer_variables(module: tvm.IRModule) -> list[str]:
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             value = getattr(binding, "value", None)
-            if isinstance(value, relax.Call) and getattr(value.op, "name", None) in LAYER_OPERATORS:
+            if isinstance(value, relax.Call) and getattr(value.op, "name", None) in LAYERS:
                 names.append(binding.var.name)
     return names
 
@@ -54,7 +43,7 @@ def layer_variable(
             continue
         value = builder.lookup_binding(expr)
         if isinstance(value, relax.Call):
-            if value.op.name in LAYER_OPERATORS:
+            if value.op.name in LAYERS:
                 return expr.name
             pending.extend(value.args)
     return None

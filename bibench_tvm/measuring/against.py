@@ -22,7 +22,7 @@ import numpy as np
 from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.artifact.manifest import Manifest
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
-from bibench_tvm.compiling.compiler import build
+from bibench_tvm.compiling.build import build
 from bibench_tvm.compiling.link import export
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import Imported

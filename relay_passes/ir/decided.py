@@ -13,10 +13,10 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from relay_passes.ir.layers import CONVOLUTIONS
 from relay_passes.ir.moves import MOVES
 from relay_passes.ir.operators import Contraction, attributes_of
 from relay_passes.ir.rewrite import bindings, definitions, dtype_of, is_call, is_constant
-from relay_passes.mark_layers import CONVOLUTIONS
 
 _LAYERS = ("bibench.convolution", "bibench.matmul")
 _CARRY = ("relax.multiply", "relax.add", "relax.subtract", "relax.nn.pad", "relax.concat", *MOVES)

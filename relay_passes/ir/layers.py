@@ -1,4 +1,5 @@
-"""What was found: every convolution, linear layer and matrix product, binary or with the reason."""
+"""What is a layer in Relax, and what was found of each: every convolution, linear layer and matrix product,
+binary or with the reason."""
 
 from __future__ import annotations
 
@@ -6,6 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from schedules.geometry import Convolution
+
+CONVOLUTIONS = (
+    "relax.nn.conv1d",
+    "relax.nn.conv2d",
+    "relax.nn.conv3d",
+    "relax.nn.conv1d_transpose",
+    "relax.nn.conv2d_transpose",
+    "relax.nn.conv3d_transpose",
+)
+LAYERS = (*CONVOLUTIONS, "relax.matmul")
+"""Relax's operators that can be binarized, as networks are imported."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
+Env = dict[relax.Var, relax.Expr]  # old variable -> new expression
 Visitor = Callable[[relax.BlockBuilder, relax.Var, relax.Expr], relax.Expr]
+Result = Callable[[relax.BlockBuilder, relax.Expr, Env], relax.Expr]
 
 
 def bindings(mod: tvm.IRModule) -> list[relax.VarBinding]:
@@ -71,7 +73,7 @@ def dtype_of(expr: relax.Expr) -> str:
     return str(expr.ty.dtype)
 
 
-def substitute(value: relax.Expr, env: dict[relax.Var, relax.Expr]) -> relax.Expr:
+def substitute(value: relax.Expr, env: Env) -> relax.Expr:
     """The same expression over the new variables."""
     if isinstance(value, relax.Var):
         return env.get(value, value)
@@ -84,18 +86,20 @@ def substitute(value: relax.Expr, env: dict[relax.Var, relax.Expr]) -> relax.Exp
     return value
 
 
-def rewrite(mod: tvm.IRModule, visit: Visitor) -> tvm.IRModule:
-    """Build `main` again: `visit(builder, old variable, value over new variables)` returns what to bind."""
+def rewrite(mod: tvm.IRModule, visit: Visitor, result: Result | None = None) -> tvm.IRModule:
+    """Build `main` again: `visit(builder, old variable, value over new variables)` returns what to bind, and
+    `result(builder, old result, env)` what `main` returns; left out, the same."""
     main = mod["main"]
     builder = relax.BlockBuilder()
-    env: dict[relax.Var, relax.Expr] = {}
+    env: Env = {}
     with builder.function("main", list(main.params), attrs=dict(main.attrs or {})):
         with builder.dataflow():
             for binding in bindings(mod):
                 value = visit(builder, binding.var, substitute(binding.value, env))
                 env[binding.var] = value if isinstance(value, relax.Var) else builder.emit(value)
-            result = builder.emit_output(substitute(main.body.body, env))
-        builder.emit_func_output(result)
+            body = main.body.body
+            output = builder.emit_output(result(builder, body, env) if result else substitute(body, env))
+        builder.emit_func_output(output)
     new = builder.get()
     for name, function in mod.functions.items():
         if name.name_hint != "main":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from tvm import relax, tirx
 
@@ -9,6 +11,7 @@ from relay_passes.ir.operators import BinaryConvolution, attributes_of
 from relay_passes.ir.rewrite import constant_value
 from relay_passes.kernels.kernel import Integers, Kernel, Site, Tunable
 from relay_passes.kernels.split_threshold import split_threshold
+from schedules.geometry import Convolution
 from schedules.kernels import depthwise
 from schedules.kernels.convolution import binary_convolution, lay_out_bits, limit_dtype
 from schedules.parts.borders import Ending, border_tables, count_dtype, halves, limit_table, limits_inside
@@ -21,6 +24,45 @@ from schedules.targets.kernel_target import Tile
 
 IN_BYTES_FROM = 2048
 """Products of an output, from which on a table of bytes costs 0.3 % of a layer at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """What a kernel reads of the borders, as schedules/parts/borders.py has it."""
+
+    conv: Convolution
+    base: np.ndarray
+    classes: list[np.ndarray]  # of rows, of columns
+    thresholds: np.ndarray | None  # of a layer of truths
+    half: np.ndarray | None  # the base in bytes, where the kernel has it so
+    inside: np.ndarray | None  # and the limits beside it
+
+    def in_bytes(self, ending: Ending) -> bool:
+        return (self.inside if ending == "truth" else self.half) is not None
+
+    def of_dots(self) -> list[relax.Expr]:
+        """For a "bordered dot"."""
+        return self._with_classes(self.base if self.half is None else self.half)
+
+    def of_truths(self, dtype: str) -> list[relax.Expr]:
+        """For a "truth". dtype: of limits that are not in bytes."""
+        assert self.thresholds is not None
+        if self.half is not None and self.inside is not None:
+            return [*self._with_classes(self.half), relax.const(self.inside)]
+        return self._with_classes(limit_table(self.base, self.thresholds, self.conv).astype(dtype))
+
+    def _with_classes(self, table: np.ndarray) -> list[relax.Expr]:
+        return [relax.const(t) for t in (table, *self.classes)]
+
+
+def _tables(
+    conv: Convolution, weights: np.ndarray, zero_one: bool, thresholds: np.ndarray | None, may_be_bytes: bool
+) -> _Tables:
+    """weights: as of `border_tables`."""
+    base, *classes = border_tables(conv, weights, zero_one)
+    half = halves(base, conv) if may_be_bytes and conv.products >= IN_BYTES_FROM else None
+    inside = None if half is None or thresholds is None else limits_inside(thresholds, conv)
+    return _Tables(conv=conv, base=base, classes=classes, thresholds=thresholds, half=half, inside=inside)
 
 
 def lower_binary_convolution(site: Site) -> Kernel:
@@ -36,26 +78,16 @@ def lower_binary_convolution(site: Site) -> Kernel:
         signs = np.where(turned[:, None, None, None], -signs, signs)
         thresholds = np.where(turned, 1 - thresholds, thresholds)
     bare: Ending = "bordered dot" if layer.zero_one or any(conv.padding) else "dot"
-    base, *classes = border_tables(conv, signs > 0, layer.zero_one)
-    packed = pack_weights(signs > 0, packing.word)
-
-    def tables(table: np.ndarray) -> list[relax.Expr]:
-        return [relax.const(t) for t in (table, *classes)]
-
-    is_depthwise = depthwise.is_depthwise(conv, packed=True)
-    in_bytes = bare == "bordered dot" and not is_depthwise and conv.products >= IN_BYTES_FROM
-    half = halves(base, conv) if in_bytes else None
-    bordered = tables(base if half is None else half) if bare == "bordered dot" else []
     ending: Ending = bare if thresholds is None else "truth"
-    inside = None if half is None or thresholds is None else limits_inside(thresholds, conv)
+    is_depthwise = depthwise.is_depthwise(conv, packed=True)
+    may_be_bytes = bare == "bordered dot" and not is_depthwise
+    tables = _tables(conv, signs > 0, layer.zero_one, thresholds, may_be_bytes)
+    bordered = tables.of_dots() if bare == "bordered dot" else []
+    packed = pack_weights(signs > 0, packing.word)
 
     def after(limits: str) -> list[relax.Expr]:
         """limits: the dtype that the kernel has of them."""
-        if thresholds is None:
-            return bordered
-        if half is not None and inside is not None:
-            return [*tables(half), relax.const(inside)]
-        return tables(limit_table(base, thresholds, conv).astype(limits))
+        return bordered if thresholds is None else tables.of_truths(limits)
 
     if is_depthwise:
         name, weights = "binary_depthwise_convolution", relax.const(depthwise.in_tap_order(packed))
@@ -75,7 +107,7 @@ def lower_binary_convolution(site: Site) -> Kernel:
     else:
 
         def tiled(tile: Tile, epilogue: Epilogue, ending: Ending) -> tirx.PrimFunc:
-            in_bytes = half is not None if ending == bare else inside is not None
+            in_bytes = tables.in_bytes(ending)
             return binary_convolution(
                 conv, packing, tile, site.target, epilogue, ending=ending, border_in_bytes=in_bytes
             )

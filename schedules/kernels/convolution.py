@@ -16,7 +16,6 @@ A border of zeros is exact: see borders.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -35,6 +34,7 @@ from schedules.parts.sums import Runs, across, along, dotted
 from schedules.parts.tables import (
     MOST,
     MOST_SIGNED,
+    LookUps,
     expand,
     looked_up,
     prepare_activations,
@@ -108,25 +108,18 @@ def binary_convolution(
             f"Groups of {packing.words_per_group} words of {packing.word} bits, in parts of {word}."
         )
     image = _packed_image(conv, packing, elements=words, pitch=words * packing.groups)
-    look_up = _look_up(tile, target)
-    dtype, sum_dtype = f"uint{max(word, 8)}", target.sum_dtype(word, conv.products)
-    fours = 2 if look_up and weights_per_row else 1  # such weights are read as they were packed
-    look_ups = _look_ups(conv, packing)
-    signed = look_up is not None and ending == "dot" and look_ups <= MOST_SIGNED
-    if look_up and look_ups <= MOST:
-        sum_dtype = "int8" if signed else "uint8"
+    how = _look_ups(conv, packing, tile, target, ending, weights_per_row)
+    byte, signed, fours = (how.byte, how.signed, how.fours) if how else (None, False, 1)
+    dtype, sum_dtype = f"uint{max(word, 8)}", byte or target.sum_dtype(word, conv.products)
     # More look-ups take so long that what comes after them does not.
-    few = sum_dtype == "uint8" and ending != "truth"
-    # What fills up the last word is no product.
-    start = conv.products - LOOKED_UP * look_ups if signed else 0
-    expanded = look_up is not None and not weights_per_row and worth_expanding(conv, look_ups)
+    in_vectors = signed or byte and ending != "truth" and len(epilogue.operands) > 2
 
     def prepare(stored: tirx.Buffer) -> tirx.Buffer:
-        return expand(stored, signed, look_up) if look_up and expanded else stored
+        return expand(stored, how) if how and how.expanded else stored
 
     def add_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int) -> None:
-        if look_up:
-            looked_up(runs, sums, pixels, width, tile.unroll, look_up, start, fours, expanded)
+        if how:
+            looked_up(runs, sums, pixels, width, tile.unroll, how)
         elif tile.depth > 1:
             along(runs, sums, pixels, width, tile)
         else:
@@ -140,7 +133,7 @@ def binary_convolution(
             ending,
             border_in_bytes,
             limits=limit_dtype(conv, packing, tile),
-            alone=look_up is not None,
+            alone=how is not None,
         )
         return borders.settle
 
@@ -149,26 +142,52 @@ def binary_convolution(
         sums=sum_dtype,
         words=image.run // fours,
         deep=dtype == sum_dtype,
-        read=partial(prepare_activations, signed=signed) if look_up else partial(flat, dtype=dtype),
+        read=partial(prepare_activations, how=how) if how else partial(flat, dtype=dtype),
         prepare=prepare,
         add_up=add_up,
         settle=settle,
-        apart=target.sums_apart and not look_up,
-        halos_alone=look_up is not None,
-        written=target.floats if signed or few and len(epilogue.operands) > 2 else None,
+        apart=target.sums_apart and not how,
+        halos_alone=how is not None,
+        written=target.floats if in_vectors else None,
     )
     return tiled_convolution(image, arithmetic, tile, target, epilogue, weights_per_row=weights_per_row)
 
 
 def limit_dtype(conv: Convolution, packing: Packing, tile: Tile) -> str:
     """Of the limits that counts are compared with, the table of a "truth"."""
-    few = tile.word == LOOKED_UP and _look_ups(conv, packing) <= MOST
+    few = tile.word == LOOKED_UP and _count_look_ups(conv, packing) <= MOST
     return "uint8" if few else count_dtype(conv)
 
 
-def _look_ups(conv: Convolution, packing: Packing) -> int:
+def _count_look_ups(conv: Convolution, packing: Packing) -> int:
     """Of a sum, in a tile whose bits tables.py counts."""
     return conv.kernel[0] * conv.kernel[1] * packing.words_per_group * packing.word // LOOKED_UP
+
+
+def _look_ups(
+    conv: Convolution,
+    packing: Packing,
+    tile: Tile,
+    target: KernelTarget,
+    ending: Ending,
+    weights_per_row: bool,
+) -> LookUps | None:
+    """For a tile whose bits tables.py counts; else None. Raises ValueError for a target that has nothing for
+    it."""
+    if tile.word != LOOKED_UP:
+        return None
+    if target.look_up is None:
+        raise ValueError(f"kernels of {target.name} have no tables for words of {LOOKED_UP} bits")
+    count = _count_look_ups(conv, packing)
+    signed = ending == "dot" and count <= MOST_SIGNED
+    return LookUps(
+        look_up=target.look_up,
+        count=count,
+        signed=signed,
+        start=conv.products - LOOKED_UP * count if signed else 0,  # what fills up the last word is no product
+        fours=2 if weights_per_row else 1,
+        expanded=not weights_per_row and worth_expanding(conv, count),
+    )
 
 
 def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
@@ -176,16 +195,6 @@ def lay_out_bits(packed: np.ndarray, groups: int, tile: Tile) -> np.ndarray:
     if tile.word == LOOKED_UP:
         return lay_out(prepare_weights(packed), groups, tile)
     return lay_out(packed.view(f"uint{tile.word}") if tile.word else packed, groups, tile)
-
-
-def _look_up(tile: Tile, target: KernelTarget) -> Callable[[Any, Any], Any] | None:
-    """How the target looks up, for a tile whose bits tables.py counts; else None. Raises ValueError for a
-    target that has nothing for it."""
-    if tile.word != LOOKED_UP:
-        return None
-    if target.look_up is None:
-        raise ValueError(f"kernels of {target.name} have no tables for words of {LOOKED_UP} bits")
-    return target.look_up
 
 
 def int8_convolution(

@@ -13,9 +13,10 @@ The plain reference is that of convolution.py; the borders are those of borders.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,151 @@ def in_tap_order(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(weights[..., 0], 0, -1)).ravel()
 
 
+@dataclass(frozen=True)
+class _Numbers:
+    """What is multiplied and added up: floats, bytes or bits."""
+
+    conv: Convolution
+    packing: Packing | None  # None of floats
+
+    @property
+    def int8(self) -> bool:
+        return self.packing is not None and self.packing.quantizer is not None
+
+    @property
+    def dtype(self) -> str:
+        """Of activations and weights."""
+        return self.packing.dtype if self.packing else "float32"
+
+    @property
+    def sums(self) -> str:
+        """Their dtype."""
+        if self.packing is None:
+            return "float32"
+        if self.int8:
+            return "int32"
+        return "uint8" if self.conv.counts_in_bytes else dtype_of_counts(self.conv.products)
+
+    def product(self, a: Any, w: Any, lanes: int) -> Any:
+        if self.packing is None:
+            return a * w
+        if self.int8:
+            return _in_16_bits(a, lanes) * _in_16_bits(w, lanes)
+        differ = a ^ w  # 0 or 1, where a byte has one channel
+        return differ if self.sums == "uint8" else cast(tirx.popcount(differ), self.sums, lanes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """What is computed at a time: of `pixels` neighbours of a row, from column x on, `valid` channels from
+    this one on."""
+
+    n: Any
+    y: Any
+    x: Any
+    channel: Any
+    pixels: int
+    valid: int
+    meets: Meets | None  # as of `Strips`
+
+    def buffer(self, dtype: str) -> tirx.Buffer:
+        """A number for each channel of each pixel."""
+        return T.alloc_buffer((self.pixels * self.valid,), dtype, scope="local")
+
+    def each_vector(self, put: Callable[[int, int, int], None]) -> None:
+        """put(pixel, its first channel, channels)"""
+        vectors = whole_vectors(self.valid)
+        for m in range(self.pixels):
+            for lane, lanes in vectors:
+                put(m, lane, lanes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """Its numbers as they lie in memory, and how they are added up."""
+
+    conv: Convolution
+    numbers: _Numbers
+    halo: tuple[int, int, int, int]  # what stands around the activations
+    activations: tirx.Buffer  # [N, H, W, C], flat
+    weights: tirx.Buffer  # in_tap_order
+    unroll: int  # taps that are written out
+    by_rows: bool  # rows of taps that lie outside the image are left out
+
+    def sums(self, block: _Block) -> tirx.Buffer:
+        """Of each channel of each pixel of the block."""
+        dtype, valid = self.numbers.sums, block.valid
+        added = block.buffer(dtype)
+
+        def clear(m: int, lane: int, lanes: int) -> None:
+            store(added, m * valid + lane, lanes, spread(tirx.const(0, dtype), lanes))
+
+        block.each_vector(clear)
+        if self.by_rows:
+            self._add_rows(added, block)
+        else:
+            taps = self.conv.kernel[0] * self.conv.kernel[1]
+            in_pieces(taps, self.unroll, partial(self._add_taps, added, block))
+        # The epilogue reads the sums from memory, so that its loops need not be unrolled.
+        kept = block.buffer(dtype)
+
+        def keep(m: int, lane: int, lanes: int) -> None:
+            at = m * valid + lane
+            store(kept, at, lanes, load(added, at, lanes))
+
+        block.each_vector(keep)
+        return kept
+
+    def _add_rows(self, sums: tirx.Buffer, block: _Block) -> None:
+        # Not a loop from `inside` to `end`: LLVM makes copies of that for each number of rows.
+        inside, end = taps_inside(block.y, self.conv, 0)
+        with T.serial(0, self.conv.kernel[0]) as kh, T.If(tirx.all(kh >= inside, kh < end)), T.Then():
+            for kw in range(self.conv.kernel[1]):
+                self._add(sums, block, [(kh, kw)])
+
+    def _add_taps(self, sums: tirx.Buffer, block: _Block, first: Any, count: int) -> None:
+        """So many taps from this one on."""
+        columns, at_once = self.conv.kernel[1], TOGETHER if self.numbers.int8 else 1
+        for i in range(0, count, at_once):
+            these = [first + j for j in range(i, min(i + at_once, count))]
+            self._add(sums, block, [(j // columns, j % columns) for j in these])
+
+    def _add(self, sums: tirx.Buffer, block: _Block, taps: list[tuple[Any, Any]]) -> None:
+        """taps: (row, column) of those whose products are added to the sums at once."""
+        numbers, pitch = self.numbers, self.conv.strides[1] * self.conv.out_channels
+        places = [(kw, self._first(block, kh, kw), self._of_tap(block, kh, kw)) for kh, kw in taps]
+
+        def add_to(m: int, lane: int, lanes: int) -> None:
+            products = [
+                numbers.product(
+                    load(self.activations, first + m * pitch + lane, lanes),
+                    load(self.weights, of_tap + lane, lanes),
+                    lanes,
+                )
+                for kw, first, of_tap in places
+                if block.meets is None or block.meets(m, kw)
+            ]
+            if products:
+                new = reduce(operator.add, products)
+                new = cast(new, numbers.sums, lanes) if numbers.int8 else new
+                at = m * block.valid + lane
+                store(sums, at, lanes, load(sums, at, lanes) + new)
+
+        block.each_vector(add_to)
+
+    def _first(self, block: _Block, kh: Any, kw: Any) -> Any:
+        """Where the first activation of the block lies that this tap meets."""
+        conv, (above, before, below, behind) = self.conv, self.halo
+        height, width = conv.height + above + below, conv.width + before + behind
+        y = block.y * conv.strides[0] + kh * conv.dilation[0] + (above - conv.padding[0])
+        x = block.x * conv.strides[1] + kw * conv.dilation[1] + (before - conv.padding[1])
+        return ((block.n * height + y) * width + x) * conv.out_channels + block.channel
+
+    def _of_tap(self, block: _Block, kh: Any, kw: Any) -> Any:
+        """Where the first weight of it lies."""
+        return (kh * self.conv.kernel[1] + kw) * self.conv.out_channels + block.channel
+
+
 def depthwise_convolution(
     conv: Convolution,
     packing: Packing | None,
@@ -89,119 +235,61 @@ def depthwise_convolution(
 ) -> tirx.PrimFunc:
     """Parameters of the kernel: those of `binary_convolution` or `int8_convolution` (packed in bytes, without
     a zero point), or of `float_convolution`, whose `in_shape` is here [N, H, W, C] where it is not given."""
-    int8 = packing is not None and packing.quantizer is not None
-    channels = conv.out_channels
-    at_once = TOGETHER if int8 else 1
+    numbers, channels = _Numbers(conv, packing), conv.out_channels
+    taps = conv.kernel[0] * conv.kernel[1]
     cut = _cut(conv, strip) if packing is None else None
-    halo = packing.halo if packing else NO_HALO if cut else conv.padding
-    top, left = halo[0] - conv.padding[0], halo[1] - conv.padding[1]
-    height, width = conv.height + halo[0] + halo[2], conv.width + halo[1] + halo[3]
     if packing:
         in_shape = packing.shape(conv.batch, conv.height, conv.width)
     elif in_shape is None:
         in_shape = (conv.batch, conv.height, conv.width, channels)
-    dtype, sum_dtype = packing.dtype if packing else "float32", _sums(conv, packing)
-    narrow, taps = sum_dtype == "uint8", conv.kernel[0] * conv.kernel[1]
-
-    def product(a, w, lanes: int):
-        if packing is None:
-            return a * w
-        if int8:
-            return _in_16_bits(a, lanes) * _in_16_bits(w, lanes)
-        differ = a ^ w  # 0 or 1, where a byte has one channel
-        return differ if narrow else cast(tirx.popcount(differ), sum_dtype, lanes)
 
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
-        source = T.arg("activations", T.buffer(in_shape, dtype))
-        weights = T.arg("weights", T.buffer((conv.kernel[0] * conv.kernel[1] * channels,), dtype))
+        source = T.arg("activations", T.buffer(in_shape, numbers.dtype))
+        weights = T.arg("weights", T.buffer((taps * channels,), numbers.dtype))
         operands = operand_arguments(epilogue)
         borders = Borders(conv, ending)
         outputs = output_arguments(epilogue)
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             copied = packing is None and not cut and any(conv.padding)
-            activations = pad_in_kernel(source, conv) if copied else flat(source)
+            layer = _Layer(
+                conv=conv,
+                numbers=numbers,
+                halo=packing.halo if packing else NO_HALO if cut else conv.padding,
+                activations=pad_in_kernel(source, conv) if copied else flat(source),
+                weights=weights,
+                unroll=strip.unroll,
+                by_rows=cut is not None,
+            )
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos()
 
-            def block(n, oh, ow, pixels: int, meets: Meets | None, start, valid: int):
-                """Of `pixels` neighbours in a row, from ow on. meets: as of `Strips`."""
-                part = T.alloc_buffer((pixels * valid,), sum_dtype, scope="local")
-                vectors = whole_vectors(valid)
+            def compute(block: _Block) -> None:
+                sums = layer.sums(block)
 
-                def each_vector(put: Callable[[int, int, int], None]):
-                    """put(pixel, its first channel, channels)"""
-                    for m in range(pixels):
-                        for lane, lanes in vectors:
-                            put(m, lane, lanes)
-
-                def clear(m, lane, lanes):
-                    store(part, m * valid + lane, lanes, spread(tirx.const(0, sum_dtype), lanes))
-
-                def add(taps: list[tuple[Any, Any]]):
-                    """(row, column) of those whose products are added to the sums at once."""
-                    places = []
-                    for kh, kw in taps:
-                        y = oh * conv.strides[0] + kh * conv.dilation[0] + top
-                        x = ow * conv.strides[1] + kw * conv.dilation[1] + left
-                        first = ((n * height + y) * width + x) * channels + start
-                        places.append((kw, first, (kh * conv.kernel[1] + kw) * channels + start))
-
-                    def add_to(m, lane, lanes):
-                        new = None
-                        for kw, first, of_tap in places:
-                            if meets is None or meets(m, kw):
-                                a = load(activations, first + m * conv.strides[1] * channels + lane, lanes)
-                                one = product(a, load(weights, of_tap + lane, lanes), lanes)
-                                new = one if new is None else new + one
-                        if new is not None:
-                            new = cast(new, sum_dtype, lanes) if int8 else new
-                            at = m * valid + lane
-                            store(part, at, lanes, load(part, at, lanes) + new)
-
-                    each_vector(add_to)
-
-                def written_out(first, count: int):
-                    for i in range(0, count, at_once):
-                        these = [first + j for j in range(i, min(i + at_once, count))]
-                        add([(j // conv.kernel[1], j % conv.kernel[1]) for j in these])
-
-                each_vector(clear)
-                if cut:
-                    # Not a loop from `inside` to `end`: LLVM makes copies of that for each number of rows.
-                    inside, end = taps_inside(oh, conv, 0)
-                    with T.serial(0, conv.kernel[0]) as kh, T.If(tirx.all(kh >= inside, kh < end)), T.Then():
-                        for kw in range(conv.kernel[1]):
-                            add([(kh, kw)])
-                else:
-                    in_pieces(taps, strip.unroll, written_out)
-                # The epilogue reads the sums from memory, so that its loops need not be unrolled.
-                sums = T.alloc_buffer((pixels * valid,), sum_dtype, scope="local")
-
-                def settle(m, lane, lanes):
-                    at = m * valid + lane
-                    store(sums, at, lanes, load(part, at, lanes))
-
-                each_vector(settle)
-
-                def pixel(m):
-                    def total(lane, channel, lanes):
-                        sum_ = vector(sums, [m * valid + lane], lanes)
-                        if packing is None or int8:
+                def pixel(m: Any) -> None:
+                    def total(lane: Any, channel: Any, lanes: int) -> Any:
+                        sum_ = vector(sums, [m * block.valid + lane], lanes)
+                        if packing is None or numbers.int8:
                             return sum_
-                        return borders.settle(sum_, oh, ow + m, channel, lanes)
+                        return borders.settle(sum_, block.y, block.x + m, channel, lanes)
 
-                    writer.write(n, oh, ow + m, start, valid, total)
+                    writer.write(block.n, block.y, block.x + m, block.channel, block.valid, total)
 
-                each(pixels, pixel)
+                each(block.pixels, pixel)
 
             with T.parallel(0, conv.batch * conv.out_height) as r:
-                n, oh = r // conv.out_height, r % conv.out_height
+                n, y = r // conv.out_height, r % conv.out_height
                 for strips in cut or whole_strips(conv, strip.pixels):
 
                     def one(i, these=strips):
-                        ow = these.first + i * these.pixels
-                        in_pieces(channels, strip.lanes, partial(block, n, oh, ow, these.pixels, these.meets))
+                        x = these.first + i * these.pixels
+                        of = partial(_Block, n=n, y=y, x=x, pixels=these.pixels, meets=these.meets)
+                        in_pieces(
+                            channels,
+                            strip.lanes,
+                            lambda channel, valid: compute(of(channel=channel, valid=valid)),
+                        )
 
                     each(strips.count, one)
     return builder.get()
@@ -213,15 +301,6 @@ def _cut(conv: Convolution, strip: Strip) -> list[Strips] | None:
         return None
     strips = cut_strips(conv, strip.pixels)
     return strips if sum(s.meets is not None for s in strips) <= MOST_CUT else None
-
-
-def _sums(conv: Convolution, packing: Packing | None) -> str:
-    """The dtype of a sum."""
-    if packing is None:
-        return "float32"
-    if packing.quantizer:
-        return "int32"
-    return "uint8" if conv.counts_in_bytes else dtype_of_counts(conv.products)
 
 
 def _in_16_bits(byte: Any, lanes: int) -> Any:

@@ -8,6 +8,7 @@ The plain reference is `bits.pack` after `Epilogue.evaluate`, with the axes of i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,103 @@ def default_lanes(packing: Packing, target: KernelTarget) -> Lanes:
     return target.plane_lanes or Lanes(lanes=lanes, together=PIXELS // lanes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Truths:
+    """What the epilogue says of neighbouring pixels of one plane."""
+
+    epilogue: Epilogue
+    operands: list[tirx.Buffer]
+    joined: bool  # a plane of theirs is one long row
+    lanes: int  # pixels at a time
+    dtype: str  # of words
+
+    def bits(self, n: Any, channel: Any, at: list[Any], bit: int) -> Any:
+        """This bit set in the words of the pixels from this one on whose truth holds for the channel."""
+        truth = self.epilogue.emit(None, [n, channel, *at], self.operands, self.lanes)[0]
+        one, zero = (spread(tirx.const(v, self.dtype), self.lanes) for v in (1 << bit, 0))
+        return tirx.Select(truth, one, zero)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Words:
+    """Where the words of a pixel are written: channels last, within the halo."""
+
+    buffer: tirx.Buffer
+    height: int
+    width: int
+    pitch: int  # words from one pixel to the next
+    halo: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Band:
+    """Rows of an image that are packed together. Words are kept pixel by pixel, `at_once` of each, before
+    they go to their places."""
+
+    n: Any
+    number: Any  # from the top of the image
+    rows: int
+    width: int
+    truths: _Truths
+    words: _Words
+    kept: tirx.Buffer
+    at_once: int
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.width
+
+    def pack_word(self, first: Any, channel: Any, taken: int, together: int) -> None:
+        """Word `first` of each pixel, of so many channels from this one on. together: vectors of pixels that
+        are read side by side."""
+        lanes = self.truths.lanes
+
+        def pieces(pixels: list[Any]) -> None:
+            values = [self._bits(pixel, channel, 0) for pixel in pixels]
+            for j in range(1, taken):
+                for i, pixel in enumerate(pixels):
+                    values[i] = values[i] | self._bits(pixel, channel + j, j)
+            for pixel, value in zip(pixels, values, strict=True):
+                store(self.kept, pixel, lanes, value)
+
+        length = together * lanes
+        starts = range(0, length, lanes)
+        each(self.count // length, lambda i: pieces([i * length + j for j in starts]))
+        rest: list[Any] = list(range(self.count - self.count % length, self.count - lanes + 1, lanes))
+        if self.count % lanes:
+            rest.append(self.count - lanes)
+        if rest:
+            pieces(rest)
+        self._put(first)
+
+    def pack_square(self, channel: Any) -> None:
+        """A byte each of as many channels from this one on as there are pixels at a time."""
+        lanes = self.truths.lanes
+
+        def piece(pixel: Any) -> None:
+            planes = [T.Bind(self._bits(pixel, channel + c, 0)) for c in range(lanes)]
+            for i, turned in enumerate(interleaved(planes)):
+                store(self.kept, (pixel + i) * lanes, lanes, turned)
+
+        each(self.count // lanes, lambda i: piece(i * lanes))
+        if self.count % lanes:
+            piece(self.count - lanes)
+        self._put(channel)
+
+    def _bits(self, pixel: Any, channel: Any, bit: int) -> Any:
+        at = [self.number * self.count + pixel] if self.truths.joined else [self.number, pixel]
+        return self.truths.bits(self.n, channel, at, bit)
+
+    def _put(self, first: Any) -> None:
+        """What is kept goes to words `first` to `first + at_once` of each pixel."""
+        out, (top, left, _, _) = self.words, self.words.halo
+        with T.serial(0, self.rows) as y, T.serial(0, self.width) as x:
+            row = self.n * out.height + self.number * self.rows + y + top
+            word = (row * out.width + x + left) * out.pitch + first
+            of_pixel = load(self.kept, (y * self.width + x) * self.at_once, self.at_once)
+            store(out.buffer, word, self.at_once, of_pixel)
+
+
 def planar_packing_kernel(
     extents: tuple[int, ...], epilogue: Epilogue, most: Lanes, plane_word: int = 8
 ) -> tirx.PrimFunc:
@@ -53,10 +151,10 @@ def planar_packing_kernel(
     shapes = [(1,) * (len(extents) - len(shape)) + tuple(shape) for shape, _ in epilogue.operands]
     joined = all(np.prod(shape[2:]) == 1 or shape[2:] == (*plane,) for shape in shapes)
     rows = band_of_rows(height, width) if joined else 1
-    count = rows * width
     # With a byte a channel there are as many words as numbers; squares of them are turned in registers.
     in_squares = packing.groups > 1 and group == 1 and packing.word == 8
-    lanes = square(min(count, channels) if in_squares else count, most.lanes)
+    lanes = square(min(rows * width, channels) if in_squares else rows * width, most.lanes)
+    at_once = lanes if in_squares else 1  # words of a pixel that are written
     # Words lie low byte first, so that several are one wider word.
     wider = not packing.byte_a_channel and packing.words_per_group * packing.word % plane_word == 0
     word_bits = max(packing.word, plane_word) if wider else packing.word
@@ -67,78 +165,44 @@ def planar_packing_kernel(
         out = T.arg("output0", T.buffer(output.shape, output.dtype))
         with T.sblock("root"):  # TVM's passes look for one in every kernel
             Writer(epilogue, [out], operands, (batch, height, width)).clear_halos()
-            words = flat(out, dtype)
-            top, left, _, _ = packing.halo
             _, out_height, out_width, length = packing.shape(batch, height, width)
-            pitch = length // of_word
+            words = _Words(
+                buffer=flat(out, dtype),
+                height=out_height,
+                width=out_width,
+                pitch=length // of_word,
+                halo=packing.halo,
+            )
             views = []
             for shape, operand in zip(shapes, operands, strict=True):
                 view = (*shape[:2], int(np.prod(shape[2:]))) if joined else shape
                 views.append(T.decl_buffer(view, operand.dtype, data=operand.data))
+            truths = _Truths(epilogue=epilogue, operands=views, joined=joined, lanes=lanes, dtype=dtype)
 
             with T.parallel(0, batch * (height // rows)) as r:
-                n, band = r // (height // rows), r % (height // rows)
-                together = lanes if in_squares else 1  # words of a pixel that are written at a time
-                kept = T.alloc_buffer((count * together,), dtype, scope="local")
-
-                def bits(pixel, channel, bit: int) -> Any:
-                    """This bit set in the words of `lanes` pixels whose truth holds for the channel."""
-                    at = [band * count + pixel] if joined else [band, pixel]
-                    truth = epilogue.emit(None, [n, channel, *at], views, lanes)[0]
-                    one, zero = (spread(tirx.const(v, dtype), lanes) for v in (1 << bit, 0))
-                    return tirx.Select(truth, one, zero)
-
-                def put(first):
-                    """What is kept goes to words `first` to `first + together` of each pixel."""
-                    with T.serial(0, rows) as y, T.serial(0, width) as x:
-                        place = ((n * out_height + band * rows + y + top) * out_width + x + left) * pitch
-                        store(
-                            words, place + first, together, load(kept, (y * width + x) * together, together)
-                        )
-
-                def word(first, channel, taken: int):
-                    """Each pixel's word of so many channels from this one on."""
-
-                    def pieces(pixels):
-                        values = [bits(pixel, channel, 0) for pixel in pixels]
-                        for j in range(1, taken):
-                            for i, pixel in enumerate(pixels):
-                                values[i] = values[i] | bits(pixel, channel + j, j)
-                        for pixel, value in zip(pixels, values, strict=True):
-                            store(kept, pixel, lanes, value)
-
-                    length = most.together * lanes
-                    starts = range(0, length, lanes)
-                    each(count // length, lambda i: pieces([i * length + j for j in starts]))
-                    rest: list[Any] = list(range(count - count % length, count - lanes + 1, lanes))
-                    if count % lanes:
-                        rest.append(count - lanes)
-                    if rest:
-                        pieces(rest)
-                    put(first)
-
-                def square_of(channel):
-                    """`lanes` channels from this one on, a byte each."""
-
-                    def piece(pixel):
-                        rows = [T.Bind(bits(pixel, channel + c, 0)) for c in range(lanes)]
-                        for i, turned in enumerate(interleaved(rows)):
-                            store(kept, (pixel + i) * lanes, lanes, turned)
-
-                    each(count // lanes, lambda i: piece(i * lanes))
-                    if count % lanes:
-                        piece(count - lanes)
-                    put(channel)
-
+                band = _Band(
+                    n=r // (height // rows),
+                    number=r % (height // rows),
+                    rows=rows,
+                    width=width,
+                    truths=truths,
+                    words=words,
+                    kept=T.alloc_buffer((rows * width * at_once,), dtype, scope="local"),
+                    at_once=at_once,
+                )
                 if in_squares:
-                    each(channels // lanes, lambda b: square_of(b * lanes))
+                    each(channels // lanes, lambda b: band.pack_square(b * lanes))
                     if channels % lanes:
-                        square_of(channels - lanes)
+                        band.pack_square(channels - lanes)
                 else:
                     whole, left_over = divmod(group, word_bits)
+
+                    def word(first, g, w, taken: int):
+                        band.pack_word(first + w, g * group + w * word_bits, taken, most.together)
+
                     with T.serial(0, packing.groups) as g:
                         first = g * (packing.words_per_group // of_word)
-                        each(whole, lambda w: word(first + w, g * group + w * word_bits, word_bits))
+                        each(whole, lambda w: word(first, g, w, word_bits))
                         if left_over:
-                            word(first + whole, g * group + whole * word_bits, left_over)
+                            word(first, g, whole, left_over)
     return builder.get()

@@ -20,6 +20,7 @@ Where few bits meet, their dot product is a byte, and so are its parts, of which
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,20 +41,36 @@ MOST = 63  # look-ups, each of at most 4, whose sum a byte holds
 MOST_SIGNED = 31  # the same where they are from -4 to 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class LookUps:
+    """How the sums of a kernel are looked up."""
+
+    look_up: Callable[[Any, Any], Any]  # as of `KernelTarget`
+    count: int  # of a sum
+    signed: bool  # what is looked up are parts of dot products, not counts
+    start: int  # what a sum of bytes begins with
+    fours: int  # of bits in a byte of the weights; 2 where these are as they were packed
+    expanded: bool  # the weights are what `expand` makes of them
+
+    @property
+    def byte(self) -> str | None:
+        """The dtype of a sum that a byte holds; None where that is not so."""
+        return ("int8" if self.signed else "uint8") if self.count <= MOST else None
+
+
 def prepare_weights(words: np.ndarray) -> np.ndarray:
     """[O, KH, KW, words per group] -> uint8 [O, KH, KW, four bits of them one after another]."""
     packed = words.view(np.uint8)
     return np.stack([packed % _ENTRIES, packed // _ENTRIES], -1).reshape(*packed.shape[:-1], -1)
 
 
-def prepare_activations(source: tirx.Buffer, signed: bool = False) -> tirx.Buffer:
-    """Packed -> uint8, flat: all tables, and then the places of each four bits. signed: tables of parts of
-    dot products, not of counts."""
+def prepare_activations(source: tirx.Buffer, how: LookUps) -> tirx.Buffer:
+    """Packed -> uint8, flat: all tables, and then the places of each four bits."""
     packed = flat(source, "uint8")
     extent, size = int(packed.shape[0]), LANES // 2
     made = T.alloc_buffer((_TABLES + 2 * extent,), "uint8")
     for a in range(_ENTRIES):
-        store(made, a * _ENTRIES, _ENTRIES, _entries(a, signed))
+        store(made, a * _ENTRIES, _ENTRIES, _entries(a, how.signed))
 
     def places(at: Any, count: int) -> tuple[Any, Any]:
         """Of the lower and of the upper four bits of so many bytes."""
@@ -86,21 +103,19 @@ def worth_expanding(conv: Convolution, look_ups: int) -> bool:
     return look_ups <= _FEW and conv.groups == 1 and pixels >= 32 * _ENTRIES and look_ups * lanes <= _EXPANDED
 
 
-def expand(weights: tirx.Buffer, signed: bool, look_up: Callable[[Any, Any], Any]) -> tirx.Buffer:
+def expand(weights: tirx.Buffer, how: LookUps) -> tirx.Buffer:
     """What `prepare_weights` made -> uint8, flat: of each `LANES` weights that are neighbours what they give
     with each of the sixteen activations, one vector after another. Nothing is left to look up then: what a
-    pixel finds of so many channels are neighbours in memory.
-
-    look_up: as of `KernelTarget`; signed: as of `prepare_activations`."""
+    pixel finds of so many channels are neighbours in memory."""
     extent = int(weights.shape[0])
     made = T.alloc_buffer((_ENTRIES * extent,), "uint8")
 
     def vector(i: Any) -> None:
         own = T.Bind(load(weights, i * LANES, LANES))
         for a in range(_ENTRIES):
-            entries = _entries(a, signed)
+            entries = _entries(a, how.signed)
             table = tirx.Shuffle([entries, entries], list(range(LANES)))
-            store(made, (i * _ENTRIES + a) * LANES, LANES, look_up(table, own))
+            store(made, (i * _ENTRIES + a) * LANES, LANES, how.look_up(table, own))
 
     each(extent // LANES, vector)
     return made
@@ -113,24 +128,12 @@ def _entries(a: int, signed: bool) -> Any:
     return spread(tirx.const(WORD, "uint8"), _ENTRIES) - count - count if signed else count
 
 
-def looked_up(
-    runs: Runs,
-    sums: tirx.Buffer,
-    pixels: int,
-    width: int,
-    unroll: int,
-    look_up: Callable[[Any, Any], Any],
-    start: int = 0,
-    fours: int = 1,
-    expanded: bool = False,
-) -> None:
+def looked_up(runs: Runs, sums: tirx.Buffer, pixels: int, width: int, unroll: int, how: LookUps) -> None:
     """Write pixels x width sums, which are bytes where a byte holds what is looked up. runs: of what
-    `prepare_activations` and `prepare_weights` make, the first run beginning at 0; look_up: as of
-    `KernelTarget`.
+    `prepare_activations` and `prepare_weights` make, the first run beginning at 0.
 
-    start: what a sum of bytes begins with. fours: of bits in a byte of the weights; 2 where these are as they
-    were packed, since they are not known before the network runs. They are taken apart once for all pixels of
-    a tile. expanded: they are what `expand` makes of them."""
+    Weights that are as they were packed, since they are not known before the network runs, are taken apart
+    once for all pixels of a tile."""
     dtype, lanes = sums.dtype, range(0, width, LANES)
     counts = T.alloc_buffer((pixels * width,), "uint8", scope="local")
 
@@ -156,13 +159,13 @@ def looked_up(
         def step(j: Any) -> None:
             k = first + j
             loaded = [T.Bind(load(runs.weights, begin + k * width + v, LANES)) for v in lanes]
-            for four in range(fours):
-                weights = loaded if fours == 1 else [T.Bind(_four_of_eight(w, four)) for w in loaded]
+            for four in range(how.fours):
+                weights = loaded if how.fours == 1 else [T.Bind(_four_of_eight(w, four)) for w in loaded]
                 for m in range(pixels):
-                    own = table(runs.activations[_TABLES + starts[m] + k * fours + four])
+                    own = table(runs.activations[_TABLES + starts[m] + k * how.fours + four])
                     for v, weight in zip(lanes, weights, strict=True):
                         at = m * width + v
-                        store(counts, at, LANES, load(counts, at, LANES) + look_up(own, weight))
+                        store(counts, at, LANES, load(counts, at, LANES) + how.look_up(own, weight))
 
         def step_of_expanded(j: Any) -> None:
             k = first + j
@@ -175,7 +178,7 @@ def looked_up(
                     at = m * width + v
                     store(counts, at, LANES, load(counts, at, LANES) + found)
 
-        unrolled(count, unroll, step_of_expanded if expanded else step)
+        unrolled(count, unroll, step_of_expanded if how.expanded else step)
 
     def some(i: Any) -> None:
         fill(counts, 0)
@@ -187,8 +190,8 @@ def looked_up(
         steps(i, first, count)
         widen()
 
-    if dtype in ("int8", "uint8"):
-        fill(counts, start % 256)
+    if how.byte:
+        fill(counts, how.start % 256)
         each(runs.count, lambda i: steps(i, 0, runs.words))
         for at in range(0, pixels * width, LANES):
             sum_ = load(counts, at, LANES)
@@ -198,7 +201,7 @@ def looked_up(
         return
     whole = T.alloc_buffer((pixels * width,), dtype, scope="local")
     fill(whole, 0)
-    most = MOST // fours
+    most = MOST // how.fours
     together, size = runs_together(runs, most), piece_of_run(runs.words, most)
     if together > 1:
         each(runs.count // together, some)

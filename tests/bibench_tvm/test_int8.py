@@ -10,7 +10,7 @@ import torch
 import trainers
 from bibench_tvm import compile_model, load
 from bibench_tvm.cli.images import load_images
-from bibench_tvm.compiling import verify
+from bibench_tvm.compiling import runners
 from bibench_tvm.importer.bundled import IMAGES, NETWORK
 
 
@@ -110,7 +110,7 @@ def test_smaller(tmp_path: Path) -> None:
 def test_wrong_integers_are_found(
     small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = verify.run_here
+    run = runners.run_here
 
     def wrong(library: Path, samples: list) -> object:
         for result in run(library, samples):
@@ -120,7 +120,7 @@ def test_wrong_integers_are_found(
                 result = [*result[:-1], sums]
             yield result
 
-    monkeypatch.setattr(verify, "run_here", wrong)
+    monkeypatch.setattr(runners, "run_here", wrong)
     options = dict(float_layers="int8", out=tmp_path, verify=2)
     record = compile_model(small, torch.zeros(1, 4, 8, 8), **options).manifest["verification"]
     assert record["integers_exact"] is False and record["passed"] is False

@@ -15,8 +15,8 @@ from trainers.tasks import DataError, identity_of, tasks
 from trainers.tasks.cifar10 import MEAN, STD, Cifar10, find_batches, read_batches
 from trainers.tasks.classes import Classification
 from trainers.tasks.corrupted import SPLITS, corrupt_images, parse_split
-from trainers.tasks.corruptions import CIFAR10_C
 from trainers.tasks.images import normalise
+from trainers.tasks.severities import CIFAR10_C
 
 
 @tasks.register("cifar10_c")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.tasks.corruptions import CIFAR10_C, corrupt
+from trainers.tasks.corruptions import corrupt
+from trainers.tasks.severities import CIFAR10_C
 
 SPLITS = [f"{name}/{severity}" for name in CIFAR10_C for severity in range(1, 6)]
 

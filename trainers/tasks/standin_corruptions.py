@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.checkpoint import CheckpointError, load_untrusted, save_atomically
 from trainers.tasks import data_folder, tasks
 from trainers.tasks.classes import Classification
 from trainers.tasks.corrupted import SPLITS, corrupt_images
-from trainers.tasks.corruptions import CIFAR10_C
 from trainers.tasks.fashion_mnist import FashionMnist, normalise
+from trainers.tasks.severities import CIFAR10_C
+from trainers.torch_file import CheckpointError, load_untrusted, save_atomically
 
 COUNT = 1000
 VERSION = 1  # of how the images are made: those of another are made anew

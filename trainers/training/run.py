@@ -7,7 +7,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from trainers.checkpoint import load_checkpoint, load_untrusted
+from trainers.checkpoint import load_checkpoint
 from trainers.convert import binarize, list_hyperparameters
 from trainers.initialise import initialise
 from trainers.inputs import describe, example_inputs_of
@@ -15,6 +15,7 @@ from trainers.models import create_model, default_sizes
 from trainers.models.bert import BertClassifier, load_transformers
 from trainers.options import check_options
 from trainers.tasks import Task, tasks
+from trainers.torch_file import load_untrusted
 from trainers.training.recipe import RECIPES, Recipe
 
 FLOAT = "float"  # the folder of the float network beside the binarized one that starts from it

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
-from trainers.checkpoint import CheckpointError, load_untrusted, save_atomically
+from trainers.torch_file import CheckpointError, load_untrusted, save_atomically
 
 STATE = "state.pt"
 FORMAT, VERSION = "bibench_tvm.training", 1

@@ -142,7 +142,7 @@ def test_a_whole_network_for_each_that_this_machine_can_execute(
 def test_records_are_for_what_it_is_lowered_to(
     monkeypatch: pytest.MonkeyPatch, processor: Callable, invoke: Callable
 ) -> None:
-    from bibench_tvm.compiling.compiler import chooser
+    from bibench_tvm.compiling.build import chooser
 
     processor(X86, "znver5", {"avx2", *AVX512}, set())
     assert chooser(resolve_target("host"), None).source == "x86_avx512-znver5.json"

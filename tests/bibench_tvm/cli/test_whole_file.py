@@ -17,7 +17,7 @@ import torch
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.cli.whole_file import whole_file
 from tests.nodes import NULL, Pipe, full, node
-from trainers.checkpoint import save_atomically
+from trainers.torch_file import save_atomically
 
 OLD, NEW = b"old" * 10_000, b"new" * 10_000
 CALLS = ("open", "os.", "fsync")

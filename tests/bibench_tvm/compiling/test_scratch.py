@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bibench_tvm.compiling.compiler import build, chooser
+from bibench_tvm.compiling.build import build, chooser
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.importer import Imported, import_model
 from bibench_tvm.importer.bundled import NETWORK

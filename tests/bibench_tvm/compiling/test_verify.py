@@ -13,7 +13,7 @@ from torch import nn
 
 import trainers
 from bibench_tvm import compile_model
-from bibench_tvm.compiling import verify
+from bibench_tvm.compiling import runners
 from bibench_tvm.compiling.layer_check import LayerCheck
 from bibench_tvm.compiling.rounding import largest_difference
 from bibench_tvm.importer import Imported, ReferenceRun, import_model, source
@@ -132,7 +132,7 @@ def test_dtypes_and_shapes_are_compared(
 
 def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sum in thousands that is off by two is found and its layer named."""
-    run = verify.run_here
+    run = runners.run_here
 
     def wrong(library: Path, samples: list) -> object:
         for result in run(library, samples):
@@ -142,7 +142,7 @@ def test_wrong_integers(small: torch.nn.Module, tmp_path: Path, monkeypatch: pyt
                 result = [*result[:-1], sums]
             yield result
 
-    monkeypatch.setattr(verify, "run_here", wrong)
+    monkeypatch.setattr(runners, "run_here", wrong)
     record = compile_model(small, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
     assert record["integers_exact"] is False and record["passed"] is False
     assert record["layers"][0]["wrong_sums"] == 3
@@ -179,7 +179,7 @@ def test_wrong_bits_behind_right_sums(tmp_path: Path, monkeypatch: pytest.Monkey
         torch.nn.Linear(32, 5),
     ]
     two = trainers.binarize(torch.nn.Sequential(*layers), "bnn").eval()
-    run = verify.run_here
+    run = runners.run_here
 
     def wrong(library: Path, samples: list) -> object:
         for result in run(library, samples):
@@ -189,7 +189,7 @@ def test_wrong_bits_behind_right_sums(tmp_path: Path, monkeypatch: pytest.Monkey
                 result = [*result[:2], bits, *result[3:]]
             yield result
 
-    monkeypatch.setattr(verify, "run_here", wrong)
+    monkeypatch.setattr(runners, "run_here", wrong)
     record = compile_model(two, torch.zeros(1, 4, 8, 8), out=tmp_path, verify=3).manifest["verification"]
     assert [(layer["wrong_sums"], layer["wrong_bits"]) for layer in record["layers"]] == [(0, 3), (0, 0)]
     assert record["integers_exact"] is False and record["passed"] is False

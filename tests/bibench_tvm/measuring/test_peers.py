@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 
 import trainers
-from bibench_tvm.compiling.compiler import build
+from bibench_tvm.compiling.build import build
 from bibench_tvm.compiling.processors import resolve_target
 from bibench_tvm.measuring.peers import bitserial, onnx_runtime
 from bibench_tvm.measuring.peers.standalone import Standalone

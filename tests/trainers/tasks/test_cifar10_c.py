@@ -14,7 +14,8 @@ from tests.trainers.tasks.cifar_files import tiny, write_binary, write_python
 from trainers.tasks import DataError, tasks
 from trainers.tasks.cifar10 import Cifar10
 from trainers.tasks.cifar10_c import Cifar10C
-from trainers.tasks.corruptions import CIFAR10_C, corrupt
+from trainers.tasks.corruptions import corrupt
+from trainers.tasks.severities import CIFAR10_C
 from trainers.tasks.standin_corruptions import StandinCorruptions
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from tests.trainers.tasks.imagecorruptions_reference import DRAWN, FILE, FIXED, SEED, picture
 from trainers.tasks import DataError
-from trainers.tasks.corruptions import CIFAR10_C, CORRUPTIONS, IMAGENET_C, corrupt
+from trainers.tasks.corruptions import CORRUPTIONS, corrupt
+from trainers.tasks.severities import CIFAR10_C, IMAGENET_C
 
 # Whose severities are no single scale.
 TWO_WAYS = ("elastic_transform", "frost", "glass_blur", "pixelate", "saturate", "snow", "spatter")
