@@ -53,6 +53,7 @@ from relay_passes.ir.operators import (
     Contraction,
     Named,
     Pack,
+    Product,
     SignSums,
     Transposed,
     attributes_of,
@@ -285,9 +286,11 @@ class _Search:
             self._note(value, "matmul", reason, macs, constants[0])
             return plain
         macs = int(np.prod(shape)) * shape_of(x)[-1]
-        left, right = self._activation(builder, x), self._activation(builder, y, "its second operand")
+        turned = attributes_of(value, Product).turned
+        first, second = ("its second operand", "its input") if turned else ("its input", "its second operand")
+        left, right = self._activation(builder, x, first), self._activation(builder, y, second)
         reason = "; ".join(r for r in (left, right) if isinstance(r, str))
-        for what, side in (("its input", left), ("its second operand", right)):
+        for what, side in ((first, left), (second, right)):
             if not reason and isinstance(side, TwoValued) and side.levels:
                 taken = f"{what} takes the values {side.low:g} and {side.high:g}"
                 reason = f"{taken}; a product of two activations has a kernel for -a and a, or 0 and a"
@@ -315,7 +318,13 @@ class _Search:
                 placed = relax.op.reshape(builder.emit(counted), (*shape[:-2], *extents))
                 sums.append(builder.emit(placed))
         layer = BinaryProduct(
-            name=_name(value), op="matmul", conv=conv, rank=rank, packing=packing, zero_one=zero_one
+            name=_name(value),
+            op="matmul",
+            conv=conv,
+            rank=rank,
+            packing=packing,
+            zero_one=zero_one,
+            turned=turned,
         )
         dot = call("bibench.binary_product", a, b, *sums, attributes=layer)
         scale = np.float32(1)

@@ -26,7 +26,7 @@ from tvm import relax
 
 from relay_passes.ir.fold_pads import without_pad
 from relay_passes.ir.layers import CONVOLUTIONS
-from relay_passes.ir.operators import Contraction, Named, Transposed, call, dense
+from relay_passes.ir.operators import Contraction, Named, Product, Transposed, call, dense
 from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
 from relay_passes.ir.weight_planes import weight_planes
 from relay_passes.ir.weights import binary_weights
@@ -83,10 +83,10 @@ def _product(builder: relax.BlockBuilder, value: relax.Call, name: str, shape: t
     elif shape[-1] == 1 < shape[-2]:
         # Vectors go along the last axis, which then has more than one column.
         row, columns = (builder.emit(op.permute_dims(each, _turned(shape_of(each)))) for each in (y, x))
-        row = builder.emit(call("bibench.product", row, columns, attributes=Named(name=name)))
+        row = builder.emit(call("bibench.product", row, columns, attributes=Product(name=name, turned=True)))
         return op.permute_dims(row, _turned(shape))
     else:
-        return call("bibench.product", x, y, attributes=Named(name=name))
+        return call("bibench.product", x, y, attributes=Product(name=name))
     return made if alike else op.reshape(builder.emit(made), shape)
 
 

@@ -134,7 +134,7 @@ class Comparison:
             return "The source has no layer of that name"
         if len(layer.shapes) != (2 if call.weights is None else 1):
             return f"The source has it with {len(layer.shapes)} operands that are activations"
-        images = [call.activations(words, p) for p, words in enumerate(arrays[: len(layer.shapes)])]
+        images = [call.activations(arrays[operand], operand) for operand in call.in_source]
         reads = []
         for position, image in enumerate(images):
             read = in_source(image, layer, position)
@@ -289,7 +289,7 @@ class Comparison:
             at_middle = signs == 0
             if (far & ~at_middle)[read.inside].any():
                 check.reason = "Its operand has more than two values in the source"
-            at_zero = np.zeros_like(far) if call.zero_one[position] else at_middle & (read.codes == 1)
+            at_zero = np.zeros_like(far) if call.is_zero_one(position) else at_middle & (read.codes == 1)
             flipped = np.zeros_like(far)
             flipped[read.inside] = (signs != read.codes)[read.inside]
             flipped &= ~at_zero

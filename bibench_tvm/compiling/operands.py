@@ -26,7 +26,7 @@ class Read:
 
 def value_of(theirs: np.ndarray, call: KernelCall, position: int) -> float:
     largest = theirs.ravel()[np.argmax(np.abs(theirs))] if theirs.size else 0.0
-    return float(largest if call.zero_one[position] and not call.plane else abs(largest))
+    return float(largest if call.is_zero_one(position) and not call.plane else abs(largest))
 
 
 def join(parts: Sequence[tuple[KernelCall, list[Read]]]) -> list[Read]:
@@ -67,7 +67,7 @@ def signs_of(theirs: np.ndarray, call: KernelCall, position: int, value: float) 
     if call.levels:
         off = theirs - theirs.dtype.type(middle_of(call))
         return np.where(np.abs(off) <= TOLERANCE * value, 0, np.sign(off))
-    return np.sign(theirs) * (np.sign(value) if call.zero_one[position] else 1)
+    return np.sign(theirs) * (np.sign(value) if call.is_zero_one(position) else 1)
 
 
 def side_of(x: np.ndarray, middle: float) -> np.ndarray:

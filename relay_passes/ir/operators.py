@@ -46,6 +46,13 @@ class Named:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Product(Named):
+    """turned: whether it is the transpose of the source, whose operands are these in the other order."""
+
+    turned: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contraction(Named):
     """Sums of products: a convolution, or a matrix product."""
 
@@ -131,9 +138,11 @@ class BinaryProduct(PackedContraction):
 
     zero_one: of each side, whether its bits stand for 0 and 1. The result is then doubled for each that does:
     with a = (s + 1) / 2, 2 sum(a t) = sum(s t) + sum(t), whose second term is a further argument, [.., 1, N]
-    where the left side is of 0 and 1, [.., M, 1] where the right one is, in this order where both are."""
+    where the left side is of 0 and 1, [.., M, 1] where the right one is, in this order where both are.
+    turned: as of `Product`."""
 
     zero_one: tuple[bool, bool] = (False, False)
+    turned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +169,7 @@ ATTRIBUTES: dict[str, type] = {
     "bibench.convolution": Contraction,
     "bibench.matmul": Contraction,
     "bibench.transposed_convolution": Transposed,
-    "bibench.product": Named,
+    "bibench.product": Product,
     "bibench.named": Named,
     "bibench.pool": Pooling,
     "bibench.normalize": Normalization,

@@ -100,6 +100,17 @@ class KernelCall:
         return (isinstance(self.layer, BinaryConvolution) and self.layer.zero_one,)
 
     @property
+    def in_source(self) -> tuple[int, ...]:
+        """Which of its operands is the source's first, and its second where it has two."""
+        if isinstance(self.layer, BinaryProduct):
+            return (1, 0) if self.layer.turned else (0, 1)
+        return (0,)
+
+    def is_zero_one(self, position: int) -> bool:
+        """As `zero_one`, of the source's operand at this position."""
+        return self.zero_one[self.in_source[position]]
+
+    @property
     def factor(self) -> int:
         """Of the sums: over {0, 1} they are kept doubled."""
         return 2 ** sum(self.zero_one)

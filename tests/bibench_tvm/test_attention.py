@@ -127,3 +127,26 @@ def test_a_wrong_sum_of_signs_is_caught(tmp_path: Path, monkeypatch: pytest.Monk
     model, inputs = network(["a cast"])
     record = compile_model(model, inputs, target="host", out=tmp_path, verify=1).manifest["verification"]
     assert record["passed"] is False and "do not compute what they should: matmul#2 (" in record["reason"]
+
+
+class Pooled(nn.Module):
+    """Products with one column: (5, 7, 24) -> eight of (5, 7, 1), of -1 and 1 or 0 and 1 on either side."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        column = x.amax(1, keepdim=True).transpose(-1, -2) - 1.5
+        return [
+            (right.transpose(-1, -2) @ left.transpose(-1, -2)).transpose(-1, -2) if turned else left @ right
+            for left in (signs(x), (x > 0).float())
+            for right in (signs(column), (column > 0).float() * 0.5)
+            for turned in (False, True)
+        ]
+
+
+def test_products_with_one_column(tmp_path: Path) -> None:
+    """They are computed as one row, and compared with the source's."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 7, 24)
+    artifact = compile_model(Pooled(), x, target="host", out=tmp_path, verify=2)
+    assert not floats(artifact.manifest) and artifact.manifest["verification"]["passed"] is True
+    for ours, theirs in zip(artifact.run(x.numpy()), Pooled()(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs.numpy())
