@@ -9,6 +9,7 @@ from functools import partial
 import tvm
 from tvm import relax
 
+from relay_passes.drop_empty import drop_empty
 from relay_passes.expand_norms import expand_norms
 from relay_passes.expand_powers import expand_powers
 from relay_passes.expand_prelu import expand_prelu
@@ -79,6 +80,7 @@ def lower(
         module,
         watch,
         ("mark_layers", lambda mod: mark_layers(mod, layer_names)),
+        ("drop_empty", drop_empty),
         ("fold_batch_norm", fold_batch_norm),
         ("expand_prelu", expand_prelu),
         ("expand_norms", expand_norms),
