@@ -30,8 +30,6 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return relax.const(np.zeros(shape_of(var), dtype_of(var)))
     if is_call(value, *_OF_NOTHING) and any(map(_is_empty, value.args)):
         return relax.const(np.full(shape_of(var), _OF_NOTHING[value.op.name], dtype_of(var)))
-    if isinstance(value, relax.TupleGetItem):
-        return _item(builder, value)
     if not is_call(value, "relax.concat"):
         return value
     parts = value.args[0]
@@ -40,21 +38,5 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     return relax.op.concat(filled, int(value.attrs.axis)) if len(filled) > 1 else filled[0]
 
 
-def _item(builder: relax.BlockBuilder, item: relax.TupleGetItem) -> relax.Expr:
-    """A part of a split that has others without an element, as a slice."""
-    whole = item.tuple_value
-    split = builder.lookup_binding(whole) if isinstance(whole, relax.Var) else None
-    if not is_call(split, "relax.split") or not any(map(_is_empty_type, whole.ty.fields)):
-        return item
-    axis = int(split.attrs.axis) % len(shape_of(split.args[0]))
-    extents = [int(part.shape[axis]) for part in whole.ty.fields]
-    begin = sum(extents[: item.index])
-    return relax.op.strided_slice(split.args[0], [axis], [begin], [begin + extents[item.index]])
-
-
 def _is_empty(expr: relax.Expr) -> bool:
     return is_tensor(expr) and 0 in shape_of(expr)
-
-
-def _is_empty_type(tensor: relax.TensorType) -> bool:
-    return 0 in [int(extent) for extent in tensor.shape]

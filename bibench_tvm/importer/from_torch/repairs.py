@@ -6,6 +6,7 @@ become right, so that the repair can go.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from typing import Any
@@ -59,6 +60,7 @@ class Repairs(Indexing):
             self.convert_map[f"upsample_{name}"] = self._upsample
         for name in ("bilinear2d_aa", "bicubic2d_aa"):
             self.convert_map[f"_upsample_{name}.default"] = self._upsample
+        self.convert_map["split_with_sizes.default"] = self._split_with_sizes
         self.convert_map["copysign.Tensor"] = self.convert_map["copysign.Scalar"] = self._copysign
         self.convert_map["signbit.default"] = lambda node: self._has_sign(self._arg(node))
         self.convert_map["bucketize.Tensor"] = self._bucketize
@@ -68,6 +70,18 @@ class Repairs(Indexing):
         # TVM generates no code for these of vectors, which our schedules make.
         self.convert_map["sinh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=True))
         self.convert_map["cosh.default"] = lambda node: self._emitted(hyperbolic(self._arg(node), sine=False))
+
+    def _split_with_sizes(self, node: Any) -> relax.Expr:
+        """TVM's own wants every part to have an element."""
+        x, sizes, axis = (*node.args, 0)[:3]
+        if 0 not in sizes:
+            return super()._split(node)
+        ends = list(itertools.accumulate(sizes))
+        parts = [
+            self._emitted(relax.op.strided_slice(self.env[x], [axis], [end - size], [end]))
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+        return self.block_builder.emit(relax.Tuple(parts))
 
     def _has_sign(self, x: relax.Expr) -> relax.Expr:
         """Whether a number bears a minus: -0.0 too, which is not below 0; 1 / -0.0 is."""
