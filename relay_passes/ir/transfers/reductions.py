@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +29,8 @@ from relay_passes.ir.value_range import (
     repeated,
     union,
 )
+
+_FEW_COUNTS = 16
 
 
 def _counted(o: Operands) -> ValueRange:
@@ -90,10 +95,31 @@ def _average(o: Operands) -> ValueRange:
     x = collapsed(o[0], spatial, rank)
     if getattr(o.attrs, "padding", None) is not None and any(int(p) for p in o.attrs.padding):
         x = union([x, lattice(0, 0, 0, 0, "a padding")]) if o.attrs.count_include_pad else x
+    counts = _counts_in_windows(o, spatial)
+    if len(counts) <= _FEW_COUNTS:
+        return union([affine(repeated(x, count), array(1 / count), array(0)) for count in counts])
     if x.continuous:
         same = tuple(s for s in x.common if (s.step == 0).all())
         return replace(x, common=same)
     return _collapsed_sum(x)
+
+
+def _counts_in_windows(o: Operands, axes: Sequence[int]) -> list[int]:
+    """Of how many numbers the averages are: of fewer where a window reaches over what there is."""
+    extents = [np.ones(1, int)]
+    for i, axis in enumerate(axes):
+        given, places = o.shape_of(0)[axis], np.arange(o.shape[axis])
+        if hasattr(o.attrs, "pool_size"):
+            before, after = (int(o.attrs.padding[i + half]) for half in (0, len(axes)))
+            first = places * int(o.attrs.strides[i]) - before
+            last = first + int(o.attrs.pool_size[i])
+            if o.attrs.count_include_pad:
+                extents.append(np.minimum(last, given + after) - first)
+                continue
+        else:  # adaptive
+            first, last = places * given // len(places), -(-(places + 1) * given // len(places))
+        extents.append(np.minimum(last, given) - np.maximum(first, 0))
+    return sorted({math.prod(found) for found in itertools.product(*map(np.unique, extents))})
 
 
 def _collapsed_sum(x: ValueRange) -> ValueRange:

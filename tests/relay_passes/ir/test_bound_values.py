@@ -183,3 +183,28 @@ def test_every_tensor_holds_what_it_is_said_to_hold(seed, phases):
             sparse.add(var)
         if var in held:
             check(known[var], held[var], f"{var} = {value}", var in sparse)
+
+
+AVERAGES = {
+    "whole windows": lambda x: op.nn.avg_pool2d(x, (2, 2), (2, 2)),
+    "over padding": lambda x: op.nn.avg_pool2d(x, (2, 2), (1, 1), (1, 1), count_include_pad=True),
+    "without padding": lambda x: op.nn.avg_pool2d(x, (2, 2), (1, 1), (1, 1), count_include_pad=False),
+    "over the edge": lambda x: op.nn.avg_pool2d(x, (4, 4), (4, 4), ceil_mode=True),
+    "adaptive": lambda x: op.nn.adaptive_avg_pool2d(x, (3, 2)),
+    "adaptive, unevenly": lambda x: op.nn.adaptive_avg_pool2d(x, (4, 5)),
+    "all": lambda x: op.nn.adaptive_avg_pool2d(x, (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_average_less_one_is_often_0_where_it_is_of_whole_numbers(build, name, whole):
+    rng = np.random.default_rng(0)
+
+    def body(emit, x):
+        signs = emit(op.where(emit(op.greater_equal(x, const(0))), const(1), const(-1)))
+        given = emit(op.nn.conv2d(signs, weights(rng, 4, "signs"))) if whole else x
+        return emit(op.subtract(emit(AVERAGES[name](given)), const(1)))
+
+    known = list(ranges_of(build(body, (1, 4, 8, 8))).values())
+    assert known[-1].zero is (Zero.COMMON if whole else Zero.ACCIDENTAL)
