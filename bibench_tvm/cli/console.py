@@ -171,6 +171,8 @@ def _terminable() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in signals}
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise  # the command has said how it ended
     except Exception as error:
         if asked:
             raise KeyboardInterrupt from error
