@@ -72,6 +72,8 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
     task_class, _ = tasks[run.task], default_sizes(run.arch)  # unknown names before the data is read
     task = task_class(Path(run.data) if run.data else None)
     binary = run.algorithm != "fp32"
+    if not binary and not run.init:
+        run = msgspec.structs.replace(run, recipe=_of_float(run.recipe))
     model, sizes = network_for(run, task)
     if run.recipe.distillation and callable(getattr(model, "loss", None)):
         raise ValueError(
@@ -86,7 +88,7 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
             variant="paper",
             hyperparameters={},
             keep=None,
-            recipe=msgspec.structs.replace(run.recipe, stages=1, distillation=0.0),
+            recipe=_of_float(run.recipe),
         )
         start, _ = network_for(float_run, task)
         _fit(start, float_run, task, sizes, out / FLOAT, resources, command)
@@ -94,6 +96,11 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
         initialise(model, start)
     teacher = start if run.recipe.distillation and start is not None else None
     return _fit(model, run, task, sizes, out, resources, command, teacher)
+
+
+def _of_float(recipe: Recipe) -> Recipe:
+    """For a float network with fresh weights: without what only one that starts from a float network has."""
+    return msgspec.structs.replace(recipe, stages=1, distillation=0.0)
 
 
 def _given(run: Run, task: Task) -> nn.Module:

@@ -54,6 +54,18 @@ def test_the_float_network_may_take_other_epochs(tmp_path: Path) -> None:
     assert alone["extra"]["recipe"]["epochs"] == 1
 
 
+def test_the_float_network_by_itself_is_the_one_that_comes_first(tmp_path: Path) -> None:
+    """Whatever only a network that starts from it has: a sweep trains it alone, once for several."""
+    staged = {"stages": 2, "distillation": 1.0}
+    perform(change(**staged), tmp_path / "both", RESOURCES)
+    perform(change(algorithm="fp32", **staged), tmp_path / "alone", RESOURCES)
+    first, alone = (
+        trainers.load_checkpoint(tmp_path / name / "checkpoint.pt")[0].state_dict()
+        for name in ("both/float", "alone")
+    )
+    assert all(torch.equal(value, alone[name]) for name, value in first.items())
+
+
 def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
     perform(change(from_float=False), tmp_path / "a", RESOURCES)
     perform(change(init=str(tmp_path / "a/checkpoint.pt"), lr=1e-30), tmp_path / "b", RESOURCES)
