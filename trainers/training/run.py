@@ -7,7 +7,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from trainers.checkpoint import load_checkpoint, load_untrusted
+from trainers.checkpoint import load_checkpoint, load_untrusted, weights_digest
 from trainers.convert import binarize, list_hyperparameters
 from trainers.initialise import initialise
 from trainers.inputs import describe, example_inputs_of
@@ -94,8 +94,9 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
         _fit(start, float_run, task, sizes, out / FLOAT, resources, command)
     if start is not None:
         initialise(model, start)
+    given = weights_digest(start) if run.init and start is not None else ""
     teacher = start if run.recipe.distillation and start is not None else None
-    return _fit(model, run, task, sizes, out, resources, command, teacher)
+    return _fit(model, run, task, sizes, out, resources, command, teacher, given)
 
 
 def _of_float(recipe: Recipe) -> Recipe:
@@ -146,6 +147,7 @@ def _fit(
     resources: Resources,
     command: str,
     teacher: nn.Module | None = None,
+    given: str = "",
 ) -> dict[str, float]:
     from trainers.training.fit import fit  # Lightning takes seconds to import
     from trainers.training.progress import report
@@ -172,6 +174,7 @@ def _fit(
         batch_size=run.recipe.batch_size or task.batch_size,
         seed=run.seed,
         teacher=teacher,
+        given=given,
         limit_train=run.limit_train,
         **msgspec.structs.asdict(resources),
     )
