@@ -102,7 +102,7 @@ def test_what_is_at_fault_is_named(folder: Path, tmp_path: Path) -> None:
         (["run", "x", "--profile", "quik"], 2, "There is no profile 'quik'"),
         (["run", "x", "--track", "tasks"], 2, "There is no track 'tasks'"),
         (["run", "x", "--algorithm", "bn"], 2, "There is no algorithm 'bn'"),
-        (["run", "x", "--task", "glue/cola"], 2, "has no job for what was asked for"),
+        (["run", "x", "--task", "glue/cola"], 2, "The profile quick has no task 'glue/cola'"),
         (["table"], 2, "Give the folder of the results, or --paper"),
         (["table", "/nowhere"], 1, "There is no folder /nowhere"),
         (["status", "/nowhere"], 1, "There is no folder /nowhere"),
