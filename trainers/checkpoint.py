@@ -11,6 +11,7 @@ network it belongs to: by itself or under a key such as "state_dict" or "model",
 that wrappers put before the names ("module.", "model.", "_orig_mod."). No file is trusted: only tensors and
 plain values are unpickled, and the network takes memory only once its shapes match those in the file."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +135,16 @@ def load_checkpoint(
     _refuse_bad_numbers(path, state)
     model.load_state_dict(state, assign=True)
     return model.eval(), metadata
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Of all numbers of a network with their names: 12 hexadecimal digits."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        whole = value.detach().cpu().contiguous()
+        found.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
+        found.update(whole.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()[:12]
 
 
 def _read_checkpoint(

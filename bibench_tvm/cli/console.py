@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -36,8 +36,25 @@ Wait = Annotated[float, typer.Option(min=0, max=604800, help="Seconds to wait fo
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+class _Aside:
+    """In the place of standard output, `kept`, which is for the object alone: what else is printed, as by an
+    algorithm of the user's own, goes to standard error."""
+
+    # No io.TextIOBase, which flushes once more when nobody hears any longer that it failed.
+    def __init__(self, kept: TextIO) -> None:
+        self.kept = kept
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+        self.kept.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 def print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    place = sys.stdout.kept if isinstance(sys.stdout, _Aside) else sys.stdout
+    place.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def results(as_json: bool) -> Console:
@@ -57,8 +74,9 @@ def reporting(*, as_json: bool, debug: bool) -> Iterator[None]:
 
     ValueError counts as wrong arguments: the packages below raise it for what the user named or gave them.
     """
+    aside: Any = _Aside(sys.stdout) if as_json and not isinstance(sys.stdout, _Aside) else sys.stdout
     try:
-        with _terminable():
+        with contextlib.redirect_stdout(aside), _terminable():
             yield
     except (typer.Exit, typer.Abort, OutputLost):
         raise
@@ -171,6 +189,8 @@ def _terminable() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in signals}
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise  # the command has said how it ended
     except Exception as error:
         if asked:
             raise KeyboardInterrupt from error

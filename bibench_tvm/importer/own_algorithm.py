@@ -72,7 +72,7 @@ def own_algorithm(path: Path | None) -> Iterator[Own | None]:
     own = Own(name, path, algorithms[name].file_digest)
     try:
         yield own
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if sentence := sentence_of(error, path):
             raise BibenchError(sentence) from error
         raise

@@ -136,8 +136,9 @@ def _identities(jobs: dict[str, Job]) -> dict[str, str]:
 
 def _blocked(job: Job, outcomes: dict[str, Outcome]) -> Outcome | None:
     for name in job.needs:
-        if outcomes[name].state != "done":
-            reason = f"it needs {name}, which is {outcomes[name].state}"
+        needed = outcomes[name]
+        if needed.state != "done":
+            reason = f"it needs {name}, which is {needed.state}: {needed.reason}"
             return Outcome(name=job.name, state="blocked", command=job.command, reason=reason)
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 OUTCOME = "job.json"
+_LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +51,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def folder_of(folder: Path, name: str) -> Path:
-    """Where a job keeps what it has."""
-    return folder / re.sub(r"[^\w.@+=,/-]", "_", name)
+    """Where a job keeps what it has. Of a part of its name that is too long for a folder, the beginning and a
+    digest are taken."""
+    return folder.joinpath(*map(_fitting, re.sub(r"[^\w.@+=,/-]", "_", name).split("/")))
+
+
+def _fitting(part: str) -> str:
+    whole = part.encode()
+    if len(whole) <= _LONGEST:
+        return part
+    return f"{whole[:_LONGEST].decode(errors='ignore')}+{hashlib.sha256(whole).hexdigest()[:10]}"
 
 
 def outcomes_in(folder: Path) -> list[Outcome]:

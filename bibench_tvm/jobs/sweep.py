@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -17,6 +18,7 @@ from rich.table import Table
 from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.importer.own_algorithm import Own
 from bibench_tvm.jobs.job import Job, Outcome, folder_of
+from trainers.algorithms import algorithms
 from trainers.checkpoint import CHECKPOINT
 from trainers.convert import list_algorithms, list_hyperparameters
 from trainers.models import default_sizes
@@ -27,6 +29,8 @@ from trainers.training.recipe import find_recipe, split_setting
 from trainers.wrong_type import in_words
 
 Value = int | float | str | bool | None
+Variant = Literal["paper", "released"]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,13 +46,13 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     task: str | list[str]
     arch: str | list[str]
     algorithm: str | list[str] = "all"
-    variant: str | list[str] = "paper"
-    seed: int | list[int] = 0
+    variant: Variant | list[Variant] = "paper"
+    seed: Seed | list[Seed] = 0
     recipe: str | list[str] = "paper"
     settings: Annotated[dict[str, Value | list[Value]], Meta(description="KEY: VALUE or VALUES")] = (
         msgspec.field(default_factory=dict, name="set")
     )
-    limit_train: int | None = None
+    limit_train: Annotated[int, Meta(ge=2, le=1_000_000_000)] | None = None
     data: str | None = None
 
 
@@ -73,6 +77,8 @@ class Point(msgspec.Struct, frozen=True):
         parts = [self.recipe, *self.settings, f"seed={self.seed}"]
         if self.limit_train:
             parts.insert(1, f"limit={self.limit_train}")
+        if self.data is not None:
+            parts.append(f"data={hashlib.sha256(self.data.encode()).hexdigest()[:8]}")
         algorithm = self.algorithm if self.variant == "paper" else f"{self.algorithm}+{self.variant}"
         algorithm += f"@{self.file}" if self.file else ""
         return "/".join([self.task.replace("/", "_"), self.arch, algorithm, ",".join(parts)])
@@ -128,9 +134,13 @@ def own_point(point: Point, own: Own | None) -> Point:
 
 
 def _points(grid: Grid) -> Iterator[Point]:
-    algorithms = list_algorithms() if grid.algorithm == "all" else _several(grid.algorithm)
+    names = list_algorithms() if grid.algorithm == "all" else _several(grid.algorithm)
+    for key in grid.settings:
+        owner, dot, _ = key.partition(".")
+        if dot and owner not in names:
+            raise UsageError(f"The sweep sets {key}, and trains no algorithm {owner!r}.")
     axes = [[(key, value) for value in _several(values)] for key, values in grid.settings.items()]
-    fields = (grid.task, grid.arch, algorithms, grid.variant, grid.seed, grid.recipe)
+    fields = (grid.task, grid.arch, names, grid.variant, grid.seed, grid.recipe)
     for task, arch, algorithm, variant, seed, recipe in itertools.product(*map(_several, fields)):
         for chosen in itertools.product(*axes):
             # The numbers of another algorithm are not for this one.
@@ -168,7 +178,9 @@ def _check(point: Point) -> None:
     prefix = f"{point.algorithm}."
     numbers = [s.removeprefix(prefix) for s in point.settings if s not in point.of_recipe]
     known = list_hyperparameters(point.algorithm)
-    check_options(point.algorithm, "hyper-parameter", dict(map(split_setting, numbers)), known)
+    given = check_options(point.algorithm, "hyper-parameter", dict(map(split_setting, numbers)), known)
+    if given:
+        algorithms[point.algorithm].hyperparameters_type(**given)
 
 
 def jobs_of(points: Sequence[Point], folder: Path, own: Own | None = None) -> list[Job]:
@@ -228,6 +240,12 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def _of_data(point: Point) -> list[str]:
+    """What a row says of the data, where a block of the sweep has more than the task's."""
+    fields = {"limit_train": point.limit_train, "data": point.data}
+    return [f"{name}={value}" for name, value in fields.items() if value is not None]
+
+
 def rows_of(points: Sequence[Point], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """A row for each point but for its seed: `values` of the metric over seeds, and why some are missing."""
     by_name = {outcome.name: outcome for outcome in outcomes}
@@ -241,7 +259,7 @@ def rows_of(points: Sequence[Point], outcomes: Sequence[Outcome]) -> list[dict[s
                 "task": point.task,
                 "arch": point.arch,
                 "algorithm": algorithm,
-                "settings": [point.recipe, *point.settings],
+                "settings": [point.recipe, *point.settings, *_of_data(point)],
                 "metric": metric,
                 "values": [],
                 "missing": [],

@@ -16,7 +16,7 @@ from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.report.intervals import Interval, interval
 from bibench_tvm.tracks import paper
 from bibench_tvm.tracks.recompute import NAMES
-from bibench_tvm.tracks.results import TRACKS, Key, Result, Track, misplaced, read_each
+from bibench_tvm.tracks.results import TRACKS, Key, Result, Track, edited, misplaced, read_each
 
 FLOAT = "fp32"
 LABELS = {FLOAT: "fp32"} | {ours: theirs for theirs, ours in NAMES.items()}  # in the order of the paper
@@ -73,6 +73,8 @@ def read_data(folder: Path) -> Data:
         if strange := _strange_number(result):
             faults.append(_plain(f"{path} is left out: its {strange} is no number of a measurement."))
             continue
+        if edited(result):
+            faults.append(_plain(f"{path} was changed after it was written."))
         if not result.figures:
             faults.append(_plain(f"{path} has no figures."))
         whole.append((path, result))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bibench_tvm.report.data import FLOAT, Data, Entry, algorithm, algorithms, board, printed_overall, short
 from bibench_tvm.report.parts import Cell, Section, Table
 from bibench_tvm.report.tables import cells, run_line
-from bibench_tvm.tracks.overall import Row, overall
+from bibench_tvm.tracks.overall import Row, overall, unknown_task
 from bibench_tvm.tracks.results import Track, grouped
 from bibench_tvm.tracks.structure import TASK as STRUCTURE
 
@@ -84,17 +84,11 @@ def _places(track: Track, entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 def _overall(track: Track, entries: Sequence[Entry], left_out: list[str]) -> dict[str, Row]:
     """By what an algorithm is called; those of one variant are compared with the float network."""
-    from trainers.tasks import tasks
-
     known = []
     for entry in entries:
-        if entry.key.task == STRUCTURE:
-            continue
-        needed = [task for task in (entry.key.task, entry.key.corruption) if task]
-        strange = [task for task in needed if task not in tasks.names()]
-        if strange and entry.key.track in ("learning_task", "architecture", "corruption", "training"):
-            left_out.append(f"The task {short(strange[0])} is not known here, and in no overall metric.")
-        else:
+        if strange := unknown_task(entry.key):
+            left_out.append(f"The task {short(strange)} is not known here, and in no overall metric.")
+        elif entry.key.task != STRUCTURE:
             known.append(entry)
     found = {}
     for variant in dict.fromkeys(e.key.variant for e in known if e.key.algorithm != FLOAT):

@@ -10,8 +10,17 @@ from pathlib import Path
 import msgspec
 
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.tracks.overall import overall
-from bibench_tvm.tracks.results import Figure, Key, Result, by_profile, misplaced, read_each
+from bibench_tvm.tracks.overall import overall, unknown_task
+from bibench_tvm.tracks.results import (
+    CONTENT,
+    Figure,
+    Key,
+    Result,
+    by_profile,
+    edited,
+    misplaced,
+    read_each,
+)
 
 CORRELATIONS = ("correlation", "matthews", "pearson", "spearman")  # the metrics that may be below 0
 ALIKE = 0.005  # between a board's score and the host's, whose float layers round otherwise
@@ -52,6 +61,8 @@ def check(folder: Path) -> Findings:
 
 def faults(result: Result) -> Iterator[str]:
     """What cannot be in one result, each without its full stop."""
+    if edited(result):
+        yield "it was changed after it was written"
     if not result.figures:
         yield "it has no figures"
     if len({figure.name for figure in result.figures}) < len(result.figures):
@@ -138,22 +149,30 @@ def _otherwise_on_boards(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _missing(results: Sequence[Result]) -> list[str]:
-    return [
-        f"{profile}, {row.track}, {row.algorithm}: {name}"
-        for profile, own in by_profile(results).items()
-        for row in overall(own)
-        for name in row.missing
-    ]
+    found = []
+    for profile, own in by_profile(results).items():
+        strange = dict.fromkeys((r.key.track, task) for r in own if (task := unknown_task(r.key)))
+        found += [f"{profile}, {track}: the task {task}, which is not known here" for track, task in strange]
+        found += [
+            f"{profile}, {row.track}, {row.algorithm}: {name}" for row in overall(own) for name in row.missing
+        ]
+    return found
 
 
 def _mixed(results: Sequence[Result]) -> list[str]:
-    """Versions of packages, and machines that times were taken on, of which a profile has several."""
+    """Versions of packages, and machines that times were taken on, of which a profile has several; and
+    results of which it is not known whether they are what was written."""
     found = []
     for profile, own in by_profile(results).items():
         for package in sorted({name for result in own for name in result.versions}):
             versions = sorted({result.versions.get(package, "none") for result in own})
             if len(versions) > 1:
                 found.append(f"The profile {profile} has results with {package} {' and '.join(versions)}.")
+        if unsealed := sum(CONTENT not in result.hashes for result in own):
+            found.append(
+                f"The profile {profile} has {unsealed} results without a hash of what they say: whether they "
+                "were changed does not show."
+            )
         timed = [result for result in own if result.key.device == "host"]
         machines = sorted({str(result.machine.get("processor")) for result in timed})
         if len(machines) > 1:

@@ -8,7 +8,7 @@ import msgspec
 
 from bibench_tvm.tracks import metrics
 from bibench_tvm.tracks.metrics import Metric, Pairs
-from bibench_tvm.tracks.results import Result, Track, grouped
+from bibench_tvm.tracks.results import Key, Result, Track, grouped
 from bibench_tvm.tracks.structure import TASK
 from trainers.tasks import tasks
 
@@ -43,11 +43,20 @@ def kind_of(arch: str) -> str:
     return KINDS.get(arch.split("@")[0].split("_")[0], "CNNs")
 
 
+def unknown_task(key: Key) -> str:
+    """The task that is not known here, and with it the metric that the result is judged by; "" for none."""
+    if key.track in ("complexity", "inference") or key.task == TASK:
+        return ""
+    named = (name for name in (key.task, key.corruption) if name)
+    return next((name for name in named if name not in tasks.names()), "")
+
+
 def overall(results: Sequence[Result]) -> list[Row]:
     """The rows of all tracks and algorithms that have results; fp32 is what they are compared with.
 
-    The results are those of one profile.
+    The results are those of one profile; of a task that is not known here they are in no row.
     """
+    results = [result for result in results if not unknown_task(result.key)]
     algorithms = sorted({result.key.algorithm for result in results} - {"fp32"})
     found = []
     for track, of in _TRACKS.items():

@@ -186,13 +186,17 @@ def show_own(folder: Path, console: Console) -> dict[str, Any]:
 
     from bibench_tvm.tracks.check import faults
     from bibench_tvm.tracks.deployment import deployments
-    from bibench_tvm.tracks.overall import overall
+    from bibench_tvm.tracks.overall import overall, unknown_task
     from bibench_tvm.tracks.results import by_profile, read_all
 
     everything = read_all(folder)
     if wrong := sum(any(faults(result)) for result in everything):
         console.print(
             f"{wrong} results have what cannot be right: `tracks check {folder}` says what.", style="yellow"
+        )
+    for strange in dict.fromkeys(filter(None, (unknown_task(result.key) for result in everything))):
+        console.print(
+            f"The task {strange} is not known here, and in no overall metric.", style="yellow", soft_wrap=True
         )
     shown = {}
     for profile, own in by_profile(everything).items():

@@ -90,6 +90,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         for algorithm in self.wanted.algorithms:
             if algorithm not in list_algorithms():
                 raise unknown_name("algorithm", algorithm, list_algorithms())
+        self._refuse_unknown()
         found = [*self._counted(), *self._structures(), *self._trained(), *self._consumed()]
         if not found:
             raise UsageError(f"The profile {self.name} has no job for what was asked for.")
@@ -98,6 +99,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.replace(item, job=msgspec.structs.replace(item.job, limit=limit))
             for item in found
         ]
+
+    def _refuse_unknown(self) -> None:
+        """Of several that are asked for, each: one that there is not would be left out in silence."""
+        profile = self.profile
+        blocks = [*profile.trainings, *filter(None, (profile.sensitivity, profile.consumption))]
+        structures = list(STRUCTURES) if profile.structure else []
+        tasks = [block.task for block in blocks] + ([TASK] if structures else [])
+        archs = [block.arch for block in blocks] + [*profile.complexity, *structures]
+        for what, wanted, there in (
+            ("task", self.wanted.tasks, tasks),
+            ("network", self.wanted.archs, archs),
+        ):
+            for name in wanted:
+                if name not in there:
+                    known = ", ".join(dict.fromkeys(there))
+                    raise UsageError(f"The profile {self.name} has no {what} {name!r}; it has {known}.")
 
     @property
     def _jobs(self) -> Path:

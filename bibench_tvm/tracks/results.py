@@ -18,6 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 VERSION = 1
 FOLDER = "results"
+CONTENT = "content"  # among a result's hashes: that of all else in it
 Track = Literal["learning_task", "architecture", "corruption", "training", "complexity", "inference"]
 TRACKS: tuple[Track, ...] = (
     *("learning_task", "architecture", "corruption"),
@@ -88,7 +89,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
             it is no checkout; machine: its processor, cores and system, and of an inference what a core
             can do at most, "binary_products_per_s" and "float_products_per_s"; conditions: its load at
             the end.
-        hashes: of the "job" with all that it needed; of "data" and "checkpoint", where there are any.
+        hashes: of the "job" with all that it needed; of "data" and "checkpoint", where there are any; of all
+            else in the file, as "content", which it is written with.
         layers: of an inference, in the order of the run.
         ended: ISO 8601, UTC; seconds: that the job took.
     """
@@ -118,9 +120,25 @@ def path_of(folder: Path, key: Key) -> Path:
     return folder.joinpath(FOLDER, *(re.sub(r"[^\w.@+-]", "_", part) for part in parts))
 
 
+def hash_of(result: Result) -> str:
+    """Of all that it says but this hash itself, defaults too: a field more is another VERSION."""
+    hashes = {name: value for name, value in result.hashes.items() if name != CONTENT}
+    content = msgspec.to_builtins(msgspec.structs.replace(result, hashes=hashes))
+    # A whole number where a float belongs becomes one, as it does when it is read.
+    whole = msgspec.convert(content, Result)
+    return hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()
+
+
+def edited(result: Result) -> bool:
+    """Whether it says something else than was written."""
+    return result.hashes.get(CONTENT, "") not in ("", hash_of(result))
+
+
 def write(folder: Path, result: Result) -> Path:
     """Replaces an earlier result of the same key; the file appears whole or not at all."""
     path = path_of(folder, result.key)
+    hashes = result.hashes | {CONTENT: hash_of(result)}
+    result = msgspec.structs.replace(result, hashes=hashes)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(msgspec.json.format(msgspec.json.encode(result, order="deterministic")) + b"\n")
@@ -160,11 +178,17 @@ def read_each(folder: Path) -> list[tuple[Path, Result | BibenchError]]:
 
 
 def read_all(folder: Path) -> list[Result]:
-    """All results below `folder`, by their paths. Raises BibenchError as `read`, or if there is no folder."""
+    """All results below `folder`, by their paths.
+
+    Raises:
+        BibenchError: as `read`; a file is not in the place of its result, as a copy is; there is no folder.
+    """
     results = []
-    for _, found in read_each(folder):
+    for path, found in read_each(folder):
         if isinstance(found, BibenchError):
             raise found
+        if wrong := misplaced(folder, path, found):
+            raise BibenchError(f"{wrong}.")
         results.append(found)
     return results
 

@@ -21,7 +21,7 @@ from bibench_tvm.jobs.engine import Workers, run_jobs
 from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.figures import figures_of, layers_of
 from bibench_tvm.tracks.plan import HERE, JOBS, Item
-from bibench_tvm.tracks.results import Key, Result, path_of, read, write
+from bibench_tvm.tracks.results import Key, Result, edited, path_of, read, write
 from rpc.machine_name import model_name
 
 VERSIONED = ("bibench-tvm", "apache-tvm", "lightning", "numpy", "torch", "torchmetrics")
@@ -63,7 +63,8 @@ def _keep(
     timed: Callable[[], dict[str, int]],
 ) -> None:
     try:
-        if read(path_of(folder, key)).hashes.get("job") == outcome.identity:
+        there = read(path_of(folder, key))
+        if there.key == key and there.hashes.get("job") == outcome.identity and not edited(there):
             return
     except BibenchError:
         pass  # there is none yet, or a damaged one

@@ -18,12 +18,12 @@ def load_algorithm(path: Path) -> str:
         ValueError: there is no such file, it raises an error, or it does not register one algorithm.
     """
     before = set(algorithms.names())
-    spec = importlib.util.spec_from_file_location(f"{__name__}.{path.stem}_of_its_user", path)
+    spec = importlib.util.spec_from_file_location(f"{__name__}.{path.stem}_of_its_user", path.absolute())
     if not path.is_file() or spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file with an algorithm.")
     try:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _forget_but(before)
         raise ValueError(sentence_of(error, path)) from error
     names = sorted(set(algorithms.names()) - before)
@@ -47,12 +47,11 @@ def _forget_but(before: set[str]) -> None:
         algorithms.forget(name)
 
 
-def sentence_of(error: Exception, path: Path) -> str:
+def sentence_of(error: BaseException, path: Path) -> str:
     """What went wrong in the file `path`, and in which of its lines; "" where it was somewhere else."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    place = str(path.absolute())  # as Python has it
+    if isinstance(error, SyntaxError) and error.filename == place:
         return f"{path}, line {error.lineno}: {error.msg}."
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-    ]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
     said = " ".join(str(error).split())
     return f"{path}, line {lines[-1]}: {type(error).__name__}: {said[:200].rstrip('.')}." if lines else ""

@@ -42,6 +42,7 @@ def fit(
     batch_size: int,
     seed: int = 0,
     teacher: nn.Module | None = None,
+    given: str = "",
     limit_train: int | None = None,
     threads: int = 1,
     workers: int = 0,
@@ -62,6 +63,7 @@ def fit(
         epochs, batch_size: those of the recipe, or the task's.
         metadata: the keyword arguments of `save_checkpoint`; the metrics join its "extra" ("test_accuracy").
         teacher: the float network, for a recipe with distillation.
+        given: the digest of the weights that the user had it start from, "" for none.
         limit_train: how many of the training samples are used, a random choice that is always the same.
         threads: of each process; workers: processes that read the data, for each.
         devices: processes, each with its own GPU or, on a CPU, its own threads; each takes other batches.
@@ -95,6 +97,7 @@ def fit(
             "data": task.identity,
         }
         arguments |= {key: value for key, value in metadata.items() if key != "extra"}
+        arguments["weights of --init"] = given or None
         if metadata["algorithm"] != "fp32" and (digest := algorithms[metadata["algorithm"]].file_digest):
             arguments["algorithm_file"] = digest
         for parameter in model.parameters():

@@ -13,7 +13,7 @@ class Log:
 
     def __init__(self, folder: Path, length: int) -> None:
         self.file = (folder / LOG).open("ab")
-        self.file.truncate(length)
+        self.file.truncate(min(length, self.file.tell()))  # less where the log did not come along
 
     def write(self, **entry: Any) -> None:
         self.file.write(json.dumps(entry).encode() + b"\n")

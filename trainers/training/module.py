@@ -5,7 +5,8 @@ Lightning's own counters start anew with each process, so that a training that g
 somewhere else, and not one whose loops are put together again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils import _pytree as pytree
 
-from trainers.checkpoint import save_checkpoint
+from trainers.checkpoint import CheckpointError, save_checkpoint
 from trainers.convert import set_progress
 from trainers.inputs import call, samples_of
 from trainers.operator import BinaryLayer
@@ -27,7 +28,7 @@ from trainers.training.log import Log
 from trainers.training.nan import bad_gradient, blame, finite
 from trainers.training.optimizer import make_optimizer, rate_share
 from trainers.training.recipe import Recipe
-from trainers.training.state import State
+from trainers.training.state import STATE, State
 
 BEST = "best.pt"
 LOG_EVERY = 10  # steps between two lines of the log
@@ -85,15 +86,26 @@ class Training(LightningModule):
         self.restored: State | None = None
 
     def restore(self, state: State) -> None:
-        """Go on from there."""
-        self.model.load_state_dict(state.model)
-        if self.average is not None:
-            self.average.load_state_dict(state.average)
+        """Go on from there. Raises CheckpointError for a state that is of no network like this."""
+        with self._of_another_network():
+            self.model.load_state_dict(state.model)
+            if self.average is not None:
+                self.average.load_state_dict(state.average)
         self.batches_done, self.stage = state.batches, state.stage
         self.best, self.since_best = state.best, state.since_best
         self.seconds, self.log_bytes = state.seconds, state.log_bytes
         self.order.first = state.batches
         self.restored = state
+
+    @contextmanager
+    def _of_another_network(self) -> Iterator[None]:
+        """What PyTorch raises for a dictionary that does not fit is of many kinds."""
+        try:
+            yield
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.out / STATE} is not the state of this network; remove it to start anew."
+            ) from error
 
     @property
     def result(self) -> nn.Module:
@@ -125,7 +137,8 @@ class Training(LightningModule):
         optimizer = make_optimizer(self.model, self.recipe, self.stage)
         if self.restored is not None:
             decays = [group["weight_decay"] for group in optimizer.param_groups]
-            optimizer.load_state_dict(self.restored.optimizer)
+            with self._of_another_network():
+                optimizer.load_state_dict(self.restored.optimizer)
             for group, decay in zip(optimizer.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
         return optimizer

@@ -7,7 +7,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from trainers.checkpoint import load_checkpoint
+from trainers.checkpoint import load_checkpoint, weights_digest
 from trainers.convert import binarize, list_hyperparameters
 from trainers.initialise import initialise
 from trainers.inputs import describe, example_inputs_of
@@ -73,6 +73,8 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
     task_class, _ = tasks[run.task], default_sizes(run.arch)  # unknown names before the data is read
     task = task_class(Path(run.data) if run.data else None)
     binary = run.algorithm != "fp32"
+    if not binary and not run.init:
+        run = msgspec.structs.replace(run, recipe=_of_float(run.recipe))
     model, sizes = network_for(run, task)
     if run.recipe.distillation and callable(getattr(model, "loss", None)):
         raise ValueError(
@@ -87,14 +89,20 @@ def perform(run: Run, out: Path, resources: Resources, command: str = "") -> dic
             variant="paper",
             hyperparameters={},
             keep=None,
-            recipe=msgspec.structs.replace(run.recipe, stages=1, distillation=0.0),
+            recipe=_of_float(run.recipe),
         )
         start, _ = network_for(float_run, task)
         _fit(start, float_run, task, sizes, out / FLOAT, resources, command)
     if start is not None:
         initialise(model, start)
+    given = weights_digest(start) if run.init and start is not None else ""
     teacher = start if run.recipe.distillation and start is not None else None
-    return _fit(model, run, task, sizes, out, resources, command, teacher)
+    return _fit(model, run, task, sizes, out, resources, command, teacher, given)
+
+
+def _of_float(recipe: Recipe) -> Recipe:
+    """For a float network with fresh weights: without what only one that starts from a float network has."""
+    return msgspec.structs.replace(recipe, stages=1, distillation=0.0)
 
 
 def _given(run: Run, task: Task) -> nn.Module:
@@ -140,6 +148,7 @@ def _fit(
     resources: Resources,
     command: str,
     teacher: nn.Module | None = None,
+    given: str = "",
 ) -> dict[str, float]:
     from trainers.training.fit import fit  # Lightning takes seconds to import
     from trainers.training.progress import report
@@ -166,6 +175,7 @@ def _fit(
         batch_size=run.recipe.batch_size or task.batch_size,
         seed=run.seed,
         teacher=teacher,
+        given=given,
         limit_train=run.limit_train,
         **msgspec.structs.asdict(resources),
     )

@@ -2,18 +2,21 @@
 and when the training is stopped, always after a whole step."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from torch import Tensor
 
 from trainers.torch_file import CheckpointError, load_untrusted, save_atomically
+from trainers.wrong_type import in_words
 
 STATE = "state.pt"
 FORMAT, VERSION = "bibench_tvm.training", 1
+Count = Annotated[int, Meta(ge=0)]
 
 
-class State(msgspec.Struct, kw_only=True):
+class State(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A training after `batches` batches of each process.
 
     Attributes:
@@ -25,13 +28,13 @@ class State(msgspec.Struct, kw_only=True):
     """
 
     arguments: dict[str, Any]
-    epochs: int
-    batches: int
+    epochs: Count
+    batches: Count
     seconds: float
-    stage: int
-    log_bytes: int
+    stage: Count
+    log_bytes: Count
     best: float | None
-    since_best: int
+    since_best: Count
     model: dict[str, Tensor]
     average: dict[str, Any]
     optimizer: dict[str, Any]
@@ -70,8 +73,14 @@ def load_state(folder: Path, arguments: dict[str, Any], epochs: int, batches: in
             f"{path} is a state of version {version}, and this program reads {VERSION}; "
             "remove it to start anew."
         )
-    if content.keys() != set(State.__struct_fields__) or not isinstance(content["arguments"], dict):
-        raise CheckpointError(f"{path} is not a whole state of a training; remove it to start anew.")
+    try:
+        msgspec.convert(content, State)  # which makes other dictionaries of those that PyTorch wrote
+    except msgspec.ValidationError as error:
+        what, field = in_words(str(error))
+        place = f"its {field}: " if field else ""
+        raise CheckpointError(
+            f"{path} is not a whole state of a training, {place}{what}; remove it to start anew."
+        ) from error
     state = State(**content)
     elsewhere = f"name another folder, or remove {path} to start anew"
     for key, value in arguments.items():

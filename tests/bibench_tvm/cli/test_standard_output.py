@@ -1,5 +1,6 @@
 """Standard output that cannot be written is told, once; who closes it, as `head` does, is told nothing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -72,3 +73,21 @@ def test_what_was_done_is_there(small_file: Path, artifact: Artifact, tmp_path: 
     with os.fdopen(unread(), "w") as nobody:
         done = bibench("compile", small_file, "--target", "host", "--out", out, stdout=nobody)
     assert done.returncode == 1 and "rror" not in done.stderr
+
+
+def test_of_json_the_object_alone(tmp_path: Path) -> None:
+    """What an algorithm of the user's own prints, when it is read and when it is asked, is no part of it."""
+    (tmp_path / "own.py").write_text(
+        "from trainers.operator import BinaryLayer, algorithms\n"
+        "print('read', flush=True)\n"
+        "@algorithms.register('own')\n"
+        "class Own(BinaryLayer):\n"
+        "    def count_scales(self, extents):\n"
+        "        print('asked')\n"
+        "        return 1, 1\n"
+    )
+    line = ["summary", "--arch", "resnet20@small", "--algorithm", "own", "--mine", "own.py"]
+    done = bibench(*line, "--json", stdout=subprocess.PIPE, cwd=tmp_path)
+    assert json.loads(done.stdout)["algorithm"] == "own"
+    assert "read" in done.stderr and "asked" in done.stderr and done.returncode == 0
+    assert "asked" in bibench(*line, stdout=subprocess.PIPE, cwd=tmp_path).stdout

@@ -1,5 +1,6 @@
 """A signal ends a command in one word, whatever is running when it comes."""
 
+import json
 import os
 import signal
 
@@ -7,7 +8,7 @@ import pytest
 import tvm
 import typer
 
-from bibench_tvm.cli.console import reporting
+from bibench_tvm.cli.console import print_json, reporting
 from bibench_tvm.cli.errors import BibenchError
 
 
@@ -38,3 +39,18 @@ def test_errors_are_no_signals(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit), reporting(as_json=False, debug=False):
         raise BibenchError("The file is damaged.")
     assert capsys.readouterr().err.strip() == "Error: The file is damaged."
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_has_said_how_it_ended_says_it_once(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a sweep does that was stopped: it lists what is done, in one object."""
+    with pytest.raises(typer.Exit) as ended, reporting(as_json=True, debug=False):
+        try:
+            os.kill(os.getpid(), int(number))
+        except KeyboardInterrupt:
+            print_json({"stopped": 3})
+        raise typer.Exit(1)
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"stopped": 3}
+    assert not said.err

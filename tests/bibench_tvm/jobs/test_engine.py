@@ -43,8 +43,8 @@ def test_a_graph_with_failures(tmp_path: Path) -> None:
     by_name = {outcome.name: outcome for outcome in outcomes}
     assert by_name["third"].result == {"does": "third", "threads": "1"}
     assert by_name["fail"].reason == "There is no such thing."
-    assert by_name["after"].reason == "it needs fail, which is failed"
-    assert by_name["later"].reason == "it needs after, which is blocked"
+    assert by_name["after"].reason == "it needs fail, which is failed: There is no such thing."
+    assert by_name["later"].reason == f"it needs after, which is blocked: {by_name['after'].reason}"
     assert by_name["die"].reason == "it was killed by SIGKILL"
     assert by_name["babble"].reason == "it printed no JSON object"
     words = tmp_path / "jobs/fall/job.log"

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from bibench_tvm.cli.errors import UsageError
-from bibench_tvm.jobs.job import Outcome
+from bibench_tvm.jobs.job import Outcome, folder_of
 from bibench_tvm.jobs.sweep import jobs_of, read_sweep, rows_of, table_of
 from trainers import list_algorithms
 
@@ -69,6 +70,18 @@ def test_several_blocks_and_all_algorithms(tmp_path: Path) -> None:
         ("{task: fashion_mnist, arch: resnet20, recipe: pape}", "There is no recipe 'pape'"),
         ("{task: fashion_mnist, arch: resnet20, set: {lr: -1}}", "cannot have that lr"),
         ("{task: fashion_mnist, arch: resnet20, seed: x}", "is no sweep"),
+        ("{task: fashion_mnist, arch: resnet20, seed: [0, -1]}", r"its seed\[1\]: it has to be .* 0 or more"),
+        ("{task: fashion_mnist, arch: resnet20, limit_train: 0}", "its limit_train: .* 2 or more"),
+        (
+            "{task: fashion_mnist, arch: resnet20, variant: [paper, other]}",
+            "it cannot be 'other'",
+        ),
+        ("{task: fashion_mnist, arch: resnet20, set: {recu.tau_end: [0.9, 2.0]}}", "tau_end is between"),
+        ("{task: fashion_mnist, arch: resnet20, set: {reccu.tau_end: 0.9}}", "trains no algorithm 'reccu'"),
+        (
+            "{task: fashion_mnist, arch: resnet20, algorithm: bnn, set: {recu.tau_end: 0.9}}",
+            "sets recu.tau_end, and trains no algorithm 'recu'",
+        ),
         ("just words", "is no sweep"),
         ("", "is no sweep"),
         ("!!python/object/apply:os.system ['false']", "is not YAML"),
@@ -86,6 +99,39 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UsageError, match="cannot be read: it is no text"):
         read_sweep(tmp_path / "bytes.yaml")
+
+
+def test_blocks_that_differ_in_their_data_alone(tmp_path: Path) -> None:
+    block = (
+        "- {task: fashion_mnist, arch: resnet20@small, algorithm: [fp32, bnn], data: %s, limit_train: %s}\n"
+    )
+    points = read_sweep(written(tmp_path, block % ("a", 8) + block % ("b", 8) + block % ("a", 9)))
+    jobs = jobs_of(points, tmp_path)
+    assert {job.name for job in jobs} == {point.name for point in points}
+    assert len(jobs) == 6
+    values = dict(zip((point.name for point in points), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True))
+    outcomes = [
+        Outcome(name=job.name, state="done", command=[], result={"test_accuracy": values[job.name]})
+        for job in jobs
+    ]
+    rows = rows_of(points, outcomes)
+    assert [row["values"] for row in rows] == [[value] for value in values.values()]
+    assert len({(row["algorithm"], *row["settings"]) for row in rows}) == 6
+
+
+def test_more_settings_than_a_folder_has_letters(tmp_path: Path) -> None:
+    settings: dict[str, object] = {}
+    settings |= dict.fromkeys(("decay_binary", "decay_float", "decay_other", "warmup", "clip"), 1e-5)
+    settings |= {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "holdout": 0.1, "ema": 0.9}
+    settings |= {"accumulate": 2, "select": "best", "patience": 3, "batch_size": 16, "epochs": 2}
+    settings |= {"float_epochs": 2, "from_float": False, "distillation": 0.5, "temperature": 2.0, "lr": 0.01}
+    grid = {"task": "fashion_mnist", "arch": "resnet20@small", "algorithm": "fp32", "seed": [0, 1]}
+    jobs = jobs_of(read_sweep(written(tmp_path, yaml.safe_dump(grid | {"set": settings}))), tmp_path)
+    assert all(len(job.name.split("/")[-1]) > 255 for job in jobs)
+    folders = {folder_of(tmp_path, job.name) for job in jobs}
+    assert len(folders) == 2
+    for folder in folders:
+        folder.mkdir(parents=True)
 
 
 def test_the_table(tmp_path: Path) -> None:

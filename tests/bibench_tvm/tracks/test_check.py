@@ -1,11 +1,14 @@
 """Results that cannot be right, each made from one that can."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from bibench_tvm.tracks.__main__ import app
 from bibench_tvm.tracks.check import check, faults
 from bibench_tvm.tracks.overall import overall
 from bibench_tvm.tracks.results import Figure, Key, Layer, Result, read_all, write
@@ -135,3 +138,37 @@ def test_a_board_that_scores_otherwise(tmp_path: Path) -> None:
         score = Figure(name="accuracy", value=value, unit="1", kind="measured")
         write(tmp_path, msgspec.structs.replace(timed, key=key, figures=[*timed.figures, score]))
         assert check(tmp_path).at_fault == sentences
+
+
+def test_an_edited_number_is_found(tmp_path: Path) -> None:
+    write(tmp_path, result(algorithm="fp32"))
+    path = write(tmp_path, result())
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    assert check(tmp_path).at_fault == [f"{path}: it was changed after it was written."]
+    content = json.loads(path.read_text())
+    del content["hashes"]["content"]
+    path.write_text(json.dumps(content))
+    found = check(tmp_path)
+    assert found.at_fault == []
+    assert len(found.mixed) == 1
+    assert "1 results without a hash of what they say" in found.mixed[0]
+
+
+def test_a_task_that_is_not_known_here(tmp_path: Path) -> None:
+    """As in results of somebody with a task of their own."""
+    for algorithm in ("fp32", "bnn"):
+        one = result(algorithm=algorithm)
+        write(tmp_path, one)
+        for track in ("learning_task", "architecture"):
+            key = msgspec.structs.replace(one.key, task="theirs", track=track)
+            write(tmp_path, msgspec.structs.replace(one, key=key))
+    found = check(tmp_path)
+    assert found.at_fault == []
+    assert found.missing == [
+        f"p, {track}: the task theirs, which is not known here" for track in ("architecture", "learning_task")
+    ]
+    [row] = overall(found.results)
+    assert (row.track, row.overall.value) == ("learning_task", 100)
+    shown = CliRunner().invoke(app, ["table", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "The task theirs is not known here" in shown.output

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bibench_tvm.compile import app as compile_app
+from bibench_tvm.summary import app as summary_app
 from bibench_tvm.tracks.results import read_all
 from tests.bibench_tvm.tracks.test_own import invoke
 from trainers import list_algorithms
@@ -79,14 +80,21 @@ def test_what_goes_wrong_in_it_is_a_sentence(folder: Path, body: str) -> None:
         ("x = (", "own.py, line 1: "),
         ("raise KeyError('x')", "own.py, line 1: KeyError: 'x'."),
         ("import no_such_module", "own.py, line 1: ModuleNotFoundError"),
+        ("raise SystemExit(3)", "own.py, line 1: SystemExit: 3."),
         ("x = 1", "and it registers none."),
         (HEAD.replace("mine", "bnn") + GOOD, "The algorithm 'bnn' is registered twice"),
         (HEAD + GOOD + HEAD.replace("mine", "mine2") + GOOD, "and it registers mine and mine2."),
     ],
 )
-def test_files_that_are_none(tmp_path: Path, content: str, sentence: str) -> None:
+def test_files_that_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, sentence: str
+) -> None:
     (tmp_path / "own.py").write_text(content)
     shown = invoke("run", tmp_path / "out", "--mine", tmp_path / "own.py", code=2).stderr
     assert sentence in " ".join(shown.split())
     assert "mine" not in list_algorithms() and "mine2" not in list_algorithms()
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(summary_app, ["--arch", "resnet20", "--mine", "own.py"]).stderr
+    assert sentence in " ".join(shown.split())
+    assert "fault of the program" not in shown
     assert "No such file" in invoke("run", tmp_path / "out", "--mine", tmp_path / "no.py", code=2).stderr

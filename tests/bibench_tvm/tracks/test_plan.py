@@ -69,12 +69,20 @@ def test_a_part_of_a_profile(tmp_path: Path) -> None:
     assert all(item.job.alone for item in timed)
     assert not any(item.job.alone for item in inference if not item.keys)
     for nothing in (
-        Filter(tasks=("glue/cola",)),
         Filter(tracks=("corruption",)),
-        Filter(archs=("vgg_small",)),
+        Filter(tasks=("standin_points",), archs=("resnet20@small",)),
     ):
         with pytest.raises(ValueError, match="The profile quick has no job for what was asked for"):
             items_of("quick", tmp_path, nothing)
+    for strange, sentence in (
+        (
+            Filter(tasks=("standin_points", "glue/cola")),
+            "no task 'glue/cola'; it has fashion_mnist, standin_",
+        ),
+        (Filter(archs=("resnet18", "vgg_small")), r"no network 'vgg_small'; it has .*, resnet18, cnn,"),
+    ):
+        with pytest.raises(ValueError, match=f"The profile quick has {sentence}"):
+            items_of("quick", tmp_path, strange)
     with pytest.raises(ValueError, match="There is no algorithm 'bn'"):
         items_of("quick", tmp_path, Filter(algorithms=("bn",)))
 

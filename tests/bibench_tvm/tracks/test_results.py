@@ -8,7 +8,19 @@ import msgspec
 import pytest
 
 from bibench_tvm.cli.errors import BibenchError
-from bibench_tvm.tracks.results import Figure, Key, Result, path_of, read, read_all, rows, schema, write
+from bibench_tvm.tracks.results import (
+    CONTENT,
+    Figure,
+    Key,
+    Result,
+    edited,
+    path_of,
+    read,
+    read_all,
+    rows,
+    schema,
+    write,
+)
 
 
 def result(**changes: Any) -> Result:
@@ -29,15 +41,21 @@ def result(**changes: Any) -> Result:
     )
 
 
+def plain(result: Result) -> Result:
+    """Without the hash that it is written with."""
+    hashes = {name: value for name, value in result.hashes.items() if name != CONTENT}
+    return msgspec.structs.replace(result, hashes=hashes)
+
+
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     first = result(settings={"lr": "0.1", "epochs": "2"}, seed=1)
     path = write(tmp_path, first)
     assert path.parent == tmp_path / "results/learning_task/glue_cola/bert_tiny4@small"
-    assert read(path) == first
-    assert read_all(tmp_path) == [first]
+    assert plain(read(path)) == first
+    assert list(map(plain, read_all(tmp_path))) == [first]
     again = msgspec.structs.replace(first, seconds=9.0)
     assert write(tmp_path, again) == path
-    assert read_all(tmp_path) == [again]
+    assert list(map(plain, read_all(tmp_path))) == [again]
     assert first.figure("accuracy") == 0.5
     assert first.figure("loss") is None
 
@@ -52,6 +70,35 @@ def test_every_field_of_the_key_tells_results_apart(tmp_path: Path) -> None:
     assert len({path_of(tmp_path, result(**change).key) for change in changes}) == len(changes)
     one = path_of(tmp_path, result(settings={"a": "1", "b": "2"}).key)
     assert one == path_of(tmp_path, result(settings={"b": "2", "a": "1"}).key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b'"value": 0.5', b'"value": 0.51'),
+        (b'"cores": 2', b'"cores": 3'),
+        (b'"seconds": 1.5', b'"seconds": 2'),
+    ],
+)
+def test_an_edited_number_shows(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    whole = msgspec.structs.replace(result(), conditions={"load_average": 1})  # which is read as 1.0
+    path = write(tmp_path, whole)
+    assert not edited(read(path))
+    assert write(tmp_path, read(path)) == path
+    assert not edited(read(path))
+    path.write_bytes(path.read_bytes().replace(b" ", b""))
+    assert not edited(read(path))
+    write(tmp_path, whole)
+    path.write_bytes(path.read_bytes().replace(*change))
+    assert edited(read(path))
+
+
+def test_a_copy_in_another_place_is_not_counted_twice(tmp_path: Path) -> None:
+    path = write(tmp_path, result())
+    copy = path.with_name("copy.json")
+    copy.write_bytes(path.read_bytes())
+    with pytest.raises(BibenchError, match=rf"{copy} holds the result that belongs into {path}\.$"):
+        read_all(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A training that was stopped ends as one that was not, and says what it cannot go on from."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -115,6 +116,15 @@ def test_a_finished_training_can_go_on(
         train(tmp_path, Brighter(), schedule="constant", epochs=2)
 
 
+def test_a_state_without_its_log(train: Train, tmp_path: Path) -> None:
+    """As on another machine: the log begins with what is trained there, and not with so many zeros."""
+    train(tmp_path, Brighter(), epochs=1)
+    (tmp_path / "log.jsonl").unlink()
+    train(tmp_path, Brighter(), epochs=4)
+    first, *_ = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(first)["epoch"] > 1
+
+
 def test_states_it_cannot_go_on_from(train: Train, tmp_path: Path) -> None:
     train(tmp_path, Brighter(), epochs=1)
     with pytest.raises(ValueError, match=r"a training with recipe lr 0\.01, not 0\.02; name another folder"):
@@ -131,11 +141,20 @@ def test_states_it_cannot_go_on_from(train: Train, tmp_path: Path) -> None:
     for content, sentence in [
         ({"arguments": {}}, "not the state of a training"),
         (state | {"version": 7}, "of version 7, and this program reads 1"),
-        ({key: value for key, value in state.items() if key != "stage"}, "not a whole state"),
+        ({key: value for key, value in state.items() if key != "stage"}, "not a whole state.* no 'stage'"),
+        (state | {"more": 1}, "not a whole state"),
+        (state | {"arguments": [1]}, "its arguments: it has to be a mapping, and is a list"),
+        (state | {"epochs": "2"}, "its epochs: it has to be a whole number, and is a text"),
+        (state | {"batches": -1}, "its batches: it has to be a whole number, 0 or more"),
+        (state | {"seconds": None}, "its seconds: it has to be a number, and is nothing"),
+        (state | {"best": "all"}, "its best: "),
+        (state | {"model": {"a": 1}}, "its model"),
+        (state | {"model": {}}, "is not the state of this network; remove it to start anew"),
+        (state | {"optimizer": {}}, "is not the state of this network; remove it to start anew"),
     ]:
         torch.save(content, tmp_path / "state.pt")
         with pytest.raises(trainers.CheckpointError, match=sentence):
-            train(tmp_path, Brighter(), epochs=1)
+            train(tmp_path, Brighter(), epochs=2)
     (tmp_path / "state.pt").write_bytes(b"no")
     with pytest.raises(trainers.CheckpointError, match="is damaged"):
         train(tmp_path, Brighter(), epochs=1)

@@ -54,6 +54,31 @@ def test_the_float_network_may_take_other_epochs(tmp_path: Path) -> None:
     assert alone["extra"]["recipe"]["epochs"] == 1
 
 
+def test_the_float_network_by_itself_is_the_one_that_comes_first(tmp_path: Path) -> None:
+    """Whatever only a network that starts from it has: a sweep trains it alone, once for several."""
+    staged = {"stages": 2, "distillation": 1.0}
+    perform(change(**staged), tmp_path / "both", RESOURCES)
+    perform(change(algorithm="fp32", **staged), tmp_path / "alone", RESOURCES)
+    first, alone = (
+        trainers.load_checkpoint(tmp_path / name / "checkpoint.pt")[0].state_dict()
+        for name in ("both/float", "alone")
+    )
+    assert all(torch.equal(value, alone[name]) for name, value in first.items())
+
+
+def test_other_weights_to_start_from_are_another_training(tmp_path: Path) -> None:
+    """A finished training said that it was done, whatever it was asked to start from."""
+    for name, seed in (("a", 0), ("b", 1)):
+        perform(change(algorithm="fp32", seed=seed), tmp_path / name, RESOURCES)
+    first, second = (change(init=str(tmp_path / name / "checkpoint.pt")) for name in "ab")
+    out = tmp_path / "out"
+    metrics = perform(first, out, RESOURCES)
+    assert perform(first, out, RESOURCES) == metrics
+    for other in (second, change()):
+        with pytest.raises(ValueError, match="with weights of --init '[0-9a-f]{12}', not .*another folder"):
+            perform(other, out, RESOURCES)
+
+
 def test_a_binary_network_can_be_trained_on(tmp_path: Path) -> None:
     perform(change(from_float=False), tmp_path / "a", RESOURCES)
     perform(change(init=str(tmp_path / "a/checkpoint.pt"), lr=1e-30), tmp_path / "b", RESOURCES)
