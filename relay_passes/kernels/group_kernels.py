@@ -18,6 +18,7 @@ from tvm import relax
 
 from relay_passes.ir.operators import Contraction, Pack, attributes_of
 from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, read_vars, shape_of, users
+from schedules.kernels.depthwise import is_depthwise
 from schedules.parts.epilogue import OPERATORS
 from schedules.parts.write_back import Writer
 
@@ -122,9 +123,8 @@ def _writes_planes(group: Group, binding: relax.VarBinding) -> bool:
     anchor, axes = group.anchor.value, binding.value.attrs.axes
     if not is_call(anchor, "bibench.convolution", "bibench.binary_convolution"):
         return False
-    depthwise = 1 < attributes_of(anchor, Contraction).conv.groups == group.shape[-1]
     turned = axes is not None and [int(axis) for axis in axes] == [0, 3, 1, 2]
-    return turned and not depthwise and dtype_of(binding.var) in ("float32", "int32")
+    return turned and not _is_depthwise(anchor) and dtype_of(binding.var) in ("float32", "int32")
 
 
 def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
@@ -135,9 +135,14 @@ def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:
     anchor = group.anchor.value
     if is_call(anchor, *_CONVOLUTIONS):
         groups = attributes_of(anchor, Contraction).conv.groups
-        # The blocks of a depthwise kernel begin at whole words.
-        return groups in (1, group.shape[-1]) or (group.shape[-1] // groups) % packing.per_word == 0
+        whole = groups == 1 or (group.shape[-1] // groups) % packing.per_word == 0
+        return whole or _is_depthwise(anchor)  # the blocks of whose kernel begin at whole words
     return True
+
+
+def _is_depthwise(anchor: relax.Call) -> bool:
+    packed = is_call(anchor, "bibench.binary_convolution")
+    return is_depthwise(attributes_of(anchor, Contraction).conv, packed=packed)
 
 
 def _repeats_channels(group: Group, binding: relax.VarBinding) -> bool:
