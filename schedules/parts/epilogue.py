@@ -274,6 +274,8 @@ class Epilogue:
             if v.kind == "sum":
                 return total
             if v.kind in ("operand", "repeated", "table"):
+                if not buffers[v.index].shape:
+                    return spread(tirx.BufferLoad(buffers[v.index], []))
                 *outer, channel = broadcast_index(buffers[v.index].shape, index)
                 if v.kind == "table":
                     outer = [

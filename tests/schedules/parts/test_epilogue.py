@@ -117,7 +117,7 @@ def test_operator_on_truths(host, name):
             np.testing.assert_allclose(one, twin, rtol=tolerance, atol=3e-7 if "gelu" in name else 0)
 
 
-@pytest.mark.parametrize("shape", [(1,), (13,), (5, 1), (5, 13), (1, 5, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(), (1,), (13,), (5, 1), (5, 13), (1, 5, 1), (1, 1, 1, 1)])
 def test_operands_broadcast_from_the_right(host, shape):
     operand = np.arange(np.prod(shape), dtype="float32").reshape(shape)
     conv = Convolution(1, 1, 5, 1, 13)
