@@ -15,7 +15,7 @@ def signs(x: Tensor) -> Tensor:
 
 
 class Layers(nn.Module):
-    """(1, 8, 6, 6) and () -> what meets a mean, a largest or an input of one number before and after layers."""
+    """(1, 8, 6, 6) and () -> what meets one number, a mean, a largest or an input, around layers."""
 
     def __init__(self) -> None:
         super().__init__()
