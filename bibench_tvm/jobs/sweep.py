@@ -186,7 +186,7 @@ def _check(point: Point) -> None:
 def jobs_of(points: Sequence[Point], folder: Path, own: Own | None = None) -> list[Job]:
     """A job for each point, and one for each float network that a binarized one starts from.
 
-    `own` is the user's algorithm, if some are of it. Paths are absolute, so that the jobs are the same from
+    `own` is the user's algorithm, if some are of it. Paths are absolute, so that the jobs do the same from
     wherever they are run.
     """
     folder = folder.absolute()
@@ -212,7 +212,8 @@ def job_of(point: Point, folder: Path, own: Own | None = None) -> Job:
             command += [f"--{option.replace('_', '-')}", str(value)]
     for setting in point.settings:
         command += ["--set", setting]
-    return Job(name=point.name, command=command + (own.options(point.algorithm) if own else []))
+    command += own.options(point.algorithm) if own else []
+    return Job(name=point.name, command=command, outside=own.outside if own else {})
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:

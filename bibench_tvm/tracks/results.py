@@ -85,10 +85,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job found.
 
     Attributes:
-        command: what was run, after `python -m`; versions: of the libraries; commit: of the project, "" where
-            it is no checkout; machine: its processor, cores and system, and of an inference what a core
-            can do at most, "binary_products_per_s" and "float_products_per_s"; conditions: its load at
-            the end.
+        command: what was run, after `python -m`; paths in the folder of all results are from there.
+        versions: of the libraries; commit: of the project, "" where it is no checkout.
+        machine: its processor, cores and system, and of an inference what a core can do at most,
+            "binary_products_per_s" and "float_products_per_s"; conditions: its load at the end.
         hashes: of the "job" with all that it needed; of "data" and "checkpoint", where there are any; of all
             else in the file, as "content", which it is written with.
         layers: of an inference, in the order of the run.

@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from bibench_tvm.tracks.__main__ import app
-from bibench_tvm.tracks.results import read_all
+from bibench_tvm.tracks.results import Result, read_all
 
 PART = ["--algorithm", "bnn", "--track", "learning_task", "--task", "standin_points", "--track", "complexity"]
 
@@ -49,6 +51,32 @@ def test_what_is_done_is_not_run_again(folder: Path) -> None:
     assert "changed after it was written" in invoke("check", folder, code=1).stdout
     invoke("run", folder, *PART)
     assert lasting(path.read_text()) == lasting(content)
+
+
+def test_a_folder_that_was_moved(folder: Path, tmp_path: Path) -> None:
+    """Nothing of it runs again, what it lacks does, and its results say the same."""
+    moved = shutil.copytree(folder, tmp_path / "first")
+    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.suffix}
+    invoke("run", moved, *PART)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not any(str(folder) in path.read_text() for path in moved.rglob("*.json"))
+    (result,) = (moved / "results").rglob("bnn-*.json")
+    content = result.read_text()
+    (job,) = moved.glob("jobs/*/*/bnn/*/job.json")
+    for path in (result, job):
+        path.unlink()
+    unfinished = shutil.move(moved, tmp_path / "second")
+    invoke("run", unfinished, *PART)
+    again = unfinished / result.relative_to(moved)
+    said = [msgspec.json.decode(text, type=Result) for text in (content, again.read_text())]
+    assert said[0].command == said[1].command and said[0].hashes["job"] == said[1].hashes["job"]
+    assert said[0].figure("accuracy") == said[1].figure("accuracy")
+    ran = [path for path in unfinished.rglob("job.json") if path.stat().st_mtime_ns > max(before.values())]
+    assert ran == [unfinished / job.relative_to(moved)]
+    again.unlink()
+    invoke("run", shutil.move(unfinished, tmp_path / "third"), *PART)
+    (again,) = (tmp_path / "third/results").rglob("bnn-*.json")
+    assert json.loads(again.read_text())["hashes"].keys() == {"job", "data", "checkpoint", "content"}
 
 
 def test_results(folder: Path) -> None:
