@@ -80,7 +80,7 @@ def test_a_folder_that_was_moved(folder: Path, tmp_path: Path) -> None:
 
 
 def test_results(folder: Path) -> None:
-    found = read_all(folder)
+    found = read_all(folder)[0]
     assert [(result.key.algorithm, result.key.track) for result in found] == [
         ("bnn", "learning_task"),
         ("fp32", "learning_task"),
@@ -95,7 +95,7 @@ def test_results(folder: Path) -> None:
 
 
 def test_table_status_check_and_export(folder: Path) -> None:
-    accuracy = {result.key.algorithm: result.figure("accuracy") for result in read_all(folder)}
+    accuracy = {result.key.algorithm: result.figure("accuracy") for result in read_all(folder)[0]}
     relative = 100 * accuracy["bnn"] / accuracy["fp32"]  # type: ignore[operator]
     shown = invoke("table", folder).stdout
     assert f"{relative:.2f}" in shown
@@ -121,7 +121,26 @@ def test_what_is_at_fault_is_named(folder: Path, tmp_path: Path) -> None:
     assert found["results"] == 1
     assert any("cut.json is no result" in sentence for sentence in found["at_fault"])
     assert any("belongs into" in sentence for sentence in found["at_fault"])
-    assert "is no result" in invoke("table", tmp_path, code=1).stderr
+
+
+def test_what_is_damaged_is_left_out(folder: Path, tmp_path: Path) -> None:
+    """Each command goes on with the others, names it, and ends with 1."""
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    left, cut = sorted((damaged / "results").rglob("*.json"))
+    cut.write_bytes(cut.read_bytes()[:-20])
+    copy = left.with_name("copy.json")
+    shutil.copy(left, copy)
+    for command in (["status"], ["table"], ["table", "--paper"], ["export"]):
+        shown = invoke(*command, damaged, code=1)
+        assert f"{cut} is no result" in shown.stderr and f"{copy} holds the result" in shown.stderr
+        assert "bnn" in shown.stdout or command == ["status"]
+        found = invoke(*command, damaged, "--json", code=1)
+        assert f"{copy} holds the result" in found.stderr
+        said = json.loads(found.stdout)
+        assert len(said["left_out"]) == 2
+        assert command != ["status"] or said["results"]["learning_task"] == 1
+    for command in ("status", "table", "export"):
+        assert json.loads(invoke(command, folder, "--json").stdout)["left_out"] == []
 
 
 @pytest.mark.parametrize(
