@@ -123,7 +123,9 @@ def zoo(
         )
         jobs = [item.job for item in plan.items()]
         compiled = [job for job in jobs if job.name.startswith("compile/host/")]
-        jobs += [made for job in compiled for made in (_judging(job), _sizing(job, folder / "jobs"))]
+        jobs += [
+            made for job in compiled for made in (_judging(job), _sizing(job, (folder / "jobs").absolute()))
+        ]
         with shown(f"{len(jobs)} jobs", len(jobs)) as advance:
             outcomes = run_jobs(jobs, folder / "jobs", cores=cores, advance=advance)
         if failed := [f"{one.name}: {one.reason}" for one in outcomes if one.state != "done"]:

@@ -30,6 +30,11 @@ class Own(msgspec.Struct, frozen=True):
         """What a command for `algorithm` is to be given."""
         return ["--mine", str(self.path)] if algorithm == self.name else []
 
+    @property
+    def outside(self) -> dict[str, str]:
+        """As a Job has it: what the file holds, and not where it lies, is what matters."""
+        return {str(self.path): self.digest}
+
 
 def kept_algorithm(path: Path, folder: Path) -> Path:
     """A copy of the file below `folder`, under the digest of what it holds: what was scored stays what it was

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import CycleError, TopologicalSorter
@@ -17,7 +15,7 @@ from typing import Protocol
 
 from bibench_tvm.cli.errors import BibenchError, UsageError
 from bibench_tvm.jobs.forks import Nursery
-from bibench_tvm.jobs.job import Job, Outcome, folder_of, outcome_before
+from bibench_tvm.jobs.job import Job, Outcome, folder_of, identity_of_job, outcome_before
 from bibench_tvm.jobs.process import Processes, run_job
 
 # Seconds: a signal that the kernel hands to another thread does not wake the main one, which alone hears it.
@@ -67,7 +65,7 @@ def run_jobs(
         BibenchError: another process runs the jobs of this folder.
     """
     by_name, order = {job.name: job for job in jobs}, _order(jobs)
-    identities = _identities(by_name)
+    identities = _identities(by_name, folder)
     outcomes: dict[str, Outcome] = {}
     running: dict[Future[Outcome], str] = {}
     lonely: list[Job] = []
@@ -124,13 +122,11 @@ def _order(jobs: Sequence[Job]) -> TopologicalSorter[str]:
     return order
 
 
-def _identities(jobs: dict[str, Job]) -> dict[str, str]:
-    """Name -> a digest of the job's command and of the identities of the jobs that it needs."""
+def _identities(jobs: dict[str, Job], folder: Path) -> dict[str, str]:
+    """Name -> the identity of the job, with those of the jobs that it needs."""
     found: dict[str, str] = {}
     for name in TopologicalSorter({job.name: job.needs for job in jobs.values()}).static_order():
-        job = jobs[name]
-        parts = [*job.command, *(found[need] for need in sorted(job.needs))]
-        found[name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        found[name] = identity_of_job(jobs[name], folder, [found[need] for need in sorted(jobs[name].needs)])
     return found
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +21,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: what it is called, and its folder under that of all jobs.
-        command: the arguments; `needs`: names of the jobs that have to be done before.
+        command: the arguments; those in the folder of all jobs have their absolute path.
+        outside: argument that says where something outside that folder lies -> what it is, wherever it lies.
+        needs: names of the jobs that have to be done before.
         alone: whether no other job may run meanwhile, as it times something.
         limit: the seconds that it may take; None for as long as it likes.
     """
 
     name: str
     command: list[str]
+    outside: dict[str, str] = {}
     needs: list[str] = []
     alone: bool = False
     limit: float | None = None
@@ -35,9 +40,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a job went.
 
     Attributes:
-        command: what was run; identity: of this and of all that it needed, as `_identities`: a job that has
-            another now is run again.
-        reason: why it failed, or why it did not start; result: the object that it printed.
+        command: what was run, with paths from the folder of all jobs; identity: of this and of all that it
+            needed, as `identity_of_job`: a job that has another now is run again.
+        reason: why it failed, or why it did not start; result: the object that it printed,
+            with such paths.
         seconds: of wall-clock time, 0 where it did not run.
     """
 
@@ -74,8 +80,52 @@ def outcomes_in(folder: Path) -> list[Outcome]:
 
 def outcome_before(folder: Path, job: Job, identity: str) -> Outcome | None:
     """That of an earlier call, if the job is done and is the same."""
+    outcome = _read(folder, job.name)
+    if outcome is None or outcome.state != "done":
+        return None
+    return outcome if outcome.identity == identity else _from_elsewhere(outcome, job, folder)
+
+
+def _from_elsewhere(outcome: Outcome, job: Job, folder: Path) -> Outcome | None:
+    """That of a program for which a job was its command with absolute paths, if it is the same but for where
+    the folder lay."""
+    place = str(folder.absolute())
+    needed = [before.identity if (before := _read(folder, need)) else "" for need in sorted(job.needs)]
+    if outcome.identity != _digest(outcome.command, needed):
+        return None
+    lay = place
+    for then, now in zip(outcome.command, job.command, strict=False):
+        inside = from_folder(now, place)
+        if inside != now and then.endswith(f"/{inside}"):
+            lay = then.removesuffix(f"/{inside}")
+    if from_folder(outcome.command, lay) != from_folder(job.command, place):
+        return None
+    return msgspec.structs.replace(
+        outcome, command=from_folder(outcome.command, lay), result=from_folder(outcome.result, lay)
+    )
+
+
+def _read(folder: Path, name: str) -> Outcome | None:
     try:
-        outcome = msgspec.json.decode((folder_of(folder, job.name) / OUTCOME).read_bytes(), type=Outcome)
+        return msgspec.json.decode((folder_of(folder, name) / OUTCOME).read_bytes(), type=Outcome)
     except (OSError, msgspec.MsgspecError):
         return None
-    return outcome if outcome.state == "done" and outcome.identity == identity else None
+
+
+def identity_of_job(job: Job, folder: Path, needed: Iterable[str]) -> str:
+    """A digest of the job's command and of the identities `needed`, the same wherever the folder lies."""
+    place = str(folder.absolute())
+    return _digest((job.outside.get(word, from_folder(word, place)) for word in job.command), needed)
+
+
+def _digest(command: Iterable[str], needed: Iterable[str]) -> str:
+    return hashlib.sha256(json.dumps([*command, *needed]).encode()).hexdigest()
+
+
+def from_folder(said: Any, folder: str) -> Any:
+    """The same with each text that is a path below `folder`, which is absolute, as a path from there."""
+    if isinstance(said, str):
+        return said.removeprefix(f"{folder}/")
+    if isinstance(said, dict):
+        return {name: from_folder(value, folder) for name, value in said.items()}
+    return [from_folder(value, folder) for value in said] if isinstance(said, list) else said

@@ -19,7 +19,7 @@ import msgspec
 from bibench_tvm.cli.whole_file import whole_file
 from bibench_tvm.jobs.death import end_with_parent
 from bibench_tvm.jobs.forks import FORKED, Nursery
-from bibench_tvm.jobs.job import OUTCOME, Job, Outcome, folder_of
+from bibench_tvm.jobs.job import OUTCOME, Job, Outcome, folder_of, from_folder
 
 _WORDS = "job.log"  # what the command said on standard error
 _PRINTED = "job.out"  # and on standard output, while it runs
@@ -124,7 +124,9 @@ def run_job(job: Job, identity: str, folder: Path, processes: Processes) -> Outc
     else:
         reason = _reason(result, code, place / _WORDS)
         outcome = Outcome(name=job.name, state="failed", command=job.command, seconds=seconds, reason=reason)
-    outcome = msgspec.structs.replace(outcome, identity=identity)
+    inside = str(folder.absolute())
+    command, result = from_folder(outcome.command, inside), from_folder(outcome.result, inside)
+    outcome = msgspec.structs.replace(outcome, identity=identity, command=command, result=result)
     with whole_file(place / OUTCOME) as file:
         file.write(msgspec.json.format(msgspec.json.encode(outcome)))
     return outcome

@@ -120,12 +120,14 @@ def read_sweep(path: Path, own: Own | None = None) -> list[Point]:
         what, field = in_words(str(error))
         place = f"its {field}: " if field else ""
         raise UsageError(f"{path} is no sweep: {place}{what}.") from error
-    points = dict.fromkeys(point for grid in grids for point in _points(grid))
+    points: dict[Point, Point] = {}
+    for written in dict.fromkeys(point for grid in grids for point in _points(grid)):
+        point = _checked(written)
+        same = msgspec.structs.replace(point, settings=tuple(sorted(point.settings)))
+        points.setdefault(same, own_point(point, own))
     if not points:
         raise UsageError(f"{path} has no trainings.")
-    for point in points:
-        _check(point)
-    return [own_point(point, own) for point in points]
+    return list(points.values())
 
 
 def own_point(point: Point, own: Own | None) -> Point:
@@ -170,23 +172,31 @@ def _text(value: Value) -> str:
     return yaml.safe_dump(value).removesuffix("\n").removesuffix("\n...")
 
 
-def _check(point: Point) -> None:
+def _checked(point: Point) -> Point:
+    """The point, with each value in one spelling, whatever the file's: 1e-3 and "0.001" are 0.001.
+
+    Raises:
+        ValueError: it names what there is not, or has a value that cannot be.
+    """
     _, _ = tasks[point.task], default_sizes(point.arch)
     if point.algorithm not in list_algorithms():
         raise unknown_name("algorithm", point.algorithm, list_algorithms())
-    find_recipe(point.recipe, point.of_recipe)
+    values = msgspec.to_builtins(find_recipe(point.recipe, point.of_recipe))
     prefix = f"{point.algorithm}."
     numbers = [s.removeprefix(prefix) for s in point.settings if s not in point.of_recipe]
     known = list_hyperparameters(point.algorithm)
     given = check_options(point.algorithm, "hyper-parameter", dict(map(split_setting, numbers)), known)
     if given:
         algorithms[point.algorithm].hyperparameters_type(**given)
+    values |= {f"{prefix}{name}": value for name, value in given.items()}
+    keys = [split_setting(setting)[0] for setting in point.settings]
+    return msgspec.structs.replace(point, settings=tuple(f"{key}={_text(values[key])}" for key in keys))
 
 
 def jobs_of(points: Sequence[Point], folder: Path, own: Own | None = None) -> list[Job]:
     """A job for each point, and one for each float network that a binarized one starts from.
 
-    `own` is the user's algorithm, if some are of it. Paths are absolute, so that the jobs are the same from
+    `own` is the user's algorithm, if some are of it. Paths are absolute, so that the jobs do the same from
     wherever they are run.
     """
     folder = folder.absolute()
@@ -212,7 +222,8 @@ def job_of(point: Point, folder: Path, own: Own | None = None) -> Job:
             command += [f"--{option.replace('_', '-')}", str(value)]
     for setting in point.settings:
         command += ["--set", setting]
-    return Job(name=point.name, command=command + (own.options(point.algorithm) if own else []))
+    command += own.options(point.algorithm) if own else []
+    return Job(name=point.name, command=command, outside=own.outside if own else {})
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:

@@ -39,7 +39,10 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write what `tracks run` found as a page: tables, figures, and the command behind every number."""
+    """Write what `tracks run` found as a page: tables, figures, and the command behind every number.
+
+    Exits with 1, and with a page, if a file of results had to be left out.
+    """
     with reporting(as_json=as_json, debug=debug):
         from rpc.missing import need
 
@@ -81,6 +84,8 @@ def report(
         if as_json:
             figure_names = [figure.name for figure in drawn]
             print_json({"out": str(out), **counts, "figures": figure_names, "empty": empty})
+        if counts["left_out"]:
+            raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -46,5 +46,10 @@ def assemble(folder: Path, *, paper: bool) -> tuple[Page, dict[str, object]]:
         warnings=sources.warnings(data),
         sections=[make(data, paper) for make in SECTIONS],
     )
-    counts = {"results": len(data.entries), "kinds": sources.kinds(data), "faults": list(data.faults)}
+    counts = {
+        "results": len(data.entries),
+        "kinds": sources.kinds(data),
+        "left_out": list(data.left_out),
+        "faults": list(data.faults),
+    }
     return page, counts

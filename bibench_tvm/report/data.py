@@ -53,6 +53,7 @@ class Sample:
 class Data:
     folder: Path
     entries: tuple[Entry, ...]
+    left_out: tuple[str, ...]
     faults: tuple[str, ...]
 
     def of(self, track: Track) -> list[Entry]:
@@ -60,18 +61,22 @@ class Data:
 
 
 def read_data(folder: Path) -> Data:
-    """What is no result is a sentence in `faults`. Raises BibenchError if there is no folder."""
+    """What is no result is a sentence in `left_out`, and what is wrong with a result one in `faults`.
+
+    Raises:
+        BibenchError: there is no folder.
+    """
     whole: list[tuple[Path, Result]] = []
-    faults = []
+    left_out, faults = [], []
     for path, result in read_each(folder):
         if isinstance(result, BibenchError):
-            faults.append(_plain(str(result)))
+            left_out.append(_plain(str(result)))
             continue
         if wrong := misplaced(folder, path, result):
-            faults.append(_plain(f"{wrong}, and is left out."))
+            left_out.append(_plain(f"{wrong}, and is left out."))
             continue
         if strange := _strange_number(result):
-            faults.append(_plain(f"{path} is left out: its {strange} is no number of a measurement."))
+            left_out.append(_plain(f"{path} is left out: its {strange} is no number of a measurement."))
             continue
         if edited(result):
             faults.append(_plain(f"{path} was changed after it was written."))
@@ -82,7 +87,7 @@ def read_data(folder: Path) -> Data:
         Entry(number, _plain(str(path.relative_to(folder))), _clean(result))
         for number, (path, result) in enumerate(sorted(whole, key=lambda pair: _place(pair[1].key)), 1)
     ]
-    return Data(folder, tuple(entries), tuple(faults))
+    return Data(folder, tuple(entries), tuple(left_out), tuple(faults))
 
 
 def _strange_number(result: Result) -> str | None:

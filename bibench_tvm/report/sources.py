@@ -89,7 +89,7 @@ def warnings(data: Data) -> list[str]:
         found.append(
             f"{_count(open_ones, 'result')} of the open division: trained by another recipe than the paper's."
         )
-    found += [f"Left out or incomplete: {fault}" for fault in data.faults]
+    found += [f"Left out or incomplete: {fault}" for fault in (*data.left_out, *data.faults)]
     return found
 
 

@@ -57,6 +57,7 @@ def table(
             found |= _show_paper(chosen, results(as_json))
         if as_json:
             print_json(found)
+        own.end(found.get("left_out", []))
 
 
 @app.command()

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from bibench_tvm.cli.console import (
     refuse_tracker_alone,
     reporting,
     results,
+    stderr,
 )
 from bibench_tvm.cli.errors import unknown
 from bibench_tvm.importer.own_algorithm import Mine, kept_algorithm, own_algorithm
@@ -126,7 +128,7 @@ def status(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> Non
         from bibench_tvm.tracks.plan import JOBS
         from bibench_tvm.tracks.results import TRACKS, read_all
 
-        found = read_all(folder)
+        found, left_out = read_all(folder)
         counts = {track: sum(result.key.track == track for result in found) for track in TRACKS}
         failed = {o.name: o.reason for o in outcomes_in(folder / JOBS) if o.state == "failed"}
         table = Table("track", "results", box=SIMPLE)
@@ -136,7 +138,8 @@ def status(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> Non
         for name, reason in failed.items():
             results(as_json).print(f"{name} failed: {reason}", soft_wrap=True)
         if as_json:
-            print_json({"folder": str(folder), "results": counts, "failed": failed})
+            print_json({"folder": str(folder), "results": counts, "failed": failed, "left_out": left_out})
+        end(left_out)
 
 
 def check(
@@ -171,17 +174,28 @@ def export(folder: Folder, as_json: AsJson = False, debug: Debug = False) -> Non
     with reporting(as_json=as_json, debug=debug):
         from bibench_tvm.tracks.results import read_all, rows
 
-        found = rows(read_all(folder))
+        whole, left_out = read_all(folder)
+        found = rows(whole)
         if as_json:
-            print_json({"figures": found})
+            print_json({"figures": found, "left_out": left_out})
         elif found:
             writer = csv.DictWriter(sys.stdout, list(found[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(found)
+        end(left_out)
+
+
+def end(left_out: Sequence[str]) -> None:
+    """Name the files that a command left out: it went on with the others, and what it found is not all."""
+    for sentence in left_out:
+        stderr.print(f"Error: {sentence}", style="red", soft_wrap=True)
+    if left_out:
+        raise typer.Exit(1)
 
 
 def show_own(folder: Path, console: Console) -> dict[str, Any]:
-    """The overall metrics of each profile that has results, as tables and as what --json prints of them."""
+    """The overall metrics of each profile that has results, as tables and as what --json prints of them, with
+    sentences on the files that were left out as "left_out"."""
     import msgspec
 
     from bibench_tvm.tracks.check import faults
@@ -189,7 +203,7 @@ def show_own(folder: Path, console: Console) -> dict[str, Any]:
     from bibench_tvm.tracks.overall import overall, unknown_task
     from bibench_tvm.tracks.results import by_profile, read_all
 
-    everything = read_all(folder)
+    everything, left_out = read_all(folder)
     if wrong := sum(any(faults(result)) for result in everything):
         console.print(
             f"{wrong} results have what cannot be right: `tracks check {folder}` says what.", style="yellow"
@@ -219,7 +233,7 @@ def show_own(folder: Path, console: Console) -> dict[str, Any]:
     if deployed:
         console.print(_deployment_table(deployed))
     lists = {"profiles": msgspec.to_builtins(shown), "deployment": msgspec.to_builtins(deployed)}
-    return {"folder": str(folder), **lists}
+    return {"folder": str(folder), **lists, "left_out": left_out}
 
 
 def _deployment_table(deployed: list[Deployment]) -> Table:

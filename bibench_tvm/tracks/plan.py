@@ -45,6 +45,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         device: "host", or the board's key; target: what is compiled for; options: of `bench`.
+        tracker: HOST:PORT of the board's tracker, "" where there is none.
         takes_c: whether it runs libraries for C, and no other.
         cores: the most threads that are tried; emulated: whether it has instructions instead of a time.
     """
@@ -55,6 +56,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     emulated: bool = False
     takes_c: bool = False
     options: tuple[str, ...] = ()
+    tracker: str = ""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +97,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if not found:
             raise UsageError(f"The profile {self.name} has no job for what was asked for.")
         limit = self.limit or self.profile.limit
+        # A board is the same by whatever tracker it is reached.
+        outside = {place.tracker: "tracker" for place in self.places if place.tracker}
+        outside |= self.own.outside if self.own else {}
         return [
-            msgspec.structs.replace(item, job=msgspec.structs.replace(item.job, limit=limit))
+            msgspec.structs.replace(item, job=msgspec.structs.replace(item.job, limit=limit, outside=outside))
             for item in found
         ]
 
@@ -118,7 +123,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _jobs(self) -> Path:
-        """Absolute, so that the jobs are the same from wherever they are run."""
+        """Absolute, so that the jobs do the same from wherever they are run."""
         return (self.folder / JOBS).absolute()
 
     @property
@@ -235,6 +240,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                     name=f"bench/{place.device}/threads={threads}/{point.name}",
                     command=[
                         *("bibench_tvm.bench", "--json", "--threads", str(threads), *place.options),
+                        *(("--tracker", place.tracker) if place.tracker else ()),
                         *self._against(point, place, threads),
                         *self._task(point, place, threads),
                         artifact,
@@ -312,7 +318,6 @@ def places_of(boards: Collection[str], tracker: str, cores: int) -> tuple[Place,
         info = known[key]
         if (target := name_of(info.machine, info.cpu)) is None:
             raise UsageError(f"Nothing here compiles for the board {key!r}, a {info.machine} {info.cpu}.")
-        options = ("--board", key) if is_device(key) else ("--board", key, "--tracker", show(address))
         found.append(
             Place(
                 device=key,
@@ -320,7 +325,8 @@ def places_of(boards: Collection[str], tracker: str, cores: int) -> tuple[Place,
                 cores=info.cores,
                 emulated=info.emulated,
                 takes_c=is_device(key),
-                options=options,
+                options=("--board", key),
+                tracker="" if is_device(key) else show(address),
             )
         )
     return tuple(found)

@@ -85,10 +85,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a job found.
 
     Attributes:
-        command: what was run, after `python -m`; versions: of the libraries; commit: of the project, "" where
-            it is no checkout; machine: its processor, cores and system, and of an inference what a core
-            can do at most, "binary_products_per_s" and "float_products_per_s"; conditions: its load at
-            the end.
+        command: what was run, after `python -m`; paths in the folder of all results are from there.
+        versions: of the libraries; commit: of the project, "" where it is no checkout.
+        machine: its processor, cores and system, and of an inference what a core can do at most,
+            "binary_products_per_s" and "float_products_per_s"; conditions: its load at the end.
         hashes: of the "job" with all that it needed; of "data" and "checkpoint", where there are any; of all
             else in the file, as "content", which it is written with.
         layers: of an inference, in the order of the run.
@@ -177,20 +177,22 @@ def read_each(folder: Path) -> list[tuple[Path, Result | BibenchError]]:
     return found
 
 
-def read_all(folder: Path) -> list[Result]:
-    """All results below `folder`, by their paths.
+def read_all(folder: Path) -> tuple[list[Result], list[str]]:
+    """All results below `folder`, by their paths, and a sentence on each file that is left out: it is none,
+    or not in the place of its result, as a copy is.
 
     Raises:
-        BibenchError: as `read`; a file is not in the place of its result, as a copy is; there is no folder.
+        BibenchError: there is no such folder.
     """
-    results = []
+    results, left_out = [], []
     for path, found in read_each(folder):
         if isinstance(found, BibenchError):
-            raise found
-        if wrong := misplaced(folder, path, found):
-            raise BibenchError(f"{wrong}.")
-        results.append(found)
-    return results
+            left_out.append(str(found))
+        elif wrong := misplaced(folder, path, found):
+            left_out.append(f"{wrong}, and is left out.")
+        else:
+            results.append(found)
+    return results, left_out
 
 
 def misplaced(folder: Path, path: Path, result: Result) -> str:

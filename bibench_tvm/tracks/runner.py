@@ -18,7 +18,7 @@ import msgspec
 from bibench_tvm.artifact.artifact import digest
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.jobs.engine import Workers, run_jobs
-from bibench_tvm.jobs.job import Outcome
+from bibench_tvm.jobs.job import Outcome, from_folder
 from bibench_tvm.tracks.figures import figures_of, layers_of
 from bibench_tvm.tracks.plan import HERE, JOBS, Item
 from bibench_tvm.tracks.results import Key, Result, edited, path_of, read, write
@@ -48,8 +48,10 @@ def run_plan(
 
     def settle(outcome: Outcome) -> None:
         if outcome.state == "done":
-            for key in by_name[outcome.name].keys:
-                _keep(folder, key, outcome, around, timed)
+            item = by_name[outcome.name]
+            command = from_folder(item.job.command, str(folder.absolute()))
+            for key in item.keys:
+                _keep(folder, key, command, outcome, around, timed)
         advance(outcome)
 
     return run_jobs([item.job for item in items], folder / JOBS, cores=cores, cluster=cluster, advance=settle)
@@ -58,6 +60,7 @@ def run_plan(
 def _keep(
     folder: Path,
     key: Key,
+    command: list[str],
     outcome: Outcome,
     around: dict[str, Any],
     timed: Callable[[], dict[str, int]],
@@ -75,8 +78,8 @@ def _keep(
         Result(
             key=key,
             figures=figures_of(key, outcome),
-            command=outcome.command,
-            hashes=_hashes(outcome),
+            command=command,
+            hashes=_hashes(outcome, folder / JOBS),
             layers=layers_of(key, outcome),
             conditions={"load_average": os.getloadavg()[0]},
             ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -124,12 +127,12 @@ def _commit() -> str:
         return ""
 
 
-def _hashes(outcome: Outcome) -> dict[str, str]:
+def _hashes(outcome: Outcome, jobs: Path) -> dict[str, str]:
     found = {"job": outcome.identity}
     if data := outcome.result.get("data"):
         found["data"] = str(data)
     for name in ("checkpoint", "evaluated"):
-        path = Path(str(outcome.result.get(name, "")))
+        path = jobs / str(outcome.result.get(name, ""))
         if path.is_file():
             found["checkpoint"] = digest(path)
     return found

@@ -1,6 +1,9 @@
 """A graph of jobs: what is done stays done, what fails says why, and nothing is left behind."""
 
+import hashlib
+import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bibench_tvm.cli.errors import BibenchError, UsageError
@@ -50,8 +54,8 @@ def test_a_graph_with_failures(tmp_path: Path) -> None:
     words = tmp_path / "jobs/fall/job.log"
     assert by_name["fall"].reason == f"it ended with the exit code 3; {words} has what it said"
     assert words.read_text() == "it said this\n"
-    began = [line.split()[0] for line in log.read_text().splitlines()]
-    assert began.index("first") < began.index("second") < began.index("third")
+    order = [line.split()[0] for line in log.read_text().splitlines()]
+    assert order.index("first") < order.index("second") < order.index("third")
 
     log.unlink()
     again = run_jobs(jobs, tmp_path / "jobs", cores=2)
@@ -69,6 +73,69 @@ def test_a_job_with_another_command_is_run_again(tmp_path: Path) -> None:
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["one", "two", "two"]
 
 
+def began(log: Path) -> list[str]:
+    """What ran since this was asked last."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return [line.split()[0] for line in lines]
+
+
+def laid_in(folder: Path, log: Path, own: Path) -> list[Job]:
+    """Two jobs that name files in the folder, and one from outside of which the content matters."""
+    words = [str(folder.absolute() / "a/made"), "--mine", str(own)]
+    first = Job(name="a", command=[TOY, "first", str(log), *words], outside={str(own): "its digest"})
+    return [first, Job(name="b", command=[TOY, "second", str(log), words[0]], needs=["a"])]
+
+
+def test_a_folder_that_is_moved_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, here, there = tmp_path / "log", tmp_path / "here/jobs", tmp_path / "there/jobs"
+    run_jobs(laid_in(here, log, tmp_path / "own.py"), here, cores=1)
+    assert began(log) == ["first", "second"]
+    shutil.copytree(here, there)
+    monkeypatch.chdir(tmp_path)
+    for folder, own in ((there, "own.py"), (Path("there/jobs"), "own.py"), (there, "elsewhere/mine.py")):
+        outcomes = run_jobs(laid_in(folder, log, tmp_path / own), folder, cores=1)
+        assert set(states(outcomes).values()) == {"done"} and began(log) == []
+    (there / "b/job.json").unlink()
+    run_jobs(laid_in(there, log, tmp_path / "own.py"), there, cores=1)
+    assert began(log) == ["second"]
+    for name in "ab":
+        assert str(tmp_path / "here") not in (there / name / "job.json").read_text()
+    other = msgspec.structs.replace(laid_in(there, log, tmp_path / "own.py")[0], outside={})
+    run_jobs([other], there, cores=1)
+    assert began(log) == ["first"]
+
+
+def test_a_folder_from_before(tmp_path: Path) -> None:
+    """Identities were of commands with absolute paths; wherever it lies now, what is in it is done."""
+    log, own, before = tmp_path / "log", tmp_path / "own.py", tmp_path / "before"
+    identities: dict[str, str] = {}
+    for one in laid_in(before, log, own):
+        parts = [*one.command, *map(identities.get, one.needs)]
+        identities[one.name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        content = {
+            "name": one.name,
+            "state": "done",
+            "command": one.command,
+            "identity": identities[one.name],
+        }
+        place = before / one.name
+        place.mkdir(parents=True)
+        (place / "job.json").write_text(json.dumps(content | {"result": {"made": str(place / "made")}}))
+    moved = shutil.copytree(before, tmp_path / "moved")
+    for folder in (before, moved):
+        outcomes = run_jobs(laid_in(folder, log, own), folder, cores=1)
+        assert began(log) == []
+        assert [outcome.identity for outcome in outcomes] == list(identities.values())
+        assert [outcome.result for outcome in outcomes] == [{"made": "a/made"}, {"made": "b/made"}]
+    (moved / "a/job.json").unlink()
+    run_jobs(laid_in(moved, log, own), moved, cores=1)
+    assert began(log) == ["first", "second"]
+    changed = [msgspec.structs.replace(one, command=[*one.command, "x"]) for one in laid_in(before, log, own)]
+    run_jobs(changed, before, cores=1)
+    assert began(log) == ["first", "second"]
+
+
 def test_any_graph_runs_each_job_once_after_what_it_needs(tmp_path: Path) -> None:
     random.seed(0)
     log = tmp_path / "log"
@@ -76,9 +143,9 @@ def test_any_graph_runs_each_job_once_after_what_it_needs(tmp_path: Path) -> Non
     jobs = [job(n, log, *random.sample(names[:i], min(i, random.randrange(3)))) for i, n in enumerate(names)]
     random.shuffle(jobs)
     assert set(states(run_jobs(jobs, tmp_path / "jobs", cores=3)).values()) == {"done"}
-    began = [line.split()[0] for line in log.read_text().splitlines()]
-    assert sorted(began) == sorted(names)
-    assert all(began.index(need) < began.index(one.name) for one in jobs for need in one.needs)
+    order = [line.split()[0] for line in log.read_text().splitlines()]
+    assert sorted(order) == sorted(names)
+    assert all(order.index(need) < order.index(one.name) for one in jobs for need in one.needs)
 
 
 def test_no_more_at_a_time_than_cores(tmp_path: Path) -> None:

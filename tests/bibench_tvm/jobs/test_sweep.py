@@ -51,6 +51,18 @@ def test_all_combinations_each_once(tmp_path: Path) -> None:
     assert not any("tau" in word for word in jobs[first].command)
 
 
+def test_a_setting_is_one_however_it_is_spelled(tmp_path: Path) -> None:
+    block = "- {task: fashion_mnist, arch: resnet20@small, algorithm: recu, set: {%s}}\n"
+    rates, ends = 'lr: [1e-3, 0.001, "0.001", 1.0e-3, .001]', 'recu.tau_end: [0.9, "0.9", 9e-1, 0.95]'
+    counts = "epochs: [2, 0x2]"
+    text = block % f"{rates}, {ends}, {counts}" + block % "epochs: 2, lr: 1E-3, recu.tau_end: .9"
+    points = read_sweep(written(tmp_path, text))
+    assert [point.settings for point in points] == [
+        ("lr=0.001", f"recu.tau_end={end}", "epochs=2") for end in ("0.9", "0.95")
+    ]
+    assert len(jobs_of(points, tmp_path)) == 3
+
+
 def test_several_blocks_and_all_algorithms(tmp_path: Path) -> None:
     block = "- {task: fashion_mnist, arch: resnet20@small}\n"
     points = read_sweep(written(tmp_path, block + block + block.replace("resnet20", "resnet18")))

@@ -106,7 +106,7 @@ def test_what_a_profile_has_none_of_is_not_missing(tmp_path: Path) -> None:
         one = result(algorithm=algorithm)
         key = msgspec.structs.replace(one.key, track="architecture")
         write(tmp_path, msgspec.structs.replace(one, key=key))
-    [row] = overall(read_all(tmp_path))
+    [row] = overall(read_all(tmp_path)[0])
     assert (row.empty, row.missing) == (["Transformers", "MLPs"], [])
     assert check(tmp_path).missing == []
     next((tmp_path / "results").rglob("fp32*.json")).unlink()

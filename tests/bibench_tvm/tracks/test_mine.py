@@ -41,12 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_scored_beside_the_others(folder: Path) -> None:
-    by_name = {result.key.algorithm: result for result in read_all(folder)}
+    by_name = {result.key.algorithm: result for result in read_all(folder)[0]}
     assert by_name.keys() == {"fp32", "bnn", "mine"}
     rows = json.loads(invoke("table", folder, "--json").stdout)["profiles"]["quick"]
     assert {row["algorithm"]: row["overall"]["missing"] for row in rows} == {"bnn": [], "mine": []}
     (kept,) = folder.glob("mine/*/own.py")
-    assert str(kept) in by_name["mine"].command  # what was scored, whatever becomes of the user's file
+    assert (
+        str(kept.relative_to(folder)) in by_name["mine"].command
+    )  # what was scored, whatever becomes of the user's file
     assert "mine" not in list_algorithms()
 
 
@@ -64,14 +66,14 @@ def test_it_is_compiled_in_bits(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("body", BAD, ids=["raises", "nan", "endless"])
 def test_what_goes_wrong_in_it_is_a_sentence(folder: Path, body: str) -> None:
-    before = {result.key.algorithm: result for result in read_all(folder)}
+    before = {result.key.algorithm: result for result in read_all(folder)[0]}
     (folder / "own.py").write_text(HEAD + SCALE + body)
     limit = 5 if "while" in body else 100
     arguments = ["run", folder, *PART, "--mine", folder / "own.py", "--limit", limit, "--json"]
     found = json.loads(invoke(*arguments, code=1).stdout)
     assert found["jobs"] == {"done": 2, "failed": 1}
     assert BAD[body] in next(iter(found["failed"].values()))
-    assert {result.key.algorithm: result for result in read_all(folder)} == before
+    assert {result.key.algorithm: result for result in read_all(folder)[0]} == before
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from bibench_tvm.tracks.__main__ import app
-from bibench_tvm.tracks.results import read_all
+from bibench_tvm.tracks.results import Result, read_all
 
 PART = ["--algorithm", "bnn", "--track", "learning_task", "--task", "standin_points", "--track", "complexity"]
 
@@ -51,8 +53,34 @@ def test_what_is_done_is_not_run_again(folder: Path) -> None:
     assert lasting(path.read_text()) == lasting(content)
 
 
+def test_a_folder_that_was_moved(folder: Path, tmp_path: Path) -> None:
+    """Nothing of it runs again, what it lacks does, and its results say the same."""
+    moved = shutil.copytree(folder, tmp_path / "first")
+    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.suffix}
+    invoke("run", moved, *PART)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not any(str(folder) in path.read_text() for path in moved.rglob("*.json"))
+    (result,) = (moved / "results").rglob("bnn-*.json")
+    content = result.read_text()
+    (job,) = moved.glob("jobs/*/*/bnn/*/job.json")
+    for path in (result, job):
+        path.unlink()
+    unfinished = shutil.move(moved, tmp_path / "second")
+    invoke("run", unfinished, *PART)
+    again = unfinished / result.relative_to(moved)
+    said = [msgspec.json.decode(text, type=Result) for text in (content, again.read_text())]
+    assert said[0].command == said[1].command and said[0].hashes["job"] == said[1].hashes["job"]
+    assert said[0].figure("accuracy") == said[1].figure("accuracy")
+    ran = [path for path in unfinished.rglob("job.json") if path.stat().st_mtime_ns > max(before.values())]
+    assert ran == [unfinished / job.relative_to(moved)]
+    again.unlink()
+    invoke("run", shutil.move(unfinished, tmp_path / "third"), *PART)
+    (again,) = (tmp_path / "third/results").rglob("bnn-*.json")
+    assert json.loads(again.read_text())["hashes"].keys() == {"job", "data", "checkpoint", "content"}
+
+
 def test_results(folder: Path) -> None:
-    found = read_all(folder)
+    found = read_all(folder)[0]
     assert [(result.key.algorithm, result.key.track) for result in found] == [
         ("bnn", "learning_task"),
         ("fp32", "learning_task"),
@@ -67,7 +95,7 @@ def test_results(folder: Path) -> None:
 
 
 def test_table_status_check_and_export(folder: Path) -> None:
-    accuracy = {result.key.algorithm: result.figure("accuracy") for result in read_all(folder)}
+    accuracy = {result.key.algorithm: result.figure("accuracy") for result in read_all(folder)[0]}
     relative = 100 * accuracy["bnn"] / accuracy["fp32"]  # type: ignore[operator]
     shown = invoke("table", folder).stdout
     assert f"{relative:.2f}" in shown
@@ -93,7 +121,26 @@ def test_what_is_at_fault_is_named(folder: Path, tmp_path: Path) -> None:
     assert found["results"] == 1
     assert any("cut.json is no result" in sentence for sentence in found["at_fault"])
     assert any("belongs into" in sentence for sentence in found["at_fault"])
-    assert "is no result" in invoke("table", tmp_path, code=1).stderr
+
+
+def test_what_is_damaged_is_left_out(folder: Path, tmp_path: Path) -> None:
+    """Each command goes on with the others, names it, and ends with 1."""
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    left, cut = sorted((damaged / "results").rglob("*.json"))
+    cut.write_bytes(cut.read_bytes()[:-20])
+    copy = left.with_name("copy.json")
+    shutil.copy(left, copy)
+    for command in (["status"], ["table"], ["table", "--paper"], ["export"]):
+        shown = invoke(*command, damaged, code=1)
+        assert f"{cut} is no result" in shown.stderr and f"{copy} holds the result" in shown.stderr
+        assert "bnn" in shown.stdout or command == ["status"]
+        found = invoke(*command, damaged, "--json", code=1)
+        assert f"{copy} holds the result" in found.stderr
+        said = json.loads(found.stdout)
+        assert len(said["left_out"]) == 2
+        assert command != ["status"] or said["results"]["learning_task"] == 1
+    for command in ("status", "table", "export"):
+        assert json.loads(invoke(command, folder, "--json").stdout)["left_out"] == []
 
 
 @pytest.mark.parametrize(

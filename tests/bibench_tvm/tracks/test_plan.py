@@ -8,7 +8,7 @@ import pytest
 
 from bibench_tvm.cli.errors import BibenchError
 from bibench_tvm.importer.own_algorithm import Own
-from bibench_tvm.jobs.engine import _order
+from bibench_tvm.jobs.engine import _identities, _order
 from bibench_tvm.jobs.job import Outcome
 from bibench_tvm.tracks.deployment import IN_PAPER
 from bibench_tvm.tracks.figures import figures_of, layers_of
@@ -112,6 +112,25 @@ def test_boards_and_threads(tmp_path: Path) -> None:
             beside = (key.algorithm, key.device, key.threads) == ("bnn", "host", 1)
             assert ("--against" in item.job.command) == beside
             assert ("--task" in item.job.command) == (key.device == "pi" and key.threads == 1)
+
+
+def test_jobs_are_the_same_wherever_things_lie(tmp_path: Path) -> None:
+    """The folder, the user's file and the tracker of a board."""
+    wanted = Filter(algorithms=("bnn",))
+    found = []
+    for name in ("here", "there"):
+        board = Place(device="pi", target="rpi4b", cores=4, options=("--board", "pi"), tracker=f"{name}:9190")
+        own = Own("mine", tmp_path / name / "own.py", "abc")
+        folder = tmp_path / name / "tracks"
+        items = items_of("quick", folder, wanted, places=(HOST, board), own=own)
+        assert any(f"{name}:9190" in item.job.command for item in items)
+        found.append(_identities({item.job.name: item.job for item in items}, folder / "jobs"))
+    assert found[0] == found[1]
+    changed = msgspec.structs.replace(own, digest="abd")
+    items = items_of("quick", folder, wanted, places=(HOST,), own=changed)
+    other = _identities({item.job.name: item.job for item in items}, folder / "jobs")
+    name = next(name for name in other if name.startswith("complexity/") and name.endswith("/mine"))
+    assert other[name] != found[0][name]
 
 
 def test_a_device_without_tvm(tmp_path: Path, phone: Path) -> None:
