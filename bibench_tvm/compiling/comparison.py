@@ -50,6 +50,8 @@ from bibench_tvm.compiling.sampling import sample_inputs
 from bibench_tvm.importer import Imported, Injection, ReferenceRun
 from relay_passes import Lowered
 from relay_passes.ir.notes import SIGN_NOTE
+from relay_passes.ir.weight_planes import WeightPlanes, weight_planes
+from relay_passes.ir.weights import binary_weights
 from relay_passes.kernels.kernel import KernelCall
 from relay_passes.quantize_float_layers import quantize_weights
 from schedules.parts.bits import unpack
@@ -78,6 +80,7 @@ class Comparison:
         self.structure = ""
         self._values: dict[tuple[str, int], float] = {}
         self._planes: dict[str, dict[int, np.ndarray]] = {}  # of weights, of a layer, in its source's layout
+        self._as_read: dict[str, np.ndarray | None] = {}  # of weights that are nearly few numbers
         self._weights: dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray | None]] = {}
 
     def add(
@@ -164,7 +167,25 @@ class Comparison:
             operands.append((read.codes * value + (read.codes != 0) * middle_of(call)).astype(theirs_.dtype))
             signs = signs_of(theirs_, call, position, value)
             same &= bool((signs == read.codes)[read.inside].all())
-        return Injection(tuple(operands)), same
+        weights = self._weights_as_read(call)
+        return Injection(tuple(operands), weights), same and weights is None
+
+    def _weights_as_read(self, call: KernelCall) -> np.ndarray | None:
+        """Weights that are nearly few numbers of each output channel, as the layer's notes say: as they were
+        read. None where they are so exactly."""
+        name = call.layer.name
+        if name not in self._as_read:
+            self._as_read[name] = None
+            if call.weights is not None:
+                axis = self.reference.layers[name].weight_axis or 0
+                weights = np.moveaxis(self.reference.weights(name), axis, 0)
+                found = binary_weights(weights)
+                read = weight_planes(weights) if isinstance(found, str) else found
+                if read is not None and read.moved:
+                    planes = read.planes if isinstance(read, WeightPlanes) else (read,)
+                    values = np.sum([plane.values for plane in planes], axis=0, dtype=weights.dtype)
+                    self._as_read[name] = np.moveaxis(values, 0, axis)
+        return self._as_read[name]
 
     def _value(self, call: KernelCall, position: int, theirs: np.ndarray) -> float:
         """What a bit 1 stands for in the source: that of its two values which is not 0, or the positive; of

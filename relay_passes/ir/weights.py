@@ -20,6 +20,13 @@ class BinaryWeights:
     moved: float = 0.0
     beta: np.ndarray | None = None
 
+    @property
+    def values(self) -> np.ndarray:
+        """float32 [O, ...], with nothing moved."""
+        each = (slice(None), *[None] * (self.signs.ndim - 1))
+        values = np.where(self.signs, self.alpha[each], -self.alpha[each])
+        return values if self.beta is None else values + self.beta[each]
+
 
 def binary_weights(weights: np.ndarray) -> BinaryWeights | str:
     """weights: [O, ...]. The reason in words where they are not two numbers per output channel.

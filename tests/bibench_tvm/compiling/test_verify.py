@@ -308,3 +308,32 @@ def test_what_is_put_in_place_may_lie_otherwise_in_memory() -> None:
     array = np.arange(96, dtype=np.float32).reshape(1, 6, 4, 4)
     found = reference([x.numpy()], replaced={clamp: array}).outputs[0]
     np.testing.assert_array_equal(found, array.transpose(0, 2, 3, 1).reshape(1, 96))
+
+
+@pytest.mark.parametrize("source", ["torch", "onnx"])
+@pytest.mark.parametrize(("beta", "noise"), [(0.0, 4e-6), (0.25, 3e-6), (0.0, 9e-6), (0.25, 9e-6)])
+def test_weights_that_are_nearly_two_numbers_are_compared_as_they_were_read(
+    source: str, beta: float, noise: float, tmp_path: Path
+) -> None:
+    """As an export leaves them that has added `h - s + s` up; the notes say by how much."""
+
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            signs = torch.where(torch.rand(9, 24, 1, 1) < 0.5, -1.0, 1.0)
+            moved = signs * (1 + torch.empty(9, 24, 1, 1).uniform_(-noise, noise))
+            self.weight = nn.Parameter(moved + beta)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(torch.where(x >= 0, 1.0, -1.0), self.weight)
+
+    model, x = Layers().eval(), torch.randn(1, 24, 5, 5)
+    if source == "onnx":
+        torch.onnx.export(model, (x,), tmp_path / "m.onnx", dynamo=False, opset_version=17)
+        artifact = compile_model(tmp_path / "m.onnx", out=tmp_path / "out", verify=8)
+    else:
+        artifact = compile_model(model, x, out=tmp_path / "out", verify=8)
+    [layer] = artifact.manifest["layers"]
+    assert layer["binarized"] and "rounding in the source moves" in layer["notes"]
+    assert artifact.manifest["verification"]["passed"] is True
