@@ -66,9 +66,10 @@ class Artifact:
     def run(self, *inputs: np.ndarray, out: np.ndarray | Sequence[np.ndarray] | None = None) -> Any:
         """Run the network on this machine.
 
-        inputs: one array per input of the manifest, of its shape and dtype; the first extent of all of them
-        may be a multiple of the compiled one, and is then cut into that many runs. An input that is
-        contiguous and begins at a multiple of 64 bytes is read where it is, another one is copied first.
+        inputs: one array per input of the manifest, of its shape and dtype; where the first axis is a batch,
+        as the manifest says, the first extent of all of them may be a multiple of the compiled one, and is
+        then cut into that many runs. An input that is contiguous and begins at a multiple of 64 bytes is
+        read where it is, another one is copied first.
         out: arrays to write the outputs to, of their shapes and dtypes; the one, or a sequence of them.
 
         Returns the output, or a tuple of them: those of `out`, or new arrays. Raises BibenchError where the
@@ -157,10 +158,11 @@ class Artifact:
             names = ", ".join(spec.name for spec in specs)
             count = f"{len(specs)} inputs" if len(specs) != 1 else "1 input"
             raise UsageError(f"The network takes {count} ({names}), but {len(arrays)} were given.")
-        runs = {_runs(array, spec) for array, spec in zip(arrays, specs, strict=True)}
+        alone = self.record.one_batch_only or ""
+        runs = {_runs(array, spec, alone) for array, spec in zip(arrays, specs, strict=True)}
         if len(runs) != 1:
             raise UsageError(f"The inputs disagree about the batch: they make {sorted(runs)} runs.")
-        if not all(shape for shape, _ in self._gives):
+        if not all(shape for shape, _ in self._gives):  # of an artifact that does not say `one_batch_only`
             raise UsageError("The network has an output without a batch; give it one batch at a time.")
         return runs.pop()
 
@@ -266,17 +268,19 @@ def _joined(results: Sequence[Sequence[np.ndarray]], given: Sequence[np.ndarray]
     return joined[0] if len(joined) == 1 else tuple(joined)
 
 
-def _runs(array: np.ndarray, spec: Tensor) -> int:
-    """How many runs of the compiled shape this array makes."""
+def _runs(array: np.ndarray, spec: Tensor, alone: str) -> int:
+    """How many runs of the compiled shape this array makes. alone: why it may be no more than one, or ""."""
     shape, dtype, name = spec.shape, spec.dtype, spec.name
     if str(array.dtype) != dtype:
         raise UsageError(f"Input {name!r} is {array.dtype}, and the network takes {dtype}.")
     fits = array.ndim == len(shape) and array.shape[1:] == shape[1:]
-    if not fits or (shape and (array.shape[0] % shape[0] or not array.shape[0])):
-        raise UsageError(
-            f"Input {name!r} has shape {array.shape}, and the network takes {shape}, or several of these in "
-            "a row."
-        )
+    if (
+        not fits
+        or (shape and (array.shape[0] % shape[0] or not array.shape[0]))
+        or (alone and array.shape != shape)
+    ):
+        others = f" alone: {alone}." if alone else ", or several of these in a row."
+        raise UsageError(f"Input {name!r} has shape {array.shape}, and the network takes {shape}{others}")
     return array.shape[0] // shape[0] if shape else 1
 
 

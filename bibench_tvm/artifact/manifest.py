@@ -193,6 +193,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     target: TargetDescription
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    one_batch_only: str | UnsetType = UNSET  # why inputs cannot be several batches in a row; "": they can
     source: SourceFile | None
     layers: tuple[LayerRecord, ...]
     float_layers: FloatArithmetic

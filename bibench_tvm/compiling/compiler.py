@@ -34,6 +34,7 @@ from bibench_tvm.artifact.manifest import (
 )
 from bibench_tvm.cli.console import phase
 from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
+from bibench_tvm.compiling.batches import one_batch_only
 from bibench_tvm.compiling.build import BuildOptions, build, chooser, unwatched
 from bibench_tvm.compiling.calibrate import calibrate, cost_of_int8
 from bibench_tvm.compiling.dump_ir import Dump
@@ -243,6 +244,7 @@ def compile_network(network: Network, options: CompileOptions) -> Artifact:
             ),
             inputs=tuple(map(_tensor, imported.inputs)),
             outputs=tuple(map(_tensor, imported.outputs)),
+            one_batch_only=one_batch_only(imported),
             source=_source(network.file) if network.file else None,
             layers=tuple(LayerRecord(**vars(layer)) for layer in lowered.layers),
             float_layers=quantization,

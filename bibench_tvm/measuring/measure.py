@@ -196,6 +196,10 @@ def check_images(manifest: Manifest, images: np.ndarray, path: object) -> None:
             f"The output of {manifest.model} has shape {output.shape}; an accuracy needs one "
             "score for each class, (batch, classes)."
         )
+    if manifest.one_batch_only:
+        raise UsageError(
+            f"{path} cannot be cut into batches for {manifest.model}: {manifest.one_batch_only}."
+        )
 
 
 def _batches(manifest: Manifest, images: np.ndarray) -> Iterator[np.ndarray]:
