@@ -31,6 +31,7 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.overwriting import refuse_overwriting
 from bibench_tvm.cli.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def bench(
         sources = [_source(artifact, model) if names else None for artifact in loaded]
         report: dict[str, Any] = {"complete": False, "results": [], "left_out": [], "failed": []}
         if out:
+            read = [file for artifact in loaded for file in artifact.files()]
+            refuse_overwriting([out / REPORT], [*read, *filter(None, (images, model))])
             _make_folder(out)
         with _tracker(boards, tracker) as (address, keys):
             for index, key in _pairs(loaded, keys, address, report["left_out"]):

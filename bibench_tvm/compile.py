@@ -10,9 +10,10 @@ import typer
 from msgspec import UNSET
 from rich.console import Console
 
-from bibench_tvm.artifact.manifest import FloatArithmetic, Manifest, Sizes
+from bibench_tvm.artifact.manifest import FILE, MODEL, FloatArithmetic, Manifest, Sizes
 from bibench_tvm.cli.console import AsJson, Debug, print_json, reporting, results, run_command, stderr
 from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.cli.overwriting import refuse_overwriting
 from bibench_tvm.importer.own_algorithm import Mine, own_algorithm
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -100,6 +101,7 @@ def compile_command(
             raise UsageError(f"--verify {verify} makes no sense: it is the number of inputs to compare on.")
         network = named(model, checkpoint, arch, algorithm, variant, input_shape or [], pretrained)
         network = replace(network, name=name or network.name)
+        refuse_overwriting([out / FILE, out / MODEL], filter(None, (network.file, samples, labels)))
         given: Any = None
         classes = None
         if samples is not None:

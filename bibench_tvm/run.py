@@ -28,6 +28,7 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.overwriting import refuse_overwriting
 from bibench_tvm.cli.whole_file import whole_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -77,6 +78,7 @@ def run(
                 f"The network's outputs are {', '.join(names)}: give --output {len(names)} times, and not "
                 f"{len(outputs)} times."
             )
+        refuse_overwriting(outputs, [*inputs, *compiled.files()])
         arrays = [read_array(path) for path in inputs]
         if is_detector(artifact) and len(arrays) != 1:
             raise UsageError(

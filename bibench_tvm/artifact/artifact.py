@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from bibench_tvm.artifact.folder import STANDALONE, stored_name
+from bibench_tvm.artifact.folder import STANDALONE, files_of, stored_name
 from bibench_tvm.artifact.manifest import MODEL, Manifest, Tensor, encode, read
 from bibench_tvm.artifact.threads import run_on, said, use_threads
 from bibench_tvm.artifact.trying import Trial
-from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.errors import BibenchError, UsageError, as_path, first_line
 from rpc.machine_name import machine_name, this_machine
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Artifact:
         """manifest.json as dictionaries and lists."""
         return msgspec.json.decode(encode(self.record))
 
+    def files(self) -> list[Path]:
+        """Where it lies."""
+        return files_of(self.folder, self.record)
+
     def __reduce__(self) -> Any:
         """For another process: the same artifact, whatever is in the folder by then."""
         return artifact_of, (self.folder, self.record, self._library.read())
@@ -78,7 +82,7 @@ class Artifact:
         if not self._fits_here:
             self.check_processor(*_here(), "this machine")
             self._fits_here = True
-        arrays = [np.asarray(x) for x in inputs]
+        arrays = _arrays(inputs)
         count = self._runs(arrays)
         given = None if out is None else self._outputs(out, count)
         parts = [arrays] if count == 1 else _parts(arrays, count)
@@ -93,7 +97,7 @@ class Artifact:
         """Run the network on a `rpc.session.Board` or a `rpc.devices.device.Device`, as `run` does here.
         Raises RemoteError too."""
         self.check_processor(board.info.machine, board.info.features, str(board))
-        self._runs([np.asarray(x) for x in inputs])  # before anything is sent
+        self._runs(_arrays(inputs))  # before anything is sent
         return self.sent_to(board)(*inputs)
 
     def sent_to(self, board: Any) -> Callable[..., Any]:
@@ -108,7 +112,7 @@ class Artifact:
         network = self.network_on(board)
 
         def run(*inputs: np.ndarray) -> Any:
-            arrays = [np.asarray(x) for x in inputs]
+            arrays = _arrays(inputs)
             return _joined(list(network.run_each(_parts(arrays, self._runs(arrays)))))
 
         return run
@@ -248,6 +252,15 @@ def _here() -> tuple[str, frozenset[str]]:
     return this_machine(), host_features()
 
 
+def _arrays(inputs: Sequence[Any]) -> list[np.ndarray]:
+    """Raises UsageError for what numpy makes no array of."""
+    try:
+        # PyTorch leaves to the caller what becomes of gradients.
+        return [np.asarray(x.detach() if hasattr(x, "detach") else x) for x in inputs]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"An input is no array, and numpy makes none of it: {first_line(error)}") from error
+
+
 def _parts(arrays: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:
     """The inputs of each of so many runs."""
     return [list(part) for part in zip(*(np.split(array, count) for array in arrays), strict=True)]
@@ -321,9 +334,9 @@ def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Artif
     threads: see `threads.use_threads`; left out, and with no TVM_NUM_THREADS in the environment, the first
     runs try one thread and one for each fast core, and those that follow take what was faster.
     """
+    folder = as_path(folder, "The folder of an artifact")
     if threads is not None:
         use_threads(threads)
-    folder = Path(folder)
     manifest, content = _read(folder)
     return artifact_of(folder, manifest, content)
 

@@ -41,6 +41,18 @@ def stored_name(name: str, digest: str) -> str:
     return str(path.with_name(f"{path.stem}-{digest}{path.suffix}"))
 
 
+def files_of(folder: Path, manifest: Manifest) -> list[Path]:
+    """All that an artifact has in its folder, under each of its names."""
+    places = [folder / MANIFEST]
+    for name, digest in manifest.files.items():
+        places += [folder / name, folder / stored_name(name, digest)]
+    if manifest.standalone is not UNSET:
+        in_c = manifest.standalone.files
+        for place in folder / STANDALONE, folder / STANDALONE / version_of(in_c):
+            places += [place / name for name in in_c]
+    return places
+
+
 @contextlib.contextmanager
 def scratch_beside(out: Path) -> Iterator[Path]:
     """A folder in `out`, and so on the same disk, to build an artifact in; it is gone afterwards.

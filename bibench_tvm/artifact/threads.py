@@ -16,7 +16,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from bibench_tvm.cli.errors import BibenchError, UsageError
+from bibench_tvm.cli.errors import BibenchError, UsageError, refuse_no_count
 
 Result = TypeVar("Result")
 
@@ -42,6 +42,7 @@ def use_threads(count: int) -> None:
     global _wanted
     from rpc import machine
 
+    refuse_no_count(count, "The number of threads")
     most = machine.processors()
     if not 1 <= count <= most:
         raise UsageError(f"{count} threads were asked for; from 1 to {most} can run at a time here.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 _LIMITS = {
     "ge": "{:.10g} or more",
@@ -33,3 +36,22 @@ def help_line(error: Any, name: str) -> str:
     """The command whose help says more: of several below `name`, that which was typed."""
     context = getattr(error, "ctx", None)
     return f"{context.command_path if context else name} --help"
+
+
+def empty_path(command: Any, arguments: Sequence[str]) -> str | None:
+    """The path among the arguments of a command that is empty, as what it is called: to Python it would be
+    the current folder."""
+    paths: set[str] = set()
+    for each in (command, *getattr(command, "commands", {}).values()):
+        hints = get_type_hints(inspect.unwrap(each.callback))
+        for parameter in each.params:
+            hint = hints.get(parameter.name)
+            if any(Path in (kind, *get_args(kind)) for kind in (hint, *get_args(hint))):
+                paths.update(parameter.opts)
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, given, value = argument.partition("=")
+        if given and not value and option in paths:
+            return option
+        if not argument and (before in paths or not before.startswith("-")):
+            return before if before in paths else "An argument"
+    return None

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from bibench_tvm.cli.errors import UsageError, first_line
+from bibench_tvm.cli.errors import UsageError
 
 _ROOM = 1 << 28  # bytes that a .npz may expand to whatever its own size
 _EXPANSION = 20  # times its size
+
+
+class _Unfit(ValueError):
+    """Why a file cannot be taken, as the end of a sentence: numpy's own words are for who called it."""
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -20,6 +24,9 @@ def read_array(path: Path) -> np.ndarray:
 
     def read() -> np.ndarray:
         with path.open("rb") as file:
+            if zipfile.is_zipfile(file):
+                raise _Unfit("it is a .npz archive, of which numpy.load gives the arrays by their names.")
+            file.seek(0)
             return _numbers(np.lib.format.read_array(file, allow_pickle=False))
 
     return _whole(path, ".npy", read)
@@ -34,7 +41,7 @@ def read_samples(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             expanded = sum(entry.file_size for entry in archive.infolist())
         if expanded > _ROOM + _EXPANSION * path.stat().st_size:
-            raise ValueError(f"its arrays are of {expanded:,} bytes, too many for a file of its size.")
+            raise _Unfit(f"its arrays are of {expanded:,} bytes, too many for a file of its size.")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: _numbers(arrays[name]) for name in arrays.files}
 
@@ -47,13 +54,16 @@ def _whole(path: Path, kind: str, read: Callable[[], Any]) -> Any:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # a damaged header raises whatever numpy's parser happens to hit
-        raise UsageError(f"{path} is not a whole {kind} file of numbers: {first_line(error)}") from error
+        reason = (
+            error if isinstance(error, _Unfit) else "it is damaged, of another kind, or of Python objects."
+        )
+        raise UsageError(f"{path} is not a whole {kind} file of numbers: {reason}") from error
 
 
 def _numbers(value: Any) -> np.ndarray:
     """An entry of a .npz that is no array comes as bytes."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc":
-        raise ValueError(f"it holds {getattr(value, 'dtype', 'bytes')}.")
+        raise _Unfit(f"it holds {getattr(value, 'dtype', 'bytes')}.")
     return value
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from rich.console import Console
 
-from bibench_tvm.cli.arguments import help_line, parser_sentence
+from bibench_tvm.cli.arguments import empty_path, help_line, parser_sentence
 from bibench_tvm.cli.errors import BibenchError, UsageError, first_line
 from bibench_tvm.cli.standard_output import OutputLost, watched
 from rpc.missing import sentence_for
@@ -154,6 +154,8 @@ def run_command(app: typer.Typer, name: str) -> NoReturn:
     `--json` in an object."""
     command = typer.main.get_command(app)
     with standard_output():
+        if empty := empty_path(command, sys.argv[1:]):
+            _refuse(f"{empty} is empty, and should be a path.", f"{name} --help")
         try:
             sys.exit(command.main(prog_name=name, standalone_mode=False) or 0)
         except typer.Abort:
@@ -161,11 +163,15 @@ def run_command(app: typer.Typer, name: str) -> NoReturn:
         except Exception as error:
             if not hasattr(error, "format_message"):  # the parser's own errors have it
                 raise
-            sentence, more = parser_sentence(error), help_line(error, name)
-            stderr.print(f"Error: {sentence} `{more}` says more.", style="red", soft_wrap=True)
-            if "--json" in sys.argv:
-                print_json({"error": sentence})
-            sys.exit(2)
+            _refuse(parser_sentence(error), help_line(error, name))
+
+
+def _refuse(sentence: str, more: str) -> NoReturn:
+    """End the process, as of arguments that make no sense; more: the command whose help says more."""
+    stderr.print(f"Error: {sentence} `{more}` says more.", style="red", soft_wrap=True)
+    if "--json" in sys.argv:
+        print_json({"error": sentence})
+    sys.exit(2)
 
 
 @contextlib.contextmanager

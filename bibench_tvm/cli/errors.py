@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import numbers
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 class BibenchError(Exception):
@@ -15,10 +19,23 @@ class UsageError(BibenchError, ValueError):
     """What was asked for is wrong: exit code 2, as any ValueError."""
 
 
+def as_path(value: Any, what: str) -> Path:
+    """Raises UsageError for what is no path, and for an empty one, which would be the current folder."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise UsageError(f"{what} should be a path, and is {value!r}.")
+    return Path(value)
+
+
+def refuse_no_count(value: Any, what: str) -> None:
+    """Raise UsageError for what is no whole number."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise UsageError(f"{what} should be a whole number, and is {value!r}.")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """A sentence with the names nearest to one that does not exist."""
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(names)}."
     return UsageError(f"There is no {kind} {name!r}. {hint}")
 

@@ -33,7 +33,7 @@ from bibench_tvm.artifact.manifest import (
     Verification,
 )
 from bibench_tvm.cli.console import phase
-from bibench_tvm.cli.errors import BibenchError, UsageError, unknown
+from bibench_tvm.cli.errors import BibenchError, UsageError, as_path, refuse_no_count, unknown
 from bibench_tvm.compiling.batches import one_batch_only
 from bibench_tvm.compiling.build import BuildOptions, build, chooser, unwatched
 from bibench_tvm.compiling.calibrate import calibrate, cost_of_int8
@@ -129,14 +129,14 @@ def compile_model(
     )
     options = CompileOptions(
         target=target,
-        out=Path(out),
-        tuned=Path(tuned) if tuned else None,
+        out=as_path(out, "The folder out"),
+        tuned=None if tuned is None else as_path(tuned, "The folder tuned"),
         verify=verify,
         samples=samples,
         labels=labels,
         float_layers=float_layers,
         float32=float32,
-        dump_ir=Path(dump_ir) if dump_ir else None,
+        dump_ir=None if dump_ir is None else as_path(dump_ir, "The folder dump_ir"),
         standalone=(name or DEFAULT_NAME) if standalone else None,
     )
     return compile_network(network, options)
@@ -159,6 +159,7 @@ class CompileOptions:
 
     def __post_init__(self) -> None:
         """Raises UsageError for options that make no sense."""
+        refuse_no_count(self.verify, "The number of runs to verify on")
         if self.verify < 0:
             raise UsageError(f"The number of runs to verify on is {self.verify}, and cannot be less than 0.")
         if self.float_layers not in FLOAT_LAYERS:

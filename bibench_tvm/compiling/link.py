@@ -55,11 +55,12 @@ def link_shared(output: str, objects: Sequence[str], options: object = None) -> 
     """For `export_library(fcompile=...)`. What kernels need of libm and the runtime, who loads them has; what
     neither they nor the runtime use is left out. Pages may have up to 64 KB, as LLVM has it for Arm."""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(output) or ".") as folder:
-        exported, left_out = Path(folder, "exported"), Path(folder, "left_out")
+        # Where the linker runs, another path than an absolute one would lead elsewhere.
+        exported, left_out = Path(folder, "exported").absolute(), Path(folder, "left_out").absolute()
         exported.write_text(_EXPORTED)
         left_out.write_text(_LEFT_OUT)
         flags = ["-s", "--hash-style=gnu", "--gc-sections", f"--version-script={exported}", str(left_out)]
-        _run([*linker(), "-shared", *flags, "-o", output, *objects], output)
+        _run([*linker(), "-shared", *flags], Path(output), objects)
 
 
 def assemble(text: Path, output: Path) -> str:
@@ -78,7 +79,7 @@ def assemble(text: Path, output: Path) -> str:
             with _standard_error(Path(folder, "said")) as said:
                 module.write_to_file(made, "o")
             flags = ["--strip-debug", "--discard-all"]
-            _run([*linker(), "-r", *flags, "-o", str(output), made], str(output))
+            _run([*linker(), "-r", *flags], output, [made])
             return said.read_text(errors="replace")
     except OSError as error:
         raise BibenchError(f"{output.parent} cannot be written: {error.strerror or error}.") from error
@@ -100,23 +101,28 @@ def _standard_error(file: Path) -> Iterator[Path]:
 
 def archive(output: Path, made: Path) -> None:
     """A static library of one object. Raises BibenchError."""
-    _run([*_tool("ar", "llvm-ar"), "rcsD", str(output), str(made)], str(output))
+    _run([*_tool("ar", "llvm-ar"), "rcsD"], output, [made], flag=())
 
 
 def link_library(output: Path, made: Path) -> None:
     """A shared library of one object, which needs no other. Raises BibenchError."""
     flags = ["-shared", "-s", "-soname", output.name, "-z", "now"]
-    _run([*linker(), *flags, "-o", str(output), str(made)], str(output))
+    _run([*linker(), *flags], output, [made])
 
 
-def _run(command: Sequence[str], output: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(
+    command: Sequence[str], output: Path, objects: Sequence[str | Path], flag: Sequence[str] = ("-o",)
+) -> None:
+    """Run it in the folder of the output, which it is given by its name alone: a linker takes a % in a path
+    for more than a sign."""
+    line = [*command, *flag, output.name, *(os.path.abspath(made) for made in objects)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=output.parent)
     if not done.returncode:
         return
     # A linker that writes to memory is told by a signal that the file behind it may not grow.
     if "No space left" in done.stderr or -done.returncode in (signal.SIGBUS, signal.SIGXFSZ):
         raise BibenchError(
-            f"The disk of {os.path.dirname(output)} is full, or files there are limited in size: the network "
+            f"The disk of {output.parent} is full, or files there are limited in size: the network "
             "could not be linked."
         )
     words = (done.stderr.strip() or "it said nothing").splitlines()

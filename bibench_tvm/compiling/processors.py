@@ -133,7 +133,7 @@ def resolve_target(name: str) -> CompileTarget:
     import tvm
     from tvm.target import codegen
 
-    key = name.strip().lower()
+    key = str(name).strip().lower()
     emulated = cpu = ""
     kernels = None
     if key == "host":

@@ -84,6 +84,10 @@ class Detector:
             lambda array: self.second.run_on(board, array),
         )
 
+    def files(self) -> list[Path]:
+        """Where it lies."""
+        return [self.folder / FILE, *self.first.files(), *self.second.files()]
+
     def sent_to(self, board: Any) -> Callable[..., Any]:
         """What runs both networks there as often as it is called, as `run_on` does."""
         first, second = self.first.sent_to(board), self.second.sent_to(board)

@@ -109,7 +109,7 @@ def _damage_named(path: Path) -> Iterator[None]:
     """A damaged file fails anywhere, in the packages that read it and in what trusts them."""
     try:
         yield
-    except (BibenchError, ImportFailed):
+    except BibenchError:
         raise
     except Exception as error:
         raise ImportFailed(

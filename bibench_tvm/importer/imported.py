@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bibench_tvm.cli.errors import UsageError
 from bibench_tvm.importer.reference import Reference
 
 if TYPE_CHECKING:
     import tvm
 
 
-class ImportFailed(ValueError):
+class ImportFailed(UsageError):
     """The model cannot be imported; the message is a sentence for the user."""
 
 

@@ -19,6 +19,7 @@ from bibench_tvm.cli.console import (
     stderr,
 )
 from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.cli.overwriting import refuse_overwriting
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 FORMS = (".html", ".md")
@@ -50,6 +51,7 @@ def report(
             raise UsageError(f"--out {out} should end in {' or '.join(FORMS)}.")
         if not out.absolute().parent.is_dir():
             raise UsageError(f"There is no folder {out.absolute().parent} for --out {out}.")
+        refuse_overwriting([out], folder.rglob("*.json"))
         need("altair", "vl_convert", "jinja2", "torch")
         from bibench_tvm.cli.whole_file import whole_file
         from bibench_tvm.report.assemble import assemble

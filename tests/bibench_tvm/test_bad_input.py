@@ -50,6 +50,10 @@ def refused(done: object, code: int, *sentences: str) -> None:
         (["--pretrained", *ZOO, "--input-shape", "foo:1x3x32x32"], "has no input 'foo'; its input is x."),
         (["--verify", "301"], "comes with 300 images; --verify 301 asks for more"),
         (["--verify", "-1"], "--verify -1 makes no sense"),
+        (
+            ["missing\nof two lines.onnx"],
+            "missing of two lines.onnx cannot be read: No such file or directory.",
+        ),
         (["missing.pt2"], "missing.pt2 cannot be read: No such file or directory."),
         ([NETWORK, "--checkpoint", NETWORK], "give one of them"),
         ([NETWORK, "--arch", "resnet18"], "with arch 'resnet20', not 'resnet18'"),

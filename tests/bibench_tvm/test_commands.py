@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,31 @@ def test_numbers_that_are_none(command: Callable, line: str, sentence: str, more
         done = command("__main__", *line.split())
     assert (done.code, done.stderr) == (2, f"Error: {sentence} `bibench {more} --help` says more.\n")
     assert not done.stdout or done.json == {"error": sentence}
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["compile", "--target", "host", "--out", ""], "--out"),
+        (["compile", "--target", "host", "--out="], "--out"),
+        (["compile", "", "--target", "host"], "An argument"),
+        (["run", "a", "--input", "", "--output", "y"], "--input"),
+        (["run", "a", "--input", "x", "--output", ""], "--output"),
+        (["bench", "a", "--images", ""], "--images"),
+        (["tracks", "run", ""], "An argument"),
+        (["tracks", "run", "a", "--mine", ""], "--mine"),
+        (["report", "a", "--figures="], "--figures"),
+        (["tune", "--out", ""], "--out"),
+        (["train", "--data", ""], "--data"),
+    ],
+)
+def test_paths_that_are_empty(
+    command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: list[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command("__main__", *line, "--json")
+    assert (done.code, done.json) == (2, {"error": f"{name} is empty, and should be a path."})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_targets(invoke: Callable) -> None:

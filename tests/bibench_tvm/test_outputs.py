@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bibench_tvm import compile_model
 from bibench_tvm.artifact.artifact import Artifact
 from tests.nodes import Pipe, full
 
@@ -68,3 +69,40 @@ def test_report_says_what_cannot_be_written(command: Callable, tmp_path: Path):
     done = command("report", tmp_path, "--out", tmp_path / "page.md")
     assert done.code == 1
     assert f"Error: {tmp_path / 'page.md'} cannot be written: {reason}.\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "place", ["manifest.json", "model.so", "stored", "standalone/model.h", "x.npy", "link", "hard link"]
+)
+def test_run_does_not_overwrite_what_it_reads(
+    invoke: Callable, small_file: Path, tmp_path: Path, place: str
+) -> None:
+    build = compile_model(small_file, target="host", out=tmp_path / "build", standalone=True).folder
+    np.save(build / "x.npy", np.ones((1, 4, 8, 8), np.float32))
+    [library] = build.glob("model-*.so")
+    (build / "link").symlink_to("manifest.json")
+    (build / "hard link").hardlink_to(library)
+    output = library if place == "stored" else build / place
+    before = {path: path.read_bytes() for path in build.rglob("*") if path.is_file()}
+    assert output in before
+    line = ["run", build, "--input", build / "x.npy", "--output"]
+    done = invoke(*line, output, "--json")
+    assert done.code == 2 and done.json["error"].startswith(f"{output} would overwrite ")
+    assert {path: path.read_bytes() for path in build.rglob("*") if path.is_file()} == before
+    for _ in range(2):  # the user's own file in the folder may be written, and written again
+        assert invoke(*line, build / "y.npy").code == 0
+
+
+def test_commands_do_not_overwrite_what_they_read(
+    invoke: Callable, small_file: Path, artifact: Artifact, tmp_path: Path
+) -> None:
+    (tmp_path / "model.so").write_bytes(small_file.read_bytes())
+    done = invoke("compile", tmp_path / "model.so", "--target", "host", "--out", tmp_path)
+    assert done.code == 2 and "would overwrite" in done.stderr
+    (tmp_path / "report.json").symlink_to(artifact.folder / "manifest.json")
+    done = invoke("bench", artifact.folder, "--runs", 2, "--out", tmp_path)
+    assert done.code == 2 and "would overwrite" in done.stderr
+    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "page.md").symlink_to("result.json")
+    done = invoke("report", tmp_path, "--out", tmp_path / "page.md")
+    assert done.code == 2 and "would overwrite" in done.stderr

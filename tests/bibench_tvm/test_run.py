@@ -207,3 +207,52 @@ def test_a_call_takes_little_more_than_the_network(artifact: Artifact, x: np.nda
             call()
             best[name] = min(best[name], time.perf_counter() - start)
     assert best["call"] - best["network"] < MOST_S
+
+
+def test_an_input_that_has_gradients(artifact: Artifact, x: np.ndarray) -> None:
+    np.testing.assert_array_equal(artifact.run(torch.from_numpy(x).requires_grad_()), artifact.run(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"threads": "2"}, "The number of threads should be a whole number, and is '2'"),
+        ({"threads": 1.5}, "The number of threads should be a whole number, and is 1.5"),
+        ({"threads": True}, "The number of threads should be a whole number, and is True"),
+    ],
+)
+def test_load_refuses_what_is_no_number(artifact: Artifact, options: dict, sentence: str) -> None:
+    with pytest.raises(BibenchError, match=sentence):
+        load(artifact.folder, **options)
+
+
+@pytest.mark.parametrize("folder", [None, 3, ""])
+def test_load_refuses_what_is_no_path(folder: object) -> None:
+    with pytest.raises(BibenchError, match=f"The folder of an artifact should be a path, and is {folder!r}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("given", [[[1.0], [1.0, 2.0]], torch.zeros(1, 4, 8, 8, device="meta")])
+def test_run_refuses_what_is_no_array(artifact: Artifact, given: object) -> None:
+    with pytest.raises(BibenchError, match="An input is no array"):
+        artifact.run(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"target": 5}, "There is no target 5."),
+        ({"target": None}, "There is no target None."),
+        ({"verify": "3"}, "The number of runs to verify on should be a whole number, and is '3'"),
+        ({"verify": True}, "The number of runs to verify on should be a whole number, and is True"),
+        ({"out": None}, "The folder out should be a path, and is None"),
+        ({"out": ""}, "The folder out should be a path, and is ''"),
+        ({"tuned": 3}, "The folder tuned should be a path, and is 3"),
+        ({"dump_ir": 3}, "The folder dump_ir should be a path, and is 3"),
+        ({"float_layers": 3}, "There is no arithmetic of float layers 3."),
+    ],
+)
+def test_compile_refuses_what_is_of_another_kind(tmp_path: Path, options: dict, sentence: str) -> None:
+    with pytest.raises(BibenchError, match=sentence):
+        compile_model(linear(1), torch.ones(1, 8), **{"out": tmp_path / "out", **options})
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +43,58 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             f"The weights of {path} are in other files that cannot be read ({missing}): {first_line(error)} "
             "They have to lie beside it."
         ) from error
+    _infer_types(model, path)
     try:
         if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
-            onnx.checker.check_model(model)
+            with _without_unknown_shapes(model):
+                onnx.checker.check_model(model)
     except Exception as error:
         raise ImportFailed(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     _refuse_bad_values(model, path)
     expand_quantizers(model, path)
     return model
+
+
+def _infer_types(model: onnx.ModelProto, path: Path) -> None:
+    """Give the outputs a type whose type the file leaves out. Raises ImportFailed."""
+    untyped = {value.name: value for value in model.graph.output if _lacks_type(value)}
+    if untyped:
+        # What cannot be inferred stays as it is, and so it does where the model is too large to be passed on.
+        with contextlib.suppress(Exception):
+            for value in onnx.shape_inference.infer_shapes(model).graph.output:
+                if value.name in untyped:
+                    untyped[value.name].CopyFrom(value)
+    for kind, values in ("input", model.graph.input), ("output", model.graph.output):
+        for value in values:
+            if _lacks_type(value):
+                raise ImportFailed(
+                    f"The {kind} {value.name!r} of {path} has no type, and nothing in the file tells which "
+                    "it is; export the model with the types of its inputs and outputs."
+                )
+
+
+def _lacks_type(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    return kind is None or (kind == "tensor_type" and not value.type.tensor_type.elem_type)
+
+
+@contextlib.contextmanager
+def _without_unknown_shapes(model: onnx.ModelProto) -> Iterator[None]:
+    """ONNX's checker wants the shapes of inputs and outputs, which older exporters leave out and ONNX Runtime
+    does without: those of inputs may be given, those of outputs follow."""
+    tensors = [
+        value.type.tensor_type
+        for value in (*model.graph.input, *model.graph.output)
+        if value.type.WhichOneof("value") == "tensor_type"
+    ]
+    unknown = [tensor for tensor in tensors if not tensor.HasField("shape")]
+    for tensor in unknown:
+        tensor.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for tensor in unknown:
+            tensor.ClearField("shape")
 
 
 def _external_files(model: onnx.ModelProto) -> set[str]:

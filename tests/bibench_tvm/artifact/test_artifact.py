@@ -1,5 +1,6 @@
 """An artifact is whole and runs, or it is refused with a sentence."""
 
+import io
 import json
 import os
 import shutil
@@ -163,6 +164,14 @@ def test_run(command: Callable, artifact: Artifact, small: torch.nn.Module, tmp_
         np.testing.assert_allclose(np.load(tmp_path / "y.npy"), small(x), atol=1e-4)
 
 
+DAMAGED = "is not a whole .npy file of numbers: it is damaged, of another kind, or of Python objects."
+
+
+def archive() -> bytes:
+    np.savez(content := io.BytesIO(), x=np.zeros((1, 4, 8, 8), np.float32))
+    return content.getvalue()
+
+
 # A header that promises more than any memory holds.
 HUGE = (
     b"\x93NUMPY\x01\x00\x76\x00"
@@ -178,11 +187,13 @@ HUGE = (
         (np.zeros((4, 8, 8), np.float32), "has shape (4, 8, 8), and the network takes (1, 4, 8, 8)"),
         (np.zeros((0, 4, 8, 8), np.float32), "has shape (0, 4, 8, 8)"),
         (np.zeros((1, 4, 8, 8)), "is float64, and the network takes float32"),
-        (np.array([{}], object), "is not a whole .npy file of numbers: "),
-        (b"\x93NUMPY\x01\x00", "is not a whole .npy file of numbers"),
-        (b"", "is not a whole .npy file of numbers"),
-        (b"PK\x03\x04 a zip", "is not a whole .npy file of numbers"),
-        (HUGE, "is not a whole .npy file of numbers"),
+        (np.array([{}], object), DAMAGED),
+        (np.array(["a"]), "is not a whole .npy file of numbers: it holds <U1."),
+        (b"\x93NUMPY\x01\x00", DAMAGED),
+        (b"", DAMAGED),
+        (b"PK\x03\x04 a zip", DAMAGED),
+        (HUGE, DAMAGED),
+        (archive(), "is not a whole .npy file of numbers: it is a .npz archive"),
         (None, "x.npy cannot be read: No such file or directory."),
     ],
 )

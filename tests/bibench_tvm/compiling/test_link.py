@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bibench_tvm import BibenchError
+from bibench_tvm import BibenchError, compile_model, load
 from bibench_tvm.compiling.link import link_shared
 
 
@@ -56,3 +57,15 @@ def test_a_linker_that_finds_the_disk_full(end: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr("bibench_tvm.compiling.link.linker", lambda: [shutil.which("sh"), "-c", end])
     with pytest.raises(BibenchError, match=f"The disk of {tmp_path} is full"):
         link_shared(str(tmp_path / "model.so"), [])
+
+
+@pytest.mark.parametrize("name", ["a%sb", "100%", "%p %m", "a;b 'c' @d"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_folders_whose_names_have_signs_of_the_linkers(
+    small_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path(name) if relative else tmp_path / name
+    made = compile_model(small_file, target="host", out=out, standalone=True, verify=1)
+    assert made.record.verification.passed is True
+    assert load(out).run(np.zeros((1, 4, 8, 8), np.float32)).shape == (1, 5)

@@ -332,3 +332,50 @@ def test_pytorch_is_not_needed_for_onnx(conv_file):
         f"import_model({str(conv_file)!r}, input_shapes={{None: (1, 3, 8, 8)}})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def declared_file(path, x, y, nodes=("Sign", "MatMul")):
+    """Sign and MatMul, whose input and output are declared so."""
+    weight = numpy_helper.from_array(np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32), "w")
+    first, second = (
+        helper.make_node(nodes[0], ["x"], ["a"]),
+        helper.make_node(nodes[1], ["a", "w"], ["y"]),
+    )
+    graph = helper.make_graph([first, second], "g", [x], [y], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+        helper.make_tensor_value_info("y", TensorProto.UNDEFINED, None),
+        onnx.ValueInfoProto(name="y"),
+    ],
+)
+@pytest.mark.parametrize("size", ["N", 3])
+def test_an_output_without_its_shape_or_type(tmp_path, assert_same, output, size):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, 6])
+    imported = import_model(declared_file(tmp_path / "m.onnx", x, output), input_shapes={"x": (3, 6)})
+    assert_same(imported, np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32))
+
+
+def test_an_input_without_its_shape(tmp_path, assert_same):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    path = declared_file(tmp_path / "m.onnx", x, y)
+    imported = import_model(path, input_shapes={"x": (3, 6)})
+    assert_same(imported, np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32))
+    with pytest.raises(ImportFailed, match="'x'"):
+        import_model(path)
+
+
+def test_an_input_or_output_whose_type_nothing_tells(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 6])
+    path = declared_file(tmp_path / "m.onnx", onnx.ValueInfoProto(name="x"), onnx.ValueInfoProto(name="y"))
+    with pytest.raises(ImportFailed, match="The input 'x' of .* has no type"):
+        import_model(path)
+    path = declared_file(tmp_path / "m.onnx", x, onnx.ValueInfoProto(name="y"), ("Sign", "Unknown"))
+    with pytest.raises(ImportFailed, match="The output 'y' of .* has no type"):
+        import_model(path)
