@@ -12,6 +12,7 @@ from torch import nn
 from bibench_tvm import compile_model
 from bibench_tvm.artifact.artifact import Artifact
 from bibench_tvm.cli.errors import UsageError
+from bibench_tvm.measuring.measure import check_images
 from trainers import binarize
 
 
@@ -99,6 +100,8 @@ def test_attention_over_the_first_axis(tmp_path: Path) -> None:
         UsageError, match=r"has shape \(32, 24\), and the network takes \(16, 24\) alone: its"
     ):
         artifact.run(np.ones((32, 24), np.float32))
+    with pytest.raises(UsageError, match="tokens.npy cannot be cut into batches for attention: its output"):
+        check_images(artifact.record, np.ones((40, 24), np.float32), "tokens.npy")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
