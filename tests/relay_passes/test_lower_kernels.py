@@ -297,7 +297,14 @@ def test_kernels_take_in_what_is_element_wise(build, operators, network):
 @pytest.mark.parametrize(("size", "method"), [(24, "winograd"), (2, "direct")])
 def test_a_float_layer_of_many_pixels_is_computed_by_winograd(build, size, method):
     """Of few pixels, its weights at the points take longer to read than is saved."""
-    before = build(lambda emit, x: emit(op.mean(stem(emit, stem(emit, x, 64), 48), [2])), (1, 32, size, size))
+
+    def layer(emit, x, out):
+        weights = RNG.standard_normal((out, int(x.ty.shape[1]), 3, 3)).astype("float32")
+        return norm(emit, emit(op.nn.conv2d(x, relax.const(weights), padding=(1, 1))))
+
+    before = build(
+        lambda emit, x: emit(op.mean(layer(emit, layer(emit, x, 64), 48), [2])), (1, 32, size, size)
+    )
     lowered = lower(before, {}, X86_AVX512)
     kernels = [f for g, f in lowered.module.functions.items() if g.name_hint.startswith("float_convolution")]
     points = {"winograd": winograd_inside.POINTS, "direct": 9}[method]
