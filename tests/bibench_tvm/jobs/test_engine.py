@@ -92,6 +92,7 @@ def test_a_folder_that_is_moved_or_copied(tmp_path: Path, monkeypatch: pytest.Mo
     run_jobs(laid_in(here, log, tmp_path / "own.py"), here, cores=1)
     assert began(log) == ["first", "second"]
     shutil.copytree(here, there)
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))  # the jobs' module is found from here alone
     monkeypatch.chdir(tmp_path)
     for folder, own in ((there, "own.py"), (Path("there/jobs"), "own.py"), (there, "elsewhere/mine.py")):
         outcomes = run_jobs(laid_in(folder, log, tmp_path / own), folder, cores=1)
