@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, rewrite, shape_of
+from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, made_by, rewrite, shape_of
 
 # What comes of nothing; PyTorch knows no largest of nothing, but whether any or all of it are true.
 _OF_NOTHING = {
@@ -32,9 +32,7 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return relax.const(np.full(shape_of(var), _OF_NOTHING[value.op.name], dtype_of(var)))
     if not is_call(value, "relax.concat"):
         return value
-    parts = value.args[0]
-    fields = builder.lookup_binding(parts).fields if isinstance(parts, relax.Var) else parts.fields
-    filled = [field for field in fields if not _is_empty(field)]
+    filled = [field for field in made_by(builder, value.args[0]).fields if not _is_empty(field)]
     return relax.op.concat(filled, int(value.attrs.axis)) if len(filled) > 1 else filled[0]
 
 

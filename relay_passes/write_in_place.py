@@ -38,7 +38,7 @@ def write_in_place(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRMod
             return value
         kernel, arguments = value.args[:2]
         if kernel not in united:
-            united[kernel] = builder.add_func(_united(mod[kernel], *pairs[kernel]), kernel.name_hint)
+            united[kernel] = builder.add_func(_united(mod[kernel]), kernel.name_hint)
         operand, output = pairs[kernel]
         types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
         places = [operand if i == output else -1 for i in range(len(types))]
@@ -103,15 +103,14 @@ def _pair(kernel: Any) -> tuple[int, int] | None:
     return names.index(kernel.attrs[REPLACED]), names.index(kernel.attrs[REPLACING]) - first_output
 
 
-def _united(kernel: tirx.PrimFunc, operand: int, output: int) -> tirx.PrimFunc:
+def _united(kernel: tirx.PrimFunc) -> tirx.PrimFunc:
     """The kernel that writes to what it reads."""
-    parameters = list(kernel.params)
-    read = parameters[operand]
-    written = parameters.pop([parameter.name for parameter in parameters].index("output0") + output)
+    named = {parameter.name: parameter for parameter in kernel.params}
+    read, written = named[kernel.attrs[REPLACED]], named.pop(kernel.attrs[REPLACING])
 
     def unite(var: tvm.ir.Var) -> tvm.ir.Var:
         return read if var.same_as(written) else var
 
     body = tvm_ffi.structural_map(kernel.body, (tvm.ir.Var, unite))
-    new = tirx.PrimFunc(parameters, body, kernel.ret_type, kernel.attrs)
+    new = tirx.PrimFunc(list(named.values()), body, kernel.ret_type, kernel.attrs)
     return new.without_attr(REPLACED).without_attr(REPLACING)

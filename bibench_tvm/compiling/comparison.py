@@ -137,7 +137,7 @@ class Comparison:
             return "The source has no layer of that name"
         if len(layer.shapes) != (2 if call.weights is None else 1):
             return f"The source has it with {len(layer.shapes)} operands that are activations"
-        images = [call.activations(arrays[operand], operand) for operand in call.in_source]
+        images = [call.activations(arrays[operand], operand) for operand in call.order_in_source]
         reads = []
         for position, image in enumerate(images):
             read = in_source(image, layer, position)

@@ -100,7 +100,7 @@ class KernelCall:
         return (isinstance(self.layer, BinaryConvolution) and self.layer.zero_one,)
 
     @property
-    def in_source(self) -> tuple[int, ...]:
+    def order_in_source(self) -> tuple[int, ...]:
         """Which of its operands is the source's first, and its second where it has two."""
         if isinstance(self.layer, BinaryProduct):
             return (1, 0) if self.layer.turned else (0, 1)
@@ -108,7 +108,7 @@ class KernelCall:
 
     def is_zero_one(self, position: int) -> bool:
         """As `zero_one`, of the source's operand at this position."""
-        return self.zero_one[self.in_source[position]]
+        return self.zero_one[self.order_in_source[position]]
 
     @property
     def factor(self) -> int:
