@@ -28,47 +28,15 @@ Ensures: a packing that can read integers does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.operators import BinaryConvolution, BinaryProduct, attributes_of
-from relay_passes.ir.rewrite import (
-    constant_value,
-    dtype_of,
-    is_call,
-    is_constant,
-    is_tensor,
-    made_by,
-    rewrite,
-    shape_of,
-)
-from schedules.parts.epilogue import evaluate_operator
-from schedules.parts.quantizer import LARGEST
+from relay_passes.ir.operators import BinaryConvolution, attributes_of
+from relay_passes.ir.rewrite import dtype_of, is_call, made_by, rewrite, shape_of
+from relay_passes.ir.sum_functions import Link, link_of, reach_of, value_at, values_at
 
-_COMPARISONS = ("relax.greater_equal", "relax.greater", "relax.less_equal", "relax.less")
-_DIPPING = ("relax.nn.gelu", "relax.nn.gelu_tanh")
 _MOST_VALUES = 1 << 21  # of all sums and channels that are computed at most, which takes less than a second
-# Monotone in each operand that is not a constant, for any constants in the others.
-_MONOTONE = {
-    "relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum", "relax.clip",
-    "relax.negative", "relax.nn.relu", "relax.tanh", "relax.sigmoid", "relax.logical_not", *_COMPARISONS,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Link:
-    """One operator of the chain, or several that are one function of what the chain carries to them.
-
-    compute: of an array whose last axis is the channel's. dips: whether it is monotone in two parts only."""
-
-    source: relax.Expr
-    compute: Callable[[np.ndarray], np.ndarray]
-    dips: bool = False
 
 
 def fold_thresholds(mod: tvm.IRModule) -> tvm.IRModule:
@@ -86,11 +54,11 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     if any(link.dips for link in before + after):
         either = _two_comparisons(builder, dot, after) if pool is None else None
         return value if either is None else relax.Call(value.op, [either], value.attrs, value.ty_args)
-    reach = _reach(made_by(builder, dot)) + 1
+    reach = reach_of(made_by(builder, dot)) + 1
     low, high = np.full(channels, -reach), np.full(channels, reach)
-    if any(np.isnan(x).any() for end in (low, high) for x in _values(before + after, end)):
+    if any(np.isnan(x).any() for end in (low, high) for x in values_at(before + after, end)):
         return value  # an overflow, met by its opposite: such a chain is not monotone
-    rising = _evaluate(before, high) >= _evaluate(before, low)
+    rising = value_at(before, high) >= value_at(before, low)
     if pool is not None and not rising.all():
         return value
     threshold, falls = _bisect(before + after, channels, reach)
@@ -103,14 +71,14 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     return relax.Call(value.op, [bits], value.attrs, value.ty_args)
 
 
-def _two_comparisons(builder: relax.BlockBuilder, dot: relax.Var, links: list[_Link]) -> relax.Var | None:
+def _two_comparisons(builder: relax.BlockBuilder, dot: relax.Var, links: list[Link]) -> relax.Var | None:
     """The chain's truth as comparisons of the sum, found by computing it for each; None where they are too
     many, or where that is no such truth."""
     sums = _sums(made_by(builder, dot))
     channels = shape_of(dot)[-1]
     if sums is None or len(sums) * channels > _MOST_VALUES:
         return None
-    values = _values(links, np.broadcast_to(sums[:, None], (len(sums), channels)))
+    values = values_at(links, np.broadcast_to(sums[:, None], (len(sums), channels)))
     if any(np.isnan(x).any() for x in values):
         return None
     truth = np.broadcast_to(values[-1], (len(sums), channels))
@@ -142,19 +110,11 @@ def _sums(layer: relax.Call) -> np.ndarray | None:
     return np.arange(-most, most + 1, 2)
 
 
-def _reach(layer: relax.Call) -> int:
-    """No sum of this layer has a larger magnitude."""
-    if is_call(layer, "bibench.binary_product"):
-        return 4 * attributes_of(layer, BinaryProduct).conv.products  # doubled for each side over {0, 1}
-    products = int(np.prod(shape_of(layer.args[1])[1:]))
-    return products * (LARGEST**2 if is_call(layer, "bibench.int8_convolution") else 2)
-
-
 def _chain(
     builder: relax.BlockBuilder, expr: relax.Expr
-) -> tuple[relax.Expr, list[_Link], relax.Call | None, list[_Link]] | None:
+) -> tuple[relax.Expr, list[Link], relax.Call | None, list[Link]] | None:
     """(dot, links before the pool, the pool if any, links after it): from the dot product to this truth."""
-    segments: list[list[_Link]] = [[]]
+    segments: list[list[Link]] = [[]]
     pool: relax.Call | None = None
     while True:
         value = made_by(builder, expr)
@@ -168,104 +128,23 @@ def _chain(
             pool, expr = value, value.args[0]
             segments.append([])
             continue
-        link = _prelu(builder, value) or _link(value)
+        link = link_of(builder, value)
         if link is None or shape_of(link.source) != shape_of(expr):
             return None
         segments[-1].append(link)
         expr = link.source
 
 
-def _link(value: Any) -> _Link | None:
-    if (is_call(value, "relax.astype") and "float" in str(value.attrs.dtype)) or (
-        is_call(value, "relax.nn.leakyrelu") and float(value.attrs.alpha) >= 0
-    ):
-        return _Link(value.args[0], lambda x: evaluate_operator(value, [x]))
-    if is_call(value, *_DIPPING):
-        return _Link(value.args[0], lambda x: evaluate_operator(value, [x]), dips=True)
-    if (
-        not is_call(value, *_MONOTONE)
-        and not (is_call(value, "relax.divide") and _is_nowhere_0(value.args[1]))
-        and not (is_call(value, "relax.where") and is_constant(value.args[0]))
-    ):
-        return None
-    constants = [_per_channel(arg) for arg in value.args]
-    moving = [i for i, constant in enumerate(constants) if constant is None]
-    if len(moving) != 1 or any(
-        c is not None and not np.isfinite(c.astype(np.float64)).all() for c in constants
-    ):
-        return None
-    source = value.args[moving[0]]
-    if not isinstance(source, relax.Var):
-        return None
-    return _Link(source, lambda x: evaluate_operator(value, [x if c is None else c for c in constants]))
-
-
-def _is_nowhere_0(arg: relax.Expr) -> bool:
-    return is_constant(arg) and bool(constant_value(arg).all())
-
-
-def _prelu(builder: relax.BlockBuilder, value: Any) -> _Link | None:
-    """where(x > 0, x * above, x * below), of which either factor may be left out."""
-    if not is_call(value, "relax.where"):
-        return None
-    condition = made_by(builder, value.args[0])
-    if not is_call(condition, "relax.greater", "relax.greater_equal"):
-        return None
-    x, zero = condition.args
-    bound = _per_channel(zero)
-    if not isinstance(x, relax.Var) or dtype_of(x) != "float32" or bound is None or bound.any():
-        return None
-    above, below = (_slope(builder, side, x) for side in value.args[1:])
-    if above is None or below is None:
-        return None
-    return _Link(x, lambda numbers: np.where(numbers > 0, numbers * above, numbers * below))
-
-
-def _slope(builder: relax.BlockBuilder, side: relax.Expr, x: relax.Var) -> np.ndarray | None:
-    """[C] or [1]: what x is multiplied with; None where it is not, or falls somewhere."""
-    if side.same_as(x):
-        return np.ones(1, np.float32)
-    made = made_by(builder, side)
-    if not is_call(made, "relax.multiply"):
-        return None
-    factors = [_per_channel(arg) for arg in made.args if not arg.same_as(x)]
-    slope = factors[0] if len(factors) == 1 else None
-    return slope if slope is not None and np.isfinite(slope).all() and (slope >= 0).all() else None
-
-
-def _per_channel(arg: relax.Expr) -> np.ndarray | None:
-    """A constant that depends on the channel, the last axis, at most: [C] or [1]."""
-    if not is_tensor(arg):
-        return np.asarray([float(arg.value)], np.float32)
-    if not is_constant(arg):
-        return None
-    values = constant_value(arg)
-    return values.reshape(-1) if values.size == (values.shape[-1] if values.ndim else 1) else None
-
-
-def _values(links: list[_Link], d: np.ndarray) -> list[np.ndarray]:
-    """What each link of the chain gives at one integer per channel, the integers first."""
-    values = [d.astype(np.int32)]
-    with np.errstate(all="ignore"):
-        for link in links:
-            values.append(link.compute(values[-1]))
-    return values
-
-
-def _evaluate(links: list[_Link], d: np.ndarray) -> np.ndarray:
-    return _values(links, d)[-1]
-
-
-def _bisect(links: list[_Link], channels: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+def _bisect(links: list[Link], channels: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
     """(T int64 [C], falls bool [C]): the chain's truth at d is (d >= T) != falls, for all |d| <= reach."""
     low, high = np.full(channels, -reach), np.full(channels, reach)
-    at_low = np.broadcast_to(_evaluate(links, low), (channels,))
-    at_high = np.broadcast_to(_evaluate(links, high), (channels,))
+    at_low = np.broadcast_to(value_at(links, low), (channels,))
+    at_high = np.broadcast_to(value_at(links, high), (channels,))
     falls = at_low & ~at_high
     # invariant: the (turned) truth is false at `low` and true at `high`
     while (high - low > 1).any():
         middle = (low + high) // 2
-        holds = _evaluate(links, middle) != falls
+        holds = value_at(links, middle) != falls
         high, low = np.where(holds, middle, high), np.where(holds, low, middle)
     constant = at_low == at_high
     return np.where(constant, np.where(at_low, -reach, reach + 1), high), falls

@@ -32,6 +32,7 @@ from relay_passes.merge_scales import merge_scales
 from relay_passes.move_words import move_words
 from relay_passes.plan_memory import plan_memory
 from relay_passes.quantize_float_layers import quantize_float_layers
+from relay_passes.reduce_sums import reduce_sums
 from relay_passes.return_float_inputs import return_float_inputs
 from relay_passes.schedule_rest import schedule_rest
 from relay_passes.sink_transposes import sink_transposes
@@ -112,6 +113,7 @@ def lower(
         ("expand_powers", expand_powers),
         ("split_concats", split_concats),
         ("move_words", move_words),
+        ("reduce_sums", reduce_sums),
         ("fold_thresholds", fold_thresholds),
         ("grow_halos", grow_halos),
         ("merge_scales", merge_scales),

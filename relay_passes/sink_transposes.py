@@ -34,6 +34,7 @@ _ALSO_ELEMENT_WISE = {  # in no kernel of ours
     "relax.sign", "relax.equal", "relax.not_equal", "relax.floor", "relax.ceil", "relax.log", "relax.square",
     "relax.power", "relax.nn.silu", "relax.nn.softplus",
 }  # fmt: skip
+_RESHAPES = {"relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten"}
 _REDUCTIONS = {"relax.mean", "relax.sum", "relax.max", "relax.min"}
 _POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"}
 _POOL_MAKERS = {
@@ -106,6 +107,8 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return _back(builder, _POOL_MAKERS[name](before, layout="NHWC", **kwargs), order)
     if name in _REDUCTIONS and value.attrs.axis is not None:
         return _reduction(builder, value, before, order)
+    if name in _RESHAPES:
+        return _reshape(builder, value, shape_of(var), before, order)
     move = _MOVES.get(name)
     return value if move is None else move(builder, value, before, order)
 
@@ -241,11 +244,12 @@ def _flip(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, or
     return _back(builder, relax.op.flip(before, order[int(value.attrs.axis) % len(order)]), order)
 
 
-def _reshape(builder: relax.BlockBuilder, value: relax.Call, before: relax.Expr, order: Order) -> relax.Expr:
+def _reshape(
+    builder: relax.BlockBuilder, value: relax.Call, new: tuple[int, ...], before: relax.Expr, order: Order
+) -> relax.Expr:
     """Axes that are split, or merged with their neighbours, are so in whatever order the others are; the axes
     of an image are merged of any, channels last where the permuted tensor has these last."""
     old = shape_of(value.args[0])
-    new = tuple(int(extent) for extent in value.args[1].values)
     groups = _factored(old, new)
     if groups is None:
         return value
@@ -301,5 +305,4 @@ _MOVES = {
     "relax.take": _take,
     "relax.flip": _flip,
     "relax.image.resize2d": _resize,
-    "relax.reshape": _reshape,
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tvm import relax
 
+from relay_passes.ir.extremes import extreme_of_pixels
 from relay_passes.ir.operators import Pack, attributes_of, packed_image
 from relay_passes.ir.rewrite import (
     constant_value,
@@ -68,6 +69,8 @@ def epilogue_of(
             outputs[var] = Output(value(call.args[0], call), shape, packing.dtype, packing)
         elif is_call(call, "relax.permute_dims"):
             outputs[var] = Output(value(call.args[0], call), shape_of(var), dtype_of(var), planar=True)
+        elif extreme := extreme_of_pixels(call, group.anchor.value):
+            outputs[var] = Output(value(call.args[0], call), shape_of(var), dtype_of(var), extreme=extreme)
         elif member is not group.anchor and var not in tiles:
             steps.append(Step(call.op.name, tuple(value(a, call) for a in call.args), step_attributes(call)))
             values[var] = Value("step", len(steps) - 1)

@@ -2,7 +2,8 @@
 
 A group starts at its anchor and takes in what follows element by element, as long as each value has one
 reader, or several that meet again in one value (a PReLU); besides, from any of its values, a comparison that
-ends in packed bits, and what is turned to planes, [N, C, H, W]. So a convolution writes its float output, its
+ends in packed bits, and what is turned to planes, [N, C, H, W]. Where nothing reads the sums but maxima and
+minima over their pixels, it takes in these alone. So a convolution writes its float output, its
 packed sign, or both, in the layout that is wanted, without a second pass over memory. A packing that no
 convolution took in takes in the element-wise work before it, and writes what others read of that. No group
 may come to depend on itself through another.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import relax
 
+from relay_passes.ir.extremes import extreme_of_pixels
 from relay_passes.ir.operators import Contraction, Pack, attributes_of
 from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, read_vars, shape_of, users
 from schedules.kernels.depthwise import is_depthwise
@@ -186,6 +188,11 @@ def group_kernels(mod: tvm.IRModule) -> list[Group]:
 
 def _take_followers(plan: _Plan, group: Group) -> None:
     tail = group.anchor.var
+    readers = plan.users.get(tail, [])
+    if tail not in plan.results and all(extreme_of_pixels(r.value, group.anchor.value) for r in readers):
+        for reader in readers:
+            plan.join(group, reader)
+        return
     while True:
         readers = plan.users.get(tail, [])
         for reader in readers:

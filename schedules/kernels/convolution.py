@@ -146,6 +146,7 @@ def binary_convolution(
         prepare=prepare,
         add_up=add_up,
         settle=settle,
+        falls=None if any(conv.padding) else not signed,
         apart=target.sums_apart and not how,
         halos_alone=how is not None,
         written=target.floats if in_vectors else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +15,12 @@ from schedules.geometry import Convolution
 from schedules.parts.apart import Called, function_of
 from schedules.parts.bit_weights import BitWeights, Decoder
 from schedules.parts.emit import each, in_pieces, vector
-from schedules.parts.epilogue import Epilogue
+from schedules.parts.epilogue import Epilogue, Output
+from schedules.parts.extremes import Extremes
 from schedules.parts.planes import Planes
 from schedules.parts.sums import Runs
 from schedules.parts.tiling import Place, Tiling
+from schedules.parts.weights import Block
 from schedules.parts.write_back import (
     KERNEL_ATTRIBUTES,
     Writer,
@@ -105,6 +108,8 @@ class Arithmetic:
     prepare: Callable[[tirx.Buffer], tirx.Buffer] = lambda weights: weights
     add_up: Callable[[Runs, tirx.Buffer, int, int], None]  # (runs, sums, pixels, width): writes a tile's sums
     settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
+    # Whether what it gives falls as a sum rises; None where that is not the same for all pixels.
+    falls: bool | None = None
     code: BitWeights | None = None  # of weights that are stored in bits
     apart: bool = False  # the sums of a tile are a function of their own, see parts/apart.py
     halos_alone: bool = False  # as of `Writer.clear_halos`
@@ -149,11 +154,17 @@ def tiled_convolution(
     """Parameters of the kernel: activations, weights, the epilogue's operands, the tables of `settle`, and
     the outputs. Weights in bits are three parameters, those of `store_in_bits`, and all rows of a block are
     computed before the next block, whatever the tile says. Raises ValueError for a depth that its runs do not
-    have."""
+    have, and for extremes of sums that are not settled alike."""
     conv = image.conv
     if arithmetic.words % tile.depth or tile.depth > 1 and not arithmetic.deep:
         run = f"a run of {arithmetic.words} {arithmetic.weights}"
         raise ValueError(f"a depth of {tile.depth} does not fit {run}")
+    # Rows whose extremes are written, where that is what is wanted.
+    extreme = next((_rows_of_extreme(output, conv) for output in epilogue.outputs if output.extreme), 0)
+    if extreme and arithmetic.falls is None:
+        raise ValueError(f"the sums of {conv} are not settled alike at all pixels")
+    if extreme == 1:
+        tile = replace(tile, rows=1)
     products = image.runs * arithmetic.words
     tiling = Tiling(conv=conv, tile=tile, products=products, weights_per_row=weights_per_row)
     called = Called()
@@ -172,6 +183,8 @@ def tiled_convolution(
                 weights.buffer = arithmetic.prepare(weights.buffer)
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos(arithmetic.halos_alone)
+
+            extremes: Extremes | None = None
 
             def compute(place: Place) -> None:
                 width = place.block.width
@@ -192,6 +205,9 @@ def tiled_convolution(
                         offset=0 if weights.decoder else place.weights,
                     )
                     arithmetic.add_up(runs, sums, place.pixels, width)
+                if extremes:
+                    extremes.take(sums, place.pixels)
+                    return
 
                 def write(first: Any, valid: int) -> None:
                     """So many channels of each pixel, from this one of the block on."""
@@ -209,18 +225,40 @@ def tiled_convolution(
 
                 in_pieces(place.block.valid, written or place.block.valid, write)
 
-            def planes(n: Any, top: Any, rows: int, channel: Any, valid: int) -> Planes:
-                written = list(zip(epilogue.outputs, outputs, strict=True))
-                writer.planes = Planes(written, n, top, rows, channel, valid, target.floats)
+            buffers = list(zip(epilogue.outputs, outputs, strict=True))
+
+            def planes(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Planes:
+                writer.planes = Planes(buffers, n, top, rows, channel, block.valid, target.floats)
                 return writer.planes
 
-            if any(output.planar for output in epilogue.outputs):
-                tiling.by_bands(compute, planes, weights.begin)
+            def extremes_of(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Extremes:
+                nonlocal extremes
+                image = n * (conv.out_height // rows) + top // rows
+                extremes = Extremes(
+                    buffers,
+                    image * conv.out_channels + channel,
+                    block.valid,
+                    block.width,
+                    arithmetic.sums,
+                    lambda sums, lane, lanes: settle(sums, 0, 0, channel + lane, lanes),
+                    falls=bool(arithmetic.falls),
+                )
+                return extremes
+
+            if extreme:
+                tiling.by_bands(extreme, compute, extremes_of, weights.begin)
+            elif any(output.planar for output in epilogue.outputs):
+                tiling.by_bands(tiling.band, compute, planes, weights.begin)
             elif tile.blocks_outside or weights.decoder:
                 tiling.by_blocks(compute, weights.begin)
             else:
                 tiling.by_rows(compute)
     return called.carried_by(builder.get())
+
+
+def _rows_of_extreme(output: Output, conv: Convolution) -> int:
+    """Of an image: all, or one."""
+    return conv.batch * conv.out_height * conv.out_channels // math.prod(output.shape)
 
 
 def _in_vectors(epilogue: Epilogue, lanes: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tvm
@@ -154,17 +154,23 @@ class Step:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
+Extreme = Literal["max", "min"]
+
+
 @dataclass(frozen=True)
 class Output:
     """One tensor that the kernel writes: the value itself, or with `packing` its truth as packed bits.
 
-    planar: an image is written as [N, C, H, W]; of 32-bit numbers."""
+    planar: an image is written as [N, C, H, W]; of 32-bit numbers. extreme: of each channel's sums the
+    largest or the smallest is written, of each image or of each row, as the shape says, which then nothing
+    but extremes is beside."""
 
     value: Value
     shape: tuple[int, ...]
     dtype: str
     packing: Packing | None = None
     planar: bool = False
+    extreme: Extreme | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,7 @@ class Epilogue:
         for the same place of the output is stored, and by nothing that is stored later. What several steps
         read is bound before anything is stored; truths are not."""
         written = self.outputs[output]
-        if written.packing or written.planar:
+        if written.packing or written.planar or written.extreme:
             return None
         for index, spec in enumerate(self.operands):
             value = Value("operand", index)
@@ -251,6 +257,9 @@ class Epilogue:
             value = np.broadcast_to(read(output.value), total.shape)
             if output.planar:
                 value = value.transpose(0, 3, 1, 2)
+            if output.extreme:
+                images = math.prod(output.shape) // value.shape[-1]
+                value = getattr(value.reshape(images, -1, value.shape[-1]), output.extreme)(axis=1)
             results.append(
                 pack(value, output.packing)
                 if output.packing

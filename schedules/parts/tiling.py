@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tvm.script.ir_builder import tirx as T
 
 from schedules.geometry import Convolution
 from schedules.parts.emit import each
-from schedules.parts.planes import Planes, band_of_rows
+from schedules.parts.planes import band_of_rows
 from schedules.parts.weights import Block, full_and_rest
 from schedules.targets.kernel_target import Tile
 
@@ -37,6 +37,16 @@ def each_block(full: list[Block], rest: list[Block], body: Callable[[Block, Any]
     for block in rest:
         body(block, block.start)
 
+
+class Kept(Protocol):
+    """What of a band is kept until its last tile is done."""
+
+    def write(self) -> None: ...
+
+
+Keep = Callable[[Any, Any, int, Any, Block], Kept]
+"""keep(n, top, rows, channel, block): for so many rows from `top` on of image n, and the channels of a block
+from this one on."""
 
 Begin = Callable[[Any, int], None]
 """begin(lane, width): before the tiles of a block of `width` lanes, of which this is the first."""
@@ -140,40 +150,37 @@ class Tiling:
             with T.parallel(0, self.conv.groups) as group:
                 all_rows(group, block, 0)
 
-    def by_bands(
-        self,
-        compute: Callable[[Place], None],
-        planes: Callable[[Any, Any, int, Any, int], Planes],
-        begin: Begin,
-    ) -> None:
-        """Bands of rows that are kept, each of one block, and written when they are done. Threads share out
-        the bands of all blocks alike.
+    @property
+    def band(self) -> int:
+        """Rows of an image that are kept together until they are done."""
+        rows = self.rows
+        return band_of_rows(self.conv.out_height // rows, self.conv.out_width * rows) * rows
 
-        planes(n, top, rows, channel, valid): what keeps so many rows from `top` on of image n, and so many
-        channels from this one on.
-        """
+    def by_bands(self, tall: int, compute: Callable[[Place], None], keep: Keep, begin: Begin) -> None:
+        """Bands of `tall` rows that are kept, each of one block, and written when they are done. Threads
+        share out the bands of all blocks alike."""
         full, rest = self.blocks
         for block, count in [*((block, len(full)) for block in full[:1]), *((block, 1) for block in rest)]:
-            self._bands_of(block, count, compute, planes, begin)
+            self._bands_of(block, count, tall, compute, keep, begin)
 
     def _bands_of(
         self,
         block: Block,
         count: int,
+        tall: int,
         compute: Callable[[Place], None],
-        planes: Callable[[Any, Any, int, Any, int], Planes],
+        keep: Keep,
         begin: Begin,
     ) -> None:
         """Of `count` blocks alike of each group."""
         conv, rows = self.conv, self.rows
-        tall = band_of_rows(conv.out_height // rows, conv.out_width * rows) * rows
         bands = conv.out_height // tall
         with T.parallel(0, conv.batch * bands * conv.groups * count) as r:
             n, band = r // (bands * conv.groups * count), r // (conv.groups * count) % bands
             group, index = r // count % conv.groups, r % count
             top = band * tall
             begin(self._lane(group, block, index), block.width)
-            kept = planes(n, top, tall, self._channel(group, block, index), block.valid)
+            kept = keep(n, top, tall, self._channel(group, block, index), block)
             each(
                 tall // rows,
                 lambda y: self._rows_of_block(compute, n, top + y * rows, group, block, index),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
-from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value
+from schedules.parts.epilogue import SUM, Epilogue, Extreme, Output, Step, Value
 from schedules.records.kernel_task import Written
 
 
@@ -18,8 +19,9 @@ def bare_epilogue(written: Written, out_shape: tuple[int, int, int, int], sums: 
         return Value("step", len(steps) - 1)
 
     for kind, packing in written:
-        dtype, shape = kind.removeprefix("planar "), out_shape
-        planar = dtype != kind
+        *form, dtype = kind.split()
+        shape: tuple[int, ...] = out_shape
+        planar, extreme = "planar" in form, next((e for e in get_args(Extreme) if e in form), None)
         if packing and packing.quantizer:
             dtype, packing = "float32", replace(packing, quantizer=replace(packing.quantizer, scale=1.0))
         if packing and not packing.quantizer:
@@ -31,5 +33,7 @@ def bare_epilogue(written: Written, out_shape: tuple[int, int, int, int], sums: 
             shape, dtype = packing.shape(*shape[:3]), packing.dtype
         elif planar:
             shape = (shape[0], shape[3], *shape[1:3])
-        outputs.append(Output(value, shape, dtype, packing, planar))
+        elif extreme:
+            shape = (shape[0], shape[3])
+        outputs.append(Output(value, shape, dtype, packing, planar, extreme))
     return Epilogue((), tuple(steps), tuple(outputs))

@@ -11,13 +11,13 @@ from tvm import tirx
 
 from schedules.geometry import Convolution
 from schedules.parts.bits import Packing
-from schedules.parts.epilogue import Epilogue
+from schedules.parts.epilogue import Epilogue, Output
 from schedules.targets.kernel_target import Choice, KernelTarget
 
 C = TypeVar("C", bound=Choice)
 Written = tuple[tuple[str, Packing | None], ...]
-"""Of each tensor that a kernel writes, its dtype, after `planar` where it is [N, C, H, W], and how its bits
-are packed where it holds bits."""
+"""Of each tensor that a kernel writes, its dtype, after `planar` where it is [N, C, H, W] and after `max` or
+`min` where it is that of an image, and how its bits are packed where it holds bits."""
 
 Work = Literal["popcounts", "multiplications", "instructions"]
 """By what the loop is known in which a kernel spends its time; the last where nothing tells better."""
@@ -96,7 +96,10 @@ def _without_scales(value: Any) -> Any:
 
 
 def outputs_of(epilogue: Epilogue) -> Written:
-    return tuple(("planar " * output.planar + output.dtype, output.packing) for output in epilogue.outputs)
+    def form(output: Output) -> str:
+        return "planar " if output.planar else f"{output.extreme} " if output.extreme else ""
+
+    return tuple((form(output) + output.dtype, output.packing) for output in epilogue.outputs)
 
 
 def said_of(what: str, conv: Convolution, outputs: Written) -> str:

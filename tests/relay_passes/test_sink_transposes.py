@@ -40,6 +40,9 @@ IMAGE_TO_IMAGE = {
     "max_pool, dilated": lambda emit, x: op.nn.max_pool2d(x, (2, 2), dilation=(2, 3)),
     "avg_pool": lambda emit, x: op.nn.avg_pool2d(x, (3, 3), (2, 2), (1, 1), count_include_pad=True),
     "adaptive_avg_pool": lambda emit, x: op.nn.adaptive_avg_pool2d(x, (2, 3)),
+    "max_pool along one axis": lambda emit, x: op.reshape(
+        emit(op.squeeze(emit(op.nn.max_pool2d(emit(op.expand_dims(
+            emit(op.reshape(x, (2, 3, 30))), -2)), (1, 3), (1, 3))), [-2])), (2, 3, 5, 2)),
     "pad": lambda emit, x: op.nn.pad(x, [0, 0, 1, 0, 2, 3, 0, 4], pad_value=1.5),
     "concat of channels": lambda emit, x: op.concat([x, emit(op.negative(x))], 1),
     "slice of channels": lambda emit, x: op.strided_slice(x, [1], [1], [3]),

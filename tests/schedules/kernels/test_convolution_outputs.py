@@ -1,4 +1,4 @@
-"""What a convolution writes: numbers, packed truths, planes."""
+"""What a convolution writes: numbers, packed truths, planes, extremes."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from schedules.kernels import depthwise
 from schedules.parts.bits import Packing, pack
 from schedules.parts.borders import Ending, border_tables
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value
+from schedules.targets.generic import GENERIC
 from schedules.targets.kernel_target import KernelTarget
 from tests.schedules.kernels.convolutions import (
     FIXED,
@@ -66,6 +67,41 @@ def test_planes(host, kernels, conv, height, width, integers, seed):
 @pytest.mark.parametrize("conv", FIXED[:3], ids=str)
 def test_planes_on_arm(arm, conv):
     check_planes(arm, arm.kernels, conv, False, seed=0)
+
+
+@given(kernels=TARGETS, conv=convolutions(), width=st.integers(1, 40), rows=st.booleans(), seed=SEED)
+@settings(deadline=None, max_examples=50)
+def test_extremes(host, kernels, conv, width, rows, seed):
+    """Of each image or of each row."""
+    conv = replace(conv, width=width, padding=(0, 0, 0, 0))
+    assume(conv.out_height > 0 and conv.out_width > 0 and not depthwise.is_depthwise(conv, packed=True))
+    check_extremes(host.of(kernels), kernels, conv, rows, seed)
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_extremes_on_arm(arm, rows):
+    check_extremes(arm, arm.kernels, Convolution(2, 6, 14, 48, 70, (3, 3)), rows, seed=0)
+
+
+def test_extremes_of_sums_that_a_border_moves_are_refused():
+    with pytest.raises(ValueError, match="not settled alike"):
+        check_extremes(None, GENERIC, FIXED[0], False, seed=0)
+
+
+def check_extremes(machine, kernels: KernelTarget, conv: Convolution, rows: bool, seed: int) -> None:
+    bits, weights = random_bits(seed, conv)
+    packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
+    n, h, w, c = conv.out_shape
+    spec = ((n, h, c) if rows else (n, c), "int32")
+    epilogue = Epilogue((), (), (Output(SUM, *spec, extreme="max"), Output(SUM, *spec, extreme="min")))
+    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, epilogue, "dot")
+    largest, least = machine.call(kernel, [pack(bits, packing), laid_out], [spec, spec])
+    sums = expected_sums(bits, weights, conv)
+    axes = (2,) if rows else (1, 2)
+    np.testing.assert_array_equal(largest, sums.max(axes))
+    np.testing.assert_array_equal(least, sums.min(axes))
+    for got, twin in zip((largest, least), epilogue.evaluate(sums, []), strict=True):
+        np.testing.assert_array_equal(got, twin)
 
 
 def check_planes(machine, kernels: KernelTarget, conv: Convolution, integers: bool, seed: int) -> None:
