@@ -15,7 +15,15 @@ from tvm import relax, tirx
 
 from relay_passes.ir.decided import Decided, decided_operands
 from relay_passes.ir.operators import ATTRIBUTES, Contraction, attributes_of
-from relay_passes.ir.rewrite import bindings, constant_value, is_call, is_constant, read_vars, substitute
+from relay_passes.ir.rewrite import (
+    bindings,
+    constant_value,
+    is_call,
+    is_constant,
+    is_tensor,
+    read_vars,
+    substitute,
+)
 from relay_passes.kernels.binary_convolution import lower_binary_convolution
 from relay_passes.kernels.binary_product import lower_binary_product
 from relay_passes.kernels.chains import Chain, find_chains
@@ -23,6 +31,7 @@ from relay_passes.kernels.concatenate import joining_kernel
 from relay_passes.kernels.epilogue import epilogue_of, in_order
 from relay_passes.kernels.float_layer import lower_float_layer
 from relay_passes.kernels.gate import lower_gate
+from relay_passes.kernels.gather import gathering_kernel
 from relay_passes.kernels.group_kernels import Group, group_kernels
 from relay_passes.kernels.int8_convolution import lower_int8_convolution
 from relay_passes.kernels.kernel import Integers, Kernel, KernelCall, Site, Tunable
@@ -159,12 +168,14 @@ class _Lowering:
             ("sign_sums", summing_kernel(value)),
             ("reduce", reducing_kernel(value, self.target)),
             ("concatenate", joining_kernel(value, self.target)),
+            ("gather", gathering_kernel(value, self.target)),
         ):
             if kernel:
                 function = shared_or_serial(kernel[0], self.target, None, binary=False)
                 gvar = self.builder.add_func(function, name)
-                read = value.args[0]  # a concatenation's is a tuple
-                value = relax.call_tir(gvar, read if isinstance(read, relax.Tuple) else [read], kernel[1])
+                (read, *_), arguments = value.args, [a for a in value.args if is_tensor(a)]
+                # A concatenation reads a tuple.
+                value = relax.call_tir(gvar, read if isinstance(read, relax.Tuple) else arguments, kernel[1])
         self.env[var] = self.builder.emit(value)
 
     def _lower(self, group: Group) -> None:

@@ -3,10 +3,11 @@
     pack(f(move(x)))   ->  move(pack(f(x)))
 
 f works element by element, with numbers of each channel at most. A move pads with a number, takes pixels by
-their indices, slices, turns round or joins images, or makes one larger, each pixel so many times: 32 times
+their indices, slices, turns round or joins images, permutes axes, as heads and tokens of an attention, or
+makes an image larger, each pixel so many times: 32 times
 less memory is touched, and what computes x packs it, since nothing stands between. A padding becomes that of
 words where its number has the same bit in all channels. A slice that leaves less than half is not moved: to
-pack all of x would take longer.
+pack all of x would take longer. Of planes that are turned to channels, the planes are packed.
 
 Requires: channels last; packings with halos of 0.
 Ensures: no packing of truths reads what was moved as above.
@@ -16,13 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.operators import Pack, attributes_of
+from relay_passes.ir.operators import Pack, attributes_of, call
+from relay_passes.ir.permutations import order_of
 from relay_passes.ir.rewrite import (
     constant_value,
     is_call,
@@ -60,6 +63,9 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         if not moved.same_as(x):
             f = truths
         move = made_by(builder, moved)
+        if _turns_planes(builder, move, truths, moved):
+            planes = _instead(builder, truths, moved, move.args[0])
+            return call("bibench.pack", planes, attributes=replace(pack, planar=True))
         again = _move_of_words(builder, move, truths, moved, packing)
         sources = _sources(builder, move)
         if again is None or (_leaves_few(move, moved) and (f, sources[0]) not in done):
@@ -118,6 +124,25 @@ def _sources(builder: relax.BlockBuilder, move: relax.Call) -> list[relax.Expr]:
     return [move.args[0]]
 
 
+def _turns_planes(
+    builder: relax.BlockBuilder, move: relax.Call, truths: relax.Expr, moved: relax.Var
+) -> bool:
+    """Whether planes, [N, C, H, W] or [N, C, L], are turned to channels, and the truths made of these with
+    single numbers."""
+    if not is_call(move, "relax.permute_dims") or order_of(move) not in ((0, 2, 3, 1), (0, 2, 1)):
+        return False
+    waiting = [truths]
+    while waiting:
+        var = waiting.pop()
+        if var.same_as(moved):
+            continue
+        args = made_by(builder, var).args
+        if any(is_constant(arg) and constant_value(arg).size != 1 for arg in args):
+            return False
+        waiting += [arg for arg in args if isinstance(arg, relax.Var)]
+    return True
+
+
 Words = list[relax.Expr]
 
 
@@ -133,6 +158,12 @@ def _move_of_words(
         return _pad_of_words(builder, move, truths, moved, packing, ahead)
     if is_call(move, "relax.image.resize2d"):
         return _repetition_of_words(move, moved)
+    if is_call(move, "relax.permute_dims"):
+        order = order_of(move)
+        axes_of_words = [*range(ahead), *(axis + ahead for axis in order)]
+        return (
+            (lambda words: relax.op.permute_dims(words[0], axes_of_words)) if order[-1] == rank - 1 else None
+        )
     axes = _axes(move)
     if is_call(move, "relax.take") and len(shape_of(move.args[1])) != 1:
         return None
@@ -214,4 +245,5 @@ def _evaluate(builder: relax.BlockBuilder, expr: relax.Expr, moved: relax.Var, n
 
 _MOVES = (
     "relax.nn.pad", "relax.take", "relax.strided_slice", "relax.flip", "relax.concat", "relax.image.resize2d",
+    "relax.permute_dims",
 )  # fmt: skip

@@ -14,6 +14,7 @@ from tvm import tirx
 
 from relay_passes.ir.operators import Contraction
 from schedules.kernels.depthwise import is_depthwise
+from schedules.parts.write_back import TOUCHED
 from schedules.targets.kernel_target import KernelTarget
 
 WORTH_WAKING = 10 / 3
@@ -33,7 +34,7 @@ def shared_or_serial(
 
 def worth_sharing(function: tirx.PrimFunc, target: KernelTarget, products_ns: float = 0) -> bool:
     """Whether a kernel takes long enough. products_ns: nanoseconds for what it multiplies."""
-    size = sum(
+    size = (function.attrs or {}).get(TOUCHED) or sum(
         math.prod(int(extent) for extent in buffer.shape) * tvm.DataType(str(buffer.dtype)).itemsize
         for buffer in function.params
     )

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from schedules.parts.emit import each, flat, load, store
+from schedules.parts.emit import copy, flat
 from schedules.parts.write_back import KERNEL_ATTRIBUTES
 
 
@@ -32,18 +32,6 @@ def concatenation(shapes: Sequence[tuple[int, ...]], axis: int, dtype: str, lane
             with T.parallel(0, prod(shapes[0][:axis])) as r:
                 first: Any = r * sum(runs)
                 for source, run in zip(before, runs, strict=True):
-                    _copy(source, r * run, after, first, run, lanes)
+                    copy(source, r * run, after, first, run, lanes)
                     first = first + run
     return builder.get()
-
-
-def _copy(source: tirx.Buffer, start: Any, target: tirx.Buffer, at: Any, count: int, lanes: int) -> None:
-    def piece(done: Any, size: int) -> None:
-        store(target, at + done, size, load(source, start + done, size))
-
-    each(count // lanes, lambda i: piece(i * lanes, lanes))
-    done = count - count % lanes
-    while done < count:
-        size = 1 << (count - done).bit_length() - 1
-        piece(done, size)
-        done += size

@@ -33,6 +33,20 @@ def store(buffer: tirx.Buffer, start: Any, lanes: int, value: Any) -> None:
     T.buffer_store(buffer, value, [T.ramp(start, 1, lanes) if lanes > 1 else start])
 
 
+def copy(source: tirx.Buffer, start: Any, target: tirx.Buffer, at: Any, count: int, lanes: int) -> None:
+    """`count` elements, as a rule `lanes` at a time."""
+
+    def piece(done: Any, size: int) -> None:
+        store(target, at + done, size, load(source, start + done, size))
+
+    each(count // lanes, lambda i: piece(i * lanes, lanes))
+    done = count - count % lanes
+    while done < count:
+        size = 1 << (count - done).bit_length() - 1
+        piece(done, size)
+        done += size
+
+
 def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:
     """The same memory as a vector, read as another type where one is given."""
     held, read = (np.dtype(str(d)).itemsize for d in (buffer.dtype, dtype or buffer.dtype))

@@ -18,6 +18,8 @@ SCHEDULED = "bibench.is_scheduled"
 KERNEL_ATTRIBUTES = {"tirx.noalias": True, SCHEDULED: True, "op_pattern": 8}
 # Bits that are a vector of their own, where a word is not filled.
 WHOLE_PARTS = (8, 16)
+# How many bytes a kernel reads and writes, where its parameters hold more.
+TOUCHED = "bibench.touched"
 # The names of an operand and of the output that may take its place in memory, where a kernel has such a pair.
 REPLACED, REPLACING = "bibench.replaced", "bibench.replacing"
 
