@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from tvm import relax
 
-from relay_passes.ir.extremes import extreme_of_pixels
 from relay_passes.ir.operators import Pack, attributes_of, packed_image
 from relay_passes.ir.rewrite import (
     constant_value,
@@ -17,7 +16,7 @@ from relay_passes.ir.rewrite import (
     read_vars,
     shape_of,
 )
-from relay_passes.kernels.group_kernels import Group
+from relay_passes.kernels.group_kernels import Group, form_of
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value, step_attributes
 
 
@@ -67,10 +66,8 @@ def epilogue_of(
             packing = attributes_of(call, Pack).packing
             shape = packing.shape(*packed_image(call)[:3])
             outputs[var] = Output(value(call.args[0], call), shape, packing.dtype, packing)
-        elif is_call(call, "relax.permute_dims"):
-            outputs[var] = Output(value(call.args[0], call), shape_of(var), dtype_of(var), planar=True)
-        elif extreme := extreme_of_pixels(call, group.anchor.value):
-            outputs[var] = Output(value(call.args[0], call), shape_of(var), dtype_of(var), extreme=extreme)
+        elif form := form_of(group, member):
+            outputs[var] = Output(value(call.args[0], call), shape_of(var), dtype_of(var), form=form)
         elif member is not group.anchor and var not in tiles:
             steps.append(Step(call.op.name, tuple(value(a, call) for a in call.args), step_attributes(call)))
             values[var] = Value("step", len(steps) - 1)

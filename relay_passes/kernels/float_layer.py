@@ -31,7 +31,7 @@ def lower_float_layer(site: Site) -> Kernel:
     weights = constant_value(w).reshape(conv.out_channels, *conv.kernel, -1)
     planes = site.planes if may_read_planes(conv) else None
     outputs = outputs_of(site.epilogue)
-    writes_planes = any(output.planar for output in site.epilogue.outputs)
+    writes_planes = any(output.form == "planar" for output in site.epilogue.outputs)
     stored = in_bits(weights, conv, target)
     name = "float_dense" if layer.op == "linear" else "float_convolution"
     arguments: list[relax.Expr]

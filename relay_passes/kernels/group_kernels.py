@@ -2,11 +2,11 @@
 
 A group starts at its anchor and takes in what follows element by element, as long as each value has one
 reader, or several that meet again in one value (a PReLU); besides, from any of its values, a comparison that
-ends in packed bits, and what is turned to planes, [N, C, H, W]. Where nothing reads the sums but maxima and
-minima over their pixels, it takes in these alone. So a convolution writes its float output, its
-packed sign, or both, in the layout that is wanted, without a second pass over memory. A packing that no
-convolution took in takes in the element-wise work before it, and writes what others read of that. No group
-may come to depend on itself through another.
+ends in packed bits, and what is turned to planes, [N, C, H, W], or from heads to tokens. Where nothing reads
+the sums but maxima and minima over their pixels, it takes in these alone. So a convolution writes its float
+output, its packed sign, or both, in the layout that is wanted, without a second pass over memory. A packing
+that no convolution took in takes in the element-wise work before it, and writes what others read of that. No
+group may come to depend on itself through another.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from tvm import relax
 
 from relay_passes.ir.extremes import extreme_of_pixels
 from relay_passes.ir.operators import Contraction, Pack, attributes_of
+from relay_passes.ir.permutations import order_of
 from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, read_vars, shape_of, users
 from schedules.kernels.depthwise import is_depthwise
-from schedules.parts.epilogue import OPERATORS
+from schedules.parts.epilogue import OPERATORS, Form
 from schedules.parts.write_back import Writer
 
 _CONVOLUTIONS = ("bibench.binary_convolution", "bibench.int8_convolution", "bibench.convolution")
@@ -84,7 +85,7 @@ class _Plan:
             if planar or shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
                 return False
         elif is_call(value, "relax.permute_dims"):
-            return _writes_planes(group, binding)
+            return form_of(group, binding) is not None
         elif is_call(value, "relax.tile"):
             if not _repeats_channels(group, binding):
                 return False
@@ -120,13 +121,19 @@ def _same_elements(binding: relax.VarBinding, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _writes_planes(group: Group, binding: relax.VarBinding) -> bool:
-    """Whether the group's kernel may write this permutation of one of its values itself."""
-    anchor, axes = group.anchor.value, binding.value.attrs.axes
-    if not is_call(anchor, "bibench.convolution", "bibench.binary_convolution"):
-        return False
-    turned = axes is not None and [int(axis) for axis in axes] == [0, 3, 1, 2]
-    return turned and not _is_depthwise(anchor) and dtype_of(binding.var) in ("float32", "int32")
+def form_of(group: Group, binding: relax.VarBinding) -> Form | None:
+    """The form in which the group's kernel may write one of its values itself, where this is that: a
+    permutation, or an extreme."""
+    anchor, value = group.anchor.value, binding.value
+    if not is_call(value, "relax.permute_dims"):
+        return extreme_of_pixels(value, anchor)
+    if dtype_of(binding.var) not in ("float32", "int32"):
+        return None
+    if is_call(anchor, "bibench.binary_product"):
+        return "swapped" if order_of(value) == (0, 2, 1, 3) else None
+    if not is_call(anchor, "bibench.convolution", "bibench.binary_convolution") or _is_depthwise(anchor):
+        return None
+    return "planar" if order_of(value) == (0, 3, 1, 2) else None
 
 
 def _packs_whole_words(group: Group, binding: relax.VarBinding) -> bool:

@@ -247,7 +247,7 @@ def tiled_convolution(
 
             if extreme:
                 tiling.by_bands(extreme, compute, extremes_of, weights.begin)
-            elif any(output.planar for output in epilogue.outputs):
+            elif any(output.form == "planar" for output in epilogue.outputs):
                 tiling.by_bands(tiling.band, compute, planes, weights.begin)
             elif tile.blocks_outside or weights.decoder:
                 tiling.by_blocks(compute, weights.begin)
@@ -263,7 +263,7 @@ def _rows_of_extreme(output: Output, conv: Convolution) -> int:
 
 def _in_vectors(epilogue: Epilogue, lanes: int) -> bool:
     """Whether all that it writes can be written for so many channels at a time."""
-    return not any(o.planar or o.packing and lanes % o.packing.per_word for o in epilogue.outputs)
+    return not any(o.form == "planar" or o.packing and lanes % o.packing.per_word for o in epilogue.outputs)
 
 
 def _sums_of_tile(

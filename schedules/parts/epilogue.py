@@ -155,22 +155,25 @@ class Step:
 
 
 Extreme = Literal["max", "min"]
+Form = Literal["planar", "swapped", Extreme]
+"""How numbers are written where not as they are computed, [N, H, W, C]: as planes, [N, C, H, W], of 32 bits
+each; with rows and columns in each other's places, [N, W, H, C]; or of each channel's sums the largest or the
+smallest alone, of each image or of each row, as the shape says, beside nothing but the other of these."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One tensor that the kernel writes: the value itself, or with `packing` its truth as packed bits.
-
-    planar: an image is written as [N, C, H, W]; of 32-bit numbers. extreme: of each channel's sums the
-    largest or the smallest is written, of each image or of each row, as the shape says, which then nothing
-    but extremes is beside."""
+    """One tensor that the kernel writes: the value itself, or with `packing` its truth as packed bits."""
 
     value: Value
     shape: tuple[int, ...]
     dtype: str
     packing: Packing | None = None
-    planar: bool = False
-    extreme: Extreme | None = None
+    form: Form | None = None
+
+    @property
+    def extreme(self) -> Extreme | None:
+        return self.form if self.form == "max" or self.form == "min" else None
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class Epilogue:
         for the same place of the output is stored, and by nothing that is stored later. What several steps
         read is bound before anything is stored; truths are not."""
         written = self.outputs[output]
-        if written.packing or written.planar or written.extreme:
+        if written.packing or written.form:
             return None
         for index, spec in enumerate(self.operands):
             value = Value("operand", index)
@@ -255,8 +258,10 @@ class Epilogue:
         results = []
         for output in self.outputs:
             value = np.broadcast_to(read(output.value), total.shape)
-            if output.planar:
+            if output.form == "planar":
                 value = value.transpose(0, 3, 1, 2)
+            if output.form == "swapped":
+                value = value.swapaxes(1, 2)
             if output.extreme:
                 images = math.prod(output.shape) // value.shape[-1]
                 value = getattr(value.reshape(images, -1, value.shape[-1]), output.extreme)(axis=1)

@@ -50,7 +50,7 @@ class Planes:
         valid: int,
         floats: int,
     ):
-        planar = {i: buffer for i, (output, buffer) in enumerate(outputs) if output.planar}
+        planar = {i: buffer for i, (output, buffer) in enumerate(outputs) if output.form == "planar"}
         channels, height, self.row = (int(extent) for extent in next(iter(planar.values())).shape[1:])
         self.top, self.valid, self.width = top, valid, -(-valid // floats) * floats
         self.plane, self.count = height * self.row, rows * self.row

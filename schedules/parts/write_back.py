@@ -119,12 +119,13 @@ class Writer:
         for i, (value, buffer, output) in enumerate(
             zip(values, self.outputs, self.epilogue.outputs, strict=True)
         ):
-            if output.planar:
+            if output.form == "planar":
                 assert self.planes is not None
                 self.planes.keep(i, y, x, first, lanes, value)
                 continue
             if output.packing is None:
-                index = [n, y, x, channel if lanes == 1 else T.ramp(channel, 1, lanes)]
+                place = (x, y) if output.form == "swapped" else (y, x)
+                index = [n, *place, channel if lanes == 1 else T.ramp(channel, 1, lanes)]
                 T.buffer_store(buffer, value, index[4 - len(buffer.shape) :])
                 continue
             words, packing = next(packed)

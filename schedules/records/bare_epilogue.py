@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
-from schedules.parts.epilogue import SUM, Epilogue, Extreme, Output, Step, Value
+from schedules.parts.epilogue import SUM, Epilogue, Form, Output, Step, Value
 from schedules.records.kernel_task import Written
 
 
@@ -19,9 +19,8 @@ def bare_epilogue(written: Written, out_shape: tuple[int, int, int, int], sums: 
         return Value("step", len(steps) - 1)
 
     for kind, packing in written:
-        *form, dtype = kind.split()
-        shape: tuple[int, ...] = out_shape
-        planar, extreme = "planar" in form, next((e for e in get_args(Extreme) if e in form), None)
+        dtype, shape = kind.split()[-1], out_shape
+        form = next((form for form in get_args(Form) if kind.startswith(form)), None)
         if packing and packing.quantizer:
             dtype, packing = "float32", replace(packing, quantizer=replace(packing.quantizer, scale=1.0))
         if packing and not packing.quantizer:
@@ -31,9 +30,12 @@ def bare_epilogue(written: Written, out_shape: tuple[int, int, int, int], sums: 
             value = SUM if dtype == sums else step("relax.astype", SUM, dtype=dtype)
         if packing:
             shape, dtype = packing.shape(*shape[:3]), packing.dtype
-        elif planar:
-            shape = (shape[0], shape[3], *shape[1:3])
-        elif extreme:
-            shape = (shape[0], shape[3])
-        outputs.append(Output(value, shape, dtype, packing, planar, extreme))
+        n, h, w, c = shape
+        if form == "planar":
+            shape = (n, c, h, w)
+        elif form == "swapped":
+            shape = (n, w, h, c)
+        elif form:
+            shape = (n, 1, 1, c)
+        outputs.append(Output(value, shape, dtype, packing, form))
     return Epilogue((), tuple(steps), tuple(outputs))

@@ -16,8 +16,8 @@ from schedules.targets.kernel_target import Choice, KernelTarget
 
 C = TypeVar("C", bound=Choice)
 Written = tuple[tuple[str, Packing | None], ...]
-"""Of each tensor that a kernel writes, its dtype, after `planar` where it is [N, C, H, W] and after `max` or
-`min` where it is that of an image, and how its bits are packed where it holds bits."""
+"""Of each tensor that a kernel writes, its dtype, after its form where it has one, and how its bits are
+packed where it holds bits."""
 
 Work = Literal["popcounts", "multiplications", "instructions"]
 """By what the loop is known in which a kernel spends its time; the last where nothing tells better."""
@@ -96,10 +96,10 @@ def _without_scales(value: Any) -> Any:
 
 
 def outputs_of(epilogue: Epilogue) -> Written:
-    def form(output: Output) -> str:
-        return "planar " if output.planar else f"{output.extreme} " if output.extreme else ""
+    def numbers(output: Output) -> str:
+        return f"{output.form} {output.dtype}" if output.form else output.dtype
 
-    return tuple((form(output) + output.dtype, output.packing) for output in epilogue.outputs)
+    return tuple((numbers(output), output.packing) for output in epilogue.outputs)
 
 
 def said_of(what: str, conv: Convolution, outputs: Written) -> str:

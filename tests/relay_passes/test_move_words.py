@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from tvm import relax
 
 from relay_passes.find_binary import find_binary
+from relay_passes.ir.operators import Pack, attributes_of, call
 from relay_passes.ir.rewrite import bindings, dtype_of, is_call, shape_of
 from relay_passes.mark_layers import mark_layers
 from relay_passes.move_words import move_words
 from relay_passes.sink_transposes import sink_transposes
+from schedules.parts.bits import Packing
 from schedules.targets.generic import GENERIC
 
 RNG = np.random.default_rng(0)
@@ -217,4 +219,41 @@ def test_any_moves_in_a_row_compute_the_same(build, run, moves, channels, betwee
     shape = (1, channels, 5, 6)
     before, after = moved(build, body, shape)
     assert shape_of(after["main"].body.body) == shape_of(before["main"].body.body)
+    check(run, before, after, shape)
+
+
+def a_number(channels):
+    return relax.const(0.5)
+
+
+def numbers(channels):
+    return relax.const(RNG.integers(-2, 3, channels).astype("float32"))
+
+
+@pytest.mark.parametrize("shape, order, between, as_planes, of_words", [
+    ((2, 9, 3, 8), [0, 2, 1, 3], None, False, True),  # heads and tokens
+    ((2, 9, 3, 8), [0, 2, 1, 3], numbers, False, True),
+    ((9, 3, 8), [1, 0, 2], a_number, False, True),
+    ((2, 20, 3, 5), [0, 2, 3, 1], None, True, False),
+    ((2, 20, 3, 5), [0, 2, 3, 1], a_number, True, False),
+    ((2, 20, 5), [0, 2, 1], a_number, True, False),
+    ((2, 20, 3, 5), [0, 2, 3, 1], numbers, False, False),
+    ((2, 20, 3, 5), [0, 3, 2, 1], None, False, False),
+])  # fmt: skip
+def test_axes_that_are_permuted(build, run, shape, order, between, as_planes, of_words):
+    channels = shape[order[-1]]
+
+    def body(emit, x):
+        moved = emit(op.permute_dims(x, order))
+        moved = emit(op.add(moved, between(channels))) if between else moved
+        bits = emit(op.greater_equal(moved, relax.const(0.0)))
+        return emit(call("bibench.pack", bits, attributes=Pack(packing=Packing(channels, 8))))
+
+    before = build(body, shape)
+    after = move_words(before)
+    made = [b.value for b in bindings(after) if is_call(b.value)]
+    [packed] = (value for value in made if is_call(value, "bibench.pack"))
+    assert attributes_of(packed, Pack).planar == as_planes
+    permuted = [dtype_of(v) for v in made if is_call(v, "relax.permute_dims")]
+    assert permuted == ([] if as_planes else ["uint8" if of_words else "float32"])
     check(run, before, after, shape)

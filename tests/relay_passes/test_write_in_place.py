@@ -171,7 +171,7 @@ EPILOGUES = {
         False,
     ),
     "the operand as it is": ((), (Output(X, SHAPE_OF_SUMS, "float32"),), True),
-    "planes": ((step("add", SUM, X),), (Output(FIRST, SHAPE_OF_SUMS, "float32", planar=True),), False),
+    "planes": ((step("add", SUM, X),), (Output(FIRST, SHAPE_OF_SUMS, "float32", form="planar"),), False),
     "another dtype": ((step("add", SUM, X),), (Output(FIRST, SHAPE_OF_SUMS, "int32"),), False),
 }
 

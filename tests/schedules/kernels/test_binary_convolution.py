@@ -211,11 +211,13 @@ def test_binary_on_arm(arm, conv, zero_one):
     rows=st.integers(1, 9),
     depth=st.sampled_from(CHANNELS),
     columns=st.sampled_from(CHANNELS),
+    swapped=st.booleans(),
     seed=SEED,
 )
 @settings(deadline=None, max_examples=30)
-def test_weights_per_row(host, kernels, leading, rows, depth, columns, seed):
-    """A product of two activations: [a, b, rows, depth] @ [a, b, depth, columns]."""
+def test_weights_per_row(host, kernels, leading, rows, depth, columns, swapped, seed):
+    """A product of two activations: [a, b, rows, depth] @ [a, b, depth, columns]; swapped: it is written as
+    [a, rows, b, columns]."""
     rng = np.random.default_rng(seed)
     left = rng.random((*leading, rows, depth)) < 0.5
     right = rng.random((*leading, columns, depth)) < 0.5
@@ -225,13 +227,16 @@ def test_weights_per_row(host, kernels, leading, rows, depth, columns, seed):
     sets = pack_weights(right.reshape(-1, 1, 1, depth), packing.word).reshape(
         -1, columns, 1, 1, packing.words
     )
-    kernel = binary_convolution(
-        conv, packing, tile, kernels, plain(conv.out_shape, "int32"), ending="dot", weights_per_row=True
-    )
+    a, b, *matrix = conv.out_shape
+    shape = (a, matrix[0], b, matrix[1]) if swapped else conv.out_shape
+    epilogue = Epilogue((), (), (Output(SUM, shape, "int32", form="swapped" if swapped else None),))
+    kernel = binary_convolution(conv, packing, tile, kernels, epilogue, ending="dot", weights_per_row=True)
     laid_out = np.concatenate([lay_out(one, 1, tile) for one in sets])
-    [product] = host.of(kernels).call(kernel, [pack(left, packing), laid_out], [(conv.out_shape, "int32")])
+    [product] = host.of(kernels).call(kernel, [pack(left, packing), laid_out], [(shape, "int32")])
     signs = [2 * side.astype(int) - 1 for side in (left, right)]
-    np.testing.assert_array_equal(product, signs[0] @ signs[1].swapaxes(2, 3))
+    expected = signs[0] @ signs[1].swapaxes(2, 3)
+    np.testing.assert_array_equal(product, expected.swapaxes(1, 2) if swapped else expected)
+    np.testing.assert_array_equal(product, *epilogue.evaluate(expected, []))
 
 
 def test_a_halo_that_does_not_cover_the_padding_is_refused():

@@ -93,7 +93,7 @@ def check_extremes(machine, kernels: KernelTarget, conv: Convolution, rows: bool
     packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
     n, h, w, c = conv.out_shape
     spec = ((n, h, c) if rows else (n, c), "int32")
-    epilogue = Epilogue((), (), (Output(SUM, *spec, extreme="max"), Output(SUM, *spec, extreme="min")))
+    epilogue = Epilogue((), (), (Output(SUM, *spec, form="max"), Output(SUM, *spec, form="min")))
     kernel, laid_out = binary_kernel(conv, packing, weights, kernels, epilogue, "dot")
     largest, least = machine.call(kernel, [pack(bits, packing), laid_out], [spec, spec])
     sums = expected_sums(bits, weights, conv)
@@ -116,7 +116,7 @@ def check_planes(machine, kernels: KernelTarget, conv: Convolution, integers: bo
     )
     specs = [((n, c, h, w), dtype), (conv.out_shape, dtype)]
     epilogue = Epilogue(
-        (), steps, (Output(Value("step", 0), *specs[0], planar=True), Output(Value("step", 1), *specs[1]))
+        (), steps, (Output(Value("step", 0), *specs[0], form="planar"), Output(Value("step", 1), *specs[1]))
     )
     ending: Ending = "bordered dot" if any(conv.padding) else "dot"
     kernel, laid_out = binary_kernel(conv, packing, weights, kernels, epilogue, ending)

@@ -87,7 +87,7 @@ def planes(conv: Convolution, dtype: str) -> Epilogue:
     """The sums as [N, C, H, W], and once more channels last."""
     n, h, w, c = conv.out_shape
     return Epilogue(
-        (), (), (Output(SUM, (n, c, h, w), dtype, planar=True), Output(SUM, conv.out_shape, dtype))
+        (), (), (Output(SUM, (n, c, h, w), dtype, form="planar"), Output(SUM, conv.out_shape, dtype))
     )
 
 
