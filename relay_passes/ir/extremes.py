@@ -1,4 +1,4 @@
-"""Which maxima and minima over pixels the kernel of a layer keeps, instead of its sums."""
+"""Which maxima and minima over pixels the kernel of a layer keeps, instead of an image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from schedules.parts.epilogue import Extreme
 
 def extreme_of_pixels(value: relax.Expr, layer: Any) -> Extreme | None:
     """Whether this is the largest or the smallest of each channel over the pixels of each image, or of each
-    row, that a layer gives, where its kernel is in tiles and settles all of its sums alike."""
+    row, of a layer of bits whose kernel is in tiles."""
     if not is_call(value, "relax.max", "relax.min") or value.attrs.axis is None:
         return None
     if not is_call(layer, "bibench.binary_convolution"):
         return None
     conv = attributes_of(layer, BinaryConvolution).conv
-    if any(conv.padding) or is_depthwise(conv, packed=True):
+    if is_depthwise(conv, packed=True):
         return None
     shape = shape_of(value.args[0])
     first, *_ = axes = sorted(int(axis) % len(shape) for axis in value.attrs.axis)

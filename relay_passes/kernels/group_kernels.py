@@ -2,11 +2,10 @@
 
 A group starts at its anchor and takes in what follows element by element, as long as each value has one
 reader, or several that meet again in one value (a PReLU); besides, from any of its values, a comparison that
-ends in packed bits, and what is turned to planes, [N, C, H, W], or from heads to tokens. Where nothing reads
-the sums but maxima and minima over their pixels, it takes in these alone. So a convolution writes its float
-output, its packed sign, or both, in the layout that is wanted, without a second pass over memory. A packing
-that no convolution took in takes in the element-wise work before it, and writes what others read of that. No
-group may come to depend on itself through another.
+ends in packed bits, what is turned to planes, [N, C, H, W], or from heads to tokens, and the maximum and
+minimum over an image. So a convolution writes its float output, its packed sign, or both, in the layout that
+is wanted, without a second pass over memory. A packing that no convolution took in takes in the element-wise
+work before it, and writes what others read of that. No group may come to depend on itself through another.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ class _Plan:
             planar = attributes_of(value, Pack).planar  # and a group of sums is channels last
             if planar or shape_of(value.args[0]) != group.shape or not _packs_whole_words(group, binding):
                 return False
-        elif is_call(value, "relax.permute_dims"):
+        elif is_call(value, *_FORMS):
             return form_of(group, binding) is not None
         elif is_call(value, "relax.tile"):
             if not _repeats_channels(group, binding):
@@ -125,10 +124,14 @@ def form_of(group: Group, binding: relax.VarBinding) -> Form | None:
     """The form in which the group's kernel may write one of its values itself, where this is that: a
     permutation, or an extreme."""
     anchor, value = group.anchor.value, binding.value
+    if not is_call(value, *_FORMS) or dtype_of(binding.var) not in ("float32", "int32"):
+        return None
+    # A kernel keeps whole bands of one kind only.
+    shapes = [shape_of(m.var) for m in group.members if is_call(m.value, *_FORMS) and m is not binding]
+    if any(math.prod(shape) != math.prod(shape_of(binding.var)) for shape in shapes):
+        return None
     if not is_call(value, "relax.permute_dims"):
         return extreme_of_pixels(value, anchor)
-    if dtype_of(binding.var) not in ("float32", "int32"):
-        return None
     if is_call(anchor, "bibench.binary_product"):
         return "swapped" if order_of(value) == (0, 2, 1, 3) else None
     if not is_call(anchor, "bibench.convolution", "bibench.binary_convolution") or _is_depthwise(anchor):
@@ -195,11 +198,6 @@ def group_kernels(mod: tvm.IRModule) -> list[Group]:
 
 def _take_followers(plan: _Plan, group: Group) -> None:
     tail = group.anchor.var
-    readers = plan.users.get(tail, [])
-    if tail not in plan.results and all(extreme_of_pixels(r.value, group.anchor.value) for r in readers):
-        for reader in readers:
-            plan.join(group, reader)
-        return
     while True:
         readers = plan.users.get(tail, [])
         for reader in readers:
@@ -273,7 +271,8 @@ def _take_operands(plan: _Plan, group: Group, member: relax.VarBinding) -> None:
             plan.join(group, binding)
 
 
-_ENDINGS = ("bibench.pack", "relax.permute_dims")  # written in a form of their own, which no member reads
+_FORMS = ("relax.permute_dims", "relax.max", "relax.min")
+_ENDINGS = ("bibench.pack", *_FORMS)  # written in a form of their own, which no member reads
 
 
 def _take_ending(plan: _Plan, group: Group, first: relax.VarBinding) -> None:

@@ -15,11 +15,11 @@ from schedules.geometry import Convolution
 from schedules.parts.apart import Called, function_of
 from schedules.parts.bit_weights import BitWeights, Decoder
 from schedules.parts.emit import each, in_pieces, vector
-from schedules.parts.epilogue import Epilogue, Output
-from schedules.parts.extremes import Extremes
+from schedules.parts.epilogue import SUM, Epilogue, Output
+from schedules.parts.extremes import Extremes, Unsettled
 from schedules.parts.planes import Planes
 from schedules.parts.sums import Runs
-from schedules.parts.tiling import Place, Tiling
+from schedules.parts.tiling import Kept, Place, Tiling
 from schedules.parts.weights import Block
 from schedules.parts.write_back import (
     KERNEL_ATTRIBUTES,
@@ -108,7 +108,7 @@ class Arithmetic:
     prepare: Callable[[tirx.Buffer], tirx.Buffer] = lambda weights: weights
     add_up: Callable[[Runs, tirx.Buffer, int, int], None]  # (runs, sums, pixels, width): writes a tile's sums
     settle: Callable[[], Settle]  # called where the parameters are declared; it declares its own tables
-    # Whether what it gives falls as a sum rises; None where that is not the same for all pixels.
+    # Whether what it gives falls as a sum rises; None where that is not known, or differs by pixel.
     falls: bool | None = None
     code: BitWeights | None = None  # of weights that are stored in bits
     apart: bool = False  # the sums of a tile are a function of their own, see parts/apart.py
@@ -154,15 +154,14 @@ def tiled_convolution(
     """Parameters of the kernel: activations, weights, the epilogue's operands, the tables of `settle`, and
     the outputs. Weights in bits are three parameters, those of `store_in_bits`, and all rows of a block are
     computed before the next block, whatever the tile says. Raises ValueError for a depth that its runs do not
-    have, and for extremes of sums that are not settled alike."""
+    have."""
     conv = image.conv
     if arithmetic.words % tile.depth or tile.depth > 1 and not arithmetic.deep:
         run = f"a run of {arithmetic.words} {arithmetic.weights}"
         raise ValueError(f"a depth of {tile.depth} does not fit {run}")
     # Rows whose extremes are written, where that is what is wanted.
     extreme = next((_rows_of_extreme(output, conv) for output in epilogue.outputs if output.extreme), 0)
-    if extreme and arithmetic.falls is None:
-        raise ValueError(f"the sums of {conv} are not settled alike at all pixels")
+    of_sums = all(output.extreme and output.value == SUM for output in epilogue.outputs)
     if extreme == 1:
         tile = replace(tile, rows=1)
     products = image.runs * arithmetic.words
@@ -184,8 +183,6 @@ def tiled_convolution(
             writer = Writer(epilogue, outputs, operands, conv.out_shape[:3])
             writer.clear_halos(arithmetic.halos_alone)
 
-            extremes: Extremes | None = None
-
             def compute(place: Place) -> None:
                 width = place.block.width
                 sums = T.alloc_buffer((place.pixels * width,), arithmetic.sums, scope="local")
@@ -205,8 +202,8 @@ def tiled_convolution(
                         offset=0 if weights.decoder else place.weights,
                     )
                     arithmetic.add_up(runs, sums, place.pixels, width)
-                if extremes:
-                    extremes.take(sums, place.pixels)
+                if isinstance(writer.kept, Extremes) and writer.kept.sums:
+                    writer.kept.take(sums, place.pixels)
                     return
 
                 def write(first: Any, valid: int) -> None:
@@ -227,26 +224,25 @@ def tiled_convolution(
 
             buffers = list(zip(epilogue.outputs, outputs, strict=True))
 
-            def planes(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Planes:
-                writer.planes = Planes(buffers, n, top, rows, channel, block.valid, target.floats)
-                return writer.planes
+            def planes(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Kept:
+                writer.kept = Planes(buffers, n, top, rows, channel, block.valid, target.floats)
+                return writer.kept
 
-            def extremes_of(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Extremes:
-                nonlocal extremes
+            def extremes(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Kept:
+                sums = None
+                if of_sums and arithmetic.falls is not None:
+                    sums = Unsettled(
+                        dtype=arithmetic.sums,
+                        falls=arithmetic.falls,
+                        settle=lambda sums, lane, lanes: settle(sums, 0, 0, channel + lane, lanes),
+                    )
                 image = n * (conv.out_height // rows) + top // rows
-                extremes = Extremes(
-                    buffers,
-                    image * conv.out_channels + channel,
-                    block.valid,
-                    block.width,
-                    arithmetic.sums,
-                    lambda sums, lane, lanes: settle(sums, 0, 0, channel + lane, lanes),
-                    falls=bool(arithmetic.falls),
-                )
-                return extremes
+                start = image * conv.out_channels + channel
+                writer.kept = Extremes(buffers, start, block.valid, block.width, sums)
+                return writer.kept
 
             if extreme:
-                tiling.by_bands(extreme, compute, extremes_of, weights.begin)
+                tiling.by_bands(extreme, compute, extremes, weights.begin)
             elif any(output.form == "planar" for output in epilogue.outputs):
                 tiling.by_bands(tiling.band, compute, planes, weights.begin)
             elif tile.blocks_outside or weights.decoder:
@@ -263,7 +259,7 @@ def _rows_of_extreme(output: Output, conv: Convolution) -> int:
 
 def _in_vectors(epilogue: Epilogue, lanes: int) -> bool:
     """Whether all that it writes can be written for so many channels at a time."""
-    return not any(o.form == "planar" or o.packing and lanes % o.packing.per_word for o in epilogue.outputs)
+    return not any(o.form == "planar" or o.extreme or o.packing and lanes % o.packing.per_word for o in epilogue.outputs)
 
 
 def _sums_of_tile(

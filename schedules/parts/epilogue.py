@@ -157,8 +157,9 @@ class Step:
 Extreme = Literal["max", "min"]
 Form = Literal["planar", "swapped", Extreme]
 """How numbers are written where not as they are computed, [N, H, W, C]: as planes, [N, C, H, W], of 32 bits
-each; with rows and columns in each other's places, [N, W, H, C]; or of each channel's sums the largest or the
-smallest alone, of each image or of each row, as the shape says, beside nothing but the other of these."""
+each; with rows and columns in each other's places, [N, W, H, C]; or of each channel the largest or the
+smallest alone, of each image or of each row, as the shape says, which is then that of all extremes. A kernel
+does not write planes and extremes."""
 
 
 @dataclass(frozen=True)

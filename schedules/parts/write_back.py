@@ -11,6 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from schedules.parts.bits import Packing
 from schedules.parts.emit import each, flat, spread
 from schedules.parts.epilogue import Epilogue
+from schedules.parts.extremes import Extremes
 from schedules.parts.planes import Planes
 
 SCHEDULED = "bibench.is_scheduled"
@@ -51,7 +52,8 @@ class Writer:
     """Emits an epilogue at one pixel for channels that lie together, in vectors.
 
     extents: batch, height, width of the outputs, without halo.
-    planes: the band that is being computed, where an output wants planes; set by the kernel."""
+    kept: of the band that is being computed, where an output is not written pixel by pixel; set by the
+    kernel."""
 
     WIDEST = 32
 
@@ -63,7 +65,7 @@ class Writer:
         extents: tuple[int, int, int],
     ):
         self.epilogue, self.outputs, self.operands, self.extents = epilogue, outputs, operands, extents
-        self.planes: Planes | None = None
+        self.kept: Planes | Extremes | None = None
         pairs = zip(outputs, epilogue.outputs, strict=True)
         self.packed = [(flat(buffer), o.packing) for buffer, o in pairs if o.packing is not None]
 
@@ -119,9 +121,9 @@ class Writer:
         for i, (value, buffer, output) in enumerate(
             zip(values, self.outputs, self.epilogue.outputs, strict=True)
         ):
-            if output.form == "planar":
-                assert self.planes is not None
-                self.planes.keep(i, y, x, first, lanes, value)
+            if output.form == "planar" or output.extreme:
+                assert self.kept is not None
+                self.kept.keep(i, y, x, first, lanes, value)
                 continue
             if output.packing is None:
                 place = (x, y) if output.form == "swapped" else (y, x)

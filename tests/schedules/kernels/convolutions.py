@@ -102,7 +102,7 @@ def binary_kernel(
         strip = depthwise.default_strip(conv, packing, kernels)
         kernel = depthwise.depthwise_convolution(conv, packing, epilogue, ending=ending, strip=strip)
         return kernel, depthwise.in_tap_order(packed)
-    tile = kernels.binary_tile(conv)
+    tile = kernels.tile_for_bits(conv)
     kernel = binary_convolution(
         conv, packing, tile, kernels, epilogue, ending=ending, border_in_bytes=border_in_bytes
     )

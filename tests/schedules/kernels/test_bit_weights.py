@@ -44,7 +44,7 @@ def check_float(machine, kernels, conv: Convolution, seed: int, layout: str) -> 
     tile = kernels.float_tile(conv)
     n, y, x, c = conv.out_shape
     shape = (n, c, y, x) if writes_planes else conv.out_shape
-    epilogue = Epilogue((), (), (Output(SUM, shape, "float32", planar=writes_planes),))
+    epilogue = Epilogue((), (), (Output(SUM, shape, "float32", form="planar" if writes_planes else None),))
     kernel = float_convolution(conv, read.shape, tile, kernels, epilogue, planar=planar, in_bits=True)
     stored = store_in_bits(taps, low, high, FLOATS, conv.groups, tile)
     [sums] = machine.call(kernel, [np.ascontiguousarray(read), *stored], [(shape, "float32")])

@@ -12,7 +12,7 @@ from schedules.kernels import depthwise
 from schedules.parts.bits import Packing, pack
 from schedules.parts.borders import Ending, border_tables
 from schedules.parts.epilogue import SUM, Epilogue, Output, Step, Value
-from schedules.targets.generic import GENERIC
+from schedules.targets.choose import ALL
 from schedules.targets.kernel_target import KernelTarget
 from tests.schedules.kernels.convolutions import (
     FIXED,
@@ -69,39 +69,74 @@ def test_planes_on_arm(arm, conv):
     check_planes(arm, arm.kernels, conv, False, seed=0)
 
 
-@given(kernels=TARGETS, conv=convolutions(), width=st.integers(1, 40), rows=st.booleans(), seed=SEED)
-@settings(deadline=None, max_examples=50)
-def test_extremes(host, kernels, conv, width, rows, seed):
+@given(
+    kernels=TARGETS,
+    conv=convolutions(),
+    width=st.integers(1, 40),
+    bordered=st.booleans(),
+    rows=st.booleans(),
+    seed=SEED,
+)
+@settings(deadline=None, max_examples=60)
+def test_extremes(host, kernels, conv, width, bordered, rows, seed):
     """Of each image or of each row."""
-    conv = replace(conv, width=width, padding=(0, 0, 0, 0))
+    conv = replace(conv, width=width, padding=conv.padding if bordered else (0, 0, 0, 0))
     assume(conv.out_height > 0 and conv.out_width > 0 and not depthwise.is_depthwise(conv, packed=True))
     check_extremes(host.of(kernels), kernels, conv, rows, seed)
 
 
+@pytest.mark.parametrize("kernels", ALL, ids=lambda kernels: kernels.name)
+def test_extremes_of_more_channels_than_a_vector(host, kernels):
+    check_extremes(host.of(kernels), kernels, Convolution(1, 5, 7, 48, 40), False, seed=0)
+
+
 @pytest.mark.parametrize("rows", [False, True])
-def test_extremes_on_arm(arm, rows):
-    check_extremes(arm, arm.kernels, Convolution(2, 6, 14, 48, 70, (3, 3)), rows, seed=0)
-
-
-def test_extremes_of_sums_that_a_border_moves_are_refused():
-    with pytest.raises(ValueError, match="not settled alike"):
-        check_extremes(None, GENERIC, FIXED[0], False, seed=0)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_extremes_on_arm(arm, rows, padding):
+    conv = Convolution(2, 6, 14, 48, 64, (3, 3), padding=(padding,) * 4)
+    check_extremes(arm, arm.kernels, conv, rows, seed=0)
 
 
 def check_extremes(machine, kernels: KernelTarget, conv: Convolution, rows: bool, seed: int) -> None:
+    """Of the sums, and, beside their signs, of sum * scale[pixel]."""
     bits, weights = random_bits(seed, conv)
     packing = Packing(conv.channels, kernels.word_for(conv), conv.groups, conv.padding)
     n, h, w, c = conv.out_shape
-    spec = ((n, h, c) if rows else (n, c), "int32")
-    epilogue = Epilogue((), (), (Output(SUM, *spec, form="max"), Output(SUM, *spec, form="min")))
-    kernel, laid_out = binary_kernel(conv, packing, weights, kernels, epilogue, "dot")
-    largest, least = machine.call(kernel, [pack(bits, packing), laid_out], [spec, spec])
+    shape, axes = ((n, h, c), (2,)) if rows else ((n, c), (1, 2))
+    ending: Ending = "bordered dot" if any(conv.padding) else "dot"
+    tables = border_tables(conv, weights, False) if ending == "bordered dot" else ()
     sums = expected_sums(bits, weights, conv)
-    axes = (2,) if rows else (1, 2)
-    np.testing.assert_array_equal(largest, sums.max(axes))
-    np.testing.assert_array_equal(least, sums.min(axes))
-    for got, twin in zip((largest, least), epilogue.evaluate(sums, []), strict=True):
-        np.testing.assert_array_equal(got, twin)
+    scale = np.random.default_rng(seed).integers(-3, 4, (n, h, w, 1)).astype("float32")
+    scaled = sums * scale
+
+    def check(epilogue: Epilogue, operands: list[np.ndarray], *expected: np.ndarray) -> None:
+        kernel, laid_out = binary_kernel(conv, packing, weights, kernels, epilogue, ending)
+        specs = [(output.shape, output.dtype) for output in epilogue.outputs]
+        found = machine.call(kernel, [pack(bits, packing), laid_out, *operands, *tables], specs)
+        twins = epilogue.evaluate(sums, operands)
+        for got, wanted, twin in zip(found, expected, twins, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+            np.testing.assert_array_equal(got, twin)
+
+    extremes = (Output(SUM, shape, "int32", form="max"), Output(SUM, shape, "int32", form="min"))
+    check(Epilogue((), (), extremes), [], sums.max(axes), sums.min(axes))
+    largest = Output(Value("step", 1), shape, "float32", form="max")
+    steps = (
+        Step("relax.astype", (SUM,), {"dtype": "float32"}),
+        Step("relax.multiply", (Value("step", 0), Value("operand", 0))),
+        Step("relax.greater_equal", (SUM, Value("number", number=0, dtype="int32"))),
+    )
+    of_scaled = Epilogue(((scale.shape, "float32"),), steps, (largest,))
+    check(of_scaled, [scale], scaled.max(axes))
+    if conv.groups > 1 and (c // conv.groups) % kernels.word:
+        return  # no kernel packs its signs itself
+    signs = Packing(c, kernels.word)
+    outputs = (
+        Output(Value("step", 2), signs.shape(n, h, w), signs.dtype, signs),
+        largest,
+        Output(Value("step", 1), conv.out_shape, "float32"),
+    )
+    check(replace(of_scaled, outputs=outputs), [scale], pack(sums >= 0, signs), scaled.max(axes), scaled)
 
 
 def check_planes(machine, kernels: KernelTarget, conv: Convolution, integers: bool, seed: int) -> None:
