@@ -259,7 +259,9 @@ def _rows_of_extreme(output: Output, conv: Convolution) -> int:
 
 def _in_vectors(epilogue: Epilogue, lanes: int) -> bool:
     """Whether all that it writes can be written for so many channels at a time."""
-    return not any(o.form == "planar" or o.extreme or o.packing and lanes % o.packing.per_word for o in epilogue.outputs)
+    return not any(
+        o.form == "planar" or o.extreme or o.packing and lanes % o.packing.per_word for o in epilogue.outputs
+    )
 
 
 def _sums_of_tile(

@@ -111,6 +111,9 @@ def said_of(what: str, conv: Convolution, outputs: Written) -> str:
 
 
 def said_of_outputs(outputs: Written) -> str:
-    return "+".join(
-        ("bytes" if packing.quantizer else "bits") if packing else "floats" for _, packing in outputs
-    )
+    def said(kind: str, packing: Packing | None) -> str:
+        if packing:
+            return "bytes" if packing.quantizer else "bits"
+        return {"max": "maxima", "min": "minima"}.get(kind.split()[0], "floats")
+
+    return "+".join(said(*written) for written in outputs)

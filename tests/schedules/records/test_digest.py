@@ -34,6 +34,7 @@ def tile_of(task: TiledTask):
         (("int32", None),),
         (("planar float32", None),),
         (("swapped float32", None),),
+        (("max int32", None), ("min int32", None)),
         (("uint16", BITS),),
         (("uint16", BITS), ("uint16", Packing(64, 16, halo=(1, 1, 1, 1)))),
         (("float32", None), ("uint16", BITS)),
