@@ -19,7 +19,12 @@ sum, and is a comparison with each of two integers:
 
     f(d) >= t  <=>  d < L or d >= U,  or the opposite where f is turned.
 
-Max pooling may stand in the chain, max(f(d)) = f(max(d)), where what comes before it rises for every channel.
+Max pooling may stand in the chain: the largest of some numbers is above a threshold where any of them is. So
+truths are taken before the pool, and it is one of packed bits. With f before the pool and h for the whole,
+
+    f and h rise, or both fall:  h(max f(d)) is the truth of any h(d)      else:  that of all of them,
+
+and all of them hold where not any does not.
 
 Requires: packings of truths, as `find_binary` leaves them, with the operators between in the order of the
 source.
@@ -28,13 +33,18 @@ Ensures: a packing that can read integers does.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.operators import BinaryConvolution, attributes_of
+from relay_passes.ir.operators import BinaryConvolution, Pack, attributes_of, call
 from relay_passes.ir.rewrite import dtype_of, is_call, made_by, rewrite, shape_of
 from relay_passes.ir.sum_functions import Link, link_of, reach_of, value_at, values_at
+from relay_passes.ir.windows import window_of
+from schedules.kernels.pooling import Pooling
+from schedules.parts.bits import pack
 
 _MOST_VALUES = 1 << 21  # of all sums and channels that are computed at most, which takes less than a second
 
@@ -58,17 +68,29 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     low, high = np.full(channels, -reach), np.full(channels, reach)
     if any(np.isnan(x).any() for end in (low, high) for x in values_at(before + after, end)):
         return value  # an overflow, met by its opposite: such a chain is not monotone
-    rising = value_at(before, high) >= value_at(before, low)
-    if pool is not None and not rising.all():
-        return value
     threshold, falls = _bisect(before + after, channels, reach)
-    integers = dot
-    if pool is not None:
-        integers = builder.emit(relax.Call(pool.op, [dot], pool.attrs, pool.ty_args))
-    bits = builder.emit(relax.op.greater_equal(integers, relax.const(threshold.astype(np.int32))))
-    if falls.any():
-        bits = builder.emit(relax.op.logical_xor(bits, relax.const(falls)))
-    return relax.Call(value.op, [bits], value.attrs, value.ty_args)
+    # What is turned before the pool and behind it; the second alone where there is none.
+    inner = falls if pool is None else value_at(before, high) < value_at(before, low)
+    bits = builder.emit(relax.op.greater_equal(dot, relax.const(threshold.astype(np.int32))))
+    if inner.any():
+        bits = builder.emit(relax.op.logical_xor(bits, relax.const(inner)))
+    packed = relax.Call(value.op, [bits], value.attrs, value.ty_args)
+    if pool is None:
+        return packed
+    packing = attributes_of(value, Pack).packing
+    window = replace(
+        window_of(pool, shape_of(pool)),
+        channels=packing.words,
+        out_channels=packing.words,
+        groups=packing.words,
+    )
+    words = builder.emit(packed)
+    pooled = call("bibench.pool", words, attributes=Pooling(window, packing.dtype, of_bits=True))
+    outer = falls != inner
+    if not outer.any():
+        return pooled
+    mask = pack(outer[None, None, None], packing)
+    return relax.op.bitwise_xor(builder.emit(pooled), relax.const(mask))
 
 
 def _two_comparisons(builder: relax.BlockBuilder, dot: relax.Var, links: list[Link]) -> relax.Var | None:

@@ -14,7 +14,7 @@ from tvm import relax
 
 from relay_passes.ir.operators import call
 from relay_passes.ir.rewrite import dtype_of, is_call, rewrite, shape_of
-from schedules.geometry import Convolution
+from relay_passes.ir.windows import window_of
 from schedules.kernels.pooling import Pooling
 
 FEWEST_CHANNELS = 4
@@ -27,32 +27,12 @@ def mark_pools(mod: tvm.IRModule) -> tvm.IRModule:
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
     if not is_call(value, "relax.nn.max_pool2d", "relax.nn.avg_pool2d") or value.attrs.layout != "NHWC":
         return value
-    batch, height, width, channels = shape_of(value.args[0])
-    _, out_height, out_width, _ = shape_of(var)
-    kernel, strides, dilation, given = (
-        tuple(int(v) for v in getattr(value.attrs, name))
-        for name in ("pool_size", "strides", "dilation", "padding")
-    )
-    top, left = given[:2]
-    # What the windows span says where the image ends; ceil_mode adds to it, and floor leaves some of it out.
-    bottom = max(0, (out_height - 1) * strides[0] + dilation[0] * (kernel[0] - 1) + 1 - height - top)
-    right = max(0, (out_width - 1) * strides[1] + dilation[1] * (kernel[1] - 1) + 1 - width - left)
+    window = window_of(value, shape_of(var))
+    given = [int(n) for n in value.attrs.padding]
     average = value.op.name == "relax.nn.avg_pool2d"
-    widened = bottom > given[2] or right > given[3]
-    if channels < FEWEST_CHANNELS or (average and widened):
+    widened = window.padding[2] > given[2] or window.padding[3] > given[3]
+    if window.channels < FEWEST_CHANNELS or (average and widened):
         return value
-    window = Convolution(
-        batch,
-        height,
-        width,
-        channels,
-        channels,
-        kernel=(kernel[0], kernel[1]),
-        strides=(strides[0], strides[1]),
-        padding=(top, left, bottom, right),
-        dilation=(dilation[0], dilation[1]),
-        groups=channels,
-    )
     pool = Pooling(
         window,
         dtype_of(value.args[0]),

@@ -1,4 +1,5 @@
-"""Pooling of images, channels last: the maximum, or the average of what lies inside, in registers.
+"""Pooling of images, channels last: the maximum, or the average of what lies inside, in registers. Of words
+of bits it is the maximum of each bit, which is set where any is.
 
 Taps outside the image are skipped, so nothing is padded: the maximum ignores them, and the average divides by
 the number of taps inside or, with `count_padding`, by that of all.
@@ -6,6 +7,7 @@ the number of taps inside or, with `count_padding`, by that of all.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,12 +28,14 @@ LANES = Lanes(lanes=64)
 
 @dataclass(frozen=True)
 class Pooling:
-    """window: the geometry, a convolution of as many groups as channels; dtype: of what is pooled."""
+    """window: the geometry, a convolution of as many groups as channels; dtype: of what is pooled; of_bits:
+    whether that are words of bits."""
 
     window: Convolution
     dtype: str
     average: bool = False
     count_padding: bool = False
+    of_bits: bool = False
 
 
 def pooling_reference(images: np.ndarray, pool: Pooling) -> np.ndarray:
@@ -46,7 +50,9 @@ def pooling_reference(images: np.ndarray, pool: Pooling) -> np.ndarray:
             rows = [r for r in rows if 0 <= r < conv.height]
             columns = [c for c in columns if 0 <= c < conv.width]
             seen = images[:, rows][:, :, columns]
-            if pool.average:
+            if pool.of_bits:
+                out[:, y, x] = np.bitwise_or.reduce(seen, (1, 2))
+            elif pool.average:
                 count = conv.kernel[0] * conv.kernel[1] if pool.count_padding else len(rows) * len(columns)
                 out[:, y, x] = seen.sum((1, 2)) / count
             else:
@@ -62,6 +68,7 @@ def pooling_kernel(pool: Pooling, epilogue: Epilogue, lanes: Lanes = LANES) -> t
     conv = pool.window
     channels, (top, left, _, _) = conv.channels, conv.padding
     low = tirx.const(0, pool.dtype) if pool.average else tirx.min_value(pool.dtype)
+    combine = operator.add if pool.average else operator.or_ if pool.of_bits else tirx.max
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRIBUTES)
         images = T.arg("images", T.buffer((conv.batch, conv.height, conv.width, channels), pool.dtype))
@@ -83,7 +90,7 @@ def pooling_kernel(pool: Pooling, epilogue: Epilogue, lanes: Lanes = LANES) -> t
                     for lane, count in vectors:
                         at = [n, y + i * conv.dilation[0], x + j * conv.dilation[1], start + lane]
                         seen, old = vector(images, at, count), load(best, lane, count)
-                        store(best, lane, count, old + seen if pool.average else tirx.max(old, seen))
+                        store(best, lane, count, combine(old, seen))
                 settled = T.alloc_buffer((width,), pool.dtype, scope="local")
                 for lane, count in vectors:
                     store(settled, lane, count, load(best, lane, count))

@@ -95,6 +95,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "relax.logical_and": lambda m, a, b: m.where(b, a, b),
     "relax.logical_or": lambda m, a, b: m.where(b, b, a),
     "relax.logical_not": lambda m, a: m.logical_not(a),
+    "relax.bitwise_xor": lambda m, a, b: a ^ b,
     "relax.where": lambda m, c, a, b: m.where(c, a, b),
     "relax.negative": lambda m, a: -a,
     "relax.abs": lambda m, a: m.abs(a),

@@ -22,17 +22,22 @@ def poolings(draw, dtype: str) -> Pooling:
     window = Convolution(batch, height, width, channels, channels, kernel, strides, padding, groups=channels)
     assume(window.out_height > 0 and window.out_width > 0)
     average = dtype == "float32" and draw(st.booleans())
-    return Pooling(window, dtype, average, draw(st.booleans()))
+    return Pooling(window, dtype, average, draw(st.booleans()), of_bits=dtype.startswith("uint"))
 
 
 def images_for(pool: Pooling, seed: int) -> np.ndarray:
     conv = pool.window
-    values = np.random.default_rng(seed).normal(0, 100, (conv.batch, conv.height, conv.width, conv.channels))
-    return values.astype(pool.dtype)
+    rng, shape = np.random.default_rng(seed), (conv.batch, conv.height, conv.width, conv.channels)
+    if pool.of_bits:
+        return rng.integers(np.iinfo(pool.dtype).max, size=shape, dtype=pool.dtype, endpoint=True)
+    return rng.normal(0, 100, shape).astype(pool.dtype)
 
 
-@given(pool=st.sampled_from(["float32", "int32"]).flatmap(poolings), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=60)
+DTYPES = st.sampled_from(["float32", "int32", "uint8", "uint16", "uint32"])
+
+
+@given(pool=DTYPES.flatmap(poolings), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=90)
 def test_pooling(host, pool, seed):
     images = images_for(pool, seed)
     shape = pool.window.out_shape
