@@ -12,6 +12,7 @@ from bibench_tvm.importer.from_onnx.branches import take_known_branches
 from bibench_tvm.importer.from_onnx.fold import fold
 from bibench_tvm.importer.from_onnx.limits import Growth, refuse_large_tensors
 from bibench_tvm.importer.from_onnx.nodes import LAYERS, attributes_of, name_of
+from bibench_tvm.importer.from_onnx.sequences import take_known_parts
 from bibench_tvm.importer.from_onnx.shapes import static_shapes
 from bibench_tvm.importer.imported import ImportFailed
 
@@ -22,6 +23,7 @@ def make_plain(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     while True:
         model = _infer(model)
         taken = take_known_branches(model)
+        taken |= take_known_parts(model)
         if not fold(model, growth) and not taken:
             break
     shapes = static_shapes(model)
