@@ -30,6 +30,8 @@ def make_plain(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     refuse_large_tensors(shapes, path)
     for node in model.graph.node:
         _spell_out_padding(node, shapes)
+        if node.op_type == "Resize":  # of opset 11, in which an operand is left out by having no elements
+            node.input[1:] = ["" if shapes.get(name) == (0,) else name for name in node.input[1:]]
     return model
 
 
