@@ -1,4 +1,4 @@
-"""Numbers that are made of truths, bound to names in kernels of ours and of TVM, in vectors and one by one."""
+"""Numbers that are made of truths, bound to names in kernels of ours and TVM's, in vectors and one by one."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -290,6 +290,17 @@ def test_products_are_layers_and_what_tvm_has_as_a_loop_nest_is_compiled(case, t
     assert len(manifest["layers"]) == LISTED[case]
 
 
+@pytest.mark.parametrize("turned", ["", "transA=1, "])
+def test_a_product_that_is_scaled_reads_what_the_source_reads(turned, tmp_path):
+    """Of three values: a scale of the operand would be in its planes of bits."""
+    body = f"r = Round(x) c = Clip(r, l, h) y = Gemm<{turned}transB=1, alpha=2.0, beta=0.5>(c, w, b)"
+    weights = dict(w=np.sign(w(5, 12)), b=w(5), l=np.float32(-1), h=np.float32(1))
+    path = save(tmp_path / "m.onnx", body, (12, 4) if turned else (4, 12), **weights)
+    manifest = compile_model(path, out=tmp_path / "made", verify=2).manifest
+    assert manifest["verification"]["passed"] is True, manifest["verification"]["reason"]
+    assert [layer["binarized"] for layer in manifest["layers"]] == [True]
+
+
 def test_a_loop_nest_before_a_layer_is_named(tmp_path):
     body = 's = Einsum<equation="bchw->bw">(x) y = MatMul(s, w)'
     path = save(tmp_path / "m.onnx", body, w=np.sign(w(11, 5)))
