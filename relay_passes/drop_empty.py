@@ -12,7 +12,16 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from relay_passes.ir.rewrite import bindings, dtype_of, is_call, is_tensor, made_by, rewrite, shape_of
+from relay_passes.ir.rewrite import (
+    bindings,
+    constant_of,
+    dtype_of,
+    is_call,
+    is_tensor,
+    made_by,
+    rewrite,
+    shape_of,
+)
 
 # What comes of nothing; PyTorch knows no largest of nothing, but whether any or all of it are true.
 _OF_NOTHING = {
@@ -27,9 +36,9 @@ def drop_empty(mod: tvm.IRModule) -> tvm.IRModule:
 
 def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
     if _is_empty(var):
-        return relax.const(np.zeros(shape_of(var), dtype_of(var)))
+        return constant_of(np.zeros(shape_of(var), dtype_of(var)))
     if is_call(value, *_OF_NOTHING) and any(map(_is_empty, value.args)):
-        return relax.const(np.full(shape_of(var), _OF_NOTHING[value.op.name], dtype_of(var)))
+        return constant_of(np.full(shape_of(var), _OF_NOTHING[value.op.name], dtype_of(var)))
     if not is_call(value, "relax.concat"):
         return value
     filled = [field for field in made_by(builder, value.args[0]).fields if not _is_empty(field)]

@@ -62,7 +62,7 @@ from relay_passes.ir.operators import (
 )
 from relay_passes.ir.permutations import permuted_at_once
 from relay_passes.ir.planes import Planes
-from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
 from relay_passes.ir.three_valued import ThreeValued
 from relay_passes.ir.transposed import as_it_was, parts, shuffled
 from relay_passes.ir.two_valued import TwoValued
@@ -106,8 +106,9 @@ class _Search:
             inner = builder.lookup_binding(value.args[0])
             kind, weights = inner.op.name.removeprefix("relax.").removeprefix("nn."), inner.args[1]
             if kind == "matmul":
-                reason = "a product with a vector has no binary kernel"
-                macs = max(int(np.prod(shape_of(arg))) for arg in inner.args)
+                vector = "a product with a vector has no binary kernel"
+                reason = vector if dtype_of(inner) == "float32" else "it multiplies integers, which stay so"
+                macs = int(np.prod(shape_of(value.args[0]))) * shape_of(inner.args[0])[-1]
                 self._note(value, kind, reason, macs, next(filter(is_constant, inner.args), None))
                 return value.args[0]
             if not is_constant(weights):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+from tvm import relax, s_tir, tirx
 
 from relay_passes.ir.decided import Decided, decided_operands
 from relay_passes.ir.operators import ATTRIBUTES, Contraction, attributes_of
@@ -111,7 +111,7 @@ class _Lowering:
         chains = find_chains(mod, groups, self.outside)
         self.chain_of = {member.var: chain for chain in chains for member in chain.members}
         self.borders = {b.var: b.value for b in self.order if is_call(b.value, "bibench.border")}
-        self.builder = relax.BlockBuilder()
+        self.builder = relax.BlockBuilder(_loop_nests(mod))
         self.env: dict[relax.Var, relax.Expr] = {}
         self.bound: set[relax.Var] = set()
         self.calls: list[KernelCall] = []
@@ -272,6 +272,13 @@ class _Lowering:
         if [int(a) for a in value.attrs.axes or ()] != [0, 2, 3, 1]:
             return None
         return self.env.get(value.args[0], value.args[0])
+
+
+def _loop_nests(mod: tvm.IRModule) -> tvm.IRModule:
+    """The functions as which TVM's frontends write some operators: copies, since a schedule changes one in
+    its place, and the module is lowered again with probes."""
+    functions = {name: made for name, made in mod.functions.items() if name.name_hint != "main"}
+    return tvm.IRModule({name: s_tir.renew_defs(made) for name, made in functions.items()})
 
 
 def _read_outside(mod: tvm.IRModule, groups: list[Group]) -> set[relax.Var]:

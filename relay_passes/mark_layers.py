@@ -9,8 +9,8 @@
 
 The permutations stand around every layer here; `sink_transposes` lets them meet and vanish. Transposed
 convolutions are turned so where their weights are +-alpha, or sums of such, and may be computed in bits.
-Others, 3-D ones, and those whose weights are computed at run time, and products with a vector, have no
-operator of ours: they keep theirs, and `bibench.named` only says how they are called.
+Others, 3-D ones, and those whose weights are computed at run time, and products with a vector or of
+integers, have no operator of ours: they keep theirs, and `bibench.named` only says how they are called.
 
 Requires: a module as imported: one `main`, one dataflow block, static shapes, parameters as constants.
 Ensures: every layer is an operator of ours or stands before a `bibench.named`.
@@ -27,7 +27,7 @@ from tvm import relax
 from relay_passes.ir.fold_pads import without_pad
 from relay_passes.ir.layers import CONVOLUTIONS
 from relay_passes.ir.operators import Contraction, Named, Product, Transposed, call, dense
-from relay_passes.ir.rewrite import constant_value, is_call, is_constant, rewrite, shape_of
+from relay_passes.ir.rewrite import constant_value, dtype_of, is_call, is_constant, rewrite, shape_of
 from relay_passes.ir.weight_planes import weight_planes
 from relay_passes.ir.weights import binary_weights
 from schedules.geometry import Convolution
@@ -55,14 +55,14 @@ def _mark(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr, name: 
         "OIW",
     ):
         return _conv1d(builder, value, name)
-    if is_call(value, "relax.matmul"):
+    if is_call(value, "relax.matmul") and dtype_of(value.args[0]) == "float32":
         return _product(builder, value, name, shape_of(var))
     if is_call(value, "relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose"):
         weights = out_channels_first(value)
         in_bits = not isinstance(binary_weights(weights), str) or weight_planes(weights) is not None
         if in_bits and not why_not_in_parts(value):
             return _transposed(builder, value, weights, name)
-    if is_call(value, *CONVOLUTIONS):
+    if is_call(value, *CONVOLUTIONS, "relax.matmul"):
         return call("bibench.named", builder.emit(value), attributes=Named(name=name))
     return value
 

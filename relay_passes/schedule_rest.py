@@ -22,7 +22,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from relay_passes.kernels.share import in_turn, worth_sharing
 from schedules.parts.rationals import ERF, TANH, exponential, logarithm, rational
-from schedules.parts.truths import opposite
+from schedules.parts.truths import as_number, opposite
 from schedules.parts.write_back import SCHEDULED
 from schedules.targets.kernel_target import KernelTarget
 
@@ -43,6 +43,7 @@ def _scheduled(function: tirx.PrimFunc, *, shared: bool) -> tirx.PrimFunc:
     exact = [
         (tvm.ir.Call, _in_vectors),
         (tirx.Not, lambda negation: opposite(negation.a)),
+        (tirx.Cast, _without_cast),  # of a truth, which `_inline` may put where a name stands for it
         (tirx.For, in_turn),  # of TVM's scatters, in which two threads may add to one element
         (tirx.AttrStmt, _without_pragma),
     ]
@@ -108,6 +109,10 @@ def _in_vectors(call: tvm.ir.Call) -> tirx.PrimExpr:
     for variable, value in reversed(named):
         result = tirx.Let(variable, value, result)
     return result
+
+
+def _without_cast(cast: tirx.Cast) -> tirx.PrimExpr:
+    return as_number(cast.value, str(cast.ty)) if str(cast.value.ty) == "bool" else cast
 
 
 def _sigmoid(x: tirx.PrimExpr, bind: Callable[[tirx.PrimExpr], tirx.Var]) -> tirx.PrimExpr:

@@ -20,6 +20,7 @@ from tvm import relax
 
 from relay_passes.ir.permutations import Order, moves_nothing, order_of, permuted, permuted_at_once, source_of
 from relay_passes.ir.rewrite import (
+    constant_of,
     constant_value,
     is_call,
     is_constant,
@@ -176,7 +177,7 @@ def _elementwise(builder: relax.BlockBuilder, value: relax.Call, sources: list, 
             full = (1,) * (rank - len(shape)) + shape
             if full != shape:
                 arg = (
-                    relax.const(constant_value(arg).reshape(full))
+                    constant_of(constant_value(arg).reshape(full))
                     if is_constant(arg)
                     else builder.emit(relax.op.reshape(arg, full))
                 )

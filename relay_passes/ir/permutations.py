@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from tvm import relax
 
-from relay_passes.ir.rewrite import constant_value, is_call, is_constant, made_by, shape_of
+from relay_passes.ir.rewrite import constant_of, constant_value, is_call, is_constant, made_by, shape_of
 
 Order = tuple[int, ...]
 
@@ -36,7 +36,7 @@ def permuted(builder: relax.BlockBuilder, expr: relax.Expr, order: Order) -> rel
     if order == tuple(range(len(order))):
         return expr
     if is_constant(expr):
-        return relax.const(np.ascontiguousarray(constant_value(expr).transpose(order)))
+        return constant_of(np.ascontiguousarray(constant_value(expr).transpose(order)))
     return builder.emit(relax.op.permute_dims(expr, list(order)))
 
 

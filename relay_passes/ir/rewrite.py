@@ -65,6 +65,11 @@ def constant_value(expr: relax.Expr) -> np.ndarray:
     return expr.value.numpy()
 
 
+def constant_of(values: np.ndarray) -> relax.Expr:
+    """A constant of the array's own type: TVM's default makes 32 bits of 64."""
+    return relax.const(values, values.dtype)
+
+
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:
     return tuple(int(extent) for extent in expr.ty.shape)
 

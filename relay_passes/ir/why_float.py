@@ -35,6 +35,8 @@ def why_not(
         made = made_by(builder, made.tuple_value)
     name = made.op.name.removeprefix("relax.").removeprefix("nn.") if is_call(made) else "a constant"
     name = name.removeprefix("bibench.")
+    if is_call(made, "relax.call_tir"):
+        name = made.args[0].name_hint  # an operator that TVM's frontend writes as a loop nest
     if (source := moved_from(builder, made)) is not None:
         return why_not(builder, source, numbers, inputs)
     if x in inputs:

@@ -21,7 +21,7 @@ from tvm.sym import Analyzer
 from schedules.parts.bits import Packing, pack
 from schedules.parts.emit import vector
 from schedules.parts.rationals import ERF, TANH, exponential, rational
-from schedules.parts.truths import opposite
+from schedules.parts.truths import as_number, opposite
 
 
 class _OnArrays:
@@ -71,10 +71,8 @@ class _InKernel:
     @staticmethod
     def cast(x, dtype):
         given, vector, lanes = str(x.ty).partition("x")
-        if vector and given == "bool":
-            # As a cast, TVM 0.27 would bound it by truths as constants, which it cannot make of vectors.
-            one, zero = (T.broadcast(tirx.const(n, dtype), int(lanes)) for n in (1, 0))
-            return tirx.Select(x, one, zero)
+        if given == "bool":
+            return as_number(x, dtype)
         return x.astype(f"{dtype}{vector}{lanes}")
 
 

@@ -39,6 +39,12 @@ WORK = {
     "permutation": lambda emit, x: emit(op.permute_dims(x, [0, 3, 1, 2])),
     "pool": lambda emit, x: emit(op.nn.avg_pool2d(x, (3, 3), padding=(1, 1, 1, 1))),
     "truths": truths,
+    "a function of truths": lambda emit, x: emit(
+        op.sigmoid(emit(op.astype(emit(op.greater(x, relax.const(0.5))), "float32")))
+    ),
+    "a function of integers of truths": lambda emit, x: emit(
+        op.tanh(emit(op.add(x, emit(op.astype(emit(op.astype(emit(op.less(x, x)), "int64")), "float32")))))
+    ),
     "a truth between": lambda emit, x: emit(op.where(emit(op.less(x, emit(op.abs(x)))), x, emit(op.exp(x)))),
 }
 

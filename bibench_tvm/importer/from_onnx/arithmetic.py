@@ -29,6 +29,20 @@ def power(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:
     return made if wide == kinds[0] else relax.op.astype(made, kinds[0])
 
 
+def scaled_product(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr | None:
+    """Gemm, whose alpha TVM multiplies into the first operand: alpha A B + beta C."""
+    if attrs.get("alpha", 1.0) == 1:
+        return None
+    left, right, bias = (*inputs, None)[:3]
+    dtype = dtype_of(left)
+    left = relax.op.permute_dims(left) if attrs.get("transA", 0) else left
+    right = relax.op.permute_dims(right) if attrs.get("transB", 0) else right
+    product = relax.op.multiply(relax.op.matmul(left, right), relax.const(attrs["alpha"], dtype))
+    if bias is None:
+        return product
+    return relax.op.add(product, relax.op.multiply(bias, relax.const(attrs.get("beta", 1.0), dtype)))
+
+
 def is_inf(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:
     found = [
         relax.op.equal(inputs[0], relax.const(np.float32(value)))

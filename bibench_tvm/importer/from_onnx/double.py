@@ -17,6 +17,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as _ConvTranspose
+from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_19
 
 Arrays = list[np.ndarray | None]
 """The operands or results of a node; None for one that is left out."""
@@ -87,9 +88,22 @@ class ConvTranspose(_ConvTranspose):
         return (made.astype(x.dtype),)
 
 
+class DequantizeLinear(DequantizeLinear_19):
+    op_domain = ""
+
+    def _run(
+        self, x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None = None, **attributes: Any
+    ) -> Any:
+        axis = attributes.get("axis")
+        return super()._run(x, np.asarray(scale), zero, 1 if axis is None else axis)
+
+
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
-    """ONNX's reference implementation, with groups in ConvTranspose, which it gets wrong."""
-    return ReferenceEvaluator(model, new_ops=[ConvTranspose])
+    """ONNX's reference implementation, with groups in ConvTranspose, which it gets wrong, and with the
+    DequantizeLinear of before opset 19, which it lacks."""
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    lacking = [DequantizeLinear] if opset < 19 else []
+    return ReferenceEvaluator(model, new_ops=[ConvTranspose, *lacking])
 
 
 class DoubleNodes:

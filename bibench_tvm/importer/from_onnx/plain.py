@@ -12,6 +12,7 @@ from bibench_tvm.importer.from_onnx.branches import take_known_branches
 from bibench_tvm.importer.from_onnx.fold import fold
 from bibench_tvm.importer.from_onnx.limits import Growth, refuse_large_tensors
 from bibench_tvm.importer.from_onnx.nodes import LAYERS, attributes_of, name_of
+from bibench_tvm.importer.from_onnx.sequences import take_known_parts
 from bibench_tvm.importer.from_onnx.shapes import static_shapes
 from bibench_tvm.importer.imported import ImportFailed
 
@@ -22,12 +23,15 @@ def make_plain(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     while True:
         model = _infer(model)
         taken = take_known_branches(model)
+        taken |= take_known_parts(model)
         if not fold(model, growth) and not taken:
             break
     shapes = static_shapes(model)
     refuse_large_tensors(shapes, path)
     for node in model.graph.node:
         _spell_out_padding(node, shapes)
+        if node.op_type == "Resize":  # of opset 11, in which an operand is left out by having no elements
+            node.input[1:] = ["" if shapes.get(name) == (0,) else name for name in node.input[1:]]
     return model
 
 

@@ -25,6 +25,7 @@ from bibench_tvm.importer.from_onnx.arithmetic import (
     mish,
     mod,
     power,
+    scaled_product,
     softplus,
 )
 from bibench_tvm.importer.from_onnx.expressions import Repair, constant, number_of, shape_of
@@ -189,6 +190,8 @@ REPAIRS: dict[str, Repair] = {
     "MaxUnpool": _refused("it puts values where the input says."),
     # Right as ONNX's own reference has it; but runtimes differ in the window that hangs over the edge.
     "LpPool": _lp_pool,
+    # Right, but the layer reads other numbers than the source's: alpha times them.
+    "Gemm": scaled_product,
     # Right, but a product of int32, of which our kernels are not.
     "MatMulInteger": integer_product,
     # An output whose shape depends on the values of the input.

@@ -174,7 +174,7 @@ class Repairs(Indexing):
         if isinstance(made, relax.Call) and made.op == tvm.ir.Op.get("relax.astype"):
             made, between = made.args[0], str(made.attrs.dtype)
         if isinstance(made, tvm.ir.GenericConst) and not made.ty.ndim:
-            return relax.const(made.value.numpy().astype(between).astype(dtype))
+            return relax.const(made.value.numpy().astype(between), dtype)
         return x if str(x.ty.dtype.dtype) == dtype else self._emitted(relax.op.astype(x, dtype))
 
     def _upsample(self, node: Any) -> relax.Expr:

@@ -290,5 +290,6 @@ class _Translator(Repairs):
                 if isinstance(value, torch.Tensor):
                     # A copy: TVM's own conversion shares the memory, so that training the module further
                     # would change the constant.
-                    value = relax.const(np.array(value.detach().cpu().numpy(), order="C"))
+                    array = np.array(value.detach().cpu().numpy(), order="C")
+                    value = relax.const(array, array.dtype)  # left out, 64 bits become 32
                 self.env[node] = value

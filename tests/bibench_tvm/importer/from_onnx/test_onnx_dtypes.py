@@ -228,6 +228,16 @@ def test_weights_kept_in_another_type(kind: str, tmp_path: Path):
     assert not check(path, normal(1, 3, 8, 8), binary=1)["notes"]
 
 
+@pytest.mark.parametrize("opset", [13, 18])
+def test_weights_of_one_bit_before_opset_19(opset: int, tmp_path: Path):
+    """When ONNX's reference implementation has no DequantizeLinear."""
+    decode, kept = WEIGHTS["int8"]
+    nodes, constants = stem_and_bits(T.FLOAT)
+    nodes += [*decode, h.make_node("Conv", ["bits", "w"], ["y"], **PADDED)]
+    shapes = {"x": (T.FLOAT, (1, 3, 8, 8))}, {"y": T.FLOAT}
+    check(model(tmp_path, nodes, *shapes, {**constants, **kept}, opset), normal(1, 3, 8, 8), binary=1)
+
+
 def test_pixels_in_bytes_and_classes(tmp_path: Path):
     nodes, constants = stem_and_bits(T.FLOAT, "pixels")
     nodes = [

@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx import parser as onnx_parser
 
+from bibench_tvm import compile_model
 from bibench_tvm.importer import ImportFailed, import_model
 
 RNG = np.random.default_rng(0)
@@ -204,6 +205,19 @@ CASES = {
     "einsum of weights": ('y = Einsum<equation="bchw, cd -> bdwh">(x, w)', IMAGE, dict(w=w(3, 5))),
     "einsum of weights first": ('y = Einsum<equation="dc,bchw->bhdw">(w, x)', IMAGE, dict(w=w(5, 3))),
     "einsum without an arrow": ('y = Einsum<equation="abcd,bd">(x, w)', IMAGE, dict(w=w(3, 11))),
+    "einsum with an ellipsis": ('y = Einsum<equation="...w,ow->...o">(x, w)', IMAGE, dict(w=w(5, 11))),
+    "einsum of an ellipsis in the middle": (
+        'y = Einsum<equation="b...w,b...v->...wv">(x, w)', IMAGE, dict(w=w(4, 3, 1, 2)),
+    ),
+    "einsum of an ellipsis without an arrow": (
+        'y = Einsum<equation="...hw,wo">(x, w)', IMAGE, dict(w=w(11, 2)),
+    ),
+    "einsum of an axis of 1": ('y = Einsum<equation="bchw,cw->bhw">(x, w)', IMAGE, dict(w=w(3, 1))),
+    "einsum of a summed axis of 1": ('y = Einsum<equation="bc,cd->bd">(x, w)', (2, 1), dict(w=w(3, 4))),
+    "einsum of all": ('y = Einsum<equation="bchw,bchw->">(x, x)', IMAGE, {}),
+    "einsum of three": (
+        'y = Einsum<equation="bchw,cd,wv->bdhv">(x, w, v)', IMAGE, dict(w=w(3, 5), v=w(11, 2)),
+    ),
     "einsum of a diagonal": ('y = Einsum<equation="bchw,bcww->bch">(x, x)', (2, 3, 4, 4), {}),
     "einsum of one": ('y = Einsum<equation="bchw->bw">(x)', IMAGE, {}),
     "outer einsum": ('y = Einsum<equation="bchw,c->bchw">(x, w)', IMAGE, dict(w=w(3))),
@@ -259,6 +273,39 @@ def test_operator(case, tmp_path, assert_same):
     path = save(tmp_path / "m.onnx", body, shape, **weights)
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     assert_same(import_model(path), x)
+
+
+LISTED = {
+    "einsum": 1, "einsum with an ellipsis": 1, "einsum of all": 1, "einsum of three": 2,
+    "einsum of a diagonal": 0, "cumulative sum": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LISTED)
+def test_products_are_layers_and_what_tvm_has_as_a_loop_nest_is_compiled(case, tmp_path):
+    body, shape, weights = CASES[case]
+    path = save(tmp_path / "m.onnx", body, shape, **weights)
+    manifest = compile_model(path, out=tmp_path / "made", verify=2).manifest
+    assert manifest["verification"]["passed"] is True
+    assert len(manifest["layers"]) == LISTED[case]
+
+
+@pytest.mark.parametrize("turned", ["", "transA=1, "])
+def test_a_product_that_is_scaled_reads_what_the_source_reads(turned, tmp_path):
+    """Of three values: a scale of the operand would be in its planes of bits."""
+    body = f"r = Round(x) c = Clip(r, l, h) y = Gemm<{turned}transB=1, alpha=2.0, beta=0.5>(c, w, b)"
+    weights = dict(w=np.sign(w(5, 12)), b=w(5), l=np.float32(-1), h=np.float32(1))
+    path = save(tmp_path / "m.onnx", body, (12, 4) if turned else (4, 12), **weights)
+    manifest = compile_model(path, out=tmp_path / "made", verify=2).manifest
+    assert manifest["verification"]["passed"] is True, manifest["verification"]["reason"]
+    assert [layer["binarized"] for layer in manifest["layers"]] == [True]
+
+
+def test_a_loop_nest_before_a_layer_is_named(tmp_path):
+    body = 's = Einsum<equation="bchw->bw">(x) y = MatMul(s, w)'
+    path = save(tmp_path / "m.onnx", body, w=np.sign(w(11, 5)))
+    [layer] = compile_model(path, out=tmp_path / "made").manifest["layers"]
+    assert "it comes from einsum" in layer["reason"]
 
 
 def test_what_a_converter_ignores_is_refused(tmp_path):

@@ -86,6 +86,19 @@ def test_of_opset_10(scales: tuple[float, float], tmp_path: Any) -> None:
     assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("wanted", [[1, 3, 18, 15], [1.0, 1.0, 2.0, 3.0]], ids=["sizes", "scales"])
+def test_of_opset_11(mode: str, wanted: list[Any], tmp_path: Any) -> None:
+    """What is left out has no elements, as PyTorch's exporter writes it."""
+    model = resizing([1, 3, 9, 5], wanted, mode=mode)
+    inputs = model.graph.node[0].input
+    inputs[1:-1] = ["nothing"] * len(inputs[1:-1])
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "nothing"))
+    model.opset_import[0].version = 11
+    ours, theirs = ours_and_theirs(model, tmp_path)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=5e-6)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize("wanted", [[1, 3, 15], [1.0, 1.0, 2.5], [1.0, 1.0, 2.0], [1.0, 1.0, 0.5]])
 def test_signals(mode: str, wanted: list[Any], tmp_path: Any) -> None:
