@@ -185,6 +185,43 @@ def test_every_tensor_holds_what_it_is_said_to_hold(seed, phases):
             check(known[var], held[var], f"{var} = {value}", var in sparse)
 
 
+DETOURS = {
+    "taken away and added": lambda emit, h, s: emit(op.add(emit(op.subtract(h, s)), s)),
+    "added and taken away": lambda emit, h, s: emit(op.subtract(emit(op.add(s, h)), s)),
+    "a difference of equals": lambda emit, h, s: emit(op.add(h, emit(op.subtract(s, s)))),
+    "in another order": lambda emit, h, s: emit(
+        op.add(emit(op.subtract(h, emit(op.add(s, h)))), emit(op.add(h, s)))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DETOURS)
+@pytest.mark.parametrize("three", [True, False])
+def test_signs_behind_a_straight_through_estimator_are_whole_numbers(build, name, three):
+    """So a product of them less two is often 0, also where a sign is 0 by accident."""
+
+    def body(emit, x):
+        s = emit(op.tanh(x))
+        if three:
+            h = emit(op.sign(emit(op.add(x, const(0.25)))))
+        else:
+            h = emit(op.where(emit(op.greater_equal(x, const(0))), const(1), const(-1)))
+        h = DETOURS[name](emit, h, s)
+        return emit(op.subtract(emit(op.matmul(h, emit(op.permute_dims(h, [1, 0])))), const(2)))
+
+    known = list(ranges_of(build(body, (4, 8))).values())
+    assert known[-1].zero is Zero.COMMON
+
+
+def test_a_difference_of_others_is_anything(build):
+    def body(emit, x):
+        s, h = emit(op.tanh(x)), emit(op.sign(x))
+        return emit(op.add(emit(op.subtract(h, s)), emit(op.multiply(s, const(0.5)))))
+
+    known = list(ranges_of(build(body, (4, 8))).values())
+    assert known[-1].continuous
+
+
 AVERAGES = {
     "whole windows": lambda x: op.nn.avg_pool2d(x, (2, 2), (2, 2)),
     "over padding": lambda x: op.nn.avg_pool2d(x, (2, 2), (1, 1), (1, 1), count_include_pad=True),
