@@ -317,13 +317,16 @@ class Comparison:
             check.signs += read.codes[read.inside].size
             check.signs_at_zero += int(at_zero.sum())
             check.flipped_signs += int(flipped.sum())
-            if flipped.any():
+            if flipped.any() or at_zero.any():
                 ours = injections[call.layer.name].operands[position]
                 side = partial(side_of, middle=middle_of(call))
                 excused = self.rounding.excused(
-                    call.layer.name, position, flipped, ours, values, injections, side
+                    call.layer.name, position, flipped | at_zero, ours, values, injections, side
                 )
-                check.excused_flips += int(excused.sum())
+                check.excused_flips += int((excused & flipped).sum())
+                if no_accident := int((at_zero & ~excused).sum()):
+                    signs_are = "sign is" if no_accident == 1 else "signs are"
+                    check.reason = f"{no_accident} {signs_are} of a 0 that no rounding made, and +1 here"
             if check.signs_at_zero and call.layer.name not in self.zero_is_one:
                 check.reason = "The source has exact zeros where it has signs, and no note says so"
 

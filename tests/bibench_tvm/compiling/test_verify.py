@@ -220,6 +220,29 @@ def test_sums_of_another_number_are_wrong_every_one(
     assert record["layers"][0]["wrong_sums"] == record["layers"][0]["sums"] > 0
 
 
+class SignOfInput(torch.nn.Module):
+    """torch.sign of the input plus 1, which is 0 by accident only where the input is of floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.where(torch.randn(8, 4, 3, 3) > 0, 1.0, -1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(torch.sign(x + 1), self.weight)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_zeros_that_a_note_calls_accidents_and_no_rounding_made(whole: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 8, 8)
+    samples = (x.round() if whole else x).numpy()
+    artifact = compile_model(SignOfInput(), x[:1], out=tmp_path, verify=2, samples=samples)
+    record = artifact.manifest["verification"]
+    assert "only an accident" in artifact.manifest["layers"][0]["notes"]
+    assert record["passed"] is not whole and (record["signs_at_zero"] > 0) == whole
+    assert ("of a 0 that no rounding made" in record["reason"]) == whole
+
+
 def test_zeros_of_the_source_that_no_note_speaks_of(
     small: torch.nn.Module, tmp_path: Path, another_source: Callable
 ) -> None:
