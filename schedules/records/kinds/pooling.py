@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -26,6 +27,12 @@ class PoolingTask(KernelTask[Lanes]):
     @property
     def kind(self) -> str:
         return "pooling"
+
+    def _fields(self) -> dict[str, Any]:
+        """Records are older than pools of words of bits."""
+        fields = super()._fields()
+        pool = {name: value for name, value in fields["pool"].items() if name != "of_bits" or value}
+        return {**fields, "pool": pool}
 
     @property
     def exact(self) -> bool:
