@@ -69,8 +69,8 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     if any(np.isnan(x).any() for end in (low, high) for x in values_at(before + after, end)):
         return value  # an overflow, met by its opposite: such a chain is not monotone
     threshold, falls = _bisect(before + after, channels, reach)
-    # Channels whose truths are turned before they are packed: before a pool, which finds out whether any holds,
-    # where f falls.
+    # Channels whose truths are turned before they are packed: where there is a pool, which finds out whether
+    # any holds, those in which f falls.
     inner = falls if pool is None else value_at(before, high) < value_at(before, low)
     bits = builder.emit(relax.op.greater_equal(dot, relax.const(threshold.astype(np.int32))))
     if inner.any():
