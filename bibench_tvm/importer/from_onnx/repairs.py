@@ -28,7 +28,7 @@ from bibench_tvm.importer.from_onnx.arithmetic import (
     scaled_product,
     softplus,
 )
-from bibench_tvm.importer.from_onnx.expressions import Repair, constant, number_of, shape_of
+from bibench_tvm.importer.from_onnx.expressions import Repair, constant, dtype_of, number_of, shape_of
 from bibench_tvm.importer.from_onnx.normalization import batch_norm, dropout, layer_norm, rms_norm
 from bibench_tvm.importer.from_onnx.resize import resize
 from bibench_tvm.importer.indices import scatter
@@ -70,6 +70,38 @@ def _pad(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:
 
 def _tile(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:
     return relax.op.tile(inputs[0], [int(repeat) for repeat in constant(inputs[1], "repeats")])
+
+
+def _one_hot(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr:
+    indices, depth, values = inputs
+    count, rank = int(constant(depth, "the depth of OneHot").item()), indices.ty.ndim + 1
+    axis = attrs.get("axis", -1) % rank
+    places = np.arange(count).reshape([count if i == axis else 1 for i in range(rank)])
+    indices = relax.op.astype(indices, "int64")
+    end, zero = relax.const(count, "int64"), relax.const(0, "int64")
+    indices = relax.op.where(relax.op.less(indices, zero), relax.op.add(indices, end), indices)
+    off, on = (relax.op.take(values, relax.const(i, "int64"), axis=0) for i in (0, 1))
+    hit = relax.op.equal(relax.op.expand_dims(indices, axis), relax.const(places, "int64"))
+    return relax.op.where(hit, on, off)
+
+
+def _mean_of_integers(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr | None:
+    x, given = (*inputs, None)[:2]
+    dtype = dtype_of(x)
+    if "int" not in dtype:
+        return None
+    listed = attrs.get("axes", ()) if given is None else constant(given, "axes")
+    axes = [int(axis) % x.ty.ndim for axis in listed]
+    if not axes and attrs.get("noop_with_empty_axes", 0):
+        return x
+    total = relax.op.sum(x, axes or None, keepdims=bool(attrs.get("keepdims", 1)))
+    count = int(np.prod([shape_of(x)[axis] for axis in axes or range(x.ty.ndim)]))
+    return relax.op.astype(relax.op.divide(total, relax.const(count, dtype)), dtype)
+
+
+def _sign(inputs: list[Any], attrs: dict[str, Any], opset: int) -> relax.Expr | None:
+    dtype = dtype_of(inputs[0])
+    return relax.op.minimum(inputs[0], relax.const(1, dtype)) if dtype.startswith("uint") else None
 
 
 def _pairwise(relax_op: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Repair:
@@ -178,6 +210,12 @@ REPAIRS: dict[str, Repair] = {
     ),
     # A part without elements is refused.
     "Split": _split,
+    # Values of floats become float64.
+    "OneHot": _one_hot,
+    # Of integers it is one of 64 bits, said to be of theirs.
+    "ReduceMean": _mean_of_integers,
+    # Of unsigned integers there is none, since -1 is none.
+    "Sign": _sign,
     # log(1 + e^x) loses the digits of small e^x.
     "Mish": mish,
     "Softplus": softplus,

@@ -344,6 +344,27 @@ def test_quantized_activations(tmp_path: Path):
     check(path, 3 * normal(3, 50))
 
 
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_one_of_few(tmp_path: Path, axis: int):
+    """Places are counted from the end, too; one outside has none."""
+    node = h.make_node("OneHot", ["x", "d", "v"], ["y"], axis=axis)
+    constants = {"d": np.array([5]), "v": np.array([-1, 3], np.float32)}
+    path = model(tmp_path, [node], {"x": (T.INT64, (2, 4))}, {"y": T.FLOAT}, constants)
+    check(path, np.array([[0, 1, 4, 2], [-1, -5, 7, -6]]), tolerance=0)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_means_of_integers(tmp_path: Path, dtype: str):
+    kind = h.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        h.make_node("ReduceMean", ["x", "axis"], ["rows"], keepdims=0),
+        h.make_node("ReduceMean", ["x"], ["all"]),
+    ]
+    constants = {"axis": np.array([-1])}
+    path = model(tmp_path, nodes, {"x": (kind, (2, 4))}, {"rows": kind, "all": kind}, constants)
+    check(path, np.array([[-7, 2, -8, 5], [-3, -4, -9, 2]], dtype), tolerance=0)
+
+
 FLOATS = {"x": (T.FLOAT, (2, 2))}
 
 

@@ -54,6 +54,10 @@ WRONG = {
     "least of infinities": ("y = ReduceMin(x, a)", np.full((2, 3), np.inf, F4), dict(a=np.array([1]))),
     "pool of infinities": ("y = MaxPool<kernel_shape=[2,2]>(x)", np.full((1, 1, 2, 2), -np.inf, F4), {}),
     "pool of all infinities": ("y = GlobalMaxPool(x)", np.full((1, 1, 2, 2), -np.inf, F4), {}),
+    "one of few": (
+        "y = OneHot(x, d, v)", np.array([0, 2, -1]), dict(d=np.array(3), v=np.array([0, 1], F4)),
+    ),
+    "mean of integers": ("y = ReduceMean(x, a)", np.arange(6, dtype=np.int32), dict(a=np.array([0]))),
     "padded pool": ('y = MaxPool<kernel_shape=[3,4], strides=[2,3], auto_pad="SAME_LOWER">(x)', X, {}),
 }  # fmt: skip
 REFUSED = {
@@ -90,6 +94,7 @@ REFUSED = {
     "product of truths": (
         "kDLFloat", "a = Greater(x, m) b = Less(x, m) c = Mul(a, b) y = Cast<to=1>(c)", X, dict(m=F4(0)),
     ),
+    "sign of unsigned numbers": ("make uint from negative", "y = Sign(x)", np.arange(3, dtype=np.uint8), {}),
     "part without elements": ("sorted", "z, y = Split<axis=1>(x, n)", X, dict(n=np.array([0, 4]))),
     "shape from the input": ("broadcast_to", "s = Cast<to=7>(x) y = ConstantOfShape(s)", np.ones(2, F4), {}),
     "attention": ("num_heads", "y = Attention(x, x, x)", X, {}, 23),
