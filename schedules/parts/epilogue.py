@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.sym import Analyzer
 
 from schedules.parts.bits import Packing, pack
-from schedules.parts.emit import vector
+from schedules.parts.emit import load, store, vector
 from schedules.parts.rationals import ERF, TANH, exponential, rational
 from schedules.parts.truths import as_number, opposite
 
@@ -121,6 +121,14 @@ def _as(like, value):
     return tirx.const(value, str(like.ty)) if isinstance(like, tvm.ir.Expr) else np.asarray(value, like.dtype)
 
 
+# How often an operator writes out what it is of, about; once where it is not here.
+_TIMES = {
+    **dict.fromkeys(("relax.tanh", "relax.erf", "relax.nn.gelu"), 16),
+    **dict.fromkeys(("relax.exp", "relax.sigmoid"), 8),
+    "relax.nn.gelu_tanh": 64,
+    "relax.nn.leakyrelu": 2,
+}
+_MOST_WRITTEN = 256  # operators of an expression
 _MAY_BE_TRUTHS = frozenset(
     name
     for name in OPERATORS
@@ -309,7 +317,18 @@ class Epilogue:
             return T.Bind(value) if shared else value
 
         total = total if total is None else once(total, SUM)
+        sizes: list[int] = []
+
+        def size(value: Value) -> int:
+            return sizes[value.index] if value.kind == "step" else 1
+
         for i, step in enumerate(self.steps):
+            times = _TIMES.get(step.op, 1)
+            for value in step.inputs:
+                # TVM 0.27 writes out what is bound, and takes minutes for a function of a function of one.
+                if size(value) * times > _MOST_WRITTEN and not str(done[value.index].ty).startswith("bool"):
+                    done[value.index], sizes[value.index] = _kept(done[value.index], lanes), 1
+            sizes.append(1 + times * sum(size(value) for value in step.inputs))
             inputs = [read(value) for value in step.inputs]
             if self._turns_at_zero(step):
                 turned = tirx.Select(_negative(inputs[1]), inputs[2], inputs[1])
@@ -317,6 +336,13 @@ class Epilogue:
                 continue
             done.append(once(OPERATORS[step.op](_InKernel, *inputs, **step.attributes), Value("step", i)))
         return [read(output.value) for output in self.outputs]
+
+
+def _kept(value: Any, lanes: int) -> Any:
+    """The same, from memory."""
+    place = T.alloc_buffer((lanes,), str(value.ty).partition("x")[0], scope="local")
+    store(place, 0, lanes, value)
+    return load(place, 0, lanes)
 
 
 def _negative(x: Any) -> Any:

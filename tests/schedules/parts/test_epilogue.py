@@ -12,7 +12,7 @@ from schedules.parts.weights import lay_out
 from schedules.targets.generic import GENERIC
 
 ERF = np.vectorize(math.erf)
-X, Y, A, B = (Value("operand", i) for i in range(4))
+X, Y, A, B, V, W = (Value("operand", i) for i in range(6))
 COMPARISONS = [f"relax.{name}" for name in ("greater_equal", "greater", "less_equal", "less")]
 LOGICAL = [f"relax.logical_{name}" for name in ("and", "or", "xor")]
 INPUTS = {
@@ -20,12 +20,14 @@ INPUTS = {
     **dict.fromkeys(COMPARISONS, (X, Y)),
     **dict.fromkeys(LOGICAL, (A, B)),
     "relax.logical_not": (A,),
+    "relax.bitwise_xor": (V, W),
     "relax.where": (A, X, Y),
     "relax.clip": (X, Value("number", number=-1.0), Value("number", number=1.0)),
 }
 ATTRIBUTES = {"relax.astype": {"dtype": "int32"}, "relax.nn.leakyrelu": {"alpha": 0.1}}
 DTYPES = {
     "relax.astype": "int32",
+    "relax.bitwise_xor": "uint32",
     **dict.fromkeys([*COMPARISONS, *LOGICAL, "relax.logical_not"], "bool"),
 }
 # What each is, by other means than the table of operators.
@@ -54,7 +56,8 @@ def test_operator(host, name):
     """On all pairs of halves between -3 and 3: equal ones, zero and ties among them."""
     line = np.linspace(-3, 3, 13, dtype="float32")
     x, y = np.meshgrid(line, line)
-    operands = [np.abs(x) if name == "relax.sqrt" else x, y, x > 0, y > 1]
+    words = [(2 * (z + 3)).astype("uint32") for z in (x, y)]
+    operands = [np.abs(x) if name == "relax.sqrt" else x, y, x > 0, y > 1, *words]
     step = Step(name, INPUTS.get(name, (X,)), ATTRIBUTES.get(name, {}))
     specs = [(x.shape, DTYPES.get(name, "float32")), (x.shape, "float32")]
     outputs = tuple(Output(value, *spec) for value, spec in zip((Value("step", 0), SUM), specs, strict=True))
@@ -79,7 +82,29 @@ def test_operator(host, name):
         np.testing.assert_allclose(got, meant, **near)
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATORS if not name.startswith("relax.logical")])
+def test_functions_of_functions(host):
+    """Written out as one expression, these would have some 10^9 operators."""
+    names = ("tanh", "nn.gelu_tanh", "sigmoid", "tanh", "erf", "exp", "nn.gelu", "tanh")
+    steps = [Step("relax.add", (SUM, X))]
+    for i, name in enumerate(names):
+        steps.append(Step(f"relax.{name}", (Value("step", i),)))
+    x = np.linspace(-9, 9, 13, dtype="float32").reshape(1, 13)
+    outputs = (Output(Value("step", len(names)), x.shape, "float32"),)
+    epilogue = Epilogue(((x.shape, "float32"),), tuple(steps), outputs)
+    conv = Convolution(1, 1, 1, 1, 13)
+    tile = GENERIC.float_tile(conv)
+    weights = lay_out(np.full((13, 1, 1, 1), 5, "float32"), 1, tile)
+    kernel = float_convolution(conv, (1, 1), tile, GENERIC, epilogue)
+    [expected] = epilogue.evaluate(np.full(conv.out_shape, 5, "float32"), [x])
+    for machine in host.each:
+        [got] = machine.call(kernel, [np.ones((1, 1), "float32"), weights, x], [(x.shape, "float32")])
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+OF_NUMBERS = [name for name in OPERATORS if not name.startswith(("relax.logical", "relax.bitwise"))]
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
 def test_operator_on_truths(host, name):
     """On -1, 0 and 1 as a difference of two comparisons, which is read twice; so is the result."""
     x = np.linspace(-3, 3, 13, dtype="float32").reshape(1, 13)
