@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from schedules.geometry import Convolution
 from schedules.kernels import depthwise
-from schedules.kernels.convolution import (
-    binary_convolution,
-)
+from schedules.kernels.convolution import binary_convolution, limit_dtype
 from schedules.parts.bits import Packing, pack
 from schedules.parts.borders import Ending, border_tables, halves, limit_table, limits_inside
 from schedules.parts.epilogue import SUM, Epilogue, Output, plain
@@ -65,6 +63,8 @@ def test_binary_truth(host, kernels, conv, zero_one, seed):
     kernel, laid_out = binary_kernel(conv, packing, weights, kernels, plain(conv.out_shape, "bool"), "truth")
     base, *classes = border_tables(conv, weights, zero_one)
     limits = limit_table(base, thresholds, conv)
+    if not depthwise.is_depthwise(conv, packed=True):
+        limits = limits.astype(limit_dtype(conv, packing, kernels.tile_for_bits(conv)))
     [truth] = host.of(kernels).call(
         kernel, [pack(bits, packing), laid_out, limits, *classes], [(conv.out_shape, "bool")]
     )
