@@ -161,7 +161,6 @@ def tiled_convolution(
         raise ValueError(f"a depth of {tile.depth} does not fit {run}")
     # Rows whose extremes are written, where that is what is wanted.
     extreme = next((_rows_of_extreme(output, conv) for output in epilogue.outputs if output.extreme), 0)
-    of_sums = all(output.extreme and output.value == SUM for output in epilogue.outputs)
     if extreme == 1:
         tile = replace(tile, rows=1)
     products = image.runs * arithmetic.words
@@ -224,27 +223,18 @@ def tiled_convolution(
 
             buffers = list(zip(epilogue.outputs, outputs, strict=True))
 
-            def planes(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Kept:
-                writer.kept = Planes(buffers, n, top, rows, channel, block.valid, target.floats)
+            def keep(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Kept:
+                if extreme:
+                    image = n * (conv.out_height // rows) + top // rows
+                    start = image * conv.out_channels + channel
+                    sums = _unsettled(arithmetic, settle, epilogue, channel)
+                    writer.kept = Extremes(buffers, start, block.valid, block.width, sums)
+                else:
+                    writer.kept = Planes(buffers, n, top, rows, channel, block.valid, target.floats)
                 return writer.kept
 
-            def extremes(n: Any, top: Any, rows: int, channel: Any, block: Block) -> Kept:
-                sums = None
-                if of_sums and arithmetic.falls is not None:
-                    sums = Unsettled(
-                        dtype=arithmetic.sums,
-                        falls=arithmetic.falls,
-                        settle=lambda sums, lane, lanes: settle(sums, 0, 0, channel + lane, lanes),
-                    )
-                image = n * (conv.out_height // rows) + top // rows
-                start = image * conv.out_channels + channel
-                writer.kept = Extremes(buffers, start, block.valid, block.width, sums)
-                return writer.kept
-
-            if extreme:
-                tiling.by_bands(extreme, compute, extremes, weights.begin)
-            elif any(output.form == "planar" for output in epilogue.outputs):
-                tiling.by_bands(tiling.band, compute, planes, weights.begin)
+            if extreme or any(output.form == "planar" for output in epilogue.outputs):
+                tiling.by_bands(extreme or tiling.band, compute, keep, weights.begin)
             elif tile.blocks_outside or weights.decoder:
                 tiling.by_blocks(compute, weights.begin)
             else:
@@ -255,6 +245,18 @@ def tiled_convolution(
 def _rows_of_extreme(output: Output, conv: Convolution) -> int:
     """Of an image: all, or one."""
     return conv.batch * conv.out_height * conv.out_channels // math.prod(output.shape)
+
+
+def _unsettled(arithmetic: Arithmetic, settle: Settle, epilogue: Epilogue, channel: Any) -> Unsettled | None:
+    """The sums from this channel on, where nothing but their extremes is written; None for anything else."""
+    of_sums = all(output.extreme and output.value == SUM for output in epilogue.outputs)
+    if not of_sums or arithmetic.falls is None:
+        return None
+    return Unsettled(
+        dtype=arithmetic.sums,
+        falls=arithmetic.falls,
+        settle=lambda sums, lane, lanes: settle(sums, 0, 0, channel + lane, lanes),
+    )
 
 
 def _in_vectors(epilogue: Epilogue, lanes: int) -> bool:

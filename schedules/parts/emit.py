@@ -40,11 +40,8 @@ def copy(source: tirx.Buffer, start: Any, target: tirx.Buffer, at: Any, count: i
         store(target, at + done, size, load(source, start + done, size))
 
     each(count // lanes, lambda i: piece(i * lanes, lanes))
-    done = count - count % lanes
-    while done < count:
-        size = 1 << (count - done).bit_length() - 1
-        piece(done, size)
-        done += size
+    for done, size in whole_vectors(count % lanes):
+        piece(count - count % lanes + done, size)
 
 
 def flat(buffer: tirx.Buffer, dtype: str | None = None) -> tirx.Buffer:
