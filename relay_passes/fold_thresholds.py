@@ -41,7 +41,7 @@ from tvm import relax
 
 from relay_passes.ir.operators import BinaryConvolution, Pack, attributes_of, call
 from relay_passes.ir.rewrite import dtype_of, is_call, made_by, rewrite, shape_of
-from relay_passes.ir.sum_functions import Link, link_of, reach_of, value_at, values_at
+from relay_passes.ir.sum_functions import Link, chain_of, falls, overflows, reach_of, value_at, values_at
 from relay_passes.ir.windows import window_of
 from schedules.kernels.pooling import Pooling
 from schedules.parts.bits import pack
@@ -65,13 +65,12 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         either = _two_comparisons(builder, dot, after) if pool is None else None
         return value if either is None else relax.Call(value.op, [either], value.attrs, value.ty_args)
     reach = reach_of(made_by(builder, dot)) + 1
-    low, high = np.full(channels, -reach), np.full(channels, reach)
-    if any(np.isnan(x).any() for end in (low, high) for x in values_at(before + after, end)):
-        return value  # an overflow, met by its opposite: such a chain is not monotone
-    threshold, falls = _bisect(before + after, channels, reach)
+    if overflows(before + after, channels, reach):
+        return value
+    threshold, turned = _bisect(before + after, channels, reach)
     # Channels whose truths are turned before they are packed: where there is a pool, which finds out whether
     # any holds, those in which f falls.
-    inner = falls if pool is None else value_at(before, high) < value_at(before, low)
+    inner = turned if pool is None else falls(before, channels, reach)
     bits = builder.emit(relax.op.greater_equal(dot, relax.const(threshold.astype(np.int32))))
     if inner.any():
         bits = builder.emit(relax.op.logical_xor(bits, relax.const(inner)))
@@ -87,7 +86,7 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
     )
     words = builder.emit(packed)
     pooled = call("bibench.pool", words, attributes=Pooling(window, packing.dtype, of_bits=True))
-    outer = falls != inner
+    outer = turned != inner
     if not outer.any():
         return pooled
     mask = pack(outer[None, None, None], packing)
@@ -137,25 +136,20 @@ def _chain(
     builder: relax.BlockBuilder, expr: relax.Expr
 ) -> tuple[relax.Expr, list[Link], relax.Call | None, list[Link]] | None:
     """(dot, links before the pool, the pool if any, links after it): from the dot product to this truth."""
-    segments: list[list[Link]] = [[]]
+    before: list[Link] = []
     pool: relax.Call | None = None
-    while True:
-        value = made_by(builder, expr)
-        # The sums of an int8 layer are read as floats besides, as a rule; to pool them twice would cost more.
-        if is_call(value, "bibench.binary_convolution", "bibench.binary_product") or (
-            is_call(value, "bibench.int8_convolution") and pool is None
-        ):
-            after, *before = (segment[::-1] for segment in segments)
-            return expr, before[0] if before else [], pool, after
-        if is_call(value, "relax.nn.max_pool2d") and value.attrs.layout == "NHWC" and pool is None:
-            pool, expr = value, value.args[0]
-            segments.append([])
-            continue
-        link = link_of(builder, value)
-        if link is None or shape_of(link.source) != shape_of(expr):
-            return None
-        segments[-1].append(link)
-        expr = link.source
+    expr, after = chain_of(builder, expr)
+    made = made_by(builder, expr)
+    if is_call(made, "relax.nn.max_pool2d") and made.attrs.layout == "NHWC":
+        pool = made
+        expr, before = chain_of(builder, made.args[0])
+        made = made_by(builder, expr)
+    # The sums of an int8 layer are read as floats besides, as a rule; to pool them twice would cost more.
+    if is_call(made, "bibench.binary_convolution", "bibench.binary_product") or (
+        is_call(made, "bibench.int8_convolution") and pool is None
+    ):
+        return expr, before, pool, after
+    return None
 
 
 def _bisect(links: list[Link], channels: int, reach: int) -> tuple[np.ndarray, np.ndarray]:

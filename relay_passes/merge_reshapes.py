@@ -11,10 +11,9 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
+from relay_passes.ir.moves import RESHAPES
 from relay_passes.ir.permutations import moves_nothing, order_of
 from relay_passes.ir.rewrite import is_call, made_by, rewrite, shape_of
-
-_RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
 def merge_reshapes(mod: tvm.IRModule) -> tvm.IRModule:
@@ -36,4 +35,4 @@ def _is_reshape(value: relax.Expr) -> bool:
     """Whether the elements lie as they lay before; a transpose may have moved axes of extent 1."""
     if is_call(value, "relax.permute_dims"):
         return moves_nothing(shape_of(value.args[0]), order_of(value))
-    return is_call(value, *_RESHAPES)
+    return is_call(value, *RESHAPES)

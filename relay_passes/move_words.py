@@ -25,9 +25,10 @@ import tvm
 from tvm import relax
 
 from relay_passes.ir.operators import Pack, attributes_of, call
-from relay_passes.ir.permutations import order_of
+from relay_passes.ir.permutations import order_of, turned_from
 from relay_passes.ir.rewrite import (
     constant_value,
+    dtype_of,
     is_call,
     is_constant,
     is_tensor,
@@ -63,9 +64,11 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         if not moved.same_as(x):
             f = truths
         move = made_by(builder, moved)
-        if _turns_planes(builder, move, truths, moved):
-            planes = _instead(builder, truths, moved, move.args[0])
-            return call("bibench.pack", planes, attributes=replace(pack, planar=True))
+        planes = turned_from(builder, moved)
+        # Numbers of each channel would have to be turned back.
+        if planes is not None and _evaluate(builder, truths, moved, np.zeros((), dtype_of(moved))).size == 1:
+            truths = _instead(builder, truths, moved, planes)
+            return call("bibench.pack", truths, attributes=replace(pack, planar=True))
         again = _move_of_words(builder, move, truths, moved, packing)
         sources = _sources(builder, move)
         if again is None or (_leaves_few(move, moved) and (f, sources[0]) not in done):
@@ -122,25 +125,6 @@ def _sources(builder: relax.BlockBuilder, move: relax.Call) -> list[relax.Expr]:
     if is_call(move, "relax.concat"):
         return list(made_by(builder, move.args[0]).fields)
     return [move.args[0]]
-
-
-def _turns_planes(
-    builder: relax.BlockBuilder, move: relax.Call, truths: relax.Expr, moved: relax.Var
-) -> bool:
-    """Whether planes, [N, C, H, W] or [N, C, L], are turned to channels, and the truths made of these with
-    single numbers."""
-    if not is_call(move, "relax.permute_dims") or order_of(move) not in ((0, 2, 3, 1), (0, 2, 1)):
-        return False
-    waiting = [truths]
-    while waiting:
-        var = waiting.pop()
-        if var.same_as(moved):
-            continue
-        args = made_by(builder, var).args
-        if any(is_constant(arg) and constant_value(arg).size != 1 for arg in args):
-            return False
-        waiting += [arg for arg in args if isinstance(arg, relax.Var)]
-    return True
 
 
 Words = list[relax.Expr]

@@ -14,11 +14,11 @@ Ensures: the same values, bit for bit.
 
 from __future__ import annotations
 
-import numpy as np
 import tvm
 from tvm import relax
 
 from relay_passes.ir.extremes import extreme_of_pixels
+from relay_passes.ir.moves import RESHAPES
 from relay_passes.ir.rewrite import (
     Env,
     bindings,
@@ -31,9 +31,7 @@ from relay_passes.ir.rewrite import (
     substitute,
     users,
 )
-from relay_passes.ir.sum_functions import Link, link_of, reach_of, value_at, values_at
-
-_RESHAPES = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+from relay_passes.ir.sum_functions import chain_of, falls, overflows, reach_of
 
 
 def reduce_sums(mod: tvm.IRModule) -> tvm.IRModule:
@@ -58,21 +56,22 @@ def reduce_sums(mod: tvm.IRModule) -> tvm.IRModule:
     def visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> relax.Expr:
         largest = is_call(value, "relax.max", "relax.nn.max_pool2d")
         found = _reduced(builder, value)
-        chain = _chain(builder, found[0]) if found else None
-        if found is None or chain is None:
+        if found is None:
             return value
-        axes, (sums, links) = found[1], chain
+        x, axes = found
+        sums, links = chain_of(builder, x)
 
         def extreme(largest: bool) -> relax.Expr:
             return (relax.op.max if largest else relax.op.min)(sums, axes, keepdims=True)
 
-        if not extreme_of_pixels(extreme(largest), made_by(builder, sums)):
+        made, channels = made_by(builder, sums), shape_of(sums)[-1]
+        if not links or any(link.dips for link in links) or not extreme_of_pixels(extreme(largest), made):
             return value
-        rises = _rises(links, shape_of(sums)[-1], reach_of(made_by(builder, sums)))
+        reach = reach_of(made)
         layer, *steps = between(var) or [None]
-        if layer is None or rises is None:
+        if layer is None or overflows(links, channels, reach):
             return value
-        wanted = rises == largest
+        wanted = falls(links, channels, reach) != largest
         if wanted.all() or not wanted.any():
             reduced = builder.emit(extreme(bool(wanted.all())))
         else:
@@ -80,7 +79,7 @@ def reduce_sums(mod: tvm.IRModule) -> tvm.IRModule:
             reduced = builder.emit(relax.op.where(relax.const(wanted), *ends))
         env: Env = {layer.var: reduced}
         for step in steps:
-            if not is_call(step.value, *_RESHAPES):
+            if not is_call(step.value, *RESHAPES):
                 reduced = builder.emit(substitute(step.value, env))
             env[step.var] = reduced
         return relax.op.reshape(reduced, shape_of(var)) if shape_of(reduced) != shape_of(var) else reduced
@@ -99,7 +98,7 @@ def _reduced(builder: relax.BlockBuilder, value: relax.Expr) -> tuple[relax.Expr
         return None
     while axes == list(range(1, len(shape_of(x)) - 1)):
         reshape = made_by(builder, x)
-        if not is_call(reshape, *_RESHAPES):
+        if not is_call(reshape, *RESHAPES):
             break
         (batch, *_, channels), before = shape_of(x), shape_of(reshape.args[0])
         if len(before) < 3 or (before[0], before[-1]) != (batch, channels):
@@ -113,23 +112,3 @@ def _sees_all(pool: relax.Call) -> bool:
     attrs = pool.attrs
     window, padding = ([int(n) for n in numbers] for numbers in (attrs.pool_size, attrs.padding))
     return attrs.layout == "NHWC" and window == [*shape_of(pool.args[0])[1:3]] and not any(padding)
-
-
-def _chain(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Var, list[Link]] | None:
-    """(the sums of a layer, the links from there on) of a chain of one link or more that rise or fall."""
-    links: list[Link] = []
-    while not is_call(made_by(builder, expr), "bibench.binary_convolution"):
-        link = link_of(builder, made_by(builder, expr))
-        if link is None or link.dips or shape_of(link.source) != shape_of(expr):
-            return None
-        links.insert(0, link)
-        expr = link.source
-    return (expr, links) if links else None
-
-
-def _rises(links: list[Link], channels: int, reach: int) -> np.ndarray | None:
-    """bool [C]: whether the chain rises, or stays; None where it overflows."""
-    low, high = (np.full(channels, end) for end in (-reach, reach))
-    if any(np.isnan(x).any() for end in (low, high) for x in values_at(links, end)):
-        return None
-    return np.broadcast_to(value_at(links, high) >= value_at(links, low), (channels,))

@@ -18,6 +18,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from relay_passes.ir.moves import RESHAPES
 from relay_passes.ir.permutations import Order, moves_nothing, order_of, permuted, permuted_at_once, source_of
 from relay_passes.ir.rewrite import (
     constant_of,
@@ -35,7 +36,6 @@ _ALSO_ELEMENT_WISE = {  # in no kernel of ours
     "relax.sign", "relax.equal", "relax.not_equal", "relax.floor", "relax.ceil", "relax.log", "relax.square",
     "relax.power", "relax.nn.silu", "relax.nn.softplus",
 }  # fmt: skip
-_RESHAPES = {"relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten"}
 _REDUCTIONS = {"relax.mean", "relax.sum", "relax.max", "relax.min"}
 _POOLS = {"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"}
 _POOL_MAKERS = {
@@ -108,7 +108,7 @@ def _visit(builder: relax.BlockBuilder, var: relax.Var, value: relax.Expr) -> re
         return _back(builder, _POOL_MAKERS[name](before, layout="NHWC", **kwargs), order)
     if name in _REDUCTIONS and value.attrs.axis is not None:
         return _reduction(builder, value, before, order)
-    if name in _RESHAPES:
+    if name in RESHAPES:
         return _reshape(builder, value, shape_of(var), before, order)
     move = _MOVES.get(name)
     return value if move is None else move(builder, value, before, order)

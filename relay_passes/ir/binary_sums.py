@@ -16,8 +16,9 @@ from tvm import relax
 from relay_passes.ir.activations import Bits, is_zero_one, step_of
 from relay_passes.ir.bound_values import BoundValues
 from relay_passes.ir.operators import BinaryConvolution, Border, Contraction, Pack, Phase, call
+from relay_passes.ir.permutations import turned_from
 from relay_passes.ir.planes import Plane, Planes
-from relay_passes.ir.rewrite import is_call, made_by, shape_of
+from relay_passes.ir.rewrite import shape_of
 from relay_passes.ir.three_valued import ThreeValued
 from relay_passes.ir.truth import truth
 from relay_passes.ir.two_valued import TwoValued
@@ -179,13 +180,3 @@ def is_plain(values: Bits, weights: BinaryWeights) -> TypeGuard[TwoValued | Thre
     if isinstance(values, Planes):
         return False
     return weights.beta is None and (isinstance(values, ThreeValued) or values.levels is None)
-
-
-def turned_from(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
-    """The tensor [N, C, H, W], or [N, C, L], that was turned to the image x, if that is how x was made."""
-    made = made_by(builder, x)
-    if len(shape_of(x)) not in (3, 4) or not is_call(made, "relax.permute_dims"):
-        return None
-    source = made.args[0]
-    turned = [0, *range(2, len(shape_of(source))), 1]
-    return source if [int(axis) for axis in made.attrs.axes or ()] == turned else None

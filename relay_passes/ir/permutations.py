@@ -44,3 +44,9 @@ def permuted_at_once(builder: relax.BlockBuilder, expr: relax.Expr, outer: Seque
     """The same of a tensor that may be permuted already, by one permutation."""
     before, inner = source_of(builder, expr) or (expr, tuple(range(len(outer))))
     return permuted(builder, before, tuple(inner[axis] for axis in outer))
+
+
+def turned_from(builder: relax.BlockBuilder, x: relax.Expr) -> relax.Expr | None:
+    """The tensor [N, C, H, W], or [N, C, L], that was turned to the image x, if that is how x was made."""
+    source, order = source_of(builder, x) or (None, ())
+    return source if order in ((0, 2, 3, 1), (0, 2, 1)) else None

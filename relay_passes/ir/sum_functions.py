@@ -47,9 +47,16 @@ class Link:
     dips: bool = False
 
 
-def link_of(builder: relax.BlockBuilder, value: Any) -> Link | None:
-    """The last link of the chain that ends with this value, whose source is what the rest of it gives."""
-    return _prelu(builder, value) or _link(value)
+def chain_of(builder: relax.BlockBuilder, expr: relax.Expr) -> tuple[relax.Expr, list[Link]]:
+    """(what it begins with, its links in order) of the longest chain that ends with this expression."""
+    links: list[Link] = []
+    while True:
+        value = made_by(builder, expr)
+        link = _prelu(builder, value) or _link(value)
+        if link is None or shape_of(link.source) != shape_of(expr):
+            return expr, links
+        links.insert(0, link)
+        expr = link.source
 
 
 def _link(value: Any) -> Link | None:
@@ -131,6 +138,18 @@ def values_at(links: list[Link], d: np.ndarray) -> list[np.ndarray]:
 
 def value_at(links: list[Link], d: np.ndarray) -> np.ndarray:
     return values_at(links, d)[-1]
+
+
+def overflows(links: list[Link], channels: int, reach: int) -> bool:
+    """Whether the chain comes to infinities that meet their opposites: such a one neither rises nor falls."""
+    ends = (np.full(channels, end) for end in (-reach, reach))
+    return any(np.isnan(x).any() for end in ends for x in values_at(links, end))
+
+
+def falls(links: list[Link], channels: int, reach: int) -> np.ndarray:
+    """bool [C]: where the chain, which does not overflow, falls; else it rises or stays."""
+    low, high = (value_at(links, np.full(channels, end)) for end in (-reach, reach))
+    return np.broadcast_to(high < low, (channels,))
 
 
 def reach_of(layer: relax.Call) -> int:
